@@ -1,0 +1,92 @@
+# Everything starts here. Each target makes the pinned environment in .venv by itself when it is
+# missing or older than what it was made from.
+
+PYTHON ?= python3
+PORT ?= 3000
+ARGS ?=
+
+# Two test workers: more gain little, since each starts its own PostgreSQL.
+WORKERS ?= 2
+
+BIN := .venv/bin
+CHROMIUM := /usr/bin/chromium
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where Dagster looks for its dagster.yaml and keeps its own logs. The tests make their own.
+ui verify-definitions: export DAGSTER_HOME := $(CURDIR)/data/dagster
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo ui test test-slow test-browser lint format verify-definitions bench pins clean
+
+help: ## this list
+	@echo "make <target>, with PYTHON=$(PYTHON) PORT=$(PORT) ARGS='…' where they apply"
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do \
+	    printf '%-22s %s\n' "$$name" "$$text"; done
+
+demo: .venv/.stamp ## from an embedded PostgreSQL to a proven star schema, in one go
+	@$(BIN)/etl demo $(ARGS)
+
+ui: .venv/.stamp data/dagster/dagster.yaml ## Dagster's web interface on http://127.0.0.1:PORT
+	@$(BIN)/dg dev --host 127.0.0.1 --port $(PORT) $(ARGS)
+
+test: .venv/.stamp ## the tests (ARGS="--cov" adds coverage, ARGS="-k name" selects)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-slow: .venv/.stamp ## the slow tests
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-browser: .venv/.stamp-browser ## the tests of the web interface, in Chromium
+	@test -x $(CHROMIUM) || { echo "test-browser needs $(CHROMIUM): install it, e.g. apt-get install chromium" >&2; exit 1; }
+	@$(BIN)/python -m pytest -m browser $(ARGS)
+
+lint: .venv/.stamp ## ruff and mypy
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "not formatted: run make format" >&2; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+
+format: .venv/.stamp ## format the code, repair what ruff can
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+verify-definitions: .venv/.stamp data/dagster/dagster.yaml ## load all definitions as a deployment would
+	@$(BIN)/dg check defs
+
+bench: .venv/.stamp ## the benchmarks
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+# The newest versions that pyproject.toml allows, into constraints.txt. Resolve with the oldest Python
+# supported, since the newest versions for a newer one may not exist for it.
+pins: ## refresh constraints.txt
+	@$(call check_python)
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT \
+	&& "$(PYTHON)" -m venv "$$tmp/venv" \
+	&& "$$tmp/venv/bin/pip" install -qq -e '.[dev,browser]' \
+	&& { echo '# Every distribution that the package and its extras need, at the version tested.'; \
+	     echo '# Refreshed by `make pins` from the ranges in pyproject.toml; not edited by hand.'; \
+	     "$$tmp/venv/bin/pip" freeze --exclude-editable; } > "$$tmp/constraints.txt" \
+	&& cp "$$tmp/constraints.txt" constraints.txt
+
+clean: ## remove .venv, caches and builds; data/ stays
+	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
+	@find . -name __pycache__ -type d -not -path './data/*' -prune -exec rm -rf {} +
+
+.venv/.stamp: pyproject.toml constraints.txt
+	@$(call check_python)
+	@echo "preparing .venv" >&2
+	@"$(PYTHON)" -m venv --clear .venv
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/.stamp-browser: .venv/.stamp
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,browser]'
+	@touch $@
+
+data/dagster/dagster.yaml:
+	@mkdir -p data/dagster
+	@ln -sfn ../../dagster.yaml $@
+
+define check_python
+"$(PYTHON)" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+    echo "etl-assets needs Python 3.11 or newer with the venv module: install it (e.g. apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+endef

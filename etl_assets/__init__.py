@@ -1,0 +1,10 @@
+"""A copy of an operational PostgreSQL database that is provably equal to it, as Dagster assets.
+
+The data moves through five stages. A stage has one name everywhere: its folder here, its group in the UI,
+the first part of its asset keys, its folder in the lake or its schema in the warehouse.
+
+    source ──► raw ──► star ──► warehouse ──► exports
+
+`capture` (how a source is read), `lake` (how it is kept) and `engine` (how functions run) are machinery:
+they know nothing of orders and payments, and nothing of Dagster.
+"""

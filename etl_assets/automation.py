@@ -1,0 +1,33 @@
+"""What runs, and when: jobs over the stages, and the schedule that keeps the copy fresh."""
+
+import dagster as dg
+
+EVERY_15_MINUTES = "*/15 * * * *"
+
+etl = dg.define_asset_job(
+    "etl",
+    selection=dg.AssetSelection.groups("raw", "star", "warehouse"),
+    description="The whole flow: what changed in the source, up to the exports.",
+)
+capture = dg.define_asset_job(
+    "capture_source",
+    selection=dg.AssetSelection.groups("raw"),
+    description="Land what changed in the source, nothing else.",
+)
+rebuild = dg.define_asset_job(
+    "derive",
+    selection=dg.AssetSelection.groups("star", "warehouse"),
+    description="Bring star, warehouse and exports up to the batches that are landed; the source is not read.",
+)
+
+JOBS = [etl, capture, rebuild]
+SCHEDULES = [
+    dg.ScheduleDefinition(
+        name="every_15_minutes",
+        job=etl,
+        cron_schedule=EVERY_15_MINUTES,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="The whole flow, every 15 minutes. Off until it is switched on.",
+    )
+]

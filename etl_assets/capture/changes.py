@@ -1,0 +1,80 @@
+"""What changed in a table since the lake last read it: the difference between what was read and what is held."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import duckdb
+
+from etl_assets.engine import duck
+from etl_assets.engine.duck import identifier, listing
+from etl_assets.lake.batches import SourceColumn
+from etl_assets.lake.current import DELETED, Fold, storage, view
+
+_names = count()
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Rows that the lake does not hold, as the lake holds rows. A row that comes back counts as new, but its key
+    is not `first_seen`."""
+
+    rows: duckdb.DuckDBPyRelation
+    new: int
+    changed: int
+    first_seen: int
+
+
+def read_text(
+    connection: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[SourceColumn]
+) -> duckdb.DuckDBPyRelation:
+    """A CSV file that was just copied, in the form in which the lake holds rows."""
+    return duck.read_csv(connection, path).project(
+        ", ".join(f"CAST({identifier(c.name)} AS {storage(c.type)}) AS {identifier(c.name)}" for c in columns)
+    )
+
+
+def changed_rows(connection: duckdb.DuckDBPyConnection, read: duckdb.DuckDBPyRelation, held: Fold) -> Changed:
+    """Those of the rows read that are new or differ from what is held, in key order.
+
+    Columns that the source has no longer take no part; one that it did not have before is compared with NULL.
+    """
+    names, key = read.columns, held.key
+    had = set(held.relation.columns)
+    lacking = "".join(f", NULL AS {identifier(name)}" for name in names if name not in had)
+    values = [name for name in names if name not in key]
+    differs = " OR ".join(f"r.{identifier(v)} IS DISTINCT FROM h.{identifier(v)}" for v in values) or "false"
+    table = _materialized(
+        connection,
+        f"SELECT {listing(names, 'r.')}, coalesce(h.{DELETED}, true) AS __new, "
+        f"h.{DELETED} IS NULL AS __first "
+        f"FROM {view(read)} r LEFT JOIN {view(held.relation.project(f'*{lacking}'))} h USING ({listing(key)}) "
+        f"WHERE coalesce(h.{DELETED}, true) OR {differs}",
+    )
+    new, changed, first_seen = duck.one(
+        connection,
+        "SELECT count(*) FILTER (__new), count(*) FILTER (NOT __new), count(*) FILTER (__first) "
+        f"FROM {table}",
+    )
+    rows = connection.sql(f"SELECT {listing(names)} FROM {table} ORDER BY {listing(key)}")
+    return Changed(rows, new, changed, first_seen)
+
+
+def missing_keys(
+    connection: duckdb.DuckDBPyConnection, present: duckdb.DuckDBPyRelation, held: Fold
+) -> tuple[duckdb.DuckDBPyRelation, int]:
+    """The keys that are held but not among those present in the source, in key order, and how many they are."""
+    table = _materialized(
+        connection,
+        f"SELECT {listing(held.key)} FROM (FROM {view(held.relation)} WHERE NOT {DELETED}) "
+        f"ANTI JOIN {view(present)} USING ({listing(held.key)})",
+    )
+    (missing,) = duck.one(connection, f"SELECT count(*) FROM {table}")
+    return connection.sql(f"FROM {table} ORDER BY {listing(held.key)}"), missing
+
+
+def _materialized(connection: duckdb.DuckDBPyConnection, query: str) -> str:
+    name = f"difference_{next(_names)}"
+    connection.execute(f"CREATE TEMP TABLE {name} AS {query}")
+    return name

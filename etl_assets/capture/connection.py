@@ -1,0 +1,99 @@
+"""Connections to the source, set up so that values come as exact text, and errors that name no secret."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg2
+from psycopg2 import errorcodes
+from psycopg2.extensions import connection as Connection
+
+from etl_assets.errors import EtlError
+
+
+class SourceError(EtlError):
+    """The source can't be reached, read, or does not have what is declared."""
+
+
+class SourceInterrupted(SourceError):
+    """The source went away or refused for the moment: the same call may well succeed later."""
+
+
+# PostgreSQL prints every value exactly under these, whatever the role's or database's own settings are.
+_SESSION = """
+    SET client_encoding = 'UTF8';
+    SET datestyle = 'ISO, YMD';
+    SET intervalstyle = 'postgres';
+    SET timezone = 'UTC';
+    SET extra_float_digits = 1;
+    SET bytea_output = 'hex';
+    SET statement_timeout = 0;
+    SET idle_in_transaction_session_timeout = 0;
+    SET lock_timeout = '30s';
+"""
+_ADVICE = {
+    "password authentication failed": "check the user and password in ETL_SOURCE_URL",
+    "no password supplied": "put the password into ETL_SOURCE_URL (or a .pgpass file)",
+    "does not exist": "check the database name in ETL_SOURCE_URL",
+    "could not translate host name": "check the host name in ETL_SOURCE_URL",
+    "Connection refused": "check host and port in ETL_SOURCE_URL, and that the server is up",
+    "timeout expired": "check host and port in ETL_SOURCE_URL, and that no firewall is in between",
+    "too many clients": "free a connection there, or try again later",
+    "starting up": "try again in a moment",
+}
+
+
+def redacted(url: str) -> str:
+    """A URL without its password."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return url if "password=" not in url else "the source"
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}@{host}"))
+
+
+def connect(url: str, application_name: str) -> Connection:
+    """A connection outside any transaction. Raises `SourceError` with one line on what to do."""
+    try:
+        connection = psycopg2.connect(url, application_name=application_name, connect_timeout=10)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(_SESSION)
+        return connection
+    except psycopg2.Error as error:
+        message = " ".join(str(error).split()).partition("connection to server")[2] or " ".join(
+            str(error).split()
+        )
+        fault = message.rpartition("FATAL:")[2].strip() or message
+        advice = next((advice for sign, advice in _ADVICE.items() if sign in message), "check ETL_SOURCE_URL")
+        kind = (
+            SourceError
+            if any(s in message for s in ("authentication", "not exist", "translate"))
+            else (SourceInterrupted)
+        )
+        raise kind(f"can't connect to {redacted(url)}: {fault}; {advice}") from None
+
+
+_PERMANENT = {
+    errorcodes.INSUFFICIENT_PRIVILEGE: "grant SELECT on it to the role of ETL_SOURCE_URL",
+    errorcodes.UNDEFINED_TABLE: "declare only tables that the source has",
+    errorcodes.UNDEFINED_COLUMN: "declare only columns that the source has",
+}
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn the driver's errors into one line about `what` was being done."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        line = " ".join(str(error).split()) or type(error).__name__
+        if error.pgcode in _PERMANENT:
+            raise SourceError(f"{what}: {line}; {_PERMANENT[error.pgcode]}") from error
+        if error.pgcode == errorcodes.LOCK_NOT_AVAILABLE:
+            raise SourceInterrupted(
+                f"{what}: somebody holds a lock on it for more than 30 s (an ALTER or TRUNCATE?); try again later"
+            ) from error
+        if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+            raise SourceInterrupted(f"{what}: {line}; nothing was committed, run it again") from error
+        raise SourceError(f"{what}: {line}") from error

@@ -1,0 +1,129 @@
+"""One instant of the source, seen by several connections at once.
+
+The first connection takes a lock that only stops tables from being altered, then exports its REPEATABLE READ,
+READ ONLY snapshot (PostgreSQL manual, "Snapshot Synchronization Functions"); the others import it. The lock comes
+before the snapshot, because TRUNCATE and rewriting ALTERs do not respect older snapshots.
+"""
+
+import hashlib
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+from etl_assets.capture.catalog import Relation, describe
+from etl_assets.capture.connection import SourceInterrupted, connect, explained
+from etl_assets.capture.table import Table
+from etl_assets.lake.batches import SourceIdentity
+
+_INSTANT = """
+    SELECT pg_export_snapshot(), pg_current_snapshot()::text,
+           pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+           pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+           (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text,
+           clock_timestamp(), current_database(), current_setting('server_version'),
+           has_function_privilege('pg_control_system()', 'EXECUTE')
+               AND has_function_privilege('pg_control_checkpoint()', 'EXECUTE')
+"""
+_IDENTITY = "SELECT (pg_control_system()).system_identifier::text, (pg_control_checkpoint()).timeline_id"
+_HOLDER = """
+    SELECT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.objid = %s AND l.objsubid = 2
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_LOCK_CLASS = 0x0E71  # marks our advisory locks among those of others
+
+
+@dataclass(frozen=True)
+class Instant:
+    """What the server says of the moment that a snapshot shows. Transaction ids are 64 bits wide."""
+
+    snapshot: str
+    horizon: int
+    next_transaction: int
+    lsn: str
+    server_time: datetime
+    source: SourceIdentity
+
+
+class Snapshot:
+    """An instant of the source, its relations at that instant, and connections that see it."""
+
+    def __init__(
+        self, instant: Instant, relations: Mapping[str, Relation], connections: Sequence[Connection]
+    ) -> None:
+        self.instant = instant
+        self.relations = relations
+        self.connections = connections
+
+
+@contextmanager
+def take_snapshot(
+    url: str, tables: Sequence[Table], *, lake: str, run_id: str, connections: int, wait_seconds: float
+) -> Iterator[Snapshot]:
+    """Take a snapshot for filling the lake with identity `lake`; one run at a time can hold it.
+
+    The claim is an advisory lock of the source: the server releases it however the holder ends. Raises
+    `SourceInterrupted` with the holder's name when another run keeps it for longer than `wait_seconds`.
+    """
+    name = f"etl-assets {run_id[:8]} on {socket.gethostname()}"[:63]
+    with ExitStack() as stack, explained("reading the source"):
+        main = stack.enter_context(closing(connect(url, name)))
+        _claim(main, lake, wait_seconds)
+        lockable = [r for r in describe(main, tables).values() if r.lockable]
+        with main.cursor() as cursor:
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            if lockable:
+                names = sql.SQL(", ").join(sql.Identifier(r.table.schema, r.table.name) for r in lockable)
+                cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
+            cursor.execute(_INSTANT)
+            exported, snapshot, horizon, following, lsn, server_time, database, version, may_ask = _row(
+                cursor
+            )
+            system_identifier, timeline = None, None
+            if may_ask:
+                cursor.execute(_IDENTITY)
+                system_identifier, timeline = _row(cursor)
+        relations = describe(main, tables)
+        workers = [main]
+        for _ in range(connections - 1):
+            worker = stack.enter_context(closing(connect(url, name)))
+            with worker.cursor() as cursor:
+                cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                cursor.execute("SET TRANSACTION SNAPSHOT %s", (exported,))
+            workers.append(worker)
+        source = SourceIdentity(
+            system_identifier=system_identifier, timeline=timeline, database=database, version=version
+        )
+        yield Snapshot(Instant(snapshot, horizon, following, lsn, server_time, source), relations, workers)
+
+
+def _row(cursor: Cursor) -> tuple[Any, ...]:
+    row: tuple[Any, ...] = cursor.fetchone()  # type: ignore[assignment]  # these queries always give one
+    return row
+
+
+def _claim(connection: Connection, lake: str, wait_seconds: float) -> None:
+    lock = int.from_bytes(hashlib.sha256(lake.encode()).digest()[:4], "big", signed=True)
+    deadline = time.monotonic() + wait_seconds
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, lock))
+            if _row(cursor)[0]:
+                return
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.2)
+        cursor.execute(_HOLDER, (_LOCK_CLASS, lock % 2**32))
+        holder = cursor.fetchone()
+    who = f"{holder[0]}, connected since {holder[1]:%H:%M:%S} UTC" if holder else "another run"
+    raise SourceInterrupted(
+        f"this lake is being filled by {who}; wait for it to end, nothing needs unlocking"
+    )

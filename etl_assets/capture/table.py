@@ -1,0 +1,37 @@
+"""The declaration of a source table: what a user writes to have it read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from etl_assets.engine.types import Type
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table (or view) of the source, and the columns that the star relies on.
+
+    All columns of the table are landed, also those not named here. `columns` says as what type the star takes
+    each of them (`?` allows NULL): a text column that holds dates may be declared `date`. `key` is needed only
+    where the source has no primary key, as for a view.
+    """
+
+    name: str
+    description: str
+    columns: Mapping[str, str]
+    key: tuple[str, ...] = ()
+    schema: str = "public"
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise ValueError(f"{self.name!r} can't name a table: it becomes a folder of the lake")
+        if not self.columns:
+            raise ValueError(f"{self.name}: declare the columns that the star uses")
+        missing = set(self.key) - set(self.columns)
+        if missing:
+            raise ValueError(f"{self.name}: key columns {sorted(missing)} are not among its columns")
+        _ = self.types
+
+    @cached_property
+    def types(self) -> Mapping[str, Type]:
+        return {name: Type(declared) for name, declared in self.columns.items()}

@@ -1,0 +1,49 @@
+"""Deployments: which real thing stands behind each resource. The only file that names a deployment."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from etl_assets.resources.lake import Lake, StarIOManager
+from etl_assets.resources.source import EmbeddedSource, Source
+from etl_assets.resources.warehouse import DuckDBWarehouse
+from etl_assets.settings import Settings, SettingsError, duckdb_path
+from etl_assets.star.assets import IO_MANAGER
+
+Resources = Mapping[str, Any]
+
+
+def local(settings: Settings) -> Resources:
+    """Everything on this machine; the source is the embedded demo unless one is named."""
+    scratch = str(settings.data / "scratch")
+    source = (
+        Source(url=dg.EnvVar("ETL_SOURCE_URL"), scratch=scratch)  # the UI shows the name only
+        if settings.source_url
+        else EmbeddedSource(folder=str(settings.data / "source"), scratch=scratch)
+    )
+    lake = Lake(url=settings.lake_url, scratch=scratch)
+    warehouse = DuckDBWarehouse(path=str(duckdb_path(settings.warehouse_url)), scratch=scratch)
+    return {"source": source, "lake": lake, IO_MANAGER: StarIOManager(lake=lake), "warehouse": warehouse}
+
+
+def production(settings: Settings) -> Resources:
+    """As `local`, but nothing is assumed: source, lake and warehouse must be named."""
+    named = ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL")
+    missing = [name for name in named if not os.environ.get(name, "").strip()]
+    if missing:
+        raise SettingsError(f"ETL_DEPLOYMENT=production needs {', '.join(missing)} to be set")
+    return local(settings)
+
+
+DEPLOYMENTS = {"local": local, "production": production}
+
+
+def resources(settings: Settings) -> Resources:
+    """The resources of the deployment that the settings name."""
+    if settings.deployment not in DEPLOYMENTS:
+        raise SettingsError(
+            f"ETL_DEPLOYMENT={settings.deployment} is not a deployment; there are {', '.join(DEPLOYMENTS)}"
+        )
+    return DEPLOYMENTS[settings.deployment](settings)

@@ -1,0 +1,1 @@
+"""How star functions run: types, typing with a policy, DuckDB, Parquet, lineage. No table of any database here."""

@@ -1,0 +1,89 @@
+"""DuckDB, as this project uses it: bounded memory, no surprises from Python variables, PostgreSQL's CSV."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+# The longest CSV line that is read: a source row with a text of up to this size. DuckDB reserves memory for it.
+MAX_LINE_BYTES = 16 << 20
+
+
+def connect(
+    scratch: Path, *, database: str = ":memory:", memory_bytes: int = 768 << 20
+) -> duckdb.DuckDBPyConnection:
+    """A connection that spills to `scratch` when `memory_bytes` are used, with times in UTC."""
+    connection = duckdb.connect(database)
+    configure(connection, scratch, memory_bytes)
+    return connection
+
+
+def configure(connection: duckdb.DuckDBPyConnection, scratch: Path, memory_bytes: int) -> None:
+    connection.execute("SET TimeZone = 'UTC'")  # as a connect() option it would ask for a download
+    connection.execute("SET python_enable_replacements = false")
+    connection.execute("SET temp_directory = $path", {"path": str(scratch)})
+    connection.execute("SET memory_limit = $limit", {"limit": f"{memory_bytes}B"})
+    connection.execute("SET preserve_insertion_order = true")
+
+
+def one(connection: duckdb.DuckDBPyConnection, query: str, params: object = None) -> tuple[Any, ...]:
+    """The only row of a query. Drained, because an unfinished result blocks its connection."""
+    (row,) = connection.execute(query, params).fetchall()
+    return row
+
+
+def identifier(name: str) -> str:
+    """A quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A quoted SQL string, where SQL takes no parameter (COPY ... TO)."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def listing(names: Sequence[str], prefix: str = "") -> str:
+    """Quoted identifiers with commas between them."""
+    return ", ".join(prefix + identifier(name) for name in names)
+
+
+def read_csv(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
+    """A CSV file as PostgreSQL writes it: every column text, an unquoted nothing is NULL, `""` is the empty text."""
+    return connection.read_csv(
+        str(path),
+        header=True,
+        columns=dict.fromkeys(header(path), "VARCHAR"),
+        auto_detect=False,
+        allow_quoted_nulls=False,
+        na_values="",
+        delimiter=",",
+        quotechar='"',
+        escapechar='"',
+        max_line_size=MAX_LINE_BYTES,
+    )
+
+
+def header(path: Path) -> list[str]:
+    """The column names in the first record of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as lines:
+        return next(csv.reader(lines))
+
+
+def write_csv(relation: duckdb.DuckDBPyRelation, path: Path) -> None:
+    """Write text columns in the form `read_csv` reads."""
+    relation.query(
+        "written",
+        f"COPY (FROM written) TO {literal(str(path))} (FORMAT csv, HEADER true, NULLSTR '', DELIMITER ',', "
+        "QUOTE '\"', ESCAPE '\"')",
+    )
+
+
+def write_parquet(relation: duckdb.DuckDBPyRelation, path: Path, metadata: dict[str, str]) -> None:
+    """Write a relation as Parquet, with `metadata` in the footer."""
+    pairs = ", ".join(f"{identifier(key)}: {literal(value)}" for key, value in metadata.items())
+    relation.query(
+        "written",
+        f"COPY (FROM written) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{pairs}}})",
+    )

@@ -1,0 +1,136 @@
+"""Column types: PostgreSQL's names, and what stands for each of them in DuckDB, Arrow and the star.
+
+Values travel as PostgreSQL's own text until they are typed here. Typing is exact or it does not happen: a
+value that its type can't hold makes the condition of `Decoded.exact` false, and whoever reads decides what
+becomes of the row. How a value is written is the source's business (PostgreSQL manual, chapter 8).
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+_NUMERIC = re.compile(r"(?:numeric|decimal)\((\d+),\s*(\d+)\)")
+
+# type -> (DuckDB type, Arrow type, the source types whose text this type always holds, special values apart)
+_EXACT: dict[str, tuple[str, pa.DataType, frozenset[str]]] = {
+    "smallint": ("SMALLINT", pa.int16(), frozenset({"smallint"})),
+    "int": ("INTEGER", pa.int32(), frozenset({"smallint", "integer"})),
+    "bigint": ("BIGINT", pa.int64(), frozenset({"smallint", "integer", "bigint"})),
+    "boolean": ("BOOLEAN", pa.bool_(), frozenset({"boolean"})),
+    "real": ("FLOAT", pa.float32(), frozenset({"real"})),
+    "double": ("DOUBLE", pa.float64(), frozenset({"real", "double precision"})),
+    "date": ("DATE", pa.date32(), frozenset({"date"})),
+    "time": ("TIME", pa.time64("us"), frozenset({"time without time zone"})),
+    "timestamp": ("TIMESTAMP", pa.timestamp("us"), frozenset({"timestamp without time zone"})),
+    "timestamptz": ("TIMESTAMPTZ", pa.timestamp("us", "UTC"), frozenset({"timestamp with time zone"})),
+    "uuid": ("UUID", pa.string(), frozenset({"uuid"})),
+    "bytea": ("BLOB", pa.binary(), frozenset({"bytea"})),
+}
+# Types whose text is kept, because nothing in Arrow holds every value of theirs.
+_AS_TEXT = {
+    "text",
+    "numeric",
+    "interval",
+    "json",
+    "jsonb",
+    "inet",
+    "cidr",
+    "macaddr",
+    "timetz",
+    "xml",
+    "array",
+    "enum",
+}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """SQL (DuckDB's) that turns a column of source text into typed values.
+
+    `value` may be NULL where `exact` is false; `exact` is never NULL.
+    """
+
+    value: str
+    exact: str
+
+
+@dataclass(frozen=True)
+class Type:
+    """A declared column type, such as `int`, `numeric(10,2)` or `text?` (`?` allows NULL)."""
+
+    declared: str
+
+    def __post_init__(self) -> None:
+        if self.name not in _EXACT and self.name not in _AS_TEXT and not _NUMERIC.fullmatch(self.name):
+            known = ", ".join(sorted([*_EXACT, *_AS_TEXT, "numeric(p,s)"]))
+            raise ValueError(
+                f"unknown type {self.declared!r}: use one of {known}, with ? behind it if it may be NULL"
+            )
+        if self._decimal and not (0 <= self._decimal[1] <= self._decimal[0] <= 38 and self._decimal[0] > 0):
+            raise ValueError(f"{self.declared!r}: numeric(p,s) holds at most 38 digits and 0 <= s <= p")
+
+    @cached_property
+    def name(self) -> str:
+        return self.declared.removesuffix("?")
+
+    @property
+    def nullable(self) -> bool:
+        return self.declared.endswith("?")
+
+    @cached_property
+    def _decimal(self) -> tuple[int, int] | None:
+        match = _NUMERIC.fullmatch(self.name)
+        return (int(match[1]), int(match[2])) if match else None
+
+    @property
+    def duckdb(self) -> str:
+        if self._decimal:
+            return "DECIMAL({},{})".format(*self._decimal)
+        return _EXACT[self.name][0] if self.name in _EXACT else "VARCHAR"
+
+    @property
+    def arrow(self) -> pa.DataType:
+        if self._decimal:
+            return pa.decimal128(*self._decimal)
+        return _EXACT[self.name][1] if self.name in _EXACT else pa.string()
+
+    @property
+    def is_amount(self) -> bool:
+        """Whether values can be summed exactly, as a control total."""
+        return self._decimal is not None or self.name in {"smallint", "int", "bigint"}
+
+    @property
+    def is_time(self) -> bool:
+        return self.name in {"date", "time", "timestamp", "timestamptz"}
+
+    def decode(self, column: str, source_type: str) -> Decoded:
+        """How to type the text in `column` (a quoted identifier) that the source holds as `source_type`
+        (as `format_type` names it)."""
+        if self.duckdb == "VARCHAR":
+            return Decoded(column, "true")
+        source = re.sub(r"\(.*\)", "", source_type)
+        value = f"try_cast({column} AS {self.duckdb})"
+        if self.name == "bytea":
+            return Decoded(f"unhex(substr({column}, 3))", f"{column} IS NULL OR {column} LIKE '\\x%'")
+        if self._decimal:
+            digits = f"length(rtrim(split_part({column}, '.', 2), '0')) <= {self._decimal[1]}"
+            plain = f"regexp_full_match({column}, '-?[0-9]+(\\.[0-9]+)?')"
+            within = _NUMERIC.fullmatch(source_type)
+            if within and int(within[2]) <= self._decimal[1]:
+                return Decoded(value, f"{column} IS NULL OR {value} IS NOT NULL")
+            return Decoded(value, f"{column} IS NULL OR ({value} IS NOT NULL AND {plain} AND {digits})")
+        if source not in _EXACT[self.name][2]:
+            # Foreign text (a date kept as text, say) counts only in its canonical form: DuckDB would also
+            # take '1e3' for a number and '2024-1-5' for a date, and round '1.5' to 2.
+            return Decoded(value, f"{column} IS NULL OR coalesce(CAST({value} AS VARCHAR) = {column}, false)")
+        typed = f"{value} IS NOT NULL"
+        if self.name in {"date", "timestamp", "timestamptz"}:
+            # DuckDB reads '44-03-15 BC' as the year 44, and Arrow has no infinity.
+            typed += f" AND isfinite({value}) AND {column} NOT LIKE '%BC'"
+        elif self.name == "time":
+            typed += f" AND {column} <> '24:00:00'"
+        elif self.name in {"real", "double"}:
+            typed += f" AND isfinite({value})"
+        return Decoded(value, f"{column} IS NULL OR ({typed})")

@@ -1,0 +1,190 @@
+"""What the lake holds of a table: the latest version of every row it ever saw, computed from the batches.
+
+The batches alone define it. So that the cost follows the change and not the table, a fold of the older batches
+is kept as `current/<table>/<batch>.parquet` (the base); it is derived, and may be deleted at any time.
+Integers are kept as integers, everything else as PostgreSQL's own text: both exact.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+
+from etl_assets.engine import duck
+from etl_assets.engine.duck import identifier, listing, literal
+from etl_assets.lake.batches import Batches, LandedFile, Manifest, SourceColumn
+from etl_assets.lake.files import LakeError
+
+DELETED = "__deleted"
+_BATCH = "__batch"
+_HISTORY = b"etl.history"
+# A base is written anew when the batches after it hold this share of its rows, or are this many.
+_COMPACT_SHARE = 0.2
+_COMPACT_ROWS = 20_000
+_COMPACT_BATCHES = 64
+
+_names = count()
+
+
+def storage(source_type: str) -> str:
+    """The DuckDB type in which text of a PostgreSQL type is held: it gives the same text back."""
+    return "BIGINT" if source_type in {"smallint", "integer", "bigint"} else "VARCHAR"
+
+
+def view(relation: duckdb.DuckDBPyRelation) -> str:
+    """The quoted name of a view over a relation, never used before (relations are bound by name, late)."""
+    name = f"step_{next(_names)}"
+    relation.create_view(name, replace=False)
+    return identifier(name)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A table's content after a batch: `relation` has the source's columns and `__deleted`."""
+
+    relation: duckdb.DuckDBPyRelation
+    columns: tuple[SourceColumn, ...]
+    key: tuple[str, ...]
+
+
+class Current:
+    """The content of the tables of a lake, as DuckDB relations."""
+
+    def __init__(self, batches: Batches, connection: duckdb.DuckDBPyConnection) -> None:
+        self.batches = batches
+        self.connection = connection
+        self._verified: set[str] = set()
+
+    def landed(self, file: LandedFile) -> Path:
+        """The local path of a landed file, after checking that it is what its manifest says."""
+        path = self.batches.files.local(file.path)
+        if file.path not in self._verified:
+            try:
+                with path.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
+                raise LakeError(
+                    f"{self.batches.files.url}/{file.path} can't be read: {error.strerror}"
+                ) from error
+            if digest != file.sha256:
+                raise LakeError(
+                    f"{self.batches.files.url}/{file.path} is not the file its manifest lists (SHA-256 differs); "
+                    "restore it from a backup"
+                )
+            self._verified.add(file.path)
+        return path
+
+    def read(self, file: LandedFile, columns: tuple[SourceColumn, ...]) -> duckdb.DuckDBPyRelation:
+        """A landed file by header: `columns` in that order, NULL for those the file does not have."""
+        landed = duck.read_csv(self.connection, self.landed(file))
+        have = set(landed.columns)
+        return landed.project(
+            ", ".join(
+                (f"CAST({identifier(c.name)} AS {storage(c.type)})" if c.name in have else "NULL")
+                + f" AS {identifier(c.name)}"
+                for c in columns
+            )
+        )
+
+    def fold(self, table: str, upto: Manifest) -> Fold:
+        """A table after the batch of a manifest: one row per key ever seen, `__deleted` where the source has it
+        no longer (the values are then the last ones)."""
+        state = upto.tables[table]
+        columns, key = state.columns, state.key
+        names = [column.name for column in columns]
+        base_batch = self._base(table, upto)
+        deltas = list(self.batches.changing(table, upto, after=base_batch))
+        keyed = tuple(column for column in columns if column.name in key)
+
+        def marked(file: LandedFile, batch: str, chosen: tuple[SourceColumn, ...]) -> duckdb.DuckDBPyRelation:
+            return self.read(file, chosen).project(f"*, {literal(batch)} AS {_BATCH}")
+
+        rows = [
+            marked(m.changed[table].rows, m.batch, columns)  # type: ignore[arg-type]
+            for m in deltas
+            if m.changed[table].rows
+        ]
+        deletions = [
+            marked(m.changed[table].deletions, m.batch, keyed)  # type: ignore[arg-type]
+            for m in deltas
+            if m.changed[table].deletions
+        ]
+        content = self._union(rows)
+        if content is not None and len(rows) > 1:
+            content = self.connection.sql(
+                f"FROM {view(content)} QUALIFY row_number() OVER (PARTITION BY {listing(key)} ORDER BY {_BATCH} DESC) = 1"
+            )
+        if content is not None:
+            content = content.project(f"{listing(names)}, false AS {DELETED}, {_BATCH}")
+        if base_batch:
+            base = self._read_base(table, base_batch, columns)
+            if content is not None:
+                newer = view(content)
+                base = self.connection.sql(
+                    f"FROM {view(base)} ANTI JOIN (SELECT {listing(key)} FROM {newer}) USING ({listing(key)}) "
+                    f"UNION ALL FROM {newer}"
+                )
+            content = base
+        if content is None:
+            raise LakeError(f"the lake lists no file of {table}: its first batch is damaged")
+        gone = self._union(deletions)
+        if gone is not None:
+            content = self.connection.sql(
+                f"SELECT {listing(names, 'c.')}, c.{DELETED} OR coalesce(d.{_BATCH} > c.{_BATCH}, false) AS {DELETED} "
+                f"FROM {view(content)} c LEFT JOIN (SELECT {listing(key)}, max({_BATCH}) AS {_BATCH} "
+                f"FROM {view(gone)} GROUP BY ALL) d USING ({listing(key)})"
+            )
+        return Fold(content.project(f"{listing(names)}, {DELETED}"), columns, key)
+
+    def compact(self, table: str, upto: Manifest) -> None:
+        """Write the base anew where reading the batches after it would cost too much."""
+        base_batch = self._base(table, upto)
+        deltas = list(self.batches.changing(table, upto, after=base_batch))
+        rows = sum(m.changed[table].versions for m in deltas)
+        held = upto.tables[table].versions - rows
+        if rows < max(_COMPACT_ROWS, _COMPACT_SHARE * held) and len(deltas) < _COMPACT_BATCHES:
+            return
+        state = upto.tables[table]
+        folder = f"current/{table}"
+        staged = self.batches.files.staging(f"{folder}/{state.changed_in}.parquet")
+        try:
+            ordered = self.fold(table, upto).relation.order(listing(state.key))
+            duck.write_parquet(ordered, staged.local, {_HISTORY.decode(): state.history})
+            staged.publish()
+        finally:
+            staged.discard()
+        for name in self.batches.files.names(folder):
+            if name < f"{state.changed_in}.parquet":
+                self.batches.files.remove(f"{folder}/{name}")
+
+    def _base(self, table: str, upto: Manifest) -> str | None:
+        """The batch of the newest base that these batches give."""
+        for name in reversed(self.batches.files.names(f"current/{table}")):
+            batch = name.removesuffix(".parquet")
+            if batch <= upto.tables[table].changed_in and self.batches.files.exists(
+                f"raw/batches/{batch}.json"
+            ):
+                footer = pq.read_schema(self.batches.files.local(f"current/{table}/{name}")).metadata or {}
+                if footer.get(_HISTORY, b"").decode() == self.batches.get(batch).tables[table].history:
+                    return batch
+        return None
+
+    def _read_base(
+        self, table: str, batch: str, columns: tuple[SourceColumn, ...]
+    ) -> duckdb.DuckDBPyRelation:
+        base = self.connection.read_parquet(str(self.batches.files.local(f"current/{table}/{batch}.parquet")))
+        have = set(base.columns)
+        chosen = ", ".join(
+            (f"CAST({identifier(c.name)} AS {storage(c.type)})" if c.name in have else "NULL")
+            + f" AS {identifier(c.name)}"
+            for c in columns
+        )
+        return base.project(f"{chosen}, {DELETED}, {literal(batch)} AS {_BATCH}")
+
+    def _union(self, relations: list[duckdb.DuckDBPyRelation]) -> duckdb.DuckDBPyRelation | None:
+        if not relations:
+            return None
+        return self.connection.sql(" UNION ALL ".join(f"FROM {view(relation)}" for relation in relations))

@@ -1,0 +1,76 @@
+"""What the lake's star holds: one Parquet file per dimension, one per fact and batch.
+
+What a file was made from stands in its footer, so that what is still to do is found from the files themselves.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl_assets.lake.files import Files
+
+VERSION = b"etl.version"
+BATCH = b"etl.batch"
+
+
+@dataclass(frozen=True)
+class StarFile:
+    """A published file. `version` identifies the code and the data it was made from, `batch` the newest of them."""
+
+    path: str
+    version: str
+    batch: str
+    rows: int
+    bytes: int
+
+
+class StarFiles:
+    """The star's files of a lake."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+
+    def dimension(self, name: str) -> StarFile | None:
+        """The file of a dimension, None if there is none that can be read."""
+        return self._open(dimension_path(name))
+
+    def fact_batches(self, name: str) -> list[str]:
+        """The batches that a fact holds, oldest first."""
+        return [entry.removesuffix(".parquet") for entry in self.files.names(f"star/{name}")]
+
+    def fact(self, name: str, batch: str) -> StarFile | None:
+        return self._open(fact_path(name, batch))
+
+    def paths(self, name: str) -> list[str]:
+        """All files of a table, in the order of its batches."""
+        batches = self.fact_batches(name)
+        return [fact_path(name, b) for b in batches] or (
+            [dimension_path(name)] if self.files.exists(dimension_path(name)) else []
+        )
+
+    def _open(self, path: str) -> StarFile | None:
+        if not self.files.exists(path):
+            return None
+        local = self.files.local(path)
+        try:
+            footer = pq.read_metadata(local)
+        except pa.ArrowInvalid:  # damaged: it is derived, so it is made again
+            return None
+        notes: Mapping[bytes, bytes] = footer.metadata or {}
+        return StarFile(
+            path,
+            notes.get(VERSION, b"").decode(),
+            notes.get(BATCH, b"").decode(),
+            footer.num_rows,
+            local.stat().st_size,
+        )
+
+
+def dimension_path(name: str) -> str:
+    return f"star/{name}.parquet"
+
+
+def fact_path(name: str, batch: str) -> str:
+    return f"star/{name}/{batch}.parquet"

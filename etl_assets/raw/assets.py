@@ -1,0 +1,150 @@
+"""The raw assets: one per source table, all read by one process in one snapshot."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from etl_assets.capture.table import Table
+from etl_assets.engine.duck import header
+from etl_assets.lake.batches import Manifest, TableState
+from etl_assets.lake.files import Files
+from etl_assets.resources.lake import Lake
+from etl_assets.resources.source import Source
+from etl_assets.source.assets import source_key
+
+GROUP = "raw"
+_PREVIEW_ROWS = 5
+
+
+def raw_key(name: str) -> dg.AssetKey:
+    return dg.AssetKey([GROUP, name])
+
+
+class CaptureConfig(dg.Config):
+    """What may be decided for a single run."""
+
+    allow_deletions: list[str] = Field(
+        default=[], description="Tables of which more may be deleted than the deletion brake lets through."
+    )
+
+
+def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
+    """Capture of the tables, as one asset each; any of them can be left out of a run."""
+    by_key = {raw_key(table.name): table for table in tables}
+
+    @dg.multi_asset(
+        name="capture",
+        can_subset=True,
+        specs=[
+            dg.AssetSpec(
+                key,
+                deps=[source_key(table.name)],
+                description=f"{table.description} Every version of it, in batches, as the source wrote it.",
+                group_name=GROUP,
+                kinds={"postgres", "csv"},
+                owners=["team:data-platform"],
+            )
+            for key, table in by_key.items()
+        ],
+    )
+    def capture(
+        context: dg.AssetExecutionContext, config: CaptureConfig, source: Source, lake: Lake
+    ) -> Iterator[dg.MaterializeResult]:
+        """Land what changed in the source, as one snapshot shows it."""
+        started = time.monotonic()
+        selected = [table for key, table in by_key.items() if key in context.selected_asset_keys]
+        read: dict[str, int] = {table.name: 0 for table in selected}
+
+        def progress(table: str, size: int) -> None:
+            read[table] += size
+
+        batches = lake.batches()
+        manifest = source.take_batch(
+            selected, batches, context.run.run_id, progress, frozenset(config.allow_deletions)
+        )
+        seconds = time.monotonic() - started
+        if manifest is None:
+            context.log.info("nothing changed in the source: no batch was taken")
+        else:
+            changed = ", ".join(
+                f"{name} +{c.new} ~{c.changed} -{c.deleted}" for name, c in manifest.changed.items()
+            )
+            context.log.info(
+                f"batch {manifest.batch} as of {manifest.server_time:%Y-%m-%d %H:%M:%S}: {changed}"
+            )
+        held = manifest or batches.get(batches.numbers()[-1])
+        for table in selected:
+            state = held.tables[table.name]
+            yield dg.MaterializeResult(
+                asset_key=raw_key(table.name),
+                data_version=dg.DataVersion(state.history[:16]),
+                metadata=_metadata(
+                    table, held, state, lake.files(), read[table.name], seconds, manifest is not None
+                ),
+            )
+
+    return capture
+
+
+def _metadata(
+    table: Table,
+    held: Manifest,
+    state: TableState,
+    files: Files,
+    bytes_read: int,
+    seconds: float,
+    taken: bool,
+) -> dict[str, Any]:
+    changes = state.changes if taken else None
+    landed = changes.rows if changes else None
+    metadata: dict[str, Any] = {
+        "dagster/row_count": state.rows,
+        "dagster/column_schema": _columns(table, state),
+        "unchanged": changes is None,
+        "batch": state.changed_in,
+        "rows new": changes.new if changes else 0,
+        "rows changed": changes.changed if changes else 0,
+        "rows deleted": changes.deleted if changes else 0,
+        "bytes read": bytes_read,
+        "bytes landed": landed.bytes if landed else 0,
+        "seconds": round(seconds, 3),
+        "rows per second": round(state.rows / seconds) if seconds else 0,
+        "read": f"{state.read}: {state.why}",
+        "snapshot": held.snapshot,
+    }
+    if landed:
+        metadata["dagster/uri"] = f"{files.url}/{landed.path}"
+        metadata["preview"] = dg.MetadataValue.md(_preview(files, landed.path))
+    return metadata
+
+
+def _columns(table: Table, state: TableState) -> dg.TableSchema:
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                column.name,
+                column.type,
+                description=None if column.name in table.columns else "Landed, not used by the star.",
+                constraints=dg.TableColumnConstraints(
+                    nullable=column.nullable, unique=(column.name,) == state.key
+                ),
+            )
+            for column in state.columns
+        ]
+    )
+
+
+def _preview(files: Files, path: str) -> str:
+    """The first rows of a landed file as a Markdown table."""
+    import csv
+    from itertools import islice
+
+    from etl_assets.engine.preview import markdown
+
+    local = files.local(path)
+    with local.open(newline="", encoding="utf-8") as lines:
+        rows = [tuple(row) for row in islice(csv.reader(lines), 1, 1 + _PREVIEW_ROWS)]
+    return markdown(header(local), rows)

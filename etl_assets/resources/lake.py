@@ -1,0 +1,83 @@
+"""The lake, as assets use it: its batches, its star, and a DuckDB to work on them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+from pydantic import Field
+
+from etl_assets.engine import duck
+from etl_assets.engine.build import Build, Builder
+from etl_assets.engine.definition import Inputs, as_frame
+from etl_assets.lake.batches import Batches, Manifest
+from etl_assets.lake.current import Current
+from etl_assets.lake.files import Files, LakeError, open_files
+from etl_assets.lake.star import StarFiles
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """An open lake: what a step needs to read or build star tables."""
+
+    manifest: Manifest
+    builder: Builder
+    star: StarFiles
+    connection: duckdb.DuckDBPyConnection
+
+
+class Lake(dg.ConfigurableResource):
+    """Where raw batches and the star are kept."""
+
+    url: str = Field(description="A folder.")
+    scratch: str = Field(description="Folder for what does not fit into memory.")
+    memory_bytes: int = Field(
+        default=768 << 20, description="What DuckDB may use before it spills to scratch."
+    )
+
+    def files(self) -> Files:
+        return open_files(self.url)
+
+    def batches(self) -> Batches:
+        return Batches(self.files())
+
+    @contextmanager
+    def open(self, inputs: Inputs) -> Iterator[Workbench]:
+        """The lake as its newest batch shows it. Raises `LakeError` if there is none."""
+        files = self.files()
+        batches = Batches(files)
+        manifest = batches.latest()
+        if manifest is None:
+            raise LakeError(
+                f"the lake {files.url} holds no batch yet: materialize the raw assets first (etl run)"
+            )
+        scratch = Path(self.scratch)
+        scratch.mkdir(parents=True, exist_ok=True)
+        with duck.connect(scratch, memory_bytes=self.memory_bytes) as connection:
+            star = StarFiles(files)
+            yield Workbench(
+                manifest, Builder(inputs, Current(batches, connection), star, connection), star, connection
+            )
+
+
+class StarIOManager(dg.ConfigurableIOManager):
+    """Publishes what a star asset staged and audited, and loads star tables for whoever asks.
+
+    An input annotated `pandas.DataFrame` is loaded as one (Arrow types), `pyarrow.Table` likewise.
+    """
+
+    lake: dg.ResourceDependency[Lake]
+
+    def handle_output(self, context: dg.OutputContext, obj: Build) -> None:
+        obj.publish()
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        name = context.asset_key.path[-1]
+        star = StarFiles(self.lake.files())
+        paths = [str(star.files.local(path)) for path in star.paths(name)]
+        if not paths:
+            raise LakeError(f"the lake holds no {name} yet: materialize star/{name} first")
+        return as_frame(duckdb.connect().read_parquet(paths), context.dagster_type.typing_type)

@@ -1,0 +1,1 @@
+"""The star schema: what is promised (`schema`), one function per table (`dimensions`, `facts`), and its assets."""

@@ -1,0 +1,102 @@
+"""The warehouse's tables as assets, loaded together in one transaction."""
+
+import time
+from collections.abc import Iterator
+
+import dagster as dg
+
+from etl_assets.engine.definition import Inputs
+from etl_assets.engine.schema import Fact
+from etl_assets.resources.lake import Lake
+from etl_assets.resources.warehouse import DuckDBWarehouse
+from etl_assets.star.assets import column_schema, star_key
+
+GROUP = "warehouse"
+_CHECK = "references_resolve"
+
+
+def warehouse_key(name: str) -> dg.AssetKey:
+    return dg.AssetKey([GROUP, name])
+
+
+def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
+    """One asset per star table; all of them are loaded by one step, as one version."""
+    tables = [definition.schema for definition in inputs.star.values()]
+    facts = [table for table in tables if isinstance(table, Fact)]
+
+    @dg.multi_asset(
+        name="load",
+        specs=[
+            dg.AssetSpec(
+                warehouse_key(table.name),
+                deps=[star_key(table.name)],
+                description=table.description
+                + (
+                    f" `{table.name}_current` has the latest version of what still exists."
+                    if table in facts
+                    else ""
+                ),
+                group_name=GROUP,
+                kinds={"table"},
+                owners=["team:data-platform"],
+                metadata={
+                    "dagster/column_schema": column_schema(table),
+                    "dagster/table_name": f"star.{table.name}",
+                },
+            )
+            for table in tables
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(
+                _CHECK,
+                asset=warehouse_key(fact.name),
+                description="Every date and every id of the rows loaded is found in its dimension.",
+                blocking=True,
+            )
+            for fact in facts
+        ],
+    )
+    def load(
+        context: dg.AssetExecutionContext, lake: Lake, warehouse: DuckDBWarehouse
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        """Bring the warehouse up to the lake's star."""
+        started = time.monotonic()
+        with lake.open(inputs) as bench:
+            versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in tables}
+            loaded = warehouse.load(bench.star, tables, versions, context.run.run_id)
+        seconds = time.monotonic() - started
+        for fact in facts:
+            dangling = {column: count for column, count in loaded[fact.name].dangling.items() if count}
+            yield dg.AssetCheckResult(
+                asset_key=warehouse_key(fact.name),
+                check_name=_CHECK,
+                passed=not dangling,
+                metadata={f"{column} without a member": count for column, count in dangling.items()},
+            )
+        broken = [
+            f"{count} rows of {name} refer by {column} to nothing in {inputs.star[name].schema.references[column]}"
+            for name, outcome in loaded.items()
+            for column, count in outcome.dangling.items()
+            if count
+        ]
+        if broken:
+            raise dg.Failure(f"the warehouse stays as it was: {'; '.join(broken)}", allow_retries=False)
+        for table in tables:
+            outcome = loaded[table.name]
+            yield dg.MaterializeResult(
+                asset_key=warehouse_key(table.name),
+                data_version=dg.DataVersion(versions[table.name]),
+                metadata={
+                    "dagster/row_count": outcome.rows,
+                    "dagster/table_name": f"star.{table.name}",
+                    "dagster/column_schema": column_schema(table),
+                    "unchanged": not outcome.batches,
+                    "rows loaded": outcome.rows_loaded,
+                    "batch": bench.manifest.batch,
+                    "batches loaded": ", ".join(outcome.batches[-5:]) or "none",
+                    "seconds": round(seconds, 3),
+                    "warehouse": warehouse.path,
+                },
+            )
+
+    return load

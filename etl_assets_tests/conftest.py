@@ -1,0 +1,98 @@
+"""One real PostgreSQL for the whole session, and databases that are cheap to copy and forgotten after a test."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+
+import psycopg2
+import pytest
+from psycopg2 import sql
+
+from etl_assets.source.demo.generator import Variant, generate
+from etl_assets.source.demo.postgres import serve
+
+_SCALE = 0.02
+
+
+@pytest.fixture(scope="session")
+def postgres_folder() -> Iterator[Path]:
+    """A folder that the server's user can enter; pytest's own, of mode 0700, would lock it out if we are root."""
+    folder = Path(tempfile.mkdtemp(prefix="etl-assets-tests-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_folder: Path) -> Iterator[str]:
+    """The URL of the session's server; its own database is for administration only."""
+    # What a test writes need not survive a machine crash.
+    with serve(postgres_folder / "session", settings={"fsync": "off", "full_page_writes": "off"}) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def template(postgres_url: str) -> Callable[[Variant], str]:
+    """The name of a database generated once per session in the given variant, to be copied and not touched."""
+    known: dict[Variant, str] = {}
+
+    def generated(variant: Variant) -> str:
+        if variant not in known:
+            name = f"template_{variant}"
+            _administer(postgres_url, sql.SQL("create database {}").format(sql.Identifier(name)))
+            generate(_database_url(postgres_url, name), scale=_SCALE, variant=variant)
+            known[variant] = name
+        return known[variant]
+
+    return generated
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[Callable[..., str]]:
+    """`database()` is the URL of a new empty database, `database("x")` that of a new copy of x."""
+    made: list[str] = []
+
+    def create(copied: str = "template0") -> str:
+        name = f"test_{next(_numbers)}"
+        _administer(
+            postgres_url,
+            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(copied)),
+        )
+        made.append(name)
+        return _database_url(postgres_url, name)
+
+    yield create
+    for name in made:
+        _administer(
+            postgres_url, sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
+        )
+
+
+@pytest.fixture
+def totesys(database: Callable[..., str], template: Callable[[Variant], str]) -> str:
+    """The URL of a fresh copy of a small ToteSys."""
+    return database(template("totesys"))
+
+
+@pytest.fixture
+def classroom(database: Callable[..., str], template: Callable[[Variant], str]) -> str:
+    """The URL of a fresh copy of a small ToteSys with the loose types of the classroom."""
+    return database(template("classroom"))
+
+
+_numbers = count(1)
+
+
+def _database_url(postgres_url: str, name: str) -> str:
+    return postgres_url.rsplit("/", 1)[0] + "/" + name
+
+
+def _administer(postgres_url: str, statement: sql.Composed) -> None:
+    with closing(psycopg2.connect(postgres_url)) as connection:
+        # Databases cannot be created or dropped in a transaction.
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
