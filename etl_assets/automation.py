@@ -6,7 +6,7 @@ EVERY_15_MINUTES = "*/15 * * * *"
 
 etl = dg.define_asset_job(
     "etl",
-    selection=dg.AssetSelection.groups("raw", "star", "warehouse"),
+    selection=dg.AssetSelection.groups("raw", "star", "warehouse", "exports"),
     description="The whole flow: what changed in the source, up to the exports.",
 )
 capture = dg.define_asset_job(
@@ -16,7 +16,7 @@ capture = dg.define_asset_job(
 )
 rebuild = dg.define_asset_job(
     "derive",
-    selection=dg.AssetSelection.groups("star", "warehouse"),
+    selection=dg.AssetSelection.groups("star", "warehouse", "exports"),
     description="Bring star, warehouse and exports up to the batches that are landed; the source is not read.",
 )
 

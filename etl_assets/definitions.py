@@ -7,6 +7,8 @@ import dagster as dg
 from etl_assets import automation
 from etl_assets.deployments import resources
 from etl_assets.engine.definition import Inputs, definitions_in
+from etl_assets.exports.assets import export_assets
+from etl_assets.exports.reports import REPORTS
 from etl_assets.raw.assets import raw_assets
 from etl_assets.settings import Settings
 from etl_assets.source import totesys
@@ -30,6 +32,7 @@ def definitions(settings: Settings) -> dg.Definitions:
             raw_assets(totesys.TABLES),
             *star_assets(INPUTS),
             warehouse_assets(INPUTS),
+            *export_assets(REPORTS),
         ],
         jobs=automation.JOBS,
         schedules=automation.SCHEDULES,

@@ -7,10 +7,11 @@ from typing import Any
 import dagster as dg
 
 from etl_assets.resources.lake import Lake, StarIOManager
+from etl_assets.resources.report_tables import DuckDBReportTables, ReportIOManager
 from etl_assets.resources.source import EmbeddedSource, Source
 from etl_assets.resources.warehouse import DuckDBWarehouse
+from etl_assets.resources.workbook import XlsxWorkbook
 from etl_assets.settings import Settings, SettingsError, duckdb_path
-from etl_assets.star.assets import IO_MANAGER
 
 Resources = Mapping[str, Any]
 
@@ -25,7 +26,15 @@ def local(settings: Settings) -> Resources:
     )
     lake = Lake(url=settings.lake_url, scratch=scratch)
     warehouse = DuckDBWarehouse(path=str(duckdb_path(settings.warehouse_url)), scratch=scratch)
-    return {"source": source, "lake": lake, IO_MANAGER: StarIOManager(lake=lake), "warehouse": warehouse}
+    report_tables = DuckDBReportTables(warehouse=warehouse)
+    return {
+        "source": source,
+        "lake": lake,
+        "star_io": StarIOManager(lake=lake),
+        "warehouse": warehouse,
+        "reports": ReportIOManager(tables=report_tables),
+        "workbook": XlsxWorkbook(path=str(settings.data / "reports.xlsx")),
+    }
 
 
 def production(settings: Settings) -> Resources:

@@ -1,5 +1,6 @@
 """What the source's catalog says of the declared tables, and whether that is enough to read them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,13 +11,23 @@ from etl_assets.capture.table import Table
 from etl_assets.lake.batches import SourceColumn
 
 _RELATIONS = """
+    WITH RECURSIVE heirs AS (  -- partitions, and tables that inherit
+        SELECT i.inhparent AS ancestor, h.oid, h.relkind FROM pg_inherits i JOIN pg_class h ON h.oid = i.inhrelid
+        UNION
+        SELECT t.ancestor, h.oid, h.relkind FROM heirs t JOIN pg_inherits i ON i.inhparent = t.oid
+        JOIN pg_class h ON h.oid = i.inhrelid
+    )
     SELECT n.nspname, c.relname, c.oid::bigint, c.relkind::text, coalesce(am.amname, ''),
            has_table_privilege(c.oid, 'SELECT'),
-           ARRAY(SELECT p.relid::oid::bigint FROM pg_partition_tree(c.oid) p WHERE p.isleaf ORDER BY 1),
+           ARRAY(SELECT heirs.oid::bigint FROM heirs WHERE heirs.ancestor = c.oid ORDER BY 1),
+           EXISTS (SELECT FROM heirs WHERE heirs.ancestor = c.oid AND heirs.relkind = 'f'),
            ARRAY(SELECT k.attname::text FROM pg_index i
                  CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS u(attnum, position)
                  JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = u.attnum
-                 WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY u.position)
+                 WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY u.position),
+           ARRAY(SELECT DISTINCT k.attname::text FROM pg_constraint f CROSS JOIN LATERAL unnest(f.conkey) AS u(attnum)
+                 JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = u.attnum
+                 WHERE f.conrelid = c.oid AND f.contype = 'f')
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am am ON am.oid = c.relam
     WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
       AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -34,7 +45,8 @@ _COLUMNS = """
 
 @dataclass(frozen=True)
 class Relation:
-    """A source table as it is: `kind` is PostgreSQL's relkind, `key` its primary key or the declared one."""
+    """A source table as it is: `kind` is PostgreSQL's relkind ("f" also if a partition is foreign), `key` the declared
+    key or else its primary key, `references` the columns of its foreign keys."""
 
     table: Table
     oid: int
@@ -43,6 +55,29 @@ class Relation:
     partitions: tuple[int, ...]
     columns: tuple[SourceColumn, ...]
     key: tuple[str, ...]
+    references: frozenset[str]
+
+    @property
+    def amounts(self) -> list[str]:
+        """The declared columns whose exact sum means something: numbers that are neither key nor reference."""
+        return [
+            column.name
+            for column in self.columns
+            if column.name in self.table.columns
+            and column.name not in self.references
+            and column.name not in self.key
+            and self.table.types[column.name].is_amount
+            and re.match("smallint|integer|bigint|numeric", column.type)
+        ]
+
+    @property
+    def times(self) -> list[str]:
+        """The declared columns that hold instants or days."""
+        return [
+            c.name
+            for c in self.columns
+            if c.name in self.table.columns and re.match("timestamp|date", c.type)
+        ]
 
     @property
     def names(self) -> list[str]:
@@ -69,7 +104,9 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
         if (table.schema, table.name) not in found:
             complaints.append(f"table {table.schema}.{table.name} does not exist")
             continue
-        oid, kind, access_method, readable, partitions, key = found[table.schema, table.name]
+        oid, kind, access_method, readable, partitions, foreign, key, references = found[
+            table.schema, table.name
+        ]
         have = {column.name for column in columns.get(oid, [])}
         lacking = [name for name in table.columns if name not in have]
         if lacking:
@@ -85,11 +122,12 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
         relations[table.name] = Relation(
             table,
             oid,
-            kind,
+            "f" if foreign else kind,
             access_method,
             tuple(partitions),
             tuple(columns.get(oid, [])),
-            tuple(key) or table.key,
+            table.key or tuple(key),
+            frozenset(references),
         )
     if complaints:
         raise SourceError(

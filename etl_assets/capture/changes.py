@@ -74,6 +74,28 @@ def missing_keys(
     return connection.sql(f"FROM {table} ORDER BY {listing(held.key)}"), missing
 
 
+def missing_bits(
+    connection: duckdb.DuckDBPyConnection, bitmap: Path, held: Fold
+) -> tuple[duckdb.DuckDBPyRelation, int]:
+    """As `missing_keys`, where the keys present are a bitmap (see `etl_assets.capture.keys`)."""
+    (name,) = held.key
+    key = identifier(name)
+    present = duck.read_csv(connection, bitmap).project(
+        "CAST(bucket AS BIGINT) AS bucket, CAST(bits AS BIGINT) AS bits"
+    )
+    table = _materialized(
+        connection,
+        f"SELECT {key} FROM {view(held.relation)} LEFT JOIN {view(present)} ON bucket = ({key} - ({key} & 31)) // 32 "
+        f"WHERE NOT {DELETED} AND (bits IS NULL OR (bits >> ({key} & 31)) & 1 = 0)",
+    )
+    (missing,) = duck.one(connection, f"SELECT count(*) FROM {table}")
+    return connection.sql(f"FROM {table} ORDER BY {key}"), missing
+
+
+def no_keys(held: Fold) -> duckdb.DuckDBPyRelation:
+    return held.relation.project(listing(held.key)).limit(0)
+
+
 def _materialized(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     name = f"difference_{next(_names)}"
     connection.execute(f"CREATE TEMP TABLE {name} AS {query}")

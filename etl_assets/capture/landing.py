@@ -10,8 +10,8 @@ import hashlib
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,9 +20,11 @@ import duckdb
 from psycopg2.extensions import connection as Connection
 
 from etl_assets.capture.catalog import Relation
-from etl_assets.capture.changes import changed_rows, missing_keys, read_text
 from etl_assets.capture.connection import SourceInterrupted
-from etl_assets.capture.copying import Progress, copy, select
+from etl_assets.capture.controls import Totals
+from etl_assets.capture.copying import Progress
+from etl_assets.capture.plan import Plan, plan
+from etl_assets.capture.reading import Reader
 from etl_assets.capture.snapshot import Snapshot, take_snapshot
 from etl_assets.capture.table import Table
 from etl_assets.engine import duck
@@ -30,6 +32,7 @@ from etl_assets.errors import EtlError
 from etl_assets.lake import batches as paths
 from etl_assets.lake.batches import Batches, Changes, LandedFile, Manifest, TableState
 from etl_assets.lake.current import Current
+from etl_assets.lake.files import Files
 
 CONNECTIONS = 4
 _UNBORN = "a lake without batches"
@@ -43,6 +46,7 @@ class TooManyDeletions(EtlError):
 class Request:
     """What to capture: `tables` of the source at `url`, for a run.
 
+    `whole`: read and compare whole tables, whatever could be told from row versions.
     `deletion_brake` is the share of a table's rows above which deletions stop the batch, unless the table is in
     `allow_deletions`. `wait_seconds`: how long another run that fills the same lake is waited for.
     """
@@ -50,6 +54,7 @@ class Request:
     url: str
     tables: Sequence[Table]
     run_id: str
+    whole: bool = False
     deletion_brake: float = 0.2
     allow_deletions: frozenset[str] = frozenset()
     wait_seconds: float = 60.0
@@ -77,9 +82,11 @@ def take_batch(request: Request, batches: Batches, scratch: Path, progress: Prog
         if (latest.lake if latest else _UNBORN) != lake:
             raise SourceInterrupted("another run has just begun this lake; run it again")
         batch = paths.number(int(latest.batch) + 1 if latest else 1)
-        landing = _Landing(request, snapshot, batches, latest, batch, connection, Path(folder), progress)
-        tables = landing.land()
-        if latest and not any(state.changes for state in tables.values()):
+        landing = _Landing(
+            request, snapshot, batches.files, latest, batch, connection, Path(folder), progress
+        )
+        landed = landing.land()
+        if latest and not any(table.worth_a_batch for table in landed.values()):
             return None
         instant = snapshot.instant
         manifest = Manifest(
@@ -94,11 +101,12 @@ def take_batch(request: Request, batches: Batches, scratch: Path, progress: Prog
             lsn=instant.lsn,
             server_time=instant.server_time,
             seconds=round(time.monotonic() - started, 3),
-            tables={**_carried(latest), **tables},
+            tables={**_carried(latest), **{name: table.state for name, table in landed.items()}},
         )
         batches.commit(manifest)
+        current = Current(batches, connection)
         for table in manifest.changed:
-            landing.current.compact(table, manifest)
+            current.compact(table, manifest)
     return manifest
 
 
@@ -108,102 +116,88 @@ def _carried(latest: Manifest | None) -> dict[str, TableState]:
     return {name: state.model_copy(update={"changes": None}) for name, state in states.items()}
 
 
+@dataclass(frozen=True)
+class _Landed:
+    state: TableState
+    worth_a_batch: bool
+
+
+@dataclass(frozen=True)
 class _Landing:
     """The tables of one batch on their way into the lake."""
 
-    def __init__(
-        self,
-        request: Request,
-        snapshot: Snapshot,
-        batches: Batches,
-        latest: Manifest | None,
-        batch: str,
-        connection: duckdb.DuckDBPyConnection,
-        folder: Path,
-        progress: Progress,
-    ) -> None:
-        self.request = request
-        self.snapshot = snapshot
-        self.files = batches.files
-        self.latest = latest
-        self.batch = batch
-        self.connection = connection
-        self.folder = folder
-        self.progress = progress
-        self.current = Current(batches, connection)
+    request: Request
+    snapshot: Snapshot
+    files: Files
+    latest: Manifest | None
+    batch: str
+    connection: duckdb.DuckDBPyConnection
+    folder: Path
+    progress: Progress
 
-    def land(self) -> dict[str, TableState]:
-        """Read all tables, several at a time, and compare each as soon as it has been read."""
+    def land(self) -> dict[str, _Landed]:
+        """Land all tables, as many at a time as there are connections to the source."""
         free: SimpleQueue[Connection] = SimpleQueue()
         for connection in self.snapshot.connections:
             free.put(connection)
+        plans = {name: self._plan(relation) for name, relation in self.snapshot.relations.items()}
 
-        def read(relation: Relation) -> LandedFile:
-            connection = free.get()
+        def land_with_a_free_connection(name: str) -> _Landed:
+            source = free.get()
             try:
-                return self._read(relation, connection)
+                with self.connection.cursor() as duck:
+                    reader = Reader(self.snapshot.relations[name], source, duck, self.folder, self.progress)
+                    return self._land_table(reader, plans[name])
             finally:
-                free.put(connection)
+                free.put(source)
 
-        states = {}
         with ThreadPoolExecutor(len(self.snapshot.connections)) as pool:
-            reading = {pool.submit(read, relation): relation for relation in self.snapshot.relations.values()}
+            working = {name: pool.submit(land_with_a_free_connection, name) for name in plans}
             try:
-                for done in as_completed(reading):
-                    relation = reading[done]
-                    states[relation.table.name] = self._state(relation, done.result())
-            except BaseException:
+                wait(working.values(), return_when=FIRST_EXCEPTION)
+                return {name: future.result() for name, future in working.items() if not _pending(future)}
+            finally:
+                # After an error nobody waits for tables that are still being read.
+                pool.shutdown(wait=False, cancel_futures=True)
                 for connection in self.snapshot.connections:
                     connection.cancel()
-                pool.shutdown(cancel_futures=True)
-                raise
-        return {table.name: states[table.name] for table in self.request.tables}
 
-    def _held(self, relation: Relation) -> TableState | None:
-        return self.latest.tables.get(relation.table.name) if self.latest else None
+    def _plan(self, relation: Relation) -> Plan:
+        instant = self.snapshot.instant
+        behind = self.latest is not None and lsn(instant.lsn) < lsn(self.latest.lsn)
+        return plan(relation, self.latest, instant, whole=self.request.whole, lsn_behind=behind)
 
-    def _read(self, relation: Relation, connection: Connection) -> LandedFile:
-        """The whole table as a file: straight into the lake when it holds nothing of it yet."""
+    def _land_table(self, reader: Reader, plan: Plan) -> _Landed:
+        relation = reader.relation
         table = relation.table.name
-        if self._held(relation):
-            path = self.folder / f"{table}.csv"
-            with path.open("wb") as target:
-                copied = copy(connection, select(relation), target, table, self.progress)
-            where = str(path)
-        else:
-            where = paths.rows_path(table, self.batch)
-            with self.files.writing(where) as target:
-                copied = copy(connection, select(relation), target, table, self.progress)
-        return LandedFile(path=where, rows=copied.rows, bytes=copied.bytes, sha256=copied.sha256)
-
-    def _state(self, relation: Relation, read: LandedFile) -> TableState:
-        table = relation.table.name
-        held = self._held(relation)
+        held = self.latest.tables.get(table) if self.latest else None
+        rows_path, deletions_path = (
+            paths.rows_path(table, self.batch),
+            paths.deletions_path(table, self.batch),
+        )
         if self.latest is None or held is None:
-            landed = Changes(rows=read, deletions=None, new=read.rows, changed=0, deleted=0)
-            return self._known(
-                relation, None, read.rows, read.rows, landed, "the lake holds nothing of it yet"
+            copied, totals = reader.first(lambda: self.files.writing(rows_path))
+            rows = LandedFile(path=rows_path, rows=copied.rows, bytes=copied.bytes, sha256=copied.sha256)
+            changes = Changes(rows=rows, deletions=None, new=copied.rows, changed=0, deleted=0)
+            return _Landed(
+                self._state(relation, None, plan, totals, copied.rows, changes), worth_a_batch=True
             )
-        fold = self.current.fold(table, self.latest)
-        rows = read_text(self.connection, Path(read.path), relation.columns)
-        changed = changed_rows(self.connection, rows, fold)
-        gone, deleted = missing_keys(self.connection, rows, fold)
-        self._brake(table, held.rows, deleted)
-        changes = None
-        if changed.new or changed.changed or deleted:
-            changes = Changes(
-                rows=self._land(
-                    changed.rows, paths.rows_path(table, self.batch), changed.new + changed.changed
-                ),
-                deletions=self._land(gone, paths.deletions_path(table, self.batch), deleted),
+        fold = Current(Batches(self.files), reader.duck).fold(table, self.latest)
+        found = reader.again(plan, held, fold)
+        self._brake(table, held.rows, found.deleted)
+        changed = found.changed
+        brought = None
+        if changed.new or changed.changed or found.deleted:
+            brought = Changes(
+                rows=self._land(changed.rows, rows_path, changed.new + changed.changed),
+                deletions=self._land(found.gone, deletions_path, found.deleted),
                 new=changed.new,
                 changed=changed.changed,
-                deleted=deleted,
+                deleted=found.deleted,
             )
         members = held.members + changed.first_seen
-        return self._known(
-            relation, held, read.rows, members, changes, "all rows are compared with those held"
-        )
+        state = self._state(relation, held, found.plan, found.totals, members, brought)
+        return _Landed(state, worth_a_batch=brought is not None or found.plan.renews)
 
     def _brake(self, table: str, held: int, deleted: int) -> None:
         share = self.request.deletion_brake
@@ -227,36 +221,47 @@ class _Landing:
             staged.discard()
         return LandedFile(path=path, rows=rows, bytes=size, sha256=digest)
 
-    def _known(
+    def _state(
         self,
         relation: Relation,
         held: TableState | None,
-        rows: int,
+        plan: Plan,
+        totals: Totals,
         members: int,
         changes: Changes | None,
-        why: str,
     ) -> TableState:
-        instant = self.snapshot.instant
         versions, history = (held.versions, held.history) if held else (0, "")
         if changes:
             versions += changes.versions
-            landed: Mapping[str, LandedFile | None] = {"rows": changes.rows, "deletions": changes.deletions}
+            landed = {"rows": changes.rows, "deletions": changes.deletions}
             links = [f"{kind}:{file.sha256}" for kind, file in landed.items() if file]
             history = hashlib.sha256(" ".join([history, self.batch, *links]).encode()).hexdigest()
         return TableState(
             columns=relation.columns,
             key=relation.key,
-            rows=rows,
+            rows=totals.rows,
             members=members,
             versions=versions,
             changed_in=self.batch if changes or not held else held.changed_in,
             previous=(held.changed_in if changes else held.previous) if held else None,
             history=history,
             read_in=self.batch,
-            read="whole",
-            why=why,
-            horizon=instant.horizon,
+            read=plan.read,
+            why=plan.why,
+            horizon=self.snapshot.instant.horizon,
             relation=relation.oid,
-            controls={},
+            partitions=relation.partitions,
+            controls=dict(totals.controls),
             changes=changes,
         )
+
+
+def _pending(future: Future[_Landed]) -> bool:
+    """Whether an error elsewhere overtook a future; `result` of those that ended raises what went wrong."""
+    return not future.done()
+
+
+def lsn(text: str) -> int:
+    """A WAL position (`16/B374D848`) as a number of bytes."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from etl_assets.engine.types import Type
 
@@ -13,7 +14,8 @@ class Table:
 
     All columns of the table are landed, also those not named here. `columns` says as what type the star takes
     each of them (`?` allows NULL): a text column that holds dates may be declared `date`. `key` is needed only
-    where the source has no primary key, as for a view.
+    where the source has no primary key, as for a view. When the source changes the table's columns, `drift` says
+    whether that is carried along (and announced), or is an error before anything is written.
     """
 
     name: str
@@ -21,6 +23,7 @@ class Table:
     columns: Mapping[str, str]
     key: tuple[str, ...] = ()
     schema: str = "public"
+    drift: Literal["evolve", "freeze"] = "evolve"
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith("."):

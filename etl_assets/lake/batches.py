@@ -82,6 +82,7 @@ class TableState(_Value):
     why: str
     horizon: int
     relation: int
+    partitions: tuple[int, ...]
     controls: dict[str, Control]
     changes: Changes | None
 

@@ -11,6 +11,7 @@ from etl_assets.capture.table import Table
 from etl_assets.engine.duck import header
 from etl_assets.lake.batches import Manifest, TableState
 from etl_assets.lake.files import Files
+from etl_assets.progress import observer
 from etl_assets.resources.lake import Lake
 from etl_assets.resources.source import Source
 from etl_assets.source.assets import source_key
@@ -28,6 +29,10 @@ class CaptureConfig(dg.Config):
 
     allow_deletions: list[str] = Field(
         default=[], description="Tables of which more may be deleted than the deletion brake lets through."
+    )
+    whole: bool = Field(
+        default=False,
+        description="Read whole tables and compare them, instead of what has a recent row version.",
     )
 
 
@@ -57,13 +62,15 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
         started = time.monotonic()
         selected = [table for key, table in by_key.items() if key in context.selected_asset_keys]
         read: dict[str, int] = {table.name: 0 for table in selected}
+        observe = observer()
 
         def progress(table: str, size: int) -> None:
             read[table] += size
+            observe(table, size)
 
         batches = lake.batches()
         manifest = source.take_batch(
-            selected, batches, context.run.run_id, progress, frozenset(config.allow_deletions)
+            selected, batches, context.run.run_id, progress, frozenset(config.allow_deletions), config.whole
         )
         seconds = time.monotonic() - started
         if manifest is None:

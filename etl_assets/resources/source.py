@@ -36,6 +36,7 @@ class Source(dg.ConfigurableResource):
         run_id: str,
         progress: Progress,
         allow_deletions: frozenset[str] = frozenset(),
+        whole: bool = False,
     ) -> Manifest | None:
         """Land what changed in the tables (see `etl_assets.capture.landing`)."""
         scratch = Path(self.scratch)
@@ -46,6 +47,7 @@ class Source(dg.ConfigurableResource):
             run_id=run_id,
             deletion_brake=self.deletion_brake,
             allow_deletions=allow_deletions,
+            whole=whole,
             wait_seconds=self.wait_seconds,
         )
         return take_batch(request, batches, scratch, progress)

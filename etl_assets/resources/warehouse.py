@@ -99,7 +99,7 @@ class DuckDBWarehouse(dg.ConfigurableResource):
     def query(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """The rows of a query, with Arrow types: decimals stay exact. `$name` in the query takes params['name']."""
         with self.connect() as connection:
-            found: pa.Table = connection.execute(sql, dict(params or {})).to_arrow_table()
+            found: pa.Table = connection.sql(sql, params=dict(params or {})).to_arrow_table()
         frame: pd.DataFrame = found.to_pandas(types_mapper=pd.ArrowDtype)
         return frame
 

@@ -1,0 +1,108 @@
+"""Reading one table of a snapshot, and finding what changed in it.
+
+    whole:    all rows ► compare with what is held ► what is held and was not read is gone
+    horizon:  rows with a recent version ► compare ► if the count says that rows are gone, find out which
+
+The second way is checked each time: what is held, plus what is new, less what is gone must be as many rows as the
+source counts in the same snapshot. Where that fails, the table is read whole.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import duckdb
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+
+from etl_assets.capture import keys
+from etl_assets.capture.catalog import Relation
+from etl_assets.capture.changes import Changed, changed_rows, missing_bits, missing_keys, no_keys, read_text
+from etl_assets.capture.controls import Totals, source_totals
+from etl_assets.capture.copying import Copied, Progress, copy, select
+from etl_assets.capture.plan import Plan
+from etl_assets.lake.batches import TableState
+from etl_assets.lake.current import Fold, storage
+
+
+@dataclass(frozen=True)
+class Found:
+    """What reading a table found. `gone` are the keys of rows that are held and no longer in the source."""
+
+    plan: Plan
+    totals: Totals
+    changed: Changed
+    gone: duckdb.DuckDBPyRelation
+    deleted: int
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads one table with one connection to the source and one to DuckDB."""
+
+    relation: Relation
+    source: Connection
+    duck: duckdb.DuckDBPyConnection
+    folder: Path
+    progress: Progress
+
+    @property
+    def table(self) -> str:
+        return self.relation.table.name
+
+    def first(self, target: Callable[[], AbstractContextManager]) -> tuple[Copied, Totals]:
+        """Copy a table of which nothing is held yet straight to where it belongs."""
+        with target() as stream:
+            copied = copy(self.source, select(self.relation), stream, self.table, self.progress)
+        return copied, source_totals(self.source, self.relation)
+
+    def again(self, plan: Plan, held: TableState, fold: Fold) -> Found:
+        """Find what changed since what is held."""
+        totals = source_totals(self.source, self.relation)
+        if plan.read == "horizon":
+            found = self._since(plan, held, fold, totals)
+            if found:
+                return found
+            plan = replace(
+                plan, read="whole", why="rows are missing that no recent version explains", renews=True
+            )
+        everything = self._copied("whole", select(self.relation))
+        changed = changed_rows(self.duck, everything, fold)
+        gone, deleted = missing_keys(self.duck, everything, fold)
+        return Found(plan, totals, changed, gone, deleted)
+
+    def _since(self, plan: Plan, held: TableState, fold: Fold, totals: Totals) -> Found | None:
+        """What has a recent version; None if that does not account for the source's count."""
+        # age() is an exact distance on the 32-bit circle, and costs next to nothing per row.
+        distance = sql.SQL("age(xmin) <= age({}::text::xid)").format(sql.Literal(plan.horizon % 2**32))
+        changed = changed_rows(self.duck, self._copied("recent", select(self.relation, distance)), fold)
+        deleted = held.rows + changed.new - totals.rows
+        if deleted == 0:
+            gone, found = no_keys(fold), 0
+        elif deleted < 0:
+            return None
+        else:
+            gone, found = self._gone(fold)
+        return Found(plan, totals, changed, gone, deleted) if found == deleted else None
+
+    def _gone(self, fold: Fold) -> tuple[duckdb.DuckDBPyRelation, int]:
+        """The keys that are held and not in the source."""
+        key = self.relation.key
+        types = {c.name: c.type for c in self.relation.columns}
+        if len(key) == 1 and storage(types[key[0]]) == "BIGINT":
+            # 64 keys travel as one number: far less than the keys themselves.
+            present = self._file("bits", keys.bitmap(self.relation, key[0]))
+            return missing_bits(self.duck, present, fold)
+        columns = [c for c in self.relation.columns if c.name in key]
+        path = self._file("keys", keys.every(self.relation))
+        return missing_keys(self.duck, read_text(self.duck, path, columns), fold)
+
+    def _copied(self, what: str, query: sql.Composable) -> duckdb.DuckDBPyRelation:
+        return read_text(self.duck, self._file(what, query), self.relation.columns)
+
+    def _file(self, what: str, query: sql.Composable) -> Path:
+        path = self.folder / f"{self.table}.{what}.csv"
+        with path.open("wb") as target:
+            copy(self.source, query, target, self.table, self.progress)
+        return path

@@ -1,0 +1,132 @@
+"""The export assets: one per report, and the workbook that holds them all."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+import pandas as pd
+
+from etl_assets.engine.code_version import code_version
+from etl_assets.exports.contract import Report, ReportError, content_version
+from etl_assets.exports.lineage import Query
+from etl_assets.exports.publishing import Sheet, Warehouse, Workbook
+from etl_assets.warehouse.assets import warehouse_key
+
+GROUP = "exports"
+_OWNERS = ["team:data-platform"]
+_CHECK = "control_totals"
+
+
+def export_key(name: str) -> dg.AssetKey:
+    return dg.AssetKey([GROUP, name])
+
+
+def export_assets(reports: Sequence[Report]) -> list[dg.AssetsDefinition]:
+    """An asset per report, and the sales workbook. Raises `ReportError` if a query reads what the star has not."""
+    return [*(report_asset(report) for report in reports), workbook_asset("sales_workbook", "Sales", reports)]
+
+
+def report_asset(report: Report) -> dg.AssetsDefinition:
+    """A report as an asset: computed in the warehouse, held against its control totals and contract, published."""
+    key = export_key(report.name)
+    query = Query(report.name, report.query)
+    control = Query(f"{report.name} (control)", report.control) if report.control else None
+    if control and not set(control.columns) <= set(report.by_name):
+        raise ReportError(f"{control.owner}: its columns {control.columns} must be columns of the report")
+    read = sorted({*query.tables, *(control.tables if control else [])})
+
+    @dg.asset(
+        key=key,
+        deps=[warehouse_key(table) for table in read],
+        description=report.description,
+        group_name=GROUP,
+        kinds={"pandas", "table"},
+        owners=_OWNERS,
+        code_version=report.code_version,
+        dagster_type=report.dagster_type,
+        io_manager_key="reports",
+        metadata={
+            "dagster/column_schema": report.column_schema,
+            "query": dg.MetadataValue.md(f"```sql\n{report.query}\n```"),
+        },
+        check_specs=[
+            dg.AssetCheckSpec(
+                _CHECK,
+                asset=key,
+                description=f"Its sums are exactly those of the facts: {', '.join(control.columns)}.",
+            )
+        ]
+        if control
+        else None,
+    )
+    def made(
+        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+    ) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.AssetCheckResult]:
+        frame = report.make(warehouse.query(query.sql))
+        if control:
+            # Before the frame is handed on: a check that ran after the publish would guard nothing.
+            differences = report.differences(frame, warehouse.query(control.sql))
+            yield dg.AssetCheckResult(
+                passed=not differences,
+                check_name=_CHECK,
+                metadata={"compared": ", ".join(control.columns), "differences": differences},
+            )
+            if differences:
+                raise dg.Failure(
+                    f"{report.name} is not published: {'; '.join(differences[:3])}"
+                    + (f"; and {len(differences) - 3} more" if len(differences) > 3 else ""),
+                    allow_retries=False,
+                )
+        yield dg.MaterializeResult(
+            value=frame,
+            data_version=dg.DataVersion(content_version(frame)),
+            metadata={"dagster/column_lineage": _column_lineage(report, query)},
+        )
+
+    return made
+
+
+def workbook_asset(name: str, title: str, reports: Sequence[Report]) -> dg.AssetsDefinition:
+    """Reports as the sheets of a workbook."""
+
+    @dg.asset(
+        key=export_key(name),
+        ins={report.name: dg.AssetIn(key=export_key(report.name)) for report in reports},
+        description=f"One sheet is a report: {', '.join(report.title for report in reports)}.",
+        group_name=GROUP,
+        kinds={"excel"},
+        owners=_OWNERS,
+        code_version=code_version(_sheets, repr([(r.name, r.title, r.description) for r in reports])),
+    )
+    def made(workbook: Workbook, **frames: pd.DataFrame) -> dg.MaterializeResult:
+        started = time.monotonic()
+        sheets = _sheets(reports, frames)
+        published = workbook.publish(title, sheets)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(content_version(*(sheet.frame for sheet in sheets))),
+            metadata={
+                "path": published.where,
+                "bytes": published.bytes,
+                "sheets": len(sheets),
+                "dagster/row_count": published.rows,
+                "unchanged": published.unchanged,
+                "seconds": round(time.monotonic() - started, 3),
+            },
+        )
+
+    return made
+
+
+def _sheets(reports: Sequence[Report], frames: dict[str, pd.DataFrame]) -> list[Sheet]:
+    return [Sheet(report.title, report.description, frames[report.name]) for report in reports]
+
+
+def _column_lineage(report: Report, query: Query) -> dg.TableColumnLineage:
+    """Where the columns come from that the query itself names; what the function computes it can't know."""
+    return dg.TableColumnLineage(
+        {
+            column: [dg.TableColumnDep(warehouse_key(table), name) for table, name in sources]
+            for column, sources in query.sources.items()
+            if column in report.by_name and sources
+        }
+    )

@@ -1,0 +1,260 @@
+"""What a report promises, and how it is made to keep it. No report is declared here, and none is published here.
+
+The contract of a report is a Dagster type made with dagster-pandas: a frame that breaks it fails the step before
+anything is published.
+"""
+
+# mypy: allow-untyped-calls
+# (dagster-pandas has no types)
+
+import hashlib
+import inspect
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from operator import add
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
+from dagster_pandas.constraints import (
+    CategoricalColumnConstraint,
+    ColumnDTypeInSetConstraint,
+    Constraint,
+    DataFrameConstraint,
+    DataFrameConstraintViolationException,
+    MinValueColumnConstraint,
+    NonNullableColumnConstraint,
+)
+
+from etl_assets.engine.code_version import code_version
+from etl_assets.engine.types import Type
+from etl_assets.errors import EtlError
+
+_TITLE_LENGTH = 31  # of a sheet, in Excel
+_TITLE_FORBIDS = frozenset("[]:*?/\\'")
+
+
+class ReportError(EtlError):
+    """A report does not give what it declares, or does not agree with the facts."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a report: its type in PostgreSQL's terms (`?` allows NULL), its meaning, and its limits.
+
+    The order of `one_of` is the order in which its values are sorted.
+    """
+
+    name: str
+    declared: str
+    description: str = ""
+    at_least: int | None = None
+    one_of: Sequence[str] = ()
+
+    @cached_property
+    def type(self) -> Type:
+        return Type(self.declared)
+
+    @property
+    def constraints(self) -> list[Constraint]:
+        made: list[Constraint] = [ColumnDTypeInSetConstraint({str(pd.ArrowDtype(self.type.arrow))})]
+        if not self.type.nullable:
+            made.append(NonNullableColumnConstraint())
+        if self.at_least is not None:
+            made.append(MinValueColumnConstraint(self.at_least, ignore_missing_vals=self.type.nullable))
+        if self.one_of:
+            made.append(CategoricalColumnConstraint(set(self.one_of), ignore_missing_vals=self.type.nullable))
+        return made
+
+
+class UniqueKey(DataFrameConstraint):
+    """No two rows have the same values in all of some columns."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.columns = list(columns)
+        rule = f"one row for each ({', '.join(columns)})"
+        super().__init__(error_description=rule, markdown_description=rule)
+
+    def validate(self, dataframe: pd.DataFrame) -> None:
+        repeated = dataframe.loc[dataframe.duplicated(self.columns), self.columns]
+        if not repeated.empty:
+            first = ", ".join(str(value) for value in repeated.iloc[0])
+            raise DataFrameConstraintViolationException(
+                self.name, f"{self.error_description}, but ({first}) repeats"
+            )
+
+
+@dataclass(frozen=True)
+class Report:
+    """A reporting table: `query` aggregates in the warehouse, `shape` makes the rows, the rest is what is promised.
+
+    `key` is unique, and rows are published in its order. `control` is a query whose columns are columns of the
+    report: those of the key are groups, the others amounts, whose sums in the report must be exactly these.
+    """
+
+    name: str
+    title: str
+    description: str
+    columns: Sequence[Column] = field(repr=False)
+    key: Sequence[str]
+    query: str = field(repr=False)
+    control: str | None = field(repr=False)
+    shape: Callable[[pd.DataFrame], pd.DataFrame] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.columns]
+        if len(set(names)) != len(names):
+            raise ValueError(f"{self.name}: a column is declared twice in {names}")
+        if not self.key or not set(self.key) <= set(names):
+            raise ValueError(f"{self.name}: its key {list(self.key)} must name columns among {names}")
+        if not 0 < len(self.title) <= _TITLE_LENGTH or _TITLE_FORBIDS & set(self.title):
+            raise ValueError(
+                f"{self.name}: the title {self.title!r} names a sheet: use 1 to {_TITLE_LENGTH} characters and none of "
+                + " ".join(sorted(_TITLE_FORBIDS))
+            )
+        if not self.description:
+            raise ValueError(f"{self.name}: its function needs a docstring that says what one row is")
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Column]:
+        return {column.name: column for column in self.columns}
+
+    @cached_property
+    def code_version(self) -> str:
+        return code_version(self.shape, self.query, repr(self.control), repr(self.columns), repr(self.key))
+
+    @cached_property
+    def dagster_type(self) -> dg.DagsterType:
+        """The contract, as the type of the asset's output."""
+        with warnings.catch_warnings():
+            # All of dagster-pandas is marked as beta, and has been for years.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            made: dg.DagsterType = create_dagster_pandas_dataframe_type(
+                name="".join(word.capitalize() for word in self.name.split("_")),
+                description=self.description,
+                columns=[PandasColumn(column.name, column.constraints) for column in self.columns],
+                dataframe_constraints=[UniqueKey(self.key)],
+                metadata_fn=self._statistics,
+            )
+        return made
+
+    @property
+    def column_schema(self) -> dg.TableSchema:
+        """The columns as the UI shows them."""
+        return dg.TableSchema(
+            columns=[
+                dg.TableColumn(
+                    column.name,
+                    column.type.name,
+                    description=column.description or None,
+                    constraints=dg.TableColumnConstraints(
+                        nullable=column.type.nullable,
+                        unique=[column.name] == list(self.key),
+                        other=[f"at least {column.at_least}"] if column.at_least is not None else [],
+                    ),
+                )
+                for column in self.columns
+            ],
+            constraints=dg.TableConstraints(other=[f"one row for each ({', '.join(self.key)})"]),
+        )
+
+    def make(self, answer: pd.DataFrame) -> pd.DataFrame:
+        """The report from what its query answered: the declared columns in their exact types (Arrow's), sorted.
+
+        Raises `ReportError` if a column is missing, or holds a value that its type can't.
+        """
+        shaped = self.shape(answer)
+        missing = [name for name in self.by_name if name not in shaped.columns]
+        if missing:
+            raise ReportError(
+                f"{self.name}: its function gives no {', '.join(missing)}; it gives {list(shaped.columns)}"
+            )
+        table = pa.table({column.name: self._exact(shaped[column.name], column) for column in self.columns})
+        frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+        return frame.sort_values(list(self.key), key=self._order, ignore_index=True)
+
+    def differences(self, frame: pd.DataFrame, control: pd.DataFrame) -> list[str]:
+        """Where sums of the report differ from control totals; empty if they agree to the last digit."""
+        groups = [name for name in control.columns if name in self.key]
+        amounts = [name for name in control.columns if name not in self.key]
+        reported, expected = totals(frame, groups, amounts), totals(control, groups, amounts)
+        nothing = (0,) * len(amounts)
+        return [
+            f"{name} of {', '.join(str(value) for value in group) or 'all'} is {ours}, the facts say {theirs}"
+            for group in {**expected, **reported}
+            for name, ours, theirs in zip(
+                amounts, reported.get(group, nothing), expected.get(group, nothing), strict=True
+            )
+            if ours != theirs
+        ]
+
+    def _exact(self, values: pd.Series, column: Column) -> pa.Array | pa.ChunkedArray:
+        held = pa.array(values.array, from_pandas=True)
+        wanted = column.type.arrow
+        if len(held) and pa.types.is_floating(held.type) and not pa.types.is_floating(wanted):
+            raise ReportError(
+                f"{self.name}: {column.name} became a float on its way; keep it {column.declared}"
+            )
+        try:
+            return held.cast(wanted)
+        except pa.ArrowException as error:
+            reason = " ".join(str(error).split())
+            raise ReportError(
+                f"{self.name}: {column.name} holds what {column.declared} can't: {reason}"
+            ) from error
+
+    def _order(self, values: pd.Series) -> pd.Series:
+        ranks = {value: rank for rank, value in enumerate(self.by_name[str(values.name)].one_of)}
+        return values.map(ranks) if ranks else values
+
+    def _statistics(self, frame: pd.DataFrame) -> dict[str, Any]:
+        """What the UI shows beside a type check that passed."""
+        amounts = [column.name for column in self.columns if pa.types.is_decimal(column.type.arrow)]
+        (sums,) = totals(frame, [], amounts).values() or [()]
+        return {"rows": len(frame)} | {
+            f"sum of {name}": str(sum_) for name, sum_ in zip(amounts, sums, strict=False)
+        }
+
+
+def report(
+    *, title: str, columns: Sequence[Column], key: Sequence[str], query: str, control: str | None = None
+) -> Callable[[Callable[[pd.DataFrame], pd.DataFrame]], Report]:
+    """Declare that the function below shapes a report from what `query` answers; its docstring says what a row is."""
+
+    def declared(shape: Callable[[pd.DataFrame], pd.DataFrame]) -> Report:
+        return Report(
+            name=shape.__name__,
+            title=title,
+            description=inspect.getdoc(shape) or "",
+            columns=columns,
+            key=key,
+            query=inspect.cleandoc(query),
+            control=inspect.cleandoc(control) if control else None,
+            shape=shape,
+        )
+
+    return declared
+
+
+def totals(
+    frame: pd.DataFrame, groups: Sequence[str], amounts: Sequence[str]
+) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """Sums by group in Python's own integers and decimals: exact, and without a limit of digits."""
+    sums: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for row in frame[[*groups, *amounts]].itertuples(index=False, name=None):
+        group, values = row[: len(groups)], row[len(groups) :]
+        sums[group] = tuple(map(add, sums.get(group, (0,) * len(amounts)), values))
+    return sums
+
+
+def content_version(*frames: pd.DataFrame) -> str:
+    """16 hexadecimal digits that identify names, types and values of frames with Arrow types, in their order."""
+    content = [
+        [str(frame.dtypes.to_dict()), frame.to_dict(orient="split", index=False)["data"]] for frame in frames
+    ]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,77 @@
+"""What a report's query reads, found in the query itself: it can't go stale, and a wrong name is an error at once.
+
+Queries are written in the SQL that PostgreSQL, BigQuery and DuckDB share, and are read here as PostgreSQL's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from sqlglot import exp, parse_one
+from sqlglot.errors import SqlglotError
+from sqlglot.lineage import lineage
+from sqlglot.optimizer.qualify import qualify
+
+from etl_assets.engine.schema import Fact, StarTable
+from etl_assets.exports.contract import ReportError
+from etl_assets.star import schema
+
+_DIALECT = "postgres"
+_CURRENT = "_current"
+_STAR = {table.name: table for table in vars(schema).values() if isinstance(table, StarTable)}
+# Every fact has a view of its current rows, with the same columns.
+_READABLE = {**_STAR, **{name + _CURRENT: table for name, table in _STAR.items() if isinstance(table, Fact)}}
+_COLUMNS: dict[str, object] = {
+    "star": {name: {c.name: c.type.duckdb for c in table.columns} for name, table in _READABLE.items()}
+}
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query of schema `star`, checked against what the star declares."""
+
+    owner: str
+    sql: str
+
+    @cached_property
+    def _parsed(self) -> exp.Query:
+        """The query with every column traced to its table. Raises `ReportError` where that is impossible."""
+        try:
+            parsed = parse_one(self.sql, dialect=_DIALECT)
+            own = {cte.alias_or_name for cte in parsed.find_all(exp.CTE)}
+            for table in parsed.find_all(exp.Table):
+                if table.name not in own and (table.db != "star" or table.name not in _READABLE):
+                    raise ReportError(
+                        f"{self.owner}: its query reads {table.sql(dialect=_DIALECT)!r}, but can read only star."
+                        + ", star.".join(_READABLE)
+                    )
+            qualified = qualify(parsed, schema=_COLUMNS, dialect=_DIALECT)
+        except SqlglotError as error:
+            raise ReportError(f"{self.owner}: its query is wrong: {' '.join(str(error).split())}") from error
+        if not isinstance(qualified, exp.Query):
+            raise ReportError(f"{self.owner}: its query is no SELECT")
+        return qualified
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns it answers."""
+        return list(self._parsed.named_selects)
+
+    @cached_property
+    def tables(self) -> list[str]:
+        """The star tables it reads, sorted; the view of a fact's current rows counts as the fact."""
+        return sorted({_READABLE[t.name].name for t in self._parsed.find_all(exp.Table) if t.db == "star"})
+
+    @cached_property
+    def sources(self) -> Mapping[str, list[tuple[str, str]]]:
+        """For each column it answers, the star tables and columns that its values are made from."""
+        return {
+            column: sorted(
+                {
+                    (_READABLE[node.source.name].name, node.name.rpartition(".")[2])
+                    for node in lineage(column, self.sql, schema=_COLUMNS, dialect=_DIALECT).walk()
+                    if not node.downstream and isinstance(node.source, exp.Table)
+                }
+            )
+            for column in self.columns
+        }

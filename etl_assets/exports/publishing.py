@@ -1,0 +1,54 @@
+"""Where reports can go, and what whoever takes them must promise. The takers themselves are resources."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import dagster as dg
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was published, and where. `unchanged`: the same content stood there already and was not touched."""
+
+    where: str
+    rows: int
+    bytes: int | None
+    unchanged: bool
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A sheet of a workbook: `title` is 1 to 31 characters long, `frame` has Arrow types."""
+
+    title: str
+    description: str
+    frame: pd.DataFrame
+
+
+class Warehouse(Protocol):
+    """Where reports are computed: it answers in exact types (Arrow's), or amounts would lose their cents."""
+
+    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame: ...
+
+
+class ReportTables(dg.ConfigurableResource, ABC):
+    """A place for reporting tables. Readers see the old table whole or the new one whole."""
+
+    @abstractmethod
+    def publish(self, name: str, frame: pd.DataFrame, description: str) -> Published:
+        """Replace the table by a frame with Arrow types, unless it holds the same already."""
+
+    @abstractmethod
+    def read(self, name: str) -> pd.DataFrame:
+        """The table as it was published, with Arrow types."""
+
+
+class Workbook(dg.ConfigurableResource, ABC):
+    """A workbook for people. Readers see the old one whole or the new one whole."""
+
+    @abstractmethod
+    def publish(self, title: str, sheets: Sequence[Sheet]) -> Published:
+        """Replace the workbook, unless it holds the same already."""

@@ -1,0 +1,134 @@
+"""Reporting tables are replaced whole, in exact types, and only when they changed."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from etl_assets.exports.reports import REPORTS, sales_by_month
+from etl_assets.resources import report_tables
+from etl_assets.resources.report_tables import ReportTablesError, preview
+from etl_assets_tests.exports.conftest import Star
+
+Metadata = Callable[[dg.ExecuteInProcessResult], dict[str, dict[str, Any]]]
+
+
+def frame(*amounts: str) -> pd.DataFrame:
+    table = pa.table(
+        {
+            "name": ["a'b"] * len(amounts),
+            "amount": pa.array([Decimal(amount) for amount in amounts], pa.decimal128(18, 2)),
+        }
+    )
+    made: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return made
+
+
+def test_a_report_is_read_back_as_it_was_published(star: Star) -> None:
+    star.publish()
+    for report in REPORTS:
+        made = report.make(star.warehouse.query(report.query))
+        pd.testing.assert_frame_equal(star.tables.read(report.name), made)
+
+
+def test_columns_have_the_declared_types_in_the_warehouse(star: Star) -> None:
+    star.publish()
+    types = star.warehouse.query(
+        "SELECT column_name, data_type FROM information_schema.columns "
+        "WHERE table_schema = 'reporting' AND table_name = 'sales_by_month' ORDER BY ordinal_position"
+    )
+    assert dict(zip(types["column_name"], types["data_type"], strict=True)) == {
+        c.name: c.type.duckdb for c in sales_by_month.columns
+    }
+
+
+def test_the_table_says_what_a_row_is(star: Star) -> None:
+    star.tables.publish("cash", frame("1.00"), "One row is Ada's.")
+    (said,) = star.warehouse.query("SELECT comment FROM duckdb_tables() WHERE table_name = 'cash'")["comment"]
+    assert said == "One row is Ada's."
+
+
+def test_an_unchanged_report_is_not_written_again(star: Star, metadata: Metadata) -> None:
+    first = metadata(star.publish())
+    oid = "SELECT table_name, table_oid FROM duckdb_tables() WHERE schema_name = 'reporting' ORDER BY 1"
+    before = star.warehouse.query(oid)
+    second = metadata(star.publish())
+    assert {name: m["unchanged"] for name, m in first.items()} == dict.fromkeys(first, False)
+    assert {name: m["unchanged"] for name, m in second.items()} == dict.fromkeys(first, True)
+    assert {n: m["version"] for n, m in first.items()} == {n: m["version"] for n, m in second.items()}
+    pd.testing.assert_frame_equal(star.warehouse.query(oid), before)
+
+
+def test_a_table_that_someone_changed_is_published_again(star: Star, metadata: Metadata) -> None:
+    star.publish()
+    with star.warehouse.connect() as connection:
+        connection.execute("UPDATE reporting.sales_by_month SET revenue = revenue + 0.01")
+        connection.execute("DROP TABLE reporting.top_designs")
+    unchanged = {name: m["unchanged"] for name, m in metadata(star.publish()).items()}
+    assert unchanged == {
+        "sales_by_month": False,
+        "top_designs": False,
+        "unpaid_payments": True,
+        "sales_workbook": True,
+    }
+
+
+def test_a_failed_publish_leaves_the_old_table_whole(star: Star, monkeypatch: pytest.MonkeyPatch) -> None:
+    star.tables.publish("cash", frame("1.00", "2.00"), "old")
+    monkeypatch.setattr(report_tables, "literal", lambda text: "no SQL")
+    with pytest.raises(ReportTablesError, match=r"reporting\.cash: "):
+        star.tables.publish("cash", frame("3.00"), "new")
+    monkeypatch.undo()
+    pd.testing.assert_frame_equal(star.tables.read("cash"), frame("1.00", "2.00"))
+
+
+def test_a_reader_in_the_middle_of_a_publish_sees_the_old_table(
+    star: Star, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    star.tables.publish("cash", frame("1.00"), "old")
+    seen: list[Any] = []
+
+    def spying(text: str) -> str:
+        with duckdb.connect(star.warehouse.path) as reader:
+            seen.extend(reader.execute("SELECT amount FROM reporting.cash").fetchall())
+        return "'new'"
+
+    monkeypatch.setattr(report_tables, "literal", spying)
+    star.tables.publish("cash", frame("2.00"), "new")
+    assert seen == [(Decimal("1.00"),)]
+
+
+def test_columns_can_change_from_one_publish_to_the_next(star: Star) -> None:
+    star.tables.publish("cash", frame("1.00"), "")
+    star.tables.publish("cash", frame("1.00")[["amount"]], "")
+    assert list(star.tables.read("cash").columns) == ["amount"]
+
+
+def test_a_table_that_was_never_published_is_named(star: Star) -> None:
+    with pytest.raises(
+        ReportTablesError, match=r"there is no reporting\.cash yet: materialize exports/cash first"
+    ):
+        star.tables.read("cash")
+
+
+def test_the_run_shows_what_was_published(star: Star, metadata: Metadata) -> None:
+    shown = metadata(star.publish())["sales_by_month"]
+    assert shown["dagster/row_count"] == 1
+    assert shown["dagster/table_name"] == "reporting.sales_by_month"
+    assert [c.name for c in shown["dagster/column_schema"].columns] == [
+        c.name for c in sales_by_month.columns
+    ]
+    assert "| 2026-03-01 | 1 | Ada Byron | GBP | 1 | 1000 | 2010.00 |" in shown["preview"]
+    assert shown["bytes"] > 0
+
+
+def test_a_preview_holds_ten_rows_and_no_cell_breaks_it() -> None:
+    text = pd.Series(["a|b\nc"] * 12 + [None], dtype="string[pyarrow]")
+    lines = preview(pd.DataFrame({"text": text})).splitlines()
+    assert lines[:3] == ["| text |", "| --- |", "| a\\|b c |"]
+    assert len(lines) == 12
