@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import duckdb
@@ -10,9 +9,7 @@ import duckdb
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.lake.batches import SourceColumn
-from etl_assets.lake.current import DELETED, Fold, storage, view
-
-_names = count()
+from etl_assets.lake.current import DELETED, Fold, materialized, storage, view
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def changed_rows(connection: duckdb.DuckDBPyConnection, read: duckdb.DuckDBPyRel
     lacking = "".join(f", NULL AS {identifier(name)}" for name in names if name not in had)
     values = [name for name in names if name not in key]
     differs = " OR ".join(f"r.{identifier(v)} IS DISTINCT FROM h.{identifier(v)}" for v in values) or "false"
-    table = _materialized(
+    table = materialized(
         connection,
         f"SELECT {listing(names, 'r.')}, coalesce(h.{DELETED}, true) AS __new, "
         f"h.{DELETED} IS NULL AS __first "
@@ -65,7 +62,7 @@ def missing_keys(
     connection: duckdb.DuckDBPyConnection, present: duckdb.DuckDBPyRelation, held: Fold
 ) -> tuple[duckdb.DuckDBPyRelation, int]:
     """The keys that are held but not among those present in the source, in key order, and how many they are."""
-    table = _materialized(
+    table = materialized(
         connection,
         f"SELECT {listing(held.key)} FROM (FROM {view(held.relation)} WHERE NOT {DELETED}) "
         f"ANTI JOIN {view(present)} USING ({listing(held.key)})",
@@ -81,12 +78,12 @@ def missing_bits(
     (name,) = held.key
     key = identifier(name)
     present = duck.read_csv(connection, bitmap).project(
-        "CAST(bucket AS BIGINT) AS bucket, CAST(bits AS BIGINT) AS bits"
+        "CAST(bucket AS BIGINT) AS __bucket, CAST(bits AS BIGINT) AS __bits"
     )
-    table = _materialized(
+    table = materialized(
         connection,
-        f"SELECT {key} FROM {view(held.relation)} LEFT JOIN {view(present)} ON bucket = ({key} - ({key} & 31)) // 32 "
-        f"WHERE NOT {DELETED} AND (bits IS NULL OR (bits >> ({key} & 31)) & 1 = 0)",
+        f"SELECT {key} FROM {view(held.relation)} LEFT JOIN {view(present)} ON __bucket = ({key} - ({key} & 31)) // 32 "
+        f"WHERE NOT {DELETED} AND (__bits IS NULL OR (__bits >> ({key} & 31)) & 1 = 0)",
     )
     (missing,) = duck.one(connection, f"SELECT count(*) FROM {table}")
     return connection.sql(f"FROM {table} ORDER BY {key}"), missing
@@ -94,9 +91,3 @@ def missing_bits(
 
 def no_keys(held: Fold) -> duckdb.DuckDBPyRelation:
     return held.relation.project(listing(held.key)).limit(0)
-
-
-def _materialized(connection: duckdb.DuckDBPyConnection, query: str) -> str:
-    name = f"difference_{next(_names)}"
-    connection.execute(f"CREATE TEMP TABLE {name} AS {query}")
-    return name

@@ -30,6 +30,7 @@ _SESSION = """
     SET statement_timeout = 0;
     SET idle_in_transaction_session_timeout = 0;
     SET lock_timeout = '30s';
+    SET work_mem = '64MB';
 """
 _ADVICE = {
     "password authentication failed": "check the user and password in ETL_SOURCE_URL",

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -20,6 +21,7 @@ import duckdb
 from psycopg2.extensions import connection as Connection
 
 from etl_assets.capture.catalog import Relation
+from etl_assets.capture.changes import read_text
 from etl_assets.capture.connection import SourceInterrupted
 from etl_assets.capture.controls import Totals
 from etl_assets.capture.copying import Progress
@@ -28,14 +30,20 @@ from etl_assets.capture.reading import Reader
 from etl_assets.capture.snapshot import Snapshot, take_snapshot
 from etl_assets.capture.table import Table
 from etl_assets.engine import duck
+from etl_assets.engine.duck import literal
+from etl_assets.engine.typing import Typing, types_version
 from etl_assets.errors import EtlError
 from etl_assets.lake import batches as paths
 from etl_assets.lake.batches import Batches, Changes, LandedFile, Manifest, TableState
-from etl_assets.lake.current import Current
+from etl_assets.lake.current import Current, materialized, view
 from etl_assets.lake.files import Files
 
 CONNECTIONS = 4
 _UNBORN = "a lake without batches"
+
+
+class TooManyMisfits(EtlError):
+    """More rows than is plausible can't be represented as declared."""
 
 
 class TooManyDeletions(EtlError):
@@ -48,7 +56,8 @@ class Request:
 
     `whole`: read and compare whole tables, whatever could be told from row versions.
     `deletion_brake` is the share of a table's rows above which deletions stop the batch, unless the table is in
-    `allow_deletions`. `wait_seconds`: how long another run that fills the same lake is waited for.
+    `allow_deletions`. `quarantine_limit` is the share of a table's rows above which values that don't fit
+    their declared types stop it. `wait_seconds`: how long another run that fills the same lake is waited for.
     """
 
     url: str
@@ -56,6 +65,7 @@ class Request:
     run_id: str
     whole: bool = False
     deletion_brake: float = 0.2
+    quarantine_limit: float = 0.05
     allow_deletions: frozenset[str] = frozenset()
     wait_seconds: float = 60.0
 
@@ -178,19 +188,33 @@ class _Landing:
         if self.latest is None or held is None:
             copied, totals = reader.first(lambda: self.files.writing(rows_path))
             rows = LandedFile(path=rows_path, rows=copied.rows, bytes=copied.bytes, sha256=copied.sha256)
-            changes = Changes(rows=rows, deletions=None, new=copied.rows, changed=0, deleted=0)
+            quarantined, misfits = self._quarantine(reader, rows, 0)
+            changes = Changes(
+                rows=rows,
+                deletions=None,
+                quarantined=quarantined,
+                new=copied.rows,
+                changed=0,
+                deleted=0,
+                quarantined_rows=misfits,
+            )
             return _Landed(
                 self._state(relation, None, plan, totals, copied.rows, changes), worth_a_batch=True
             )
-        fold = Current(Batches(self.files), reader.duck).fold(table, self.latest)
+        current = Current(Batches(self.files), reader.duck)
+        fold = partial(current.fold, table, self.latest, columns=relation.columns)
         found = reader.again(plan, held, fold)
         self._brake(table, held.rows, found.deleted)
         changed = found.changed
         brought = None
         if changed.new or changed.changed or found.deleted:
+            rows_file = self._land(changed.rows, rows_path, changed.new + changed.changed)
+            quarantined, misfits = self._quarantine(reader, rows_file, held.rows) if rows_file else (None, 0)
             brought = Changes(
-                rows=self._land(changed.rows, rows_path, changed.new + changed.changed),
+                rows=rows_file,
                 deletions=self._land(found.gone, deletions_path, found.deleted),
+                quarantined=quarantined,
+                quarantined_rows=misfits,
                 new=changed.new,
                 changed=changed.changed,
                 deleted=found.deleted,
@@ -206,6 +230,28 @@ class _Landing:
                 f"{deleted:,} of {held:,} rows of {table} are gone from the source, more than {share:.0%}: is that "
                 f"meant? Then run again with --allow-deletions {table}; nothing was committed"
             )
+
+    def _quarantine(self, reader: Reader, rows: LandedFile, held: int) -> tuple[LandedFile | None, int]:
+        """Name the values of landed rows that don't fit their declared types, and count these rows."""
+        table, columns = reader.relation.table, reader.relation.columns
+        landed = read_text(reader.duck, self.files.local(rows.path), columns)
+        misfits = Typing(table.types, columns).misfits(landed, reader.relation.key)
+        if misfits is None:
+            return None, 0
+        found = materialized(reader.duck, f"SELECT * FROM {view(misfits)}")
+        values, count = duck.one(reader.duck, f"SELECT count(*), count(DISTINCT key) FROM {found}")
+        if count > self.request.quarantine_limit * max(rows.rows, held):
+            example = duck.one(reader.duck, f'SELECT key, "column", reason FROM {found} ORDER BY ALL LIMIT 1')
+            raise TooManyMisfits(
+                f"{count:,} rows of {table.name} hold values that don't fit their declared types (the {example[1]} of "
+                f"{example[0]} {example[2]}), more than {self.request.quarantine_limit:.0%} of it; nothing was "
+                "committed: mend them in the source, or declare a wider type (etl_assets/source)"
+            )
+        report = reader.duck.sql(
+            f'SELECT {literal(table.name)} AS "table", key, "column", value, reason, '
+            f"{literal(self.batch)} AS batch FROM {found} ORDER BY ALL"
+        )
+        return self._land(report, paths.quarantine_path(table.name, self.batch), values), count
 
     def _land(self, relation: duckdb.DuckDBPyRelation, path: str, rows: int) -> LandedFile | None:
         if not rows:
@@ -231,6 +277,8 @@ class _Landing:
         changes: Changes | None,
     ) -> TableState:
         versions, history = (held.versions, held.history) if held else (0, "")
+        types = types_version(relation.table.types)
+        fits = (held is None or held.clean_under == types) and not (changes and changes.quarantined_rows)
         if changes:
             versions += changes.versions
             landed = {"rows": changes.rows, "deletions": changes.deletions}
@@ -252,6 +300,7 @@ class _Landing:
             relation=relation.oid,
             partitions=relation.partitions,
             controls=dict(totals.controls),
+            clean_under=types if fits else None,
             changes=changes,
         )
 

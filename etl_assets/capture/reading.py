@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import duckdb
 from psycopg2 import sql
@@ -24,6 +25,12 @@ from etl_assets.capture.copying import Copied, Progress, copy, select
 from etl_assets.capture.plan import Plan
 from etl_assets.lake.batches import TableState
 from etl_assets.lake.current import Fold, storage
+
+
+class Folding(Protocol):
+    """What the lake holds of a table (see `Current.fold`)."""
+
+    def __call__(self, only: duckdb.DuckDBPyRelation | None = None) -> Fold: ...
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,8 @@ class Reader:
             copied = copy(self.source, select(self.relation), stream, self.table, self.progress)
         return copied, source_totals(self.source, self.relation)
 
-    def again(self, plan: Plan, held: TableState, fold: Fold) -> Found:
-        """Find what changed since what is held."""
+    def again(self, plan: Plan, held: TableState, fold: Folding) -> Found:
+        """Find what changed since what is held, which `fold` gives: all of it, or the rows with certain keys."""
         totals = source_totals(self.source, self.relation)
         if plan.read == "horizon":
             found = self._since(plan, held, fold, totals)
@@ -68,22 +75,23 @@ class Reader:
                 plan, read="whole", why="rows are missing that no recent version explains", renews=True
             )
         everything = self._copied("whole", select(self.relation))
-        changed = changed_rows(self.duck, everything, fold)
-        gone, deleted = missing_keys(self.duck, everything, fold)
+        changed = changed_rows(self.duck, everything, fold())
+        gone, deleted = missing_keys(self.duck, everything, fold())
         return Found(plan, totals, changed, gone, deleted)
 
-    def _since(self, plan: Plan, held: TableState, fold: Fold, totals: Totals) -> Found | None:
+    def _since(self, plan: Plan, held: TableState, fold: Folding, totals: Totals) -> Found | None:
         """What has a recent version; None if that does not account for the source's count."""
         # age() is an exact distance on the 32-bit circle, and costs next to nothing per row.
         distance = sql.SQL("age(xmin) <= age({}::text::xid)").format(sql.Literal(plan.horizon % 2**32))
-        changed = changed_rows(self.duck, self._copied("recent", select(self.relation, distance)), fold)
+        recent = self._copied("recent", select(self.relation, distance))
+        changed = changed_rows(self.duck, recent, fold(only=recent))
         deleted = held.rows + changed.new - totals.rows
         if deleted == 0:
-            gone, found = no_keys(fold), 0
+            gone, found = no_keys(fold(only=recent)), 0
         elif deleted < 0:
             return None
         else:
-            gone, found = self._gone(fold)
+            gone, found = self._gone(fold())
         return Found(plan, totals, changed, gone, deleted) if found == deleted else None
 
     def _gone(self, fold: Fold) -> tuple[duckdb.DuckDBPyRelation, int]:

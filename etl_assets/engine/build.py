@@ -8,6 +8,7 @@ published by whoever asked (`Build.publish`), so that a reader never sees data t
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import duckdb
 
@@ -15,9 +16,9 @@ from etl_assets.engine import duck
 from etl_assets.engine.definition import Definition, Inputs, reference
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.engine.schema import Fact
-from etl_assets.engine.typing import typed
-from etl_assets.lake.batches import LandedFile, Manifest
-from etl_assets.lake.current import DELETED, Current, view
+from etl_assets.engine.typing import Typing, types_version
+from etl_assets.lake.batches import Manifest
+from etl_assets.lake.current import DELETED, Current, materialized, view
 from etl_assets.lake.files import LakeError, StagedFile
 from etl_assets.lake.star import BATCH, VERSION, StarFiles, dimension_path, fact_path
 
@@ -80,7 +81,8 @@ class Builder:
     def version(self, name: str, manifest: Manifest) -> str:
         """What identifies an input, or a star table, as of a manifest."""
         if name in self.inputs.tables:
-            return self._newest_change(name, manifest).tables[name].history
+            history = self._newest_change(name, manifest).tables[name].history
+            return f"{history}:{types_version(self.inputs.tables[name].types)}"
         if name in self.inputs.references:
             return hashlib.sha256(self.inputs.references[name].read_bytes()).hexdigest()
         definition = self.inputs.star[name]
@@ -118,55 +120,66 @@ class Builder:
             return
         first, *others = definition.inputs
         context = {name: self.read(name, manifest) for name in others}
+        expected = None
         if first in self.inputs.tables:
-            fold = self.current.fold(first, manifest)
-            types = self.inputs.tables[first].types
             parts = []
             for deleted in (False, True):
-                members = typed(fold.relation.filter(f"{DELETED} = {deleted}"), types, fold.columns)
+                members = self._members(first, manifest, f"{DELETED} = {deleted}")
                 made = definition.apply(self.connection, {first: members, **context})
                 parts.append(made.project(f"*, {deleted} AS deleted"))
             relation = parts[0].union(parts[1])
-            expected = manifest.tables[first].members
+            if self._clean(first, manifest):
+                expected = manifest.tables[first].members
+            else:
+                (expected,) = duck.one(
+                    self.connection, f"SELECT count(*) FROM {view(self._members(first, manifest, 'true'))}"
+                )
         else:
             made = definition.apply(self.connection, {first: self.read(first, manifest), **context})
             relation = made.project("*, false AS deleted")
-            expected = None
         names = [column.name for column in definition.schema.columns]
         ordered = relation.project(listing(names)).order(identifier(definition.schema.key))
         self._stage(build, dimension_path(definition.name), ordered, build.version, manifest.batch, expected)
 
     def _build_fact(self, definition: Definition, schema: Fact, manifest: Manifest, build: Build) -> None:
         source, *others = definition.inputs
-        for missing in self._missing_batches(definition, manifest):
-            state = missing.tables[source]
-            changes = missing.changed[source]
-            types = self.inputs.tables[source].types
-            context = {name: self.read(name, missing) for name in others}
-            parts = []
-            if changes.rows:
-                parts.append((self.current.read(changes.rows, state.columns), "false"))
-            if changes.deletions:
-                parts.append((self._last_values(source, changes.deletions, missing), "true"))
-            made = [
-                definition.apply(
-                    self.connection, {source: typed(rows, types, state.columns), **context}
-                ).project(f"*, {literal(missing.batch)} AS batch, {deleted} AS deleted")
-                for rows, deleted in parts
-            ]
+        missing = self._missing_batches(definition, manifest)
+        ending = {m.batch: relation for m in missing if (relation := self._ending(definition, m)) is not None}
+        past = _Past(self.connection, schema, list(ending.values()))
+        if missing:
+            earlier = [b for b in self.star.fact_batches(definition.name) if b < missing[0].batch]
+            past.remember([self.star.files.local(fact_path(definition.name, batch)) for batch in earlier])
+        for batch in missing:
+            state, changes = batch.tables[source], batch.changed[source]
             # The surrogate key continues where the versions of earlier batches end: it depends on batches alone.
-            expected = changes.versions
-            before = state.versions - expected
-            union = self.connection.sql(" UNION ALL ".join(f"FROM {view(part)}" for part in made))
+            before = state.versions - changes.versions
+            parts = []
+            expected = changes.new + changes.changed - changes.quarantined_rows
+            if changes.rows:
+                context = {name: self.read(name, batch) for name in others}
+                rows = self._typing(source, batch).typed(
+                    self.current.read(changes.rows, state.columns), only_exact=not self._clean(source, batch)
+                )
+                made = definition.apply(self.connection, {source: rows, **context})
+                parts.append(made.project(f"*, {literal(batch.batch)} AS batch, false AS deleted"))
+                if not self._clean(source, batch):
+                    (expected,) = duck.one(self.connection, f"SELECT count(*) FROM {view(rows)}")
+            if batch.batch in ending and past.rows:
+                endings = past.last_rows(ending[batch.batch], batch.batch)
+                parts.append(endings)
+                expected += duck.one(self.connection, f"SELECT count(*) FROM {view(endings)}")[0]
+            if not parts:  # only deletions of rows that the fact never showed
+                parts.append(self.inputs.empty(self.connection, definition.name))
             names = [column.name for column in schema.columns if column.name != schema.record]
+            union = " UNION ALL ".join(f"SELECT {listing(names)} FROM {view(part)}" for part in parts)
             numbered = self.connection.sql(
-                f"SELECT {before} + row_number() OVER () AS {identifier(schema.record)}, {listing(names)} "
-                f"FROM (FROM {view(union)} ORDER BY {identifier(schema.key)})"
+                f"SELECT {before} + row_number() OVER (ORDER BY {identifier(schema.key)}) AS "
+                f"{identifier(schema.record)}, {listing(names)} FROM ({union}) ORDER BY 1"
             )
-            version = self.version(definition.name, missing)
-            self._stage(
-                build, fact_path(definition.name, missing.batch), numbered, version, missing.batch, expected
-            )
+            version = self.version(definition.name, batch)
+            path = fact_path(definition.name, batch.batch)
+            self._stage(build, path, numbered, version, batch.batch, expected)
+            past.remember([build.staged[-1][1].local])
 
     def _missing_batches(self, definition: Definition, manifest: Manifest) -> list[Manifest]:
         """The batches that changed a fact's table and that the fact does not hold as its code now makes them."""
@@ -180,15 +193,31 @@ class Builder:
                 after = held[-1]
         return list(self.batches.changing(source, manifest, after=after))[::-1]
 
-    def _last_values(self, table: str, deletions: LandedFile, manifest: Manifest) -> duckdb.DuckDBPyRelation:
-        """The rows that a batch deleted, as they last were."""
-        state = manifest.tables[table]
-        keys = self.current.read(deletions, tuple(c for c in state.columns if c.name in state.key))
-        fold = self.current.fold(table, manifest)
-        return self.connection.sql(
-            f"SELECT f.* EXCLUDE ({DELETED}) FROM {view(fold.relation)} f SEMI JOIN {view(keys)} USING "
-            f"({listing(state.key)})"
+    def _ending(self, definition: Definition, batch: Manifest) -> duckdb.DuckDBPyRelation | None:
+        """The keys, as the fact names them, of rows whose latest version a batch ended without one that the star
+        can show: those deleted, and those quarantined."""
+        source = definition.inputs[0]
+        state, changes = batch.tables[source], batch.changed[source]
+        keyed = tuple(column for column in state.columns if column.name in state.key)
+        ended = []
+        if changes.deletions:
+            ended.append(self.current.read(changes.deletions, keyed))
+        if changes.rows and not self._clean(source, batch):
+            rows = self.current.read(changes.rows, state.columns)
+            misfits = rows.filter(f"NOT ({self._typing(source, batch).exact})")
+            ended.append(misfits.project(listing(state.key)))
+        if not ended:
+            return None
+        keys = self.connection.sql(" UNION ALL ".join(f"FROM {view(relation)}" for relation in ended))
+        # The function says what a key is called in the fact; the other columns do not matter here.
+        columns = ", ".join(
+            (f"CAST({identifier(n)} AS {t.duckdb})" if n in state.key else f"CAST(NULL AS {t.duckdb})")
+            + f" AS {identifier(n)}"
+            for n, t in self.inputs.tables[source].types.items()
         )
+        context = {name: self.inputs.empty(self.connection, name) for name in definition.inputs[1:]}
+        made = definition.apply(self.connection, {source: keys.project(columns), **context})
+        return made.project(identifier(definition.schema.key))
 
     # -- inputs --------------------------------------------------------------------------------------------------
 
@@ -198,12 +227,24 @@ class Builder:
         if name in self.inputs.references:
             return reference(self.connection, self.inputs.references[name])
         if name in self.inputs.tables:
-            fold = self.current.fold(name, manifest)
-            return typed(fold.relation, self.inputs.tables[name].types, fold.columns)
+            return self._members(name, manifest, "true")
         paths = self.star.paths(name)
         if not paths:
             return self.inputs.empty(self.connection, name)
         return self.connection.read_parquet([str(self.star.files.local(path)) for path in paths])
+
+    def _members(self, table: str, manifest: Manifest, which: str) -> duckdb.DuckDBPyRelation:
+        fold = self.current.fold(table, manifest)
+        return self._typing(table, manifest).typed(
+            fold.relation.filter(which), only_exact=not self._clean(table, manifest)
+        )
+
+    def _typing(self, table: str, manifest: Manifest) -> Typing:
+        return Typing(self.inputs.tables[table].types, manifest.tables[table].columns)
+
+    def _clean(self, table: str, manifest: Manifest) -> bool:
+        """Whether every value of a table so far is known to fit its declared type."""
+        return manifest.tables[table].clean_under == types_version(self.inputs.tables[table].types)
 
     # -- staging and audits --------------------------------------------------------------------------------------
 
@@ -250,6 +291,46 @@ class Builder:
         if expected is not None:
             audits.append(Audit("no_row_is_lost_or_added", abs(expected - rows)))
         return audits
+
+
+class _Past:
+    """The rows of a fact, in earlier batches, of those keys whose deletion is to be recorded."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, schema: Fact, ending: list[duckdb.DuckDBPyRelation]
+    ) -> None:
+        self.connection = connection
+        self.schema = schema
+        self.names = listing([column.name for column in schema.columns])
+        self.keys = None
+        self.rows: list[str] = []
+        if ending:
+            self.keys = materialized(
+                connection, " UNION ".join(f"FROM {view(relation)}" for relation in ending)
+            )
+
+    def remember(self, files: list[Path]) -> None:
+        """Take note of what published or staged files hold of these keys."""
+        if self.keys and files:
+            rows = self.connection.read_parquet([str(file) for file in files])
+            self.rows.append(
+                materialized(
+                    self.connection,
+                    f"SELECT {self.names} FROM {view(rows)} SEMI JOIN {self.keys} "
+                    f"USING ({identifier(self.schema.key)})",
+                )
+            )
+
+    def last_rows(self, keys: duckdb.DuckDBPyRelation, batch: str) -> duckdb.DuckDBPyRelation:
+        """The last version of each key, as the row that records its deletion in `batch`."""
+        past = " UNION ALL ".join(f"FROM {rows}" for rows in self.rows)
+        kept = f"* EXCLUDE ({identifier(self.schema.record)}, batch, deleted)"
+        return self.connection.sql(
+            f"SELECT {kept}, {literal(batch)} AS batch, true AS deleted FROM ("
+            f"FROM ({past}) SEMI JOIN {view(keys)} USING ({identifier(self.schema.key)}) "
+            f"QUALIFY row_number() OVER (PARTITION BY {identifier(self.schema.key)} "
+            f"ORDER BY {identifier(self.schema.record)} DESC) = 1) WHERE NOT deleted"
+        )
 
 
 def merged(audits: list[Audit]) -> Mapping[str, Audit]:

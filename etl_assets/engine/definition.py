@@ -136,7 +136,14 @@ class Inputs:
             inputs = {name: self.empty(connection, name) for name in definition.inputs}
             try:
                 made = definition.apply(connection, inputs)
-            except (nw.exceptions.NarwhalsError, duckdb.Error) as error:
+            except (
+                nw.exceptions.NarwhalsError,
+                duckdb.Error,
+                LookupError,
+                TypeError,
+                ValueError,
+                AttributeError,
+            ) as error:
                 raise ContractError(
                     f"{definition.name}: its function fails: {' '.join(str(error).split())}"
                 ) from error

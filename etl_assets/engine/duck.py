@@ -1,6 +1,7 @@
 """DuckDB, as this project uses it: bounded memory, no surprises from Python variables, PostgreSQL's CSV."""
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,25 @@ import duckdb
 MAX_LINE_BYTES = 16 << 20
 
 
-def connect(
-    scratch: Path, *, database: str = ":memory:", memory_bytes: int = 768 << 20
-) -> duckdb.DuckDBPyConnection:
-    """A connection that spills to `scratch` when `memory_bytes` are used, with times in UTC."""
-    connection = duckdb.connect(database)
-    configure(connection, scratch, memory_bytes)
+def memory_bytes() -> int:
+    """What DuckDB may use before it spills: half of this machine's memory, 4 GiB at the most."""
+    return min(4 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+
+
+def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
+    """A connection that spills to `scratch` when memory runs short, with times in UTC."""
+    connection = duckdb.connect()
+    configure(connection, scratch)
     return connection
 
 
-def configure(connection: duckdb.DuckDBPyConnection, scratch: Path, memory_bytes: int) -> None:
+def configure(connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
     connection.execute("SET TimeZone = 'UTC'")  # as a connect() option it would ask for a download
     connection.execute("SET python_enable_replacements = false")
     connection.execute("SET temp_directory = $path", {"path": str(scratch)})
-    connection.execute("SET memory_limit = $limit", {"limit": f"{memory_bytes}B"})
-    connection.execute("SET preserve_insertion_order = true")
+    connection.execute("SET memory_limit = $limit", {"limit": f"{memory_bytes()}B"})
+    # Order is asked for where it counts; keeping it elsewhere would hold whole tables in memory.
+    connection.execute("SET preserve_insertion_order = false")
 
 
 def one(connection: duckdb.DuckDBPyConnection, query: str, params: object = None) -> tuple[Any, ...]:
@@ -80,10 +85,12 @@ def write_csv(relation: duckdb.DuckDBPyRelation, path: Path) -> None:
     )
 
 
-def write_parquet(relation: duckdb.DuckDBPyRelation, path: Path, metadata: dict[str, str]) -> None:
+def write_parquet(
+    relation: duckdb.DuckDBPyRelation, path: Path, metadata: dict[str, str], compression: str = "zstd"
+) -> None:
     """Write a relation as Parquet, with `metadata` in the footer."""
     pairs = ", ".join(f"{identifier(key)}: {literal(value)}" for key, value in metadata.items())
     relation.query(
         "written",
-        f"COPY (FROM written) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{pairs}}})",
+        f"COPY (FROM written) TO {literal(str(path))} (FORMAT parquet, COMPRESSION {compression}, KV_METADATA {{{pairs}}})",
     )

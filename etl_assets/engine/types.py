@@ -108,6 +108,15 @@ class Type:
     def decode(self, column: str, source_type: str) -> Decoded:
         """How to type the text in `column` (a quoted identifier) that the source holds as `source_type`
         (as `format_type` names it)."""
+        decoded = self._decode(column, source_type)
+        if self.nullable:
+            return decoded
+        present = f"{column} IS NOT NULL"
+        return Decoded(
+            decoded.value, present if decoded.exact == "true" else f"{present} AND ({decoded.exact})"
+        )
+
+    def _decode(self, column: str, source_type: str) -> Decoded:
         if self.duckdb == "VARCHAR":
             return Decoded(column, "true")
         source = re.sub(r"\(.*\)", "", source_type)

@@ -1,38 +1,76 @@
 """From source text to typed columns: exactly, or the row is named and kept aside. Nothing is altered."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import duckdb
 
 from etl_assets.engine.duck import identifier, literal
-from etl_assets.engine.types import Type
+from etl_assets.engine.types import Decoded, Type
 from etl_assets.lake.batches import SourceColumn
 
-
-class Unrepresentable(ValueError):
-    """A value that its declared type can't hold, met where all were expected to fit."""
+_MARK = "a value does not fit its declared type"
 
 
-_MARK = "etl: a value does not fit its declared type"
+@dataclass(frozen=True)
+class Typing:
+    """How the declared columns of a table are typed, given what the source's catalog says of them."""
 
+    types: Mapping[str, Type]
+    columns: Sequence[SourceColumn]
 
-def typed(
-    relation: duckdb.DuckDBPyRelation, types: Mapping[str, Type], columns: Sequence[SourceColumn]
-) -> duckdb.DuckDBPyRelation:
-    """The declared columns of rows as the lake holds them, typed. Reading fails at a value that does not fit
-    (see `unrepresentable`)."""
-    source = {column.name: column.type for column in columns}
-    chosen = []
-    for name, type_ in types.items():
-        decoded = type_.decode(identifier(name), source[name])
-        value = (
-            f"CASE WHEN {decoded.exact} THEN {decoded.value} ELSE error({literal(_MARK)}) END"
-            if decoded.exact != "true"
-            else f"CAST({decoded.value} AS {type_.duckdb})"
+    @cached_property
+    def _decoded(self) -> dict[str, Decoded]:
+        source = {column.name: column.type for column in self.columns}
+        return {name: type_.decode(identifier(name), source[name]) for name, type_ in self.types.items()}
+
+    @property
+    def exact(self) -> str:
+        """The condition (SQL) under which a row can be represented."""
+        return " AND ".join(
+            f"({decoded.exact})" for decoded in self._decoded.values() if decoded.exact != "true"
         )
-        chosen.append(f"{value} AS {identifier(name)}")
-    return relation.project(", ".join(chosen))
+
+    def typed(self, relation: duckdb.DuckDBPyRelation, *, only_exact: bool) -> duckdb.DuckDBPyRelation:
+        """The declared columns of rows as the lake holds them. A row that can't be represented is left out if
+        `only_exact`, and else is an error when it is read."""
+        if only_exact and self.exact:
+            relation = relation.filter(self.exact)
+        chosen = []
+        for name, decoded in self._decoded.items():
+            value = f"CAST({decoded.value} AS {self.types[name].duckdb})"
+            if decoded.exact != "true" and not only_exact:
+                value = (
+                    f"CASE WHEN {decoded.exact} THEN {value} ELSE error({literal(f'{name}: {_MARK}')}) END"
+                )
+            chosen.append(f"{value} AS {identifier(name)}")
+        return relation.project(", ".join(chosen))
+
+    def misfits(
+        self, relation: duckdb.DuckDBPyRelation, key: Sequence[str]
+    ) -> duckdb.DuckDBPyRelation | None:
+        """One row per value that can't be represented: (key, column, value, reason), all text."""
+        tested = {name: decoded for name, decoded in self._decoded.items() if decoded.exact != "true"}
+        if not tested:
+            return None
+        structs = ", ".join(
+            f"CASE WHEN NOT ({decoded.exact}) THEN {{'column': {literal(name)}, "
+            f"'value': CAST({identifier(name)} AS VARCHAR), 'reason': CASE WHEN {identifier(name)} IS NULL THEN "
+            f"'is NULL, and must have a value' ELSE {literal('is no ' + self.types[name].name)} END}} END"
+            for name, decoded in tested.items()
+        )
+        keys = " || ',' || ".join(f"CAST({identifier(name)} AS VARCHAR)" for name in key)
+        return (
+            relation.filter(f"NOT ({self.exact})")
+            .project(f"{keys} AS key, unnest([{structs}]) AS misfit")
+            .filter("misfit IS NOT NULL")
+            .project("key, misfit['column'] AS column, misfit['value'] AS value, misfit['reason'] AS reason")
+        )
 
 
-def is_unrepresentable(error: duckdb.Error) -> bool:
-    return _MARK in str(error)
+def types_version(types: Mapping[str, Type]) -> str:
+    """Identifies declared types: what fitted once fits as long as it is the same."""
+    declared = " ".join(f"{name}:{type_.declared}" for name, type_ in sorted(types.items()))
+    return hashlib.sha256(declared.encode()).hexdigest()[:16]

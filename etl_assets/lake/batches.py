@@ -39,13 +39,16 @@ class LandedFile(_Value):
 
 
 class Changes(_Value):
-    """What one batch brought for one table."""
+    """What one batch brought for one table. `quarantined` names the values for which `quarantined_rows` of the
+    rows can't be represented in the star as declared; the rows themselves are landed like all others."""
 
     rows: LandedFile | None
     deletions: LandedFile | None
+    quarantined: LandedFile | None
     new: int
     changed: int
     deleted: int
+    quarantined_rows: int = 0
 
     @property
     def versions(self) -> int:
@@ -66,7 +69,8 @@ class TableState(_Value):
 
     `members` counts the keys ever seen, `versions` counts the row versions and deletions recorded so far, this batch included. `changed_in` is the
     batch that last changed the table and `previous` the one before it; `history` is a digest of all files of the
-    table so far, so equal digests mean equal content.
+    table so far, so equal digests mean equal content. `clean_under` identifies the declared types that all values
+    of the table so far fit; None if some do not, or were never tested against them.
     """
 
     columns: tuple[SourceColumn, ...]
@@ -84,6 +88,7 @@ class TableState(_Value):
     relation: int
     partitions: tuple[int, ...]
     controls: dict[str, Control]
+    clean_under: str | None
     changes: Changes | None
 
 
@@ -134,6 +139,10 @@ def deletions_path(table: str, batch: str) -> str:
     return f"raw/{table}/{batch}.deleted.csv"
 
 
+def quarantine_path(table: str, batch: str) -> str:
+    return f"raw/quarantine/{table}/{batch}.csv"
+
+
 class Batches:
     """The batches of a lake."""
 
@@ -143,7 +152,8 @@ class Batches:
 
     def numbers(self) -> list[str]:
         """All committed batches, oldest first."""
-        return [name.removesuffix(".json") for name in self.files.names(FOLDER) if name.endswith(".json")]
+        stems = [name.removesuffix(".json") for name in self.files.names(FOLDER) if name.endswith(".json")]
+        return [stem for stem in stems if stem.isdecimal()]
 
     def latest(self) -> Manifest | None:
         numbers = self.numbers()

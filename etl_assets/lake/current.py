@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl_assets.engine import duck
@@ -39,6 +40,13 @@ def view(relation: duckdb.DuckDBPyRelation) -> str:
     name = f"step_{next(_names)}"
     relation.create_view(name, replace=False)
     return identifier(name)
+
+
+def materialized(connection: duckdb.DuckDBPyConnection, query: str) -> str:
+    """The name of a temporary table with the rows of a query, for what is looked at more than once."""
+    name = f"kept_{next(_names)}"
+    connection.execute(f"CREATE TEMP TABLE {name} AS {query}")
+    return name
 
 
 @dataclass(frozen=True)
@@ -78,24 +86,32 @@ class Current:
         return path
 
     def read(self, file: LandedFile, columns: tuple[SourceColumn, ...]) -> duckdb.DuckDBPyRelation:
-        """A landed file by header: `columns` in that order, NULL for those the file does not have."""
+        """A landed file by header: `columns` in that order, NULL for those the file does not have, and for text from
+        before a column became an integer that is none."""
         landed = duck.read_csv(self.connection, self.landed(file))
         have = set(landed.columns)
         return landed.project(
             ", ".join(
-                (f"CAST({identifier(c.name)} AS {storage(c.type)})" if c.name in have else "NULL")
+                (f"TRY_CAST({identifier(c.name)} AS {storage(c.type)})" if c.name in have else "NULL")
                 + f" AS {identifier(c.name)}"
                 for c in columns
             )
         )
 
-    def fold(self, table: str, upto: Manifest) -> Fold:
+    def fold(
+        self,
+        table: str,
+        upto: Manifest,
+        only: duckdb.DuckDBPyRelation | None = None,
+        columns: tuple[SourceColumn, ...] = (),
+    ) -> Fold:
         """A table after the batch of a manifest: one row per key ever seen, `__deleted` where the source has it
-        no longer (the values are then the last ones)."""
+        no longer (the values are then the last ones). With `only`, just the rows whose keys occur there; with
+        `columns`, as a later batch that has these will see it."""
         state = upto.tables[table]
-        columns, key = state.columns, state.key
+        columns, key = columns or state.columns, state.key
         names = [column.name for column in columns]
-        base_batch = self._base(table, upto)
+        base_batch = self._base(table, upto, columns)
         deltas = list(self.batches.changing(table, upto, after=base_batch))
         keyed = tuple(column for column in columns if column.name in key)
 
@@ -121,6 +137,8 @@ class Current:
             content = content.project(f"{listing(names)}, false AS {DELETED}, {_BATCH}")
         if base_batch:
             base = self._read_base(table, base_batch, columns)
+            if only is not None:  # right at the scan, so that few rows go through what follows
+                base = self.connection.sql(f"FROM {view(base)} SEMI JOIN {view(only)} USING ({listing(key)})")
             if content is not None:
                 newer = view(content)
                 base = self.connection.sql(
@@ -130,6 +148,10 @@ class Current:
             content = base
         if content is None:
             raise LakeError(f"the lake lists no file of {table}: its first batch is damaged")
+        if only is not None:
+            content = self.connection.sql(
+                f"FROM {view(content)} SEMI JOIN {view(only)} USING ({listing(key)})"
+            )
         gone = self._union(deletions)
         if gone is not None:
             content = self.connection.sql(
@@ -141,7 +163,7 @@ class Current:
 
     def compact(self, table: str, upto: Manifest) -> None:
         """Write the base anew where reading the batches after it would cost too much."""
-        base_batch = self._base(table, upto)
+        base_batch = self._base(table, upto, upto.tables[table].columns)
         deltas = list(self.batches.changing(table, upto, after=base_batch))
         rows = sum(m.changed[table].versions for m in deltas)
         held = upto.tables[table].versions - rows
@@ -151,8 +173,12 @@ class Current:
         folder = f"current/{table}"
         staged = self.batches.files.staging(f"{folder}/{state.changed_in}.parquet")
         try:
-            ordered = self.fold(table, upto).relation.order(listing(state.key))
-            duck.write_parquet(ordered, staged.local, {_HISTORY.decode(): state.history})
+            # In whatever order rows come: a sort would cost more than it gives to the joins that read this.
+            # Likewise it is read often and kept briefly: quick to decode counts for more than small.
+            content = self.fold(table, upto).relation
+            duck.write_parquet(
+                content, staged.local, {_HISTORY.decode(): state.history}, compression="lz4_raw"
+            )
             staged.publish()
         finally:
             staged.discard()
@@ -160,15 +186,19 @@ class Current:
             if name < f"{state.changed_in}.parquet":
                 self.batches.files.remove(f"{folder}/{name}")
 
-    def _base(self, table: str, upto: Manifest) -> str | None:
-        """The batch of the newest base that these batches give."""
+    def _base(self, table: str, upto: Manifest, columns: tuple[SourceColumn, ...]) -> str | None:
+        """The batch of the newest base that these batches give, and that keeps of `columns` what the files keep."""
+        wanted = {(c.name, storage(c.type)) for c in columns}
         for name in reversed(self.batches.files.names(f"current/{table}")):
             batch = name.removesuffix(".parquet")
             if batch <= upto.tables[table].changed_in and self.batches.files.exists(
                 f"raw/batches/{batch}.json"
             ):
-                footer = pq.read_schema(self.batches.files.local(f"current/{table}/{name}")).metadata or {}
-                if footer.get(_HISTORY, b"").decode() == self.batches.get(batch).tables[table].history:
+                schema = pq.read_schema(self.batches.files.local(f"current/{table}/{name}"))
+                kept = {(f.name, "BIGINT" if pa.types.is_int64(f.type) else "VARCHAR") for f in schema}
+                footer = schema.metadata or {}
+                same = footer.get(_HISTORY, b"").decode() == self.batches.get(batch).tables[table].history
+                if same and wanted <= kept:
                     return batch
         return None
 

@@ -115,6 +115,10 @@ class LocalFiles(Files):
                 return sorted(e.name for e in entries if e.is_file() and not e.name.startswith(_UNFINISHED))
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise LakeError(
+                f"can't read {self.url}/{folder}: {error.strerror}; check ETL_LAKE_URL"
+            ) from error
 
     def read(self, path: str) -> bytes:
         try:
@@ -171,7 +175,8 @@ class LocalFiles(Files):
     def _unfinished(self, target: Path) -> Path:
         """An empty file beside the target, so that the rename stays within one file system."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix=target.name, dir=target.parent)
+        # No suffix: whoever reads `*.parquet` must not meet it.
+        handle, name = tempfile.mkstemp(prefix=f"{_UNFINISHED}{target.name}-", dir=target.parent)
         os.fchmod(handle, 0o644)
         os.close(handle)
         return Path(name)

@@ -34,9 +34,6 @@ class Lake(dg.ConfigurableResource):
 
     url: str = Field(description="A folder.")
     scratch: str = Field(description="Folder for what does not fit into memory.")
-    memory_bytes: int = Field(
-        default=768 << 20, description="What DuckDB may use before it spills to scratch."
-    )
 
     def files(self) -> Files:
         return open_files(self.url)
@@ -56,7 +53,7 @@ class Lake(dg.ConfigurableResource):
             )
         scratch = Path(self.scratch)
         scratch.mkdir(parents=True, exist_ok=True)
-        with duck.connect(scratch, memory_bytes=self.memory_bytes) as connection:
+        with duck.connect(scratch) as connection:
             star = StarFiles(files)
             yield Workbench(
                 manifest, Builder(inputs, Current(batches, connection), star, connection), star, connection

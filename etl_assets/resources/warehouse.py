@@ -66,9 +66,6 @@ class DuckDBWarehouse(dg.ConfigurableResource):
 
     path: str = Field(description="The database file.")
     scratch: str = Field(description="Folder for what does not fit into memory.")
-    memory_bytes: int = Field(
-        default=768 << 20, description="What DuckDB may use before it spills to scratch."
-    )
     wait_seconds: float = Field(
         default=30, ge=0, description="How long to wait for another process to let go."
     )
@@ -91,7 +88,7 @@ class DuckDBWarehouse(dg.ConfigurableResource):
                     ) from None
                 time.sleep(0.2)
         try:
-            configure(connection, Path(self.scratch), self.memory_bytes)
+            configure(connection, Path(self.scratch))
             yield connection
         finally:
             connection.close()
