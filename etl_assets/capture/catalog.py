@@ -1,5 +1,6 @@
 """What the source's catalog says of the declared tables, and whether that is enough to read them."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ _RELATIONS = """
         JOIN pg_class h ON h.oid = i.inhrelid
     )
     SELECT n.nspname, c.relname, c.oid::bigint, c.relkind::text, coalesce(am.amname, ''),
-           has_table_privilege(c.oid, 'SELECT'),
+           has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid),
            ARRAY(SELECT heirs.oid::bigint FROM heirs WHERE heirs.ancestor = c.oid ORDER BY 1),
            EXISTS (SELECT FROM heirs WHERE heirs.ancestor = c.oid AND heirs.relkind = 'f'),
            ARRAY(SELECT k.attname::text FROM pg_index i
@@ -36,8 +37,17 @@ _RELATIONS = """
 _COLUMNS = """
     SELECT a.attrelid::bigint, a.attname::text, a.attnotnull,
            CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod)
-                ELSE format_type(a.atttypid, a.atttypmod) END
+                ELSE format_type(a.atttypid, a.atttypmod) END,
+           a.attnum, CASE a.attgenerated WHEN 'v' THEN pg_get_expr(d.adbin, d.adrelid) END,
+           ARRAY(WITH RECURSIVE parts(oid) AS (
+                     SELECT a.atttypid
+                     UNION SELECT p.oid FROM parts JOIN pg_type y USING (oid) CROSS JOIN LATERAL (
+                         SELECT y.typelem UNION SELECT y.typbasetype
+                         UNION SELECT rngsubtype FROM pg_range WHERE rngtypid = y.oid
+                         UNION SELECT atttypid FROM pg_attribute WHERE attrelid = y.typrelid AND attnum > 0) p(oid))
+                 SELECT e.oid || e.enumlabel FROM parts JOIN pg_enum e ON e.enumtypid = parts.oid ORDER BY 1)
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attrelid, a.attnum
 """
@@ -46,7 +56,9 @@ _COLUMNS = """
 @dataclass(frozen=True)
 class Relation:
     """A source table as it is: `kind` is PostgreSQL's relkind ("f" also if a partition is foreign), `key` the declared
-    key or else its primary key, `references` the columns of its foreign keys."""
+    key or else its primary key, `references` the columns of its foreign keys. `layout` identifies what can make stored
+    rows read otherwise though none is written: which column is which, the labels of enums, virtual columns.
+    `filtered`: row security decides which rows we see."""
 
     table: Table
     oid: int
@@ -56,6 +68,8 @@ class Relation:
     columns: tuple[SourceColumn, ...]
     key: tuple[str, ...]
     references: frozenset[str]
+    layout: str
+    filtered: bool
 
     @property
     def amounts(self) -> list[str]:
@@ -95,8 +109,10 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
         found = {(schema, name): rest for schema, name, *rest in cursor.fetchall()}
         cursor.execute(_COLUMNS, ([rest[0] for rest in found.values()],))
         columns: dict[int, list[SourceColumn]] = {}
-        for oid, name, required, type_ in cursor.fetchall():
+        layouts: dict[int, str] = {}
+        for oid, name, required, type_, *layout in cursor.fetchall():
             columns.setdefault(oid, []).append(SourceColumn(name=name, type=type_, nullable=not required))
+            layouts[oid] = hashlib.sha256(f"{layouts.get(oid)} {layout}".encode()).hexdigest()
 
     complaints = []
     relations = {}
@@ -104,7 +120,7 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
         if (table.schema, table.name) not in found:
             complaints.append(f"table {table.schema}.{table.name} does not exist")
             continue
-        oid, kind, access_method, readable, partitions, foreign, key, references = found[
+        oid, kind, access_method, readable, filtered, partitions, foreign, key, references = found[
             table.schema, table.name
         ]
         have = {column.name for column in columns.get(oid, [])}
@@ -112,6 +128,12 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
         if lacking:
             complaints.append(
                 f"table {table.name} has no column {', '.join(lacking)} (it has {', '.join(sorted(have))})"
+            )
+        folded = {name.lower() for name in have}
+        if len(folded) < len(have) or folded & {"__deleted", "__batch", "__new", "__first", "__bucket", "__bits"}:
+            complaints.append(
+                f"table {table.name} has columns that differ only in case, or one that is named like the lake's own "
+                "(__deleted, __batch, …): declare a view over it instead"
             )
         if not readable:
             complaints.append(f"table {table.name} may not be read by this role: grant SELECT on it")
@@ -128,6 +150,8 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
             tuple(columns.get(oid, [])),
             table.key or tuple(key),
             frozenset(references),
+            layouts.get(oid, ""),
+            filtered,
         )
     if complaints:
         raise SourceError(

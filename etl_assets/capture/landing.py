@@ -23,7 +23,7 @@ from psycopg2.extensions import connection as Connection
 from etl_assets.capture.catalog import Relation
 from etl_assets.capture.changes import read_text
 from etl_assets.capture.connection import SourceInterrupted
-from etl_assets.capture.controls import Totals
+from etl_assets.capture.controls import proven, sums
 from etl_assets.capture.copying import Progress
 from etl_assets.capture.plan import Plan, plan
 from etl_assets.capture.reading import Reader
@@ -34,7 +34,7 @@ from etl_assets.engine.duck import literal
 from etl_assets.engine.typing import Typing, types_version
 from etl_assets.errors import EtlError
 from etl_assets.lake import batches as paths
-from etl_assets.lake.batches import Batches, Changes, LandedFile, Manifest, TableState
+from etl_assets.lake.batches import Batches, Changes, Control, LandedFile, Manifest, TableState
 from etl_assets.lake.current import Current, materialized, view
 from etl_assets.lake.files import Files
 
@@ -198,12 +198,14 @@ class _Landing:
                 deleted=0,
                 quarantined_rows=misfits,
             )
-            return _Landed(
-                self._state(relation, None, plan, totals, copied.rows, changes), worth_a_batch=True
+            added = sums(
+                reader.duck, relation, read_text(reader.duck, self.files.local(rows_path), relation.columns)
             )
+            controls = proven(relation, totals, None, added, {}, clean=not misfits)
+            state = self._state(relation, None, plan, totals.rows, controls, copied.rows, changes)
+            return _Landed(state, worth_a_batch=True)
         current = Current(Batches(self.files), reader.duck)
-        fold = partial(current.fold, table, self.latest, columns=relation.columns)
-        found = reader.again(plan, held, fold)
+        found = reader.again(plan, held, partial(current.fold, table, self.latest))
         self._brake(table, held.rows, found.deleted)
         changed = found.changed
         brought = None
@@ -219,8 +221,10 @@ class _Landing:
                 changed=changed.changed,
                 deleted=found.deleted,
             )
+        clean = held.clean_under is not None and not (brought and brought.quarantined_rows)
+        controls = proven(relation, found.totals, held, found.added, found.removed, clean=clean)
         members = held.members + changed.first_seen
-        state = self._state(relation, held, found.plan, found.totals, members, brought)
+        state = self._state(relation, held, found.plan, found.totals.rows, controls, members, brought)
         return _Landed(state, worth_a_batch=brought is not None or found.plan.renews)
 
     def _brake(self, table: str, held: int, deleted: int) -> None:
@@ -272,7 +276,8 @@ class _Landing:
         relation: Relation,
         held: TableState | None,
         plan: Plan,
-        totals: Totals,
+        rows: int,
+        controls: dict[str, Control],
         members: int,
         changes: Changes | None,
     ) -> TableState:
@@ -287,7 +292,7 @@ class _Landing:
         return TableState(
             columns=relation.columns,
             key=relation.key,
-            rows=totals.rows,
+            rows=rows,
             members=members,
             versions=versions,
             changed_in=self.batch if changes or not held else held.changed_in,
@@ -299,7 +304,8 @@ class _Landing:
             horizon=self.snapshot.instant.horizon,
             relation=relation.oid,
             partitions=relation.partitions,
-            controls=dict(totals.controls),
+            layout=relation.layout,
+            controls=controls,
             clean_under=types if fits else None,
             changes=changes,
         )

@@ -16,6 +16,7 @@ from etl_assets.capture.catalog import Relation
 from etl_assets.capture.connection import SourceError
 from etl_assets.capture.snapshot import Instant
 from etl_assets.lake.batches import Manifest, SourceColumn, TableState
+from etl_assets.lake.current import storage
 
 # Half of what 32 bits can tell apart, less what may be started while a table is read.
 _FARTHEST = 2**31 - 2**24
@@ -52,6 +53,8 @@ def plan(
     if relation.kind not in {"r", "p"} or relation.access_method not in {"heap", ""}:
         kinds = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
         return Plan("whole", f"{kinds.get(relation.kind, 'its storage')} has no row versions to go by")
+    if relation.filtered:
+        return Plan("whole", "row security decides which of its rows are seen")
     if whole:
         return Plan("whole", "asked for", renews=True)
     reason = _broken(relation, latest, held, instant, lsn_behind)
@@ -79,6 +82,8 @@ def _broken(
         return "its partitions changed"
     if held.columns != relation.columns:
         return f"its columns changed: {'; '.join(schema_change(held.columns, relation.columns))}"
+    if held.layout != relation.layout:
+        return "a column was replaced by one of the same name, or enum labels or generated columns changed"
     if instant.next_transaction - held.horizon >= _FARTHEST:
         return "more transactions have passed since the last batch than row versions can tell apart"
     return None
@@ -90,6 +95,13 @@ def _check(relation: Relation, held: TableState) -> None:
         raise SourceError(
             f"the key of {name} was {', '.join(held.key)} and is now {', '.join(relation.key)}: its history can't go "
             "on under the same name; name the old key in its declaration, or begin a new lake (ETL_LAKE_URL)"
+        )
+    now = {c.name for c in relation.columns if storage(c.type) == "BIGINT"}
+    become = [c.name for c in held.columns if c.name in held.key and c.name in now and storage(c.type) != "BIGINT"]
+    if become:
+        raise SourceError(
+            f"the key {', '.join(become)} of {name} has become an integer: keys that were none can't be kept under it; "
+            "begin a new lake (ETL_LAKE_URL)"
         )
     if relation.table.drift == "freeze" and held.columns != relation.columns:
         raise SchemaFrozen(

@@ -10,6 +10,7 @@ source counts in the same snapshot. Where that fails, the table is read whole.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from psycopg2.extensions import connection as Connection
 from etl_assets.capture import keys
 from etl_assets.capture.catalog import Relation
 from etl_assets.capture.changes import Changed, changed_rows, missing_bits, missing_keys, no_keys, read_text
-from etl_assets.capture.controls import Totals, source_totals
+from etl_assets.capture.controls import Sums, Totals, Unproven, proven, source_totals, sums
 from etl_assets.capture.copying import Copied, Progress, copy, select
 from etl_assets.capture.plan import Plan
 from etl_assets.lake.batches import TableState
@@ -35,13 +36,16 @@ class Folding(Protocol):
 
 @dataclass(frozen=True)
 class Found:
-    """What reading a table found. `gone` are the keys of rows that are held and no longer in the source."""
+    """What reading a table found. `gone` are the keys of rows that are held and no longer in the source; `added` and
+    `removed` are the amounts of the rows that came, and of those that they replace or that went."""
 
     plan: Plan
     totals: Totals
     changed: Changed
     gone: duckdb.DuckDBPyRelation
     deleted: int
+    added: Sums
+    removed: Sums
 
 
 @dataclass(frozen=True)
@@ -69,30 +73,61 @@ class Reader:
         totals = source_totals(self.source, self.relation)
         if plan.read == "horizon":
             found = self._since(plan, held, fold, totals)
-            if found:
+            if found and self._adds_up(found, held):
                 return found
-            plan = replace(
-                plan, read="whole", why="rows are missing that no recent version explains", renews=True
-            )
+            plan = replace(plan, read="whole", why="the source has changes that no recent version explains")
+            plan = replace(plan, renews=True)
         everything = self._copied("whole", select(self.relation))
-        changed = changed_rows(self.duck, everything, fold())
-        gone, deleted = missing_keys(self.duck, everything, fold())
-        return Found(plan, totals, changed, gone, deleted)
+        all_held = fold()
+        changed = changed_rows(self.duck, everything, all_held)
+        gone, deleted = missing_keys(self.duck, everything, all_held)
+        return self._found(plan, totals, changed, gone, deleted, fold)
 
     def _since(self, plan: Plan, held: TableState, fold: Folding, totals: Totals) -> Found | None:
         """What has a recent version; None if that does not account for the source's count."""
         # age() is an exact distance on the 32-bit circle, and costs next to nothing per row.
         distance = sql.SQL("age(xmin) <= age({}::text::xid)").format(sql.Literal(plan.horizon % 2**32))
         recent = self._copied("recent", select(self.relation, distance))
-        changed = changed_rows(self.duck, recent, fold(only=recent))
+        before = fold(only=recent).kept(self.duck)
+        changed = changed_rows(self.duck, recent, before)
         deleted = held.rows + changed.new - totals.rows
-        if deleted == 0:
-            gone, found = no_keys(fold(only=recent)), 0
-        elif deleted < 0:
+        if deleted < 0:
             return None
-        else:
-            gone, found = self._gone(fold())
-        return Found(plan, totals, changed, gone, deleted) if found == deleted else None
+        gone, found = self._gone(fold()) if deleted else (no_keys(before), 0)
+        if found != deleted:
+            return None
+        return self._found(plan, totals, changed, gone, deleted, fold)
+
+    def _found(
+        self,
+        plan: Plan,
+        totals: Totals,
+        changed: Changed,
+        gone: duckdb.DuckDBPyRelation,
+        deleted: int,
+        fold: Folding,
+    ) -> Found:
+        added = sums(self.duck, self.relation, changed.rows)
+        removed: dict[str, Decimal] = {}
+        for count, keys_of in ((changed.changed, changed.rows), (deleted, gone)):
+            if count and self.relation.amounts:
+                for name, amount in sums(self.duck, self.relation, fold(only=keys_of).relation).items():
+                    removed[name] = removed.get(name, Decimal(0)) + amount
+        return Found(plan, totals, changed, gone, deleted, added, removed)
+
+    def _adds_up(self, found: Found, held: TableState) -> bool:
+        try:
+            proven(
+                self.relation,
+                found.totals,
+                held,
+                found.added,
+                found.removed,
+                clean=held.clean_under is not None,
+            )
+        except Unproven:
+            return False
+        return True
 
     def _gone(self, fold: Fold) -> tuple[duckdb.DuckDBPyRelation, int]:
         """The keys that are held and not in the source."""

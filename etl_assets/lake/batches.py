@@ -57,9 +57,14 @@ class Changes(_Value):
 
 
 class Control(_Value):
-    """Control totals of a column: an exact sum of numbers, or the range of times, as PostgreSQL's text."""
+    """Control totals of a column, as PostgreSQL's text: the exact sum of numbers, or the range of times.
+
+    `sum`, `min` and `max` are what the source says; `held` is the sum of what the lake holds. Where both are
+    known they are equal, or the batch would not have been committed.
+    """
 
     sum: str | None = None
+    held: str | None = None
     min: str | None = None
     max: str | None = None
 
@@ -87,6 +92,7 @@ class TableState(_Value):
     horizon: int
     relation: int
     partitions: tuple[int, ...]
+    layout: str
     controls: dict[str, Control]
     clean_under: str | None
     changes: Changes | None

@@ -6,7 +6,7 @@ Integers are kept as integers, everything else as PostgreSQL's own text: both ex
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -57,6 +57,11 @@ class Fold:
     columns: tuple[SourceColumn, ...]
     key: tuple[str, ...]
 
+    def kept(self, connection: duckdb.DuckDBPyConnection) -> "Fold":
+        """The same, computed once; for small folds that are looked at more than once."""
+        table = materialized(connection, f"FROM {view(self.relation)}")
+        return replace(self, relation=connection.sql(f"FROM {table}"))
+
 
 class Current:
     """The content of the tables of a lake, as DuckDB relations."""
@@ -85,14 +90,24 @@ class Current:
             self._verified.add(file.path)
         return path
 
-    def read(self, file: LandedFile, columns: tuple[SourceColumn, ...]) -> duckdb.DuckDBPyRelation:
-        """A landed file by header: `columns` in that order, NULL for those the file does not have, and for text from
-        before a column became an integer that is none."""
+    def read(
+        self, file: LandedFile, columns: tuple[SourceColumn, ...], was: tuple[SourceColumn, ...] = ()
+    ) -> duckdb.DuckDBPyRelation:
+        """A landed file by header: `columns` in that order, NULL for those the file does not have. Where a column was
+        another type when the file landed (`was`), NULL for text that the type of now can't hold."""
+        before = {c.name: storage(c.type) for c in was}
         landed = duck.read_csv(self.connection, self.landed(file))
         have = set(landed.columns)
         return landed.project(
             ", ".join(
-                (f"TRY_CAST({identifier(c.name)} AS {storage(c.type)})" if c.name in have else "NULL")
+                (
+                    "NULL"
+                    if c.name not in have
+                    else f"CAST({identifier(c.name)} AS {storage(c.type)})"
+                    if before.get(c.name, storage(c.type)) == storage(c.type)
+                    # DuckDB lets the CSV reader do a TRY_CAST of a column alone, and that raises.
+                    else f"TRY_CAST({identifier(c.name)} || '' AS {storage(c.type)})"
+                )
                 + f" AS {identifier(c.name)}"
                 for c in columns
             )
@@ -115,16 +130,17 @@ class Current:
         deltas = list(self.batches.changing(table, upto, after=base_batch))
         keyed = tuple(column for column in columns if column.name in key)
 
-        def marked(file: LandedFile, batch: str, chosen: tuple[SourceColumn, ...]) -> duckdb.DuckDBPyRelation:
-            return self.read(file, chosen).project(f"*, {literal(batch)} AS {_BATCH}")
+        def marked(file: LandedFile, m: Manifest, chosen: tuple[SourceColumn, ...]) -> duckdb.DuckDBPyRelation:
+            landed = self.read(file, chosen, was=m.tables[table].columns)
+            return landed.project(f"*, {literal(m.batch)} AS {_BATCH}")
 
         rows = [
-            marked(m.changed[table].rows, m.batch, columns)  # type: ignore[arg-type]
+            marked(m.changed[table].rows, m, columns)  # type: ignore[arg-type]
             for m in deltas
             if m.changed[table].rows
         ]
         deletions = [
-            marked(m.changed[table].deletions, m.batch, keyed)  # type: ignore[arg-type]
+            marked(m.changed[table].deletions, m, keyed)  # type: ignore[arg-type]
             for m in deltas
             if m.changed[table].deletions
         ]
