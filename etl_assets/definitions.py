@@ -9,6 +9,7 @@ from etl_assets.deployments import resources
 from etl_assets.engine.definition import Inputs, definitions_in
 from etl_assets.exports.assets import export_assets
 from etl_assets.exports.reports import REPORTS
+from etl_assets.proof.checks import certificate_checks
 from etl_assets.raw.assets import raw_assets
 from etl_assets.settings import Settings
 from etl_assets.source import totesys
@@ -34,6 +35,7 @@ def definitions(settings: Settings) -> dg.Definitions:
             warehouse_assets(INPUTS),
             *export_assets(REPORTS),
         ],
+        asset_checks=[certificate_checks(INPUTS)],
         jobs=automation.JOBS,
         schedules=automation.SCHEDULES,
         resources=resources(settings),

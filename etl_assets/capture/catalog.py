@@ -58,7 +58,7 @@ class Relation:
     """A source table as it is: `kind` is PostgreSQL's relkind ("f" also if a partition is foreign), `key` the declared
     key or else its primary key, `references` the columns of its foreign keys. `layout` identifies what can make stored
     rows read otherwise though none is written: which column is which, the labels of enums, virtual columns.
-    `filtered`: row security decides which rows we see."""
+    `filtered`: row security decides which rows we see. `unique`: the source itself sees to it that the key is."""
 
     table: Table
     oid: int
@@ -70,6 +70,7 @@ class Relation:
     references: frozenset[str]
     layout: str
     filtered: bool
+    unique: bool
 
     @property
     def amounts(self) -> list[str]:
@@ -152,6 +153,7 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
             frozenset(references),
             layouts.get(oid, ""),
             filtered,
+            table.key in {(), tuple(key)},
         )
     if complaints:
         raise SourceError(

@@ -22,5 +22,13 @@ def bitmap(relation: Relation, key: str) -> sql.Composed:
     ).format(key=sql.Identifier(key), table=_name(relation))
 
 
+def doubled(relation: Relation) -> sql.Composed:
+    """The query for how many keys occur more than once, or are NULL."""
+    columns = sql.SQL(", ").join(sql.Identifier(name) for name in relation.key)
+    return sql.SQL(
+        "SELECT count(*) FROM (SELECT FROM {} GROUP BY {} HAVING count(*) > 1 OR num_nulls({}) > 0) AS doubled"
+    ).format(_name(relation), columns, columns)
+
+
 def _name(relation: Relation) -> sql.Identifier:
     return sql.Identifier(relation.table.schema, relation.table.name)

@@ -205,7 +205,8 @@ class _Landing:
             state = self._state(relation, None, plan, totals.rows, controls, copied.rows, changes)
             return _Landed(state, worth_a_batch=True)
         current = Current(Batches(self.files), reader.duck)
-        found = reader.again(plan, held, partial(current.fold, table, self.latest))
+        fold = partial(current.fold, table, self.latest, columns=relation.columns)
+        found = reader.again(plan, held, fold)
         self._brake(table, held.rows, found.deleted)
         changed = found.changed
         brought = None

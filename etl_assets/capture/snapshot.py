@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
@@ -78,11 +79,11 @@ def take_snapshot(
         main = stack.enter_context(closing(connect(url, name)))
         _claim(main, lake, wait_seconds)
         lockable = [r for r in describe(main, tables).values() if r.lockable]
+        names = sql.SQL(", ").join(sql.Identifier(r.table.schema, r.table.name) for r in lockable)
+        lock = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE" if lockable else "").format(names)
         with main.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            if lockable:
-                names = sql.SQL(", ").join(sql.Identifier(r.table.schema, r.table.name) for r in lockable)
-                cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
+            cursor.execute(lock + sql.SQL(";"))
             cursor.execute(_INSTANT)
             exported, snapshot, horizon, following, lsn, server_time, database, version, may_ask = _row(
                 cursor
@@ -98,6 +99,11 @@ def take_snapshot(
             with worker.cursor() as cursor:
                 cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 cursor.execute("SET TRANSACTION SNAPSHOT %s", (exported,))
+                try:
+                    # Now, because whoever waits to alter a table lets nobody else at it that has no lock yet.
+                    cursor.execute(sql.SQL("SET LOCAL lock_timeout = '1s'; ") + lock)
+                except psycopg2.errors.LockNotAvailable:
+                    break  # those that have their locks do the work
             workers.append(worker)
         source = SourceIdentity(
             system_identifier=system_identifier, timeline=timeline, database=database, version=version

@@ -239,6 +239,19 @@ class Builder:
             fold.relation.filter(which), only_exact=not self._clean(table, manifest)
         )
 
+    def misfits(self, table: str, manifest: Manifest) -> int:
+        """How many rows that exist in the source can't be represented as declared."""
+        if self._clean(table, manifest):
+            return 0
+        fold = self.current.fold(table, manifest)
+        misfits = fold.relation.filter(f"NOT {DELETED} AND NOT ({self._typing(table, manifest).exact})")
+        (count,) = duck.one(self.connection, f"SELECT count(*) FROM {view(misfits)}")
+        return int(count)
+
+    def members(self, table: str, manifest: Manifest) -> duckdb.DuckDBPyRelation:
+        """The rows that exist in the source, typed."""
+        return self._members(table, manifest, f"NOT {DELETED}")
+
     def _typing(self, table: str, manifest: Manifest) -> Typing:
         return Typing(self.inputs.tables[table].types, manifest.tables[table].columns)
 

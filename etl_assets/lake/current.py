@@ -66,8 +66,11 @@ class Fold:
 class Current:
     """The content of the tables of a lake, as DuckDB relations."""
 
-    def __init__(self, batches: Batches, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self, batches: Batches, connection: duckdb.DuckDBPyConnection, *, from_batches_alone: bool = False
+    ) -> None:
         self.batches = batches
+        self.from_batches_alone = from_batches_alone
         self.connection = connection
         self._verified: set[str] = set()
 
@@ -106,7 +109,7 @@ class Current:
                     else f"CAST({identifier(c.name)} AS {storage(c.type)})"
                     if before.get(c.name, storage(c.type)) == storage(c.type)
                     # DuckDB lets the CSV reader do a TRY_CAST of a column alone, and that raises.
-                    else f"TRY_CAST({identifier(c.name)} || '' AS {storage(c.type)})"
+                    else f"TRY_CAST(nullif({identifier(c.name)}, '') AS {storage(c.type)})"
                 )
                 + f" AS {identifier(c.name)}"
                 for c in columns
@@ -130,7 +133,9 @@ class Current:
         deltas = list(self.batches.changing(table, upto, after=base_batch))
         keyed = tuple(column for column in columns if column.name in key)
 
-        def marked(file: LandedFile, m: Manifest, chosen: tuple[SourceColumn, ...]) -> duckdb.DuckDBPyRelation:
+        def marked(
+            file: LandedFile, m: Manifest, chosen: tuple[SourceColumn, ...]
+        ) -> duckdb.DuckDBPyRelation:
             landed = self.read(file, chosen, was=m.tables[table].columns)
             return landed.project(f"*, {literal(m.batch)} AS {_BATCH}")
 
@@ -204,6 +209,8 @@ class Current:
 
     def _base(self, table: str, upto: Manifest, columns: tuple[SourceColumn, ...]) -> str | None:
         """The batch of the newest base that these batches give, and that keeps of `columns` what the files keep."""
+        if self.from_batches_alone:
+            return None
         wanted = {(c.name, storage(c.type)) for c in columns}
         for name in reversed(self.batches.files.names(f"current/{table}")):
             batch = name.removesuffix(".parquet")

@@ -1,0 +1,167 @@
+"""The certificate of a batch: source, raw, star and warehouse, side by side.
+
+The count and the sums of each table were compared with the source's before the batch was committed, in its own
+snapshot (`etl_assets.capture.controls`). The certificate follows what the batch brought from there on: as much
+must stand in the star's files and in the warehouse as was landed, less what was quarantined. That costs as much as
+the batch is large; `etl verify` looks at everything.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import duckdb
+
+from etl_assets.engine.build import Builder
+from etl_assets.engine.definition import Definition
+from etl_assets.engine.duck import identifier, literal
+from etl_assets.engine.schema import Fact
+from etl_assets.engine.typing import Typing
+from etl_assets.lake.batches import Manifest
+from etl_assets.lake.current import view
+from etl_assets.lake.star import dimension_path, fact_path
+from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows
+
+
+@dataclass(frozen=True)
+class TableProof:
+    """The totals of one star table at each hop, and where two of them that must be equal are not."""
+
+    table: str
+    source_table: str
+    batch: str
+    hops: Mapping[str, Totals]
+    quarantined: int
+    differences: tuple[str, ...] = field(default=())
+
+    @property
+    def equal(self) -> bool:
+        return not self.differences
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "source_table": self.source_table,
+            "batch": self.batch,
+            "quarantined_rows": self.quarantined,
+            "hops": {hop: totals.as_json() for hop, totals in self.hops.items()},
+            "equal": self.equal,
+            "differences": list(self.differences),
+        }
+
+
+class Certifier:
+    """Follows what the newest batches brought, from the landed files to the warehouse."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        manifest: Manifest,
+        lake: duckdb.DuckDBPyConnection,
+        warehouse: duckdb.DuckDBPyConnection,
+    ) -> None:
+        self.builder = builder
+        self.inputs = builder.inputs
+        self.manifest = manifest
+        self.lake = lake
+        self.warehouse = warehouse
+
+    def proofs(self) -> list[TableProof]:
+        """One proof per star table that is made from a source table."""
+        return [
+            self._fact(definition, definition.schema)
+            if isinstance(definition.schema, Fact)
+            else self._dimension(definition)
+            for definition in self.inputs.star.values()
+            if definition.inputs[0] in self.inputs.tables
+        ]
+
+    def publish(self, proofs: list[TableProof]) -> str:
+        """Write the certificate beside the manifest; returns its path."""
+        manifest = self.manifest
+        content = {
+            "batch": manifest.batch,
+            "lake": manifest.lake,
+            "source": manifest.source.model_dump(),
+            "snapshot": manifest.snapshot,
+            "lsn": manifest.lsn,
+            "server_time": manifest.server_time.isoformat(),
+            "source_totals": {
+                name: {
+                    "rows": state.rows,
+                    "controls": {c: v.model_dump(exclude_none=True) for c, v in state.controls.items()},
+                }
+                for name, state in manifest.tables.items()
+            },
+            "tables": {proof.table: proof.as_json() for proof in proofs},
+            "equal": all(proof.equal for proof in proofs),
+        }
+        path = f"raw/batches/{manifest.batch}.certificate.json"
+        with self.builder.star.files.writing(path) as stream:
+            stream.write(json.dumps(content, indent=1).encode())
+        return path
+
+    def _fact(self, definition: Definition, schema: Fact) -> TableProof:
+        """The newest batch of a fact: what was landed, what its file holds, what the warehouse holds of it."""
+        source = definition.inputs[0]
+        batch = self.manifest.tables[source].changed_in
+        manifest = self.builder.batches.get(batch)
+        state, changes = manifest.tables[source], manifest.changed[source]
+        carried = amounts(definition, self.inputs, manifest)
+        typing = Typing(self.inputs.tables[source].types, state.columns)
+        landed = Totals(0, dict.fromkeys(carried, 0))  # type: ignore[arg-type]
+        if changes.rows:
+            rows = self.builder.current.read(changes.rows, state.columns)
+            typed = typing.typed(rows, only_exact=True).project(
+                ", ".join(f"{identifier(raw)} AS {identifier(column)}" for column, raw in carried.items())
+                or "1"
+            )
+            landed = add_up(self.lake, view(typed), as_decimal(carried, schema))
+        path = self.builder.star.files.local(fact_path(schema.name, batch))
+        file = view(self.lake.read_parquet(str(path)))
+        decimals = as_decimal(carried, schema)
+        hops = {
+            "landed": landed,
+            "star": add_up(self.lake, f"(FROM {file} WHERE NOT deleted)", decimals),
+            "warehouse": add_up(
+                self.warehouse,
+                f"(FROM star.{identifier(schema.name)} WHERE batch = {literal(batch)} AND NOT deleted)",
+                decimals,
+            ),
+        }
+        expected = changes.new + changes.changed
+        differences = (
+            []
+            if landed.rows + changes.quarantined_rows == expected
+            else [
+                f"batch {batch} brought {expected:,} rows, of which {landed.rows:,} fit and "
+                f"{changes.quarantined_rows:,} are quarantined"
+            ]
+        )
+        differences += _unequal(hops, f"batch {batch} of {schema.name}")
+        return TableProof(schema.name, source, batch, hops, changes.quarantined_rows, tuple(differences))
+
+    def _dimension(self, definition: Definition) -> TableProof:
+        """The members that exist: in the source, in the star's file, in the warehouse."""
+        schema, source = definition.schema, definition.inputs[0]
+        state = self.manifest.tables[source]
+        file = self.lake.read_parquet(str(self.builder.star.files.local(dimension_path(schema.name))))
+        star = add_up(self.lake, current_rows(schema, file), {})
+        quarantined = self.builder.misfits(source, self.manifest)
+        hops = {
+            "source": Totals(state.rows - quarantined, {}),
+            "star": star,
+            "warehouse": add_up(self.warehouse, current_rows(schema, f"star.{identifier(schema.name)}"), {}),
+        }
+        differences = _unequal(hops, schema.name)
+        return TableProof(schema.name, source, state.changed_in, hops, quarantined, tuple(differences))
+
+
+def _unequal(hops: Mapping[str, Totals], what: str) -> list[str]:
+    """What differs from one hop to the next."""
+    names = list(hops)
+    return [
+        f"{what}: {after} has {hops[after]}, {before} has {hops[before]}"
+        for before, after in pairwise(names)
+        if hops[before] != hops[after]
+    ]

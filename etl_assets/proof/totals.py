@@ -1,0 +1,71 @@
+"""What a star table adds up to, at each place where its data stands."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+import duckdb
+
+from etl_assets.engine import duck
+from etl_assets.engine.definition import Definition, Inputs
+from etl_assets.engine.duck import identifier
+from etl_assets.engine.lineage import column_lineage
+from etl_assets.engine.schema import Fact, StarTable
+from etl_assets.lake.batches import Manifest
+from etl_assets.lake.current import view
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Rows, and the exact sums of amounts by the star's column name."""
+
+    rows: int
+    sums: Mapping[str, Decimal]
+
+    def __str__(self) -> str:
+        amounts = ", ".join(f"{name} {amount}" for name, amount in self.sums.items())
+        return f"{self.rows:,} rows" + (f", {amounts}" if amounts else "")
+
+    def as_json(self) -> dict[str, object]:
+        return {"rows": self.rows, "sums": {name: format(amount, "f") for name, amount in self.sums.items()}}
+
+
+def amounts(definition: Definition, inputs: Inputs, manifest: Manifest) -> dict[str, str]:
+    """The star's columns that carry an amount of the source unchanged, with the source's name for it."""
+    source = definition.inputs[0]
+    summed = {name for name, control in manifest.tables[source].controls.items() if control.sum is not None}
+    origins = column_lineage(definition, inputs)
+    return {
+        column: pairs[0][1]
+        for column, pairs in origins.items()
+        if len(pairs) == 1 and pairs[0][0] == source and pairs[0][1] in summed
+    }
+
+
+def add_up(connection: duckdb.DuckDBPyConnection, rows: str, columns: Mapping[str, str]) -> Totals:
+    """The totals of rows (a FROM clause). `columns` gives for each name the SQL of its decimal values."""
+    chosen = ", ".join(["count(*)", *(f"coalesce(sum({value}), 0)" for value in columns.values())])
+    count, *sums = duck.one(connection, f"SELECT {chosen} FROM {rows}")
+    return Totals(count, {name: Decimal(value) for name, value in zip(columns, sums, strict=True)})
+
+
+def as_decimal(columns: Mapping[str, str], schema: StarTable) -> dict[str, str]:
+    """For `add_up`: the star's columns among `columns`, as decimals wide enough for any sum."""
+    found = {}
+    for name in columns:
+        type_ = schema.by_name[name].type
+        scale = type_.name.partition(",")[2].strip(" )") or "0"
+        found[name] = f"CAST({identifier(name)} AS DECIMAL(38,{scale}))"
+    return found
+
+
+def current_rows(schema: StarTable, rows: duckdb.DuckDBPyRelation | str) -> str:
+    """A FROM clause with the rows that exist: of a fact the latest version of each, none that is deleted."""
+    table = rows if isinstance(rows, str) else view(rows)
+    if not isinstance(schema, Fact):
+        return f"(FROM {table} WHERE NOT deleted)"
+    latest = (
+        f"FROM {table} QUALIFY row_number() OVER (PARTITION BY {identifier(schema.key)} "
+        f"ORDER BY {identifier(schema.record)} DESC) = 1"
+    )
+    return f"(FROM ({latest}) WHERE NOT deleted)"

@@ -1,0 +1,309 @@
+"""Verification: everything the lake and the warehouse claim, recomputed from storage and from the live source.
+
+    files      every landed file is the one its manifest lists
+    raw        the rows held are as many, and add up to as much, as the source said in the batch's snapshot
+    star       what the functions make of the rows held is what the star shows as current
+    warehouse  is the star, history included
+    source     what is held, plus what changed since, is what the source holds now
+
+By default counts, sums and ranges are compared; thoroughly, all rows are.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+
+import duckdb
+
+from etl_assets.capture.controls import Unproven, proven
+from etl_assets.capture.landing import lsn
+from etl_assets.capture.plan import Plan, plan
+from etl_assets.capture.reading import Folding, Reader
+from etl_assets.capture.snapshot import take_snapshot
+from etl_assets.capture.table import Table
+from etl_assets.engine import duck
+from etl_assets.engine.build import Builder
+from etl_assets.engine.definition import Definition
+from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.schema import StarTable
+from etl_assets.lake.batches import Batches, Manifest, TableState
+from etl_assets.lake.current import Current, view
+from etl_assets.lake.files import LakeError, LocalFiles
+from etl_assets.lake.star import StarFiles
+from etl_assets.proof.totals import add_up, amounts, as_decimal, current_rows
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one comparison of a table at a hop. `difference` is empty where all is equal."""
+
+    table: str
+    hop: str
+    compared: str
+    difference: str = ""
+
+    @property
+    def equal(self) -> bool:
+        return not self.difference
+
+
+class Verifier:
+    """Recomputes what a lake claims as of a manifest."""
+
+    def __init__(self, builder: Builder, manifest: Manifest, connection: duckdb.DuckDBPyConnection) -> None:
+        self.builder = builder
+        self.inputs = builder.inputs
+        self.batches = builder.batches
+        self.manifest = manifest
+        self.connection = connection
+
+    # -- files and raw -------------------------------------------------------------------------------------------
+
+    def files(self) -> Iterator[Finding]:
+        """Compare every landed file with the SHA-256 in its manifest."""
+        for table in self.manifest.tables:
+            count = 0
+            difference = ""
+            try:
+                for batch in self.batches.changing(table, self.manifest):
+                    changes = batch.changed[table]
+                    for file in (changes.rows, changes.deletions, changes.quarantined):
+                        if file:
+                            self.builder.current.landed(file)
+                            count += 1
+            except LakeError as error:
+                difference = str(error)
+            yield Finding(table, "files", f"{count} files", difference)
+
+    def raw(self) -> Iterator[Finding]:
+        """Compare the rows held with the source's totals in the batch's snapshot."""
+        for name, state in self.manifest.tables.items():
+            if name in self.inputs.tables:
+                yield self._raw(name, state)
+
+    def _raw(self, name: str, state: TableState) -> Finding:
+        types = self.inputs.tables[name].types
+        sums = [c for c, control in state.controls.items() if control.held is not None and c in types]
+        ranges = [c for c, control in state.controls.items() if control.min is not None and c in types]
+        misfits = self.builder.misfits(name, self.manifest)
+        rows = view(self.builder.members(name, self.manifest))
+        chosen = ", ".join(
+            [
+                "count(*)",
+                *(f"coalesce(sum({identifier(c)}), 0)::VARCHAR" for c in sums),
+                *(f"min({identifier(c)})::VARCHAR, max({identifier(c)})::VARCHAR" for c in ranges),
+            ]
+        )
+        count, *values = duck.one(self.connection, f"SELECT {chosen} FROM {rows}")
+        differences = []
+        if count + misfits != state.rows:
+            differences.append(f"{count + misfits:,} rows are held, the source had {state.rows:,}")
+        for column, value in zip(sums, values, strict=False):
+            if Decimal(value) != Decimal(state.controls[column].sum or 0):
+                differences.append(
+                    f"{column} adds up to {value}, in the source to {state.controls[column].sum}"
+                )
+        for i, column in enumerate(ranges):
+            low, high = values[len(sums) + 2 * i : len(sums) + 2 * i + 2]
+            control = state.controls[column]
+            if not misfits and (low, high) != (control.min, control.max):
+                differences.append(
+                    f"{column} is in {low} … {high}, in the source in {control.min} … {control.max}"
+                )
+        compared = f"{state.rows:,} rows, {len(sums)} sums, {len(ranges)} ranges, {misfits} quarantined"
+        return Finding(name, "raw", compared, "; ".join(differences))
+
+    # -- star and warehouse --------------------------------------------------------------------------------------
+
+    def star(self, *, thorough: bool) -> Iterator[Finding]:
+        """Compare what the star shows as current with what its functions make of the rows held."""
+        for definition in self.inputs.star.values():
+            if definition.inputs[0] in self.inputs.tables:
+                yield self._star(definition, thorough=thorough)
+
+    def _star(self, definition: Definition, *, thorough: bool) -> Finding:
+        schema, (first, *others) = definition.schema, definition.inputs
+        paths = self.builder.star.paths(schema.name)
+        if not paths:
+            return Finding(schema.name, "star", "nothing", "the star does not have it: run etl run")
+        context = {name: self.builder.read(name, self.manifest) for name in others}
+        members = self.builder.members(first, self.manifest)
+        made = view(definition.apply(self.connection, {first: members, **context}))
+        published = self.connection.read_parquet([str(self.builder.star.files.local(path)) for path in paths])
+        current = current_rows(schema, published)
+        if thorough:
+            return self._row_by_row(
+                self.connection, schema, "star", made, current, [c.name for c in schema.declared]
+            )
+        columns = as_decimal(amounts(definition, self.inputs, self.manifest), schema)
+        expected, found = add_up(self.connection, made, columns), add_up(self.connection, current, columns)
+        difference = "" if expected == found else f"shows {found}; the rows held make {expected}"
+        return Finding(schema.name, "star", str(expected), difference)
+
+    def warehouse(self, connection: duckdb.DuckDBPyConnection, *, thorough: bool) -> Iterator[Finding]:
+        """Compare the warehouse's tables, history included, with the star's files."""
+        for definition in self.inputs.star.values():
+            schema = definition.schema
+            paths = [
+                str(self.builder.star.files.local(path)) for path in self.builder.star.paths(schema.name)
+            ]
+            name = f"star.{identifier(schema.name)}"
+            exists = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'star' AND table_name = $name"
+            if not paths or not duck.one(connection, exists, {"name": schema.name})[0]:
+                yield Finding(
+                    schema.name, "warehouse", "nothing", "the warehouse does not have it: run etl run"
+                )
+                continue
+            files = view(connection.read_parquet(paths))
+            if thorough:
+                columns = [c.name for c in schema.columns]
+                yield self._row_by_row(connection, schema, "warehouse", files, name, columns)
+                continue
+            sums = as_decimal(
+                amounts(definition, self.inputs, self.manifest)
+                if definition.inputs[0] in self.inputs.tables
+                else {},
+                schema,
+            )
+            expected, found = add_up(connection, files, sums), add_up(connection, name, sums)
+            difference = "" if expected == found else f"has {found}; the star has {expected}"
+            yield Finding(schema.name, "warehouse", str(expected), difference)
+
+    @staticmethod
+    def _row_by_row(
+        connection: duckdb.DuckDBPyConnection,
+        schema: StarTable,
+        hop: str,
+        expected: str,
+        found: str,
+        columns: Sequence[str],
+    ) -> Finding:
+        """Compare all rows. A difference names how many keys differ, and from which to which."""
+        key = identifier(schema.key)
+        names = listing(columns)
+        differing = (
+            f"(SELECT {names} FROM {expected} EXCEPT ALL SELECT {names} FROM {found}) UNION ALL "
+            f"(SELECT {names} FROM {found} EXCEPT ALL SELECT {names} FROM {expected})"
+        )
+        keys, first, last = duck.one(
+            connection, f"SELECT count(DISTINCT {key}), min({key}), max({key}) FROM ({differing})"
+        )
+        (rows,) = duck.one(connection, f"SELECT count(*) FROM {expected}")
+        difference = f"{keys:,} keys differ, {schema.key} {first} to {last}" if keys else ""
+        return Finding(schema.name, hop, f"{rows:,} rows, all columns", difference)
+
+    # -- source --------------------------------------------------------------------------------------------------
+
+    def source(
+        self, url: str, tables: Sequence[Table], scratch: Path, *, thorough: bool
+    ) -> Iterator[Finding]:
+        """Compare what is held with what the source holds now. What changed there since the batch is no
+        difference; a row that differs and has no recent version is one."""
+        held = [table for table in tables if table.name in self.manifest.tables]
+        with (
+            take_snapshot(
+                url, held, lake=self.manifest.lake, run_id="verify", connections=1, wait_seconds=60
+            ) as snapshot,
+            tempfile.TemporaryDirectory(dir=scratch, prefix="verify-") as folder,
+        ):
+            behind = lsn(snapshot.instant.lsn) < lsn(self.manifest.lsn)
+            for name, relation in snapshot.relations.items():
+                state = self.manifest.tables[name]
+                reader = Reader(
+                    relation, snapshot.connections[0], self.connection, Path(folder), lambda table, size: None
+                )
+                how = plan(relation, self.manifest, snapshot.instant, lsn_behind=behind)
+                fold = partial(self.builder.current.fold, name, self.manifest)
+                yield self._source(reader, how, state, fold, thorough=thorough)
+
+    def _source(
+        self, reader: Reader, how: Plan, state: TableState, fold: Folding, *, thorough: bool
+    ) -> Finding:
+        name = reader.table
+        found = reader.again(how, state, fold)
+        changed = found.changed
+        since = (
+            f"{changed.new:,} new, {changed.changed:,} changed and {found.deleted:,} deleted since the batch"
+        )
+        compared = f"{found.totals.rows:,} rows, read {found.plan.read}; {since}"
+        if how.read == "horizon" and found.plan.read == "whole":
+            return Finding(name, "source", compared, "rows differ that have not changed since the batch")
+        try:
+            clean = state.clean_under is not None
+            proven(reader.relation, found.totals, state, found.added, found.removed, clean=clean)
+        except Unproven as error:
+            return Finding(name, "source", compared, str(error))
+        if thorough and how.read == "horizon":
+            whole = reader.again(Plan("whole", "verification"), state, fold)
+            key = listing(reader.relation.key)
+            silent = self.connection.sql(
+                f"SELECT {key} FROM {view(whole.changed.rows)} ANTI JOIN {view(changed.rows)} USING ({key})"
+            )
+            rows = silent.order(key).fetchall()
+            if rows:
+                first, last = (",".join(map(str, row)) for row in (rows[0], rows[-1]))
+                return Finding(
+                    name, "source", compared, f"{len(rows):,} rows differ unexplained, key {first} to {last}"
+                )
+        return Finding(name, "source", compared)
+
+    # -- rebuild -------------------------------------------------------------------------------------------------
+
+    def rebuild(
+        self, scratch: Path, load: Callable[[StarFiles, Path], None], warehouse: Path
+    ) -> Iterator[Finding]:
+        """Build star and warehouse from all batches in a scratch place, and compare: content and surrogate keys.
+
+        `load` loads a star into a new warehouse file.
+        """
+        with tempfile.TemporaryDirectory(dir=scratch, prefix="rebuild-") as folder:
+            star = StarFiles(LocalFiles(Path(folder)))
+            current = Current(Batches(self.batches.files), self.connection, from_batches_alone=True)
+            builder = Builder(self.inputs, current, star, self.connection)
+            for definition in in_order(self.inputs.star):
+                build = builder.build(definition, self.manifest)
+                build.publish()
+            for definition in self.inputs.star.values():
+                schema = definition.schema
+                again = self._files(star, schema)
+                have = self._files(self.builder.star, schema)
+                columns = [c.name for c in schema.columns]
+                yield self._row_by_row(self.connection, schema, "rebuilt star", again, have, columns)
+            database = Path(folder) / "warehouse.duckdb"
+            load(star, database)
+            for definition in self.inputs.star.values():
+                schema = definition.schema
+                with closing(duckdb.connect(str(database), read_only=True)) as connection:
+                    connection.execute(f"ATTACH {duck.literal(str(warehouse))} AS live (READ_ONLY)")
+                    name = identifier(schema.name)
+                    yield self._row_by_row(
+                        connection,
+                        schema,
+                        "rebuilt warehouse",
+                        f"star.{name}",
+                        f"live.star.{name}",
+                        [c.name for c in schema.columns],
+                    )
+
+    def _files(self, star: StarFiles, schema: StarTable) -> str:
+        paths = [str(star.files.local(path)) for path in star.paths(schema.name)]
+        return (
+            view(self.connection.read_parquet(paths))
+            if paths
+            else view(self.inputs.empty(self.connection, schema.name))
+        )
+
+
+def in_order(definitions: Mapping[str, Definition]) -> list[Definition]:
+    """Star tables such that each comes after those it is made from."""
+    remaining = dict(definitions)
+    ordered: list[Definition] = []
+    while remaining:
+        for name, definition in list(remaining.items()):
+            if not any(other in remaining for other in definition.inputs):
+                ordered.append(remaining.pop(name))
+    return ordered
