@@ -115,7 +115,8 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
             columns.setdefault(oid, []).append(SourceColumn(name=name, type=type_, nullable=not required))
             layouts[oid] = hashlib.sha256(f"{layouts.get(oid)} {layout}".encode()).hexdigest()
 
-    complaints = []
+    names = [table.name for table in tables]
+    complaints = [f"table {name} is declared twice" for name in sorted(set(names)) if names.count(name) > 1]
     relations = {}
     for table in tables:
         if (table.schema, table.name) not in found:

@@ -10,6 +10,7 @@ from psycopg2.extensions import connection as Connection
 
 from etl_assets.capture.catalog import Relation
 from etl_assets.capture.connection import explained
+from etl_assets.failpoints import reached
 from etl_assets.lake.files import buffered
 
 Progress = Callable[[str, int], None]
@@ -45,6 +46,7 @@ def copy(
         target.write(content)
         size += content.nbytes
         progress(table, content.nbytes)
+        reached("block copied")
 
     statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(query).as_string(connection)
     with explained(f"reading table {table}"), connection.cursor() as cursor, buffered(block) as writer:

@@ -33,6 +33,7 @@ from etl_assets.engine import duck
 from etl_assets.engine.duck import literal
 from etl_assets.engine.typing import Typing, types_version
 from etl_assets.errors import EtlError
+from etl_assets.failpoints import reached
 from etl_assets.lake import batches as paths
 from etl_assets.lake.batches import Batches, Changes, Control, LandedFile, Manifest, TableState
 from etl_assets.lake.current import Current, materialized, view
@@ -87,6 +88,7 @@ def take_batch(request: Request, batches: Batches, scratch: Path, progress: Prog
         tempfile.TemporaryDirectory(dir=scratch, prefix="capture-") as folder,
         duck.connect(Path(folder)) as connection,
     ):
+        reached("snapshot taken")
         batches = Batches(batches.files)
         latest = batches.latest()  # another run may have committed while this one waited
         if (latest.lake if latest else _UNBORN) != lake:
@@ -114,9 +116,11 @@ def take_batch(request: Request, batches: Batches, scratch: Path, progress: Prog
             tables={**_carried(latest), **{name: table.state for name, table in landed.items()}},
         )
         batches.commit(manifest)
+        reached("manifest committed")
         current = Current(batches, connection)
         for table in manifest.changed:
             current.compact(table, manifest)
+            reached("base kept")
     return manifest
 
 

@@ -21,6 +21,7 @@ from psycopg2.extensions import connection as Connection
 from etl_assets.capture import keys
 from etl_assets.capture.catalog import Relation
 from etl_assets.capture.changes import Changed, changed_rows, missing_bits, missing_keys, no_keys, read_text
+from etl_assets.capture.connection import SourceError, explained
 from etl_assets.capture.controls import Sums, Totals, Unproven, proven, source_totals, sums
 from etl_assets.capture.copying import Copied, Progress, copy, select
 from etl_assets.capture.plan import Plan
@@ -64,12 +65,14 @@ class Reader:
 
     def first(self, target: Callable[[], AbstractContextManager]) -> tuple[Copied, Totals]:
         """Copy a table of which nothing is held yet straight to where it belongs."""
+        self._check_key()
         with target() as stream:
             copied = copy(self.source, select(self.relation), stream, self.table, self.progress)
         return copied, source_totals(self.source, self.relation)
 
     def again(self, plan: Plan, held: TableState, fold: Folding) -> Found:
         """Find what changed since what is held, which `fold` gives: all of it, or the rows with certain keys."""
+        self._check_key()
         totals = source_totals(self.source, self.relation)
         if plan.read == "horizon":
             found = self._since(plan, held, fold, totals)
@@ -82,6 +85,19 @@ class Reader:
         changed = changed_rows(self.duck, everything, all_held)
         gone, deleted = missing_keys(self.duck, everything, all_held)
         return self._found(plan, totals, changed, gone, deleted, fold)
+
+    def _check_key(self) -> None:
+        """A declared key that the source does not enforce would let rows of the same key hide one another."""
+        if self.relation.unique:
+            return
+        with explained(f"reading table {self.table}"), self.source.cursor() as cursor:
+            cursor.execute(keys.doubled(self.relation))
+            (doubled,) = cursor.fetchall()[0]
+        if doubled:
+            raise SourceError(
+                f"{doubled:,} values of the key of {self.table} ({', '.join(self.relation.key)}) occur in several rows or "
+                "are NULL; declare a key that tells its rows apart (key=); nothing was committed"
+            )
 
     def _since(self, plan: Plan, held: TableState, fold: Folding, totals: Totals) -> Found | None:
         """What has a recent version; None if that does not account for the source's count."""

@@ -82,8 +82,7 @@ def take_snapshot(
         names = sql.SQL(", ").join(sql.Identifier(r.table.schema, r.table.name) for r in lockable)
         lock = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE" if lockable else "").format(names)
         with main.cursor() as cursor:
-            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            cursor.execute(lock + sql.SQL(";"))
+            cursor.execute(sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ") + lock)
             cursor.execute(_INSTANT)
             exported, snapshot, horizon, following, lsn, server_time, database, version, may_ask = _row(
                 cursor

@@ -17,6 +17,7 @@ from etl_assets.engine.definition import Definition, Inputs, reference
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.engine.schema import Fact
 from etl_assets.engine.typing import Typing, types_version
+from etl_assets.failpoints import reached
 from etl_assets.lake.batches import Manifest
 from etl_assets.lake.current import DELETED, Current, materialized, view
 from etl_assets.lake.files import LakeError, StagedFile
@@ -58,6 +59,7 @@ class Build:
         """Show what was staged, oldest batch first."""
         for _, file in self.staged:
             file.publish()
+            reached("star published")
 
     def discard(self) -> None:
         for _, file in self.staged:
@@ -274,6 +276,7 @@ class Builder:
         build.staged.append((path, staged))
         notes = {VERSION.decode(): version, BATCH.decode(): batch}
         duck.write_parquet(relation, staged.local, notes)
+        reached("star staged")
         written = self.connection.read_parquet(str(staged.local))
         build.audits.extend(self._audits(build.definition, written, expected))
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from etl_assets.errors import EtlError
+from etl_assets.failpoints import reached
 
 BUFFER_BYTES = 1 << 20
 _UNFINISHED = ".unfinished-"
@@ -132,6 +133,7 @@ class LocalFiles(Files):
             local = self._unfinished(target)
             try:
                 local.write_bytes(content)
+                reached("manifest written")
                 _sync(local)
                 os.link(local, target)  # fails when the target exists, unlike a rename
             except FileExistsError as error:
@@ -155,8 +157,10 @@ class LocalFiles(Files):
 
         def publish(local: Path) -> None:
             with self._explained(path):
+                reached("file written")
                 _sync(local)
                 local.replace(target)
+                reached("file published")
                 _sync(target.parent)
 
         with self._explained(path):

@@ -22,6 +22,7 @@ from etl_assets.lake.batches import Manifest
 from etl_assets.lake.current import view
 from etl_assets.lake.star import dimension_path, fact_path
 from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows
+from etl_assets.resources.warehouse_load import loaded_rows
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Certifier:
         hops = {
             "source": Totals(state.rows - quarantined, {}),
             "star": star,
-            "warehouse": add_up(self.warehouse, current_rows(schema, f"star.{identifier(schema.name)}"), {}),
+            "warehouse": add_up(self.warehouse, current_rows(schema, loaded_rows(schema)), {}),
         }
         differences = _unequal(hops, schema.name)
         return TableProof(schema.name, source, state.changed_in, hops, quarantined, tuple(differences))

@@ -35,6 +35,7 @@ from etl_assets.lake.current import Current, view
 from etl_assets.lake.files import LakeError, LocalFiles
 from etl_assets.lake.star import StarFiles
 from etl_assets.proof.totals import add_up, amounts, as_decimal, current_rows
+from etl_assets.resources.warehouse_load import loaded_rows
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Verifier:
             paths = [
                 str(self.builder.star.files.local(path)) for path in self.builder.star.paths(schema.name)
             ]
-            name = f"star.{identifier(schema.name)}"
+            name = loaded_rows(schema)
             exists = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'star' AND table_name = $name"
             if not paths or not duck.one(connection, exists, {"name": schema.name})[0]:
                 yield Finding(

@@ -71,10 +71,10 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
                 asset_key=warehouse_key(fact.name),
                 check_name=_CHECK,
                 passed=not dangling,
-                metadata={f"{column} without a member": count for column, count in dangling.items()},
+                metadata={f"members missing for {column}": count for column, count in dangling.items()},
             )
         broken = [
-            f"{count} rows of {name} refer by {column} to nothing in {inputs.star[name].schema.references[column]}"
+            f"{count} values of {column} in {name} are no member of {inputs.star[name].schema.references[column]}"
             for name, outcome in loaded.items()
             for column, count in outcome.dangling.items()
             if count
@@ -92,6 +92,7 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
                     "dagster/column_schema": column_schema(table),
                     "unchanged": not outcome.batches,
                     "rows loaded": outcome.rows_loaded,
+                    "inferred members": outcome.inferred,
                     "batch": bench.manifest.batch,
                     "batches loaded": ", ".join(outcome.batches[-5:]) or "none",
                     "seconds": round(seconds, 3),

@@ -1,0 +1,82 @@
+"""The `etl` command: a thin face of the definitions that the UI loads.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 fine, 1 an error, told in one line, 2 wrong
+usage, 130 interrupted. One module per command; a module imports what is heavy (Dagster, DuckDB, pandas) inside
+its functions, so that `etl --help` answers at once.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NoReturn
+
+import click
+
+from etl_assets.cli.demo import demo
+from etl_assets.cli.run import run
+from etl_assets.cli.status import status
+from etl_assets.cli.ui import ui
+from etl_assets.errors import EtlError
+
+_INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """A group whose commands end with one line on stderr when something goes wrong that a user can act on."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _end("interrupted; what was committed stays, nothing is half-written: run it again", _INTERRUPTED)
+        except EtlError as error:
+            if ctx.params["traceback"]:
+                raise
+            _end(str(error))
+        except BrokenPipeError:  # `etl status | head`: click ends that quietly
+            raise
+        except OSError as error:
+            if ctx.params["traceback"]:
+                raise
+            _end(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        except RuntimeError as error:
+            from etl_assets.source.demo.postgres import EmbeddedPostgresError
+
+            if ctx.params["traceback"] or not isinstance(error, EmbeddedPostgresError):
+                raise
+            from etl_assets.cli.failures import first_line
+
+            _end(first_line(str(error)))
+
+
+def _end(line: str, code: int = 1) -> NoReturn:
+    click.echo(f"etl: {line}", err=True)
+    raise click.exceptions.Exit(code)
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        try:
+            click.echo(f"etl {version('etl-assets')}")
+        except PackageNotFoundError:
+            click.echo("etl, not installed")
+        ctx.exit()
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Settings (ETL_SOURCE_URL, ETL_LAKE_URL, …) come from the environment or ./.env; see .env.example.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+)
+@click.option("--traceback", is_flag=True, envvar="ETL_TRACEBACK", help="Show where an error comes from.")
+def etl(traceback: bool) -> None:
+    """Keep a star schema equal to its operational PostgreSQL database."""
+
+
+for _command in (demo, run, status, ui):
+    etl.add_command(_command)
+
+
+def main() -> None:
+    etl(prog_name="etl")

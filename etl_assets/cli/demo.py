@@ -1,0 +1,108 @@
+"""`etl demo`: a generated business, the flow, a day of business, the flow again: what a batch is, in half a minute."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from etl_assets.cli import environment, output
+from etl_assets.cli.run import conclude
+
+if TYPE_CHECKING:
+    from etl_assets.cli.flow import Made, Outcome
+    from etl_assets.source.demo.simulator import DaySummary
+
+_REPORT = """
+    SELECT strftime(created_date, '%Y-%m') AS month, currency_code AS currency, count(*) AS orders,
+        sum(units_sold)::BIGINT AS units, sum(units_sold * unit_price)::DECIMAL(18, 2) AS revenue
+    FROM star.fact_sales_order_current JOIN star.dim_currency USING (currency_id)
+    WHERE date_trunc('month', created_date) >= (
+        SELECT date_trunc('month', max(created_date)) - INTERVAL 2 MONTH FROM star.fact_sales_order_current)
+    GROUP BY ALL ORDER BY month DESC, currency
+"""
+
+
+@click.command(short_help="Try it all with a generated database, in half a minute.")
+@click.pass_context
+def demo(ctx: click.Context) -> None:
+    """Try it all: a generated database, two runs, and a day of business between them.
+
+    All of it stays on this machine, in ./data or $ETL_DATA. Run it again for another day.
+    """
+    settings = environment.settings()
+    if settings.source_url:
+        click.echo(
+            "etl: the demo brings its own source: unset ETL_SOURCE_URL (it may be in .env), or call etl run",
+            err=True,
+        )
+        ctx.exit(2)
+    environment.arrange_dagster_home(settings)
+
+    from etl_assets.cli import flow
+    from etl_assets.cli.display import display
+    from etl_assets.definitions import definitions
+    from etl_assets.deployments import resources
+    from etl_assets.resources.source import EmbeddedSource
+    from etl_assets.source.demo.simulator import play_day
+    from etl_assets.source.demo.totesys import serve_totesys
+
+    loaded = definitions(settings)
+    found = resources(settings)
+    source: EmbeddedSource = found["source"]
+    shown = display()
+    shown.say("starting PostgreSQL with ToteSys, the database of a company that sells tote bags")
+    with serve_totesys(Path(source.folder)) as url, environment.open_instance() as instance:
+        shown.say("running the flow")
+        first = flow.run(flow.plan(loaded, "etl", None), instance, shown)
+        conclude(ctx, first)
+        shown.say("a day of business")
+        day = play_day(url)
+        shown.say("running the flow again")
+        second = flow.run(flow.plan(loaded, "etl", None), instance, shown)
+        conclude(ctx, second)
+    _show_batches(first, second)
+    _show_day(day)
+    report = found["warehouse"].query(_REPORT)
+    click.echo("\nsales, from the warehouse")
+    output.table(list(report.columns), list(report.itertuples(index=False, name=None)))
+    click.echo(
+        f"\nlake       {settings.lake_url}\nwarehouse  {found['warehouse'].path}\n"
+        "See it all in Dagster: make ui (or etl ui)"
+    )
+
+
+def _show_batches(first: "Outcome", second: "Outcome") -> None:
+    before = {made.name: made for made in first.captured}
+    click.echo("what arrived: + new, ~ changed, - deleted")
+    output.table(
+        ["table", f"before the day: {_batch(first)}", f"after it: {_batch(second)}", "rows"],
+        [(m.name, _changes(before[m.name]), _changes(m), m.rows) for m in second.captured],
+    )
+
+
+def _batch(outcome: "Outcome") -> str:
+    return f"batch {outcome.batch}" if outcome.batch else "no batch, as nothing changed"
+
+
+def _changes(made: "Made") -> str:
+    counts = {"+": made.new, "~": made.changed, "-": made.deleted}
+    return " ".join(f"{sign}{count:,}" for sign, count in counts.items() if count)
+
+
+def _show_day(day: "DaySummary") -> None:
+    def listed(rows: Mapping[str, int]) -> str:
+        return ", ".join(f"{table} {count}" for table, count in rows.items() if count) or "none"
+
+    click.echo(f"\nthe business of {day.day}")
+    output.table(
+        ["what happened", "rows"],
+        [
+            ("sales", str(day.sales)),
+            ("purchases", str(day.purchases)),
+            ("payments settled", str(day.payments_settled)),
+            ("members added", listed(day.added)),
+            ("changed, with last_updated left as it was", listed(day.silent_updates)),
+            ("deleted", listed(day.deleted)),
+        ],
+    )

@@ -1,0 +1,73 @@
+"""What a command finds around it: `.env`, the settings, and Dagster's home. Nothing is started here."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from etl_assets.errors import EtlError
+from etl_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+_CONFIGURATION = "dagster.yaml"
+# Used where there is no dagster.yaml to link to. Without `storage`, Dagster keeps all below its home.
+_MINIMAL = """\
+telemetry: {enabled: false}
+nux: {enabled: false}
+run_queue: {dequeue_interval_seconds: 1}
+concurrency: {runs: {max_concurrent_runs: 1}}
+"""
+
+
+class InstanceError(EtlError):
+    """Dagster's instance can't be opened."""
+
+
+def settings() -> Settings:
+    """The settings, as the environment and `.env` in the current folder say; the environment wins."""
+    from dotenv import load_dotenv
+
+    load_dotenv(Path.cwd() / ".env")
+    return Settings.read(os.environ)
+
+
+def dagster_home(known: Settings) -> Path | None:
+    """Dagster's home, None if it does not exist yet. Touches nothing."""
+    home = Path(os.environ.get("DAGSTER_HOME") or known.data / "dagster")
+    return home if os.environ.get("DAGSTER_HOME") or (home / _CONFIGURATION).exists() else None
+
+
+def arrange_dagster_home(known: Settings) -> Path:
+    """Make sure that this process and those it starts share one Dagster instance, and return its home.
+
+    A DAGSTER_HOME that is set is the user's own and left as it is. Else it is `dagster` in the data folder. In
+    the project's folder its dagster.yaml is linked to, as the paths in it are relative to that folder.
+    """
+    if os.environ.get("DAGSTER_HOME"):
+        return Path(os.environ["DAGSTER_HOME"])
+    home = known.data / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    configuration = home / _CONFIGURATION
+    with suppress(FileExistsError):  # from an earlier run, or of another command a moment ago
+        if Path(_CONFIGURATION).exists() and not os.environ.get("ETL_DATA", "").strip():
+            configuration.symlink_to(Path("..", "..", _CONFIGURATION))
+        else:
+            with configuration.open("x") as file:
+                file.write(_MINIMAL)
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def open_instance() -> "dg.DagsterInstance":
+    """The instance in DAGSTER_HOME. Raises `InstanceError`."""
+    import dagster as dg
+
+    try:
+        return dg.DagsterInstance.get()
+    except dg.DagsterError as error:
+        reason = " ".join(str(error).split())
+        raise InstanceError(
+            f"Dagster can't use DAGSTER_HOME={os.environ['DAGSTER_HOME']}: {reason}"
+        ) from error

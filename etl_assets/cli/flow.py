@@ -1,0 +1,282 @@
+"""Running assets in this process, as a run of the Dagster instance, and following it while it goes on."""
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from dagster._utils.interrupts import capture_interrupts
+
+from etl_assets.cli.display import Display
+from etl_assets.cli.failures import failure_line, failure_trace
+from etl_assets.progress import observed_by
+from etl_assets.raw.assets import GROUP as RAW
+
+_LOGGER = "command_line"
+# A key as people write it, where it is not said already that it is one. A lone one Dagster takes as it is.
+_KEY = re.compile(r'(?<![\w:"/*])(\w+(?:/[\w*]+)+)')
+_EXAMPLES = "write star/dim_staff, star/*, +star/dim_staff (with all it needs) or group:star"
+# The second is what the UI finds the runs of a job by.
+_TAGS = {"etl/started_by": "command line", ".dagster/repository": "__repository__@etl_assets"}
+
+
+@dataclass(frozen=True)
+class Made:
+    """An asset that a run brought up to date. `seconds` are those of the step that made it, maybe with others."""
+
+    stage: str
+    name: str
+    rows: int | None
+    unchanged: bool
+    batch: str | None
+    new: int
+    changed: int
+    deleted: int
+    bytes_read: int
+    bytes: int
+    seconds: float
+
+    @classmethod
+    def of(cls, materialization: dg.AssetMaterialization) -> "Made":
+        told: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
+        stage, *rest = materialization.asset_key.path
+        return cls(
+            stage,
+            "/".join(rest),
+            told.get("dagster/row_count"),
+            bool(told.get("unchanged")),
+            told.get("batch"),
+            told.get("rows new", 0),
+            told.get("rows changed", 0),
+            told.get("rows deleted", 0),
+            told.get("bytes read", 0),
+            told.get("bytes landed", told.get("bytes written", 0)),
+            told.get("seconds", 0.0),
+        )
+
+    @property
+    def key(self) -> str:
+        return f"{self.stage}/{self.name}"
+
+
+@dataclass
+class Outcome:
+    """What a run did. `batch` is the one it took, None if it took none."""
+
+    run_id: str
+    success: bool = False
+    interrupted: bool = False
+    seconds: float = 0.0
+    made: list[Made] = field(default_factory=list)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    failed_checks: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    traces: list[str] = field(default_factory=list)
+
+    @property
+    def captured(self) -> list[Made]:
+        return [made for made in self.made if made.stage == RAW]
+
+    @property
+    def batch(self) -> str | None:
+        return next((made.batch for made in self.captured if not made.unchanged), None)
+
+    @property
+    def unchanged(self) -> bool:
+        return self.success and all(made.unchanged for made in self.made)
+
+    @property
+    def error(self) -> str | None:
+        if not self.errors:
+            return None
+        more = len(self.errors) - 1
+        return self.errors[0] + (f" (and {more} more: see run {self.run_id})" if more else "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job and the assets of it that a run is to make, in an order in which they can be made."""
+
+    job: dg.JobDefinition
+    keys: Sequence[dg.AssetKey]
+    stage_of_step: dict[str, str]
+    events: logging.Logger
+
+    @property
+    def stages(self) -> dict[str, int]:
+        """How many assets of each stage."""
+        stages: dict[str, int] = {}
+        for key in self.keys:
+            stages[key.path[0]] = stages.get(key.path[0], 0) + 1
+        return stages
+
+
+class SelectionError(ValueError):
+    """A selection that names nothing that can be made."""
+
+
+def plan(definitions: dg.Definitions, job: str, selection: str | None) -> Plan:
+    """A job, or of all assets those that a selection in Dagster's syntax names. Raises `SelectionError`."""
+    events = logging.Logger(_LOGGER, logging.DEBUG)
+
+    # Takes the place of Dagster's own logger, which writes to the console.
+    logger = dg.LoggerDefinition(lambda _: events, description="Hands a run's events to the command line.")
+    followed = dg.Definitions.merge(definitions, dg.Definitions(loggers={_LOGGER: logger}))
+    graph = followed.resolve_asset_graph()
+    assets = [definition for definition in graph.assets_defs if definition.is_executable]
+    if selection is None:
+        resolved = followed.resolve_job_def(job)
+        chosen = resolved.asset_layer.selected_asset_keys
+    else:
+        resolved = followed.resolve_implicit_global_asset_job_def()
+        named = _named(graph, selection)
+        # As in the UI: what is made together in one transaction is made together.
+        chosen = named | {k for a in assets if not a.can_subset and named & a.keys for k in a.keys}
+    ordered = [key for key in graph.toposorted_asset_keys if key in chosen]
+    return Plan(resolved, ordered, {a.op.name: _stage(a) for a in assets}, events)
+
+
+def _stage(assets: dg.AssetsDefinition) -> str:
+    """The stage that a step belongs to: that of what it makes or, if it only checks, of what it checks."""
+    keys = list(assets.keys) or [check.asset_key for check in assets.check_keys]
+    return keys[0].path[0]
+
+
+def _named(graph: Any, selection: str) -> set[dg.AssetKey]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.BetaWarning)  # of Dagster's own parser about its own parameter
+            keys = set(dg.AssetSelection.from_string(_KEY.sub(r'key:"\1"', selection)).resolve(graph))
+    except dg.DagsterInvalidSubsetError:  # a key that is not there
+        keys = set()
+    except dg.DagsterError as error:
+        raise SelectionError(f"{selection!r} is not in Dagster's selection syntax; {_EXAMPLES}") from error
+    makeable = keys & set(graph.materializable_asset_keys)
+    if makeable:
+        return makeable
+    wanted = selection.rpartition("/")[2]
+    near = sorted(k.to_user_string() for k in graph.materializable_asset_keys if k.path[-1] == wanted)
+    raise SelectionError(
+        f"{selection!r} selects nothing that can be made: "
+        + (f"did you mean {' or '.join(near)}?" if near else _EXAMPLES)
+    )
+
+
+def run(
+    planned: Plan, instance: dg.DagsterInstance, display: Display, allow_deletions: Sequence[str] = ()
+) -> Outcome:
+    """Make what is planned. Never raises for a failure of what runs: the outcome tells."""
+    outcome = Outcome(str(uuid.uuid4()))
+    follower = _Follower(planned, instance, display, outcome)
+    config: dict[str, Any] = {"loggers": {_LOGGER: {}}}
+    if allow_deletions:
+        config["ops"] = {"capture": {"config": {"allow_deletions": list(allow_deletions)}}}
+    started = time.monotonic()
+    planned.events.handlers = [follower]
+    with (
+        display.showing(planned.stages),
+        observed_by(display.read),
+        _stdout_kept(),
+        # Ctrl-C is obeyed in a step, or before the next; not while Dagster writes its history.
+        capture_interrupts(),
+    ):
+        result = planned.job.execute_in_process(
+            run_config=config,
+            instance=instance,
+            asset_selection=planned.keys,
+            run_id=outcome.run_id,
+            tags=_TAGS,
+            raise_on_error=False,
+        )
+    outcome.success = result.success
+    outcome.seconds = time.monotonic() - started
+    if not outcome.success and not outcome.errors:
+        outcome.errors.append("interrupted" if outcome.interrupted else "the run failed; see it in the UI")
+    return outcome
+
+
+class _Follower(logging.Handler):
+    """Gets the run's events as they happen."""
+
+    def __init__(
+        self, planned: Plan, instance: dg.DagsterInstance, display: Display, outcome: Outcome
+    ) -> None:
+        super().__init__()
+        self._planned = planned
+        self._instance = instance
+        self._display = display
+        self._outcome = outcome
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event: dg.DagsterEvent | None = getattr(record, "dagster_event", None)
+        if event is not None:
+            self._follow(event)
+
+    def _follow(self, event: dg.DagsterEvent) -> None:
+        kind = event.event_type
+        stage = self._planned.stage_of_step.get(event.step_key or "", "")
+        if kind == dg.DagsterEventType.STEP_START:
+            self._display.begin(stage)
+        elif kind == dg.DagsterEventType.ASSET_MATERIALIZATION:
+            made = Made.of(event.materialization)
+            self._outcome.made.append(made)
+            self._display.made(made)
+        elif kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if not check.passed:
+                name = f"{check.asset_key.to_user_string()}: {check.check_name}"
+                self._outcome.failed_checks.append(name)
+                self._display.check_failed(name)
+        elif kind == dg.DagsterEventType.STEP_SUCCESS:
+            seconds = event.step_success_data.duration_ms / 1000
+            self._outcome.stage_seconds[stage] = self._outcome.stage_seconds.get(stage, 0.0) + seconds
+            self._display.end(stage, seconds)
+        elif kind == dg.DagsterEventType.STEP_FAILURE:
+            source = event.step_failure_data.error_source
+            if source.value == "INTERRUPT":
+                self._cancel()
+            else:
+                self._fail(event)
+            self._display.fail(stage)
+        elif kind == dg.DagsterEventType.RUN_FAILURE and not self._outcome.errors:
+            reason = event.job_failure_data.failure_reason
+            if reason is not None and reason.value == "UNEXPECTED_TERMINATION":
+                self._outcome.interrupted = True
+            else:
+                self._fail(event)
+
+    def _fail(self, event: dg.DagsterEvent) -> None:
+        line = failure_line(event)
+        if line is None or line in self._outcome.errors:  # several assets may fail for one reason
+            return
+        self._outcome.errors.append(line)
+        self._outcome.traces.append(failure_trace(event) or line)
+
+    def _cancel(self) -> None:
+        self._outcome.interrupted = True
+        # Else Dagster would count it as a worker that died, and a daemon might start it again.
+        dagster_run = self._instance.get_run_by_id(self._outcome.run_id)
+        if dagster_run:
+            self._instance.report_run_canceling(dagster_run, "Interrupted at the command line.")
+
+
+@contextlib.contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Keep stdout for results: what anything prints there while the block runs goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)  # also what C code and subprocesses print
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

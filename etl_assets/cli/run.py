@@ -1,0 +1,132 @@
+"""`etl run`: the flow, or a part of it, in this process."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from etl_assets.cli import environment, output
+
+if TYPE_CHECKING:
+    from etl_assets.cli.flow import Outcome
+
+
+@click.command()
+@click.option(
+    "--select",
+    "selection",
+    metavar="SELECTION",
+    help="Only these assets, in Dagster's syntax: star/dim_staff, 'star/* or raw/staff', +warehouse/fact_payment.",
+)
+@click.option(
+    "--allow-deletions",
+    metavar="TABLE",
+    multiple=True,
+    help="Let more rows of a table be deleted than the deletion brake lets through. Repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def run(ctx: click.Context, selection: str | None, allow_deletions: tuple[str, ...], as_json: bool) -> None:
+    """Bring lake and warehouse up to what the source is now.
+
+    The run is one of the Dagster instance: the UI shows it like any other.
+    """
+    settings = environment.settings()
+    environment.arrange_dagster_home(settings)
+
+    from etl_assets.cli import flow
+    from etl_assets.cli.display import display
+    from etl_assets.definitions import INPUTS, definitions
+    from etl_assets.raw.assets import GROUP as RAW
+
+    unknown = sorted(set(allow_deletions) - set(INPUTS.tables))
+    if unknown:
+        raise click.UsageError(
+            f"--allow-deletions {', '.join(unknown)}: the tables are {', '.join(INPUTS.tables)}"
+        )
+    try:
+        planned = flow.plan(definitions(settings), "etl", selection)
+    except flow.SelectionError as error:
+        raise click.UsageError(f"--select {error}") from error
+    if allow_deletions and RAW not in planned.stages:
+        raise click.UsageError("--allow-deletions needs a selection that reads the source")
+    with environment.open_instance() as instance:
+        outcome = flow.run(planned, instance, display(), allow_deletions)
+    if as_json:
+        output.emit_json(as_object(outcome))
+    elif outcome.success:
+        show(outcome)
+    conclude(ctx, outcome)
+
+
+def conclude(ctx: click.Context, outcome: "Outcome") -> None:
+    """Leave with the exit code and the one line that the outcome asks for."""
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    if not outcome.success:
+        if ctx.find_root().params["traceback"]:
+            click.echo("\n".join(outcome.traces), err=True)
+        click.echo(f"etl: {outcome.error}", err=True)
+        ctx.exit(1)
+
+
+def show(outcome: "Outcome") -> None:
+    """What a run did, as tables."""
+    changed = [made for made in outcome.captured if not made.unchanged]
+    if changed:
+        click.echo(f"batch {outcome.batch}\n")
+        output.table(
+            ["table", "rows", "new", "changed", "deleted", "landed"],
+            [(m.name, m.rows, m.new, m.changed, m.deleted, output.size(m.bytes)) for m in changed],
+        )
+        same = [made.name for made in outcome.captured if made.unchanged]
+        if same:
+            click.echo(f"unchanged: {', '.join(same)}")
+        click.echo()
+    elif outcome.captured:
+        click.echo("nothing changed: no batch was taken\n")
+    output.table(
+        ["stage", "assets", "brought up to date", "read", "seconds"],
+        [
+            (
+                stage,
+                len(made := [m for m in outcome.made if m.stage == stage]),
+                sum(not m.unchanged for m in made),
+                output.size(read) if (read := sum(m.bytes_read for m in made)) else "",
+                seconds,
+            )
+            for stage, seconds in outcome.stage_seconds.items()
+        ],
+    )
+    for check in outcome.failed_checks:
+        click.echo(f"check failed: {check}")
+    click.echo(f"\nrun {outcome.run_id}, {outcome.seconds:.2f} s")
+
+
+def as_object(outcome: "Outcome") -> dict[str, Any]:
+    """What a run did, for scripts."""
+    told: dict[str, Any] = {
+        "run_id": outcome.run_id,
+        "success": outcome.success,
+        "batch": outcome.batch,
+        "unchanged": outcome.unchanged,
+        "seconds": round(outcome.seconds, 3),
+        "stages": {stage: {"seconds": round(s, 3)} for stage, s in outcome.stage_seconds.items()},
+        "tables": {
+            made.name: {
+                "rows": made.rows,
+                "new": made.new,
+                "changed": made.changed,
+                "deleted": made.deleted,
+                "bytes_read": made.bytes_read,
+                "bytes": made.bytes,
+                "seconds": made.seconds,
+            }
+            for made in outcome.captured
+        },
+        "failed_checks": outcome.failed_checks,
+        "assets": {
+            made.key: {"rows": made.rows, "unchanged": made.unchanged, "seconds": made.seconds}
+            for made in outcome.made
+        },
+    }
+    return told | ({"error": outcome.error} if outcome.error else {})
