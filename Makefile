@@ -12,8 +12,9 @@ BIN := .venv/bin
 CHROMIUM := /usr/bin/chromium
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Where Dagster looks for its dagster.yaml and keeps its own logs. The tests make their own.
-ui verify-definitions: export DAGSTER_HOME := $(CURDIR)/data/dagster
+# Where Dagster looks for its dagster.yaml and keeps its own logs. `etl` arranges the same by itself, the
+# tests make their own.
+verify-definitions: export DAGSTER_HOME := $(CURDIR)/data/dagster
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -27,8 +28,8 @@ help: ## this list
 demo: .venv/.stamp ## from an embedded PostgreSQL to a proven star schema, in one go
 	@$(BIN)/etl demo $(ARGS)
 
-ui: .venv/.stamp data/dagster/dagster.yaml ## Dagster's web interface on http://127.0.0.1:PORT
-	@$(BIN)/dg dev --host 127.0.0.1 --port $(PORT) $(ARGS)
+ui: .venv/.stamp ## Dagster's web interface on http://127.0.0.1:PORT
+	@$(BIN)/etl ui --port $(PORT) $(ARGS)
 
 test: .venv/.stamp ## the tests (ARGS="--cov" adds coverage, ARGS="-k name" selects)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

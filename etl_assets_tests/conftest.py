@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -53,6 +53,19 @@ def template(postgres_url: str) -> Callable[[Variant], str]:
 @pytest.fixture
 def database(postgres_url: str) -> Iterator[Callable[..., str]]:
     """`database()` is the URL of a new empty database, `database("x")` that of a new copy of x."""
+    with _databases(postgres_url) as create:
+        yield create
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres_url: str) -> Iterator[Callable[..., str]]:
+    """As `database`, for what several tests of a module read."""
+    with _databases(postgres_url) as create:
+        yield create
+
+
+@contextmanager
+def _databases(postgres_url: str) -> Iterator[Callable[..., str]]:
     made: list[str] = []
 
     def create(copied: str = "template0") -> str:

@@ -1,0 +1,193 @@
+"""What makes other tools lose rows: subsets, writers at work, late commits, mass deletion. Nothing is lost here."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from itertools import pairwise
+from pathlib import Path
+from shutil import copytree, rmtree
+from threading import Event, Thread
+
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection
+
+from etl_assets.source.demo.simulator import play_day, sell
+from etl_assets_tests import oracle
+from etl_assets_tests.flow import Flow, Run, execute, same
+from etl_assets_tests.oracle import TABLES
+
+BATCHES_BESIDE_A_WRITER = 5
+
+
+@pytest.fixture
+def flow(totesys: str, tmp_path: Path) -> Flow:
+    return Flow(totesys, tmp_path)
+
+
+def succeed(run: Run) -> Run:
+    assert run.success, run.error_lines
+    return run
+
+
+@contextmanager
+def session(url: str) -> Iterator[Connection]:
+    with closing(psycopg2.connect(url)) as connection:
+        yield connection
+
+
+def test_reading_some_tables_hides_no_change_in_the_others(flow: Flow) -> None:
+    succeed(flow.run("raw"))
+    play_day(flow.url, seed=1, orders=6)
+    before = flow.fold()
+    succeed(flow.run("raw/staff"))
+    assert set(flow.changes(flow.manifests()[-1])) == {"staff"}
+    play_day(flow.url, seed=2, orders=6)
+    succeed(flow.run("raw/payment", "raw/design"))
+    held, source = flow.fold(), oracle.content(flow.url)
+    assert held == {
+        **before,
+        "staff": held["staff"],
+        "payment": source["payment"],
+        "design": source["design"],
+    }
+    succeed(flow.run("raw"))
+    assert flow.fold() == source
+
+
+def test_a_lake_that_began_with_some_tables_ends_up_equal_to_the_source(flow: Flow) -> None:
+    succeed(flow.run("raw/staff"))
+    assert set(flow.fold()) == {"staff"}
+    play_day(flow.url, seed=3, orders=6)
+    run = succeed(flow.run())
+    source = oracle.moment(flow.url)
+    assert flow.fold() == source.content
+    assert all(same(rows, flow.warehouse_rows(name, rows.columns)) for name, rows in source.star.items())
+    assert set(run.materializations) > {f"raw/{table}" for table in TABLES}
+
+
+def test_an_asset_that_was_not_selected_is_not_materialized(flow: Flow) -> None:
+    assert set(succeed(flow.run("raw/staff", "raw/design")).materializations) == {"raw/staff", "raw/design"}
+
+
+def test_no_batch_holds_a_payment_without_its_transaction_and_order(flow: Flow) -> None:
+    stop = Event()
+    sold: list[int] = []
+
+    def write() -> None:
+        with session(flow.url) as connection:
+            while not stop.is_set():
+                sold.append(sell(connection, len(sold), seed=7))
+
+    writer = Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(BATCHES_BESIDE_A_WRITER):
+            succeed(flow.run("raw"))
+    finally:
+        stop.set()
+        writer.join()
+    succeed(flow.run("raw"))
+    states = list(flow.folds())
+    for state in states:
+        transactions, orders = state["transaction"], state["sales_order"]
+        assert {int(str(row["transaction_id"])) for row in state["payment"].values()} == transactions.keys()
+        assert {
+            int(row["sales_order_id"]) for row in transactions.values() if row["sales_order_id"]
+        } == orders.keys()
+    growth = [len(later["payment"]) - len(state["payment"]) for state, later in pairwise(states)]
+    assert sum(rows > 0 for rows in growth) >= BATCHES_BESIDE_A_WRITER - 1, (
+        "the writer did not write meanwhile"
+    )
+    assert states[-1] == oracle.content(flow.url)
+    assert sold[-1] in states[-1]["sales_order"]
+
+
+def test_late_commits_silent_updates_and_deletions_arrive_with_the_next_batch(flow: Flow) -> None:
+    hire = "insert into staff values ({}, 'New', 'Hand', 1, '{}@x', '2024-01-01', '2024-01-01')"
+    execute(
+        flow.url, "insert into staff select n, 'A', 'B', 1, '', now(), now() from generate_series(101, 200) n"
+    )
+    succeed(flow.run("raw"))
+    with session(flow.url) as late:
+        late.cursor().execute(hire.format(1001, "late"))
+        late.cursor().execute(
+            "savepoint here; update staff set email_address = 'changed' where staff_id = 101"
+        )
+        execute(flow.url, hire.format(1002, "early"))
+        succeed(flow.run("raw"))
+        held = flow.fold()["staff"]
+        assert (1001 in held, 1002 in held, held[101]["email_address"]) == (False, True, "")
+        late.commit()
+    execute(flow.url, "delete from staff where staff_id = 150")
+    succeed(flow.run("raw", "star/dim_staff"))
+    held = flow.fold()["staff"]
+    assert (1001 in held, 150 in held, held[101]["email_address"]) == (True, False, "changed")
+    source = oracle.moment(flow.url)
+    assert flow.fold() == source.content
+    rows = source.star["dim_staff"]
+    assert same(rows, flow.lake_rows("dim_staff", rows.columns))
+
+
+def test_a_row_that_is_deleted_and_comes_back_is_there_again(flow: Flow) -> None:
+    succeed(flow.run("raw/design"))
+    execute(flow.url, "create table aside as select * from design where design_id = 5; alter table sales_order "
+            "drop constraint sales_order_design_id_fkey; delete from design where design_id = 5")  # fmt: skip
+    succeed(flow.run("raw/design"))
+    assert 5 not in flow.fold()["design"]
+    execute(
+        flow.url,
+        "insert into design select * from aside; update design set design_id = 999 where design_id = 6",
+    )
+    succeed(flow.run("raw/design"))
+    assert flow.fold()["design"] == oracle.content(flow.url)["design"]
+
+
+def test_a_lake_that_was_restored_to_an_earlier_batch_shows_that_batch(flow: Flow, tmp_path: Path) -> None:
+    fact = ("raw/payment", "star/fact_payment")
+    succeed(flow.run(*fact))
+    rows = oracle.moment(flow.url).star["fact_payment"]
+    copytree(flow.lake / "raw", tmp_path / "backup")
+    execute(flow.url, "update payment set paid = not paid where payment_id = 1")
+    succeed(flow.run(*fact))
+    execute(flow.url, "update payment set paid = not paid where payment_id = 1")
+    rmtree(flow.lake / "raw")
+    copytree(tmp_path / "backup", flow.lake / "raw")
+    succeed(flow.run(*fact))
+    assert same(rows, flow.lake_rows("fact_payment", rows.columns))
+    assert [Path(name).stem for name in flow.star_files("fact_payment")] == ["000001"]
+
+
+def test_a_mass_deletion_stops_with_a_question_and_goes_on_when_it_is_answered(
+    flow: Flow, large_deletion: Callable[[str], None]
+) -> None:
+    succeed(flow.run("raw"))
+    before = flow.files()
+    large_deletion(flow.url)
+    stopped = flow.run("raw")
+    assert not stopped.success
+    assert "rows of payment are gone from the source" in stopped.error
+    assert "is that meant?" in stopped.error
+    assert {path: file for path, file in flow.files().items() if path in before} == before
+    assert len(flow.manifests()) == 1
+    allowed = succeed(
+        flow.run("raw", config={"ops": {"capture": {"config": {"allow_deletions": ["payment"]}}}})
+    )
+    assert allowed.materializations["raw/payment"].metadata["rows deleted"].value == 100
+    assert flow.fold() == oracle.content(flow.url)
+
+
+def test_a_question_that_was_answered_for_another_table_stays_open(
+    flow: Flow, large_deletion: Callable[[str], None]
+) -> None:
+    succeed(flow.run("raw"))
+    large_deletion(flow.url)
+    run = flow.run("raw", config={"ops": {"capture": {"config": {"allow_deletions": ["staff"]}}}})
+    assert not run.success
+    assert len(flow.manifests()) == 1
+
+
+@pytest.fixture
+def large_deletion() -> Callable[[str], None]:
+    return lambda url: execute(
+        url, "delete from payment where payment_id in (select payment_id from payment order by 1 limit 100)"
+    )
