@@ -1,6 +1,5 @@
 """Deployments: which real thing stands behind each resource. The only file that names a deployment."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,10 +38,8 @@ def local(settings: Settings) -> Resources:
 
 def production(settings: Settings) -> Resources:
     """As `local`, but nothing is assumed: source, lake and warehouse must be named."""
-    named = ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL")
-    missing = [name for name in named if not os.environ.get(name, "").strip()]
-    if missing:
-        raise SettingsError(f"ETL_DEPLOYMENT=production needs {', '.join(missing)} to be set")
+    if settings.unset:
+        raise SettingsError(f"ETL_DEPLOYMENT=production needs {', '.join(settings.unset)} to be set")
     return local(settings)
 
 

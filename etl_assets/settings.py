@@ -27,6 +27,8 @@ class Settings:
     lake_url: str
     warehouse_url: str
     data: Path
+    unset: tuple[str, ...] = ()
+    """Which of ETL_SOURCE_URL, ETL_LAKE_URL and ETL_WAREHOUSE_URL are not set."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
@@ -40,6 +42,7 @@ class Settings:
             lake_url=get("ETL_LAKE_URL") or str(data / "lake"),
             warehouse_url=get("ETL_WAREHOUSE_URL") or f"duckdb:///{data / 'warehouse.duckdb'}",
             data=data,
+            unset=tuple(n for n in ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL") if not get(n)),
         )
 
 

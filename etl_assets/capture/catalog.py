@@ -132,7 +132,14 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
                 f"table {table.name} has no column {', '.join(lacking)} (it has {', '.join(sorted(have))})"
             )
         folded = {name.lower() for name in have}
-        if len(folded) < len(have) or folded & {"__deleted", "__batch", "__new", "__first", "__bucket", "__bits"}:
+        if len(folded) < len(have) or folded & {
+            "__deleted",
+            "__batch",
+            "__new",
+            "__first",
+            "__bucket",
+            "__bits",
+        }:
             complaints.append(
                 f"table {table.name} has columns that differ only in case, or one that is named like the lake's own "
                 "(__deleted, __batch, …): declare a view over it instead"

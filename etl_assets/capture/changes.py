@@ -27,7 +27,7 @@ def read_text(
     connection: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[SourceColumn]
 ) -> duckdb.DuckDBPyRelation:
     """A CSV file that was just copied, in the form in which the lake holds rows."""
-    return duck.read_csv(connection, path).project(
+    return duck.read_csv(connection, [path]).project(
         ", ".join(f"CAST({identifier(c.name)} AS {storage(c.type)}) AS {identifier(c.name)}" for c in columns)
     )
 
@@ -77,7 +77,7 @@ def missing_bits(
     """As `missing_keys`, where the keys present are a bitmap (see `etl_assets.capture.keys`)."""
     (name,) = held.key
     key = identifier(name)
-    present = duck.read_csv(connection, bitmap).project(
+    present = duck.read_csv(connection, [bitmap]).project(
         "CAST(bucket AS BIGINT) AS __bucket, CAST(bits AS BIGINT) AS __bits"
     )
     table = materialized(

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg2
 from psycopg2 import errorcodes
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import parse_dsn
 
 from etl_assets.errors import EtlError
 
@@ -55,6 +56,7 @@ def redacted(url: str) -> str:
 
 def connect(url: str, application_name: str) -> Connection:
     """A connection outside any transaction. Raises `SourceError` with one line on what to do."""
+    _check(url)
     try:
         connection = psycopg2.connect(url, application_name=application_name, connect_timeout=10)
         connection.autocommit = True
@@ -73,6 +75,22 @@ def connect(url: str, application_name: str) -> Connection:
             else (SourceInterrupted)
         )
         raise kind(f"can't connect to {redacted(url)}: {fault}; {advice}") from None
+
+
+def _check(url: str) -> None:
+    """Refuse a URL that would be read in another way than it was meant: what libpq says of it may quote a part of
+    the password."""
+    try:
+        parse_dsn(url)
+        _ = urlsplit(url).port
+        readable = url.count("@") <= 1
+    except (psycopg2.ProgrammingError, ValueError):
+        readable = False
+    if not readable:
+        raise SourceError(
+            "ETL_SOURCE_URL can't be read: write postgresql://user:password@host:port/database, and in user and "
+            "password %40 for @, %3A for :, %2F for /, %23 for #, %3F for ?, %25 for %"
+        ) from None
 
 
 _PERMANENT = {

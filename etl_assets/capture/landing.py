@@ -37,7 +37,7 @@ from etl_assets.failpoints import reached
 from etl_assets.lake import batches as paths
 from etl_assets.lake.batches import Batches, Changes, Control, LandedFile, Manifest, TableState
 from etl_assets.lake.current import Current, materialized, view
-from etl_assets.lake.files import Files
+from etl_assets.lake.files import Files, LakeError
 
 CONNECTIONS = 4
 _UNBORN = "a lake without batches"
@@ -97,6 +97,7 @@ def take_batch(request: Request, batches: Batches, scratch: Path, progress: Prog
         landing = _Landing(
             request, snapshot, batches.files, latest, batch, connection, Path(folder), progress
         )
+        landing.sweep()
         landed = landing.land()
         if latest and not any(table.worth_a_batch for table in landed.values()):
             return None
@@ -149,6 +150,13 @@ class _Landing:
     folder: Path
     progress: Progress
 
+    def sweep(self) -> None:
+        """Remove what killed runs left unfinished; who has claimed the lake writes here alone."""
+        self.files.sweep(paths.FOLDER)
+        for table in self.request.tables:
+            for folder in (f"raw/{table.name}", f"raw/quarantine/{table.name}", f"current/{table.name}"):
+                self.files.sweep(folder)
+
     def land(self) -> dict[str, _Landed]:
         """Land all tables, as many at a time as there are connections to the source."""
         free: SimpleQueue[Connection] = SimpleQueue()
@@ -162,6 +170,11 @@ class _Landing:
                 with self.connection.cursor() as duck:
                     reader = Reader(self.snapshot.relations[name], source, duck, self.folder, self.progress)
                     return self._land_table(reader, plans[name])
+            except duckdb.Error as error:  # no room, or a row that is too long; it would quote the row
+                told = [line for line in str(error).splitlines() if line and not line.startswith("Original")]
+                raise LakeError(
+                    f"table {name} can't be landed: {' '.join(told[:2])}; nothing was committed"
+                ) from None
             finally:
                 free.put(source)
 

@@ -97,7 +97,9 @@ def _check(relation: Relation, held: TableState) -> None:
             "on under the same name; name the old key in its declaration, or begin a new lake (ETL_LAKE_URL)"
         )
     now = {c.name for c in relation.columns if storage(c.type) == "BIGINT"}
-    become = [c.name for c in held.columns if c.name in held.key and c.name in now and storage(c.type) != "BIGINT"]
+    become = [
+        c.name for c in held.columns if c.name in held.key and c.name in now and storage(c.type) != "BIGINT"
+    ]
     if become:
         raise SourceError(
             f"the key {', '.join(become)} of {name} has become an integer: keys that were none can't be kept under it; "

@@ -145,6 +145,7 @@ class Builder:
 
     def _build_fact(self, definition: Definition, schema: Fact, manifest: Manifest, build: Build) -> None:
         source, *others = definition.inputs
+        self.star.remove_strays(definition.name)
         missing = self._missing_batches(definition, manifest)
         ending = {m.batch: relation for m in missing if (relation := self._ending(definition, m)) is not None}
         past = _Past(self.connection, schema, list(ending.values()))
@@ -160,7 +161,8 @@ class Builder:
             if changes.rows:
                 context = {name: self.read(name, batch) for name in others}
                 rows = self._typing(source, batch).typed(
-                    self.current.read(changes.rows, state.columns), only_exact=not self._clean(source, batch)
+                    self.current.read([changes.rows], state.columns),
+                    only_exact=not self._clean(source, batch),
                 )
                 made = definition.apply(self.connection, {source: rows, **context})
                 parts.append(made.project(f"*, {literal(batch.batch)} AS batch, false AS deleted"))
@@ -188,7 +190,7 @@ class Builder:
         source = definition.inputs[0]
         held = self.star.fact_batches(definition.name)
         after = None
-        if held and held[-1] in self.batches.numbers():
+        if held:
             newest = self.star.fact(definition.name, held[-1])
             if newest and newest.version == self.version(definition.name, self.batches.get(held[-1])):
                 # Files are published oldest first, so the newest vouches for those before it.
@@ -203,9 +205,9 @@ class Builder:
         keyed = tuple(column for column in state.columns if column.name in state.key)
         ended = []
         if changes.deletions:
-            ended.append(self.current.read(changes.deletions, keyed))
+            ended.append(self.current.read([changes.deletions], keyed).project(listing(state.key)))
         if changes.rows and not self._clean(source, batch):
-            rows = self.current.read(changes.rows, state.columns)
+            rows = self.current.read([changes.rows], state.columns)
             misfits = rows.filter(f"NOT ({self._typing(source, batch).exact})")
             ended.append(misfits.project(listing(state.key)))
         if not ended:
@@ -272,6 +274,8 @@ class Builder:
         batch: str,
         expected: int | None,
     ) -> None:
+        # Another run may be staging here right now; what is older than a day was left by a kill.
+        self.star.files.sweep(path.rpartition("/")[0], older_than_seconds=86_400)
         staged = self.star.files.staging(path)
         build.staged.append((path, staged))
         notes = {VERSION.decode(): version, BATCH.decode(): batch}

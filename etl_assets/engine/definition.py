@@ -6,7 +6,7 @@ compared with what is promised before any data exists, by running it on empty ta
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -106,6 +106,8 @@ class Inputs:
     tables: Mapping[str, Table]
     star: Mapping[str, Definition]
     references: Mapping[str, Path]
+    lineage: dict[str, Mapping[str, list[tuple[str, str]]]] = field(default_factory=dict, repr=False)
+    """What `etl_assets.engine.lineage` found out so far; it takes a while and does not change."""
 
     def __post_init__(self) -> None:
         for definition in self.star.values():

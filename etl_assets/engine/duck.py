@@ -10,6 +10,7 @@ import duckdb
 
 # The longest CSV line that is read: a source row with a text of up to this size. DuckDB reserves memory for it.
 MAX_LINE_BYTES = 16 << 20
+FILE = "__file"
 
 
 def memory_bytes() -> int:
@@ -54,12 +55,13 @@ def listing(names: Sequence[str], prefix: str = "") -> str:
     return ", ".join(prefix + identifier(name) for name in names)
 
 
-def read_csv(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
-    """A CSV file as PostgreSQL writes it: every column text, an unquoted nothing is NULL, `""` is the empty text."""
+def read_csv(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> duckdb.DuckDBPyRelation:
+    """CSV files with one header, as PostgreSQL writes them: every column text, an unquoted nothing is NULL, `""` is
+    the empty text. The column `FILE` tells where a row comes from."""
     return connection.read_csv(
-        str(path),
+        [str(path) for path in paths],  # type: ignore[arg-type]  # DuckDB takes a list; its stubs don't say so
         header=True,
-        columns=dict.fromkeys(header(path), "VARCHAR"),
+        columns=dict.fromkeys(header(paths[0]), "VARCHAR"),
         auto_detect=False,
         allow_quoted_nulls=False,
         na_values="",
@@ -67,6 +69,7 @@ def read_csv(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDB
         quotechar='"',
         escapechar='"',
         max_line_size=MAX_LINE_BYTES,
+        filename=FILE,
     )
 
 

@@ -15,6 +15,12 @@ Origins = Mapping[str, list[tuple[str, str]]]
 
 def column_lineage(definition: Definition, inputs: Inputs) -> Origins:
     """Where each declared column comes from. Empty for a function that computes its frame in memory."""
+    if definition.name not in inputs.lineage:
+        inputs.lineage[definition.name] = _column_lineage(definition, inputs)
+    return inputs.lineage[definition.name]
+
+
+def _column_lineage(definition: Definition, inputs: Inputs) -> Origins:
     with duckdb.connect() as connection:
         relations = {name: inputs.empty(connection, name) for name in definition.inputs}
         for name in inputs.references.keys() & relations.keys():

@@ -6,6 +6,7 @@ Integers are kept as integers, everything else as PostgreSQL's own text: both ex
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -20,12 +21,12 @@ from etl_assets.lake.batches import Batches, LandedFile, Manifest, SourceColumn
 from etl_assets.lake.files import LakeError
 
 DELETED = "__deleted"
-_BATCH = "__batch"
+BATCH = "__batch"
 _HISTORY = b"etl.history"
 # A base is written anew when the batches after it hold this share of its rows, or are this many.
 _COMPACT_SHARE = 0.2
 _COMPACT_ROWS = 20_000
-_COMPACT_BATCHES = 64
+_COMPACT_BATCHES = 32
 
 _names = count()
 
@@ -94,15 +95,21 @@ class Current:
         return path
 
     def read(
-        self, file: LandedFile, columns: tuple[SourceColumn, ...], was: tuple[SourceColumn, ...] = ()
+        self,
+        files: Sequence[LandedFile],
+        columns: tuple[SourceColumn, ...],
+        was: tuple[SourceColumn, ...] = (),
     ) -> duckdb.DuckDBPyRelation:
-        """A landed file by header: `columns` in that order, NULL for those the file does not have. Where a column was
-        another type when the file landed (`was`), NULL for text that the type of now can't hold."""
+        """Landed files by header: `columns` in that order, NULL for those a file does not have, and the batch. Where
+        a column was another type when the files landed (`was`), NULL for text that the type of now can't hold."""
         before = {c.name: storage(c.type) for c in was}
-        landed = duck.read_csv(self.connection, self.landed(file))
-        have = set(landed.columns)
-        return landed.project(
-            ", ".join(
+        by_header: dict[tuple[str, ...], list[Path]] = {}
+        for file in files:
+            path = self.landed(file)
+            by_header.setdefault(tuple(duck.header(path)), []).append(path)
+        parts = []
+        for have, paths in by_header.items():
+            chosen = [
                 (
                     "NULL"
                     if c.name not in have
@@ -113,8 +120,10 @@ class Current:
                 )
                 + f" AS {identifier(c.name)}"
                 for c in columns
-            )
-        )
+            ]
+            batch = f"regexp_extract({duck.FILE}, '([0-9]+)[.](deleted[.])?csv$', 1) AS {BATCH}"
+            parts.append(duck.read_csv(self.connection, paths).project(", ".join([*chosen, batch])))
+        return self._union(parts)
 
     def fold(
         self,
@@ -133,29 +142,24 @@ class Current:
         deltas = list(self.batches.changing(table, upto, after=base_batch))
         keyed = tuple(column for column in columns if column.name in key)
 
-        def marked(
-            file: LandedFile, m: Manifest, chosen: tuple[SourceColumn, ...]
-        ) -> duckdb.DuckDBPyRelation:
-            landed = self.read(file, chosen, was=m.tables[table].columns)
-            return landed.project(f"*, {literal(m.batch)} AS {_BATCH}")
+        def landed(kind: str, chosen: tuple[SourceColumn, ...]) -> duckdb.DuckDBPyRelation | None:
+            """The files of one kind in all deltas, read together where their columns were the same."""
+            by_columns: dict[tuple[SourceColumn, ...], list[LandedFile]] = {}
+            for m in deltas:
+                if file := getattr(m.changed[table], kind):
+                    by_columns.setdefault(m.tables[table].columns, []).append(file)
+            if not by_columns:
+                return None
+            return self._union([self.read(files, chosen, was) for was, files in by_columns.items()])
 
-        rows = [
-            marked(m.changed[table].rows, m, columns)  # type: ignore[arg-type]
-            for m in deltas
-            if m.changed[table].rows
-        ]
-        deletions = [
-            marked(m.changed[table].deletions, m, keyed)  # type: ignore[arg-type]
-            for m in deltas
-            if m.changed[table].deletions
-        ]
-        content = self._union(rows)
-        if content is not None and len(rows) > 1:
+        content = landed("rows", columns)
+        several = sum(m.changed[table].rows is not None for m in deltas) > 1
+        if content is not None and several:
             content = self.connection.sql(
-                f"FROM {view(content)} QUALIFY row_number() OVER (PARTITION BY {listing(key)} ORDER BY {_BATCH} DESC) = 1"
+                f"FROM {view(content)} QUALIFY row_number() OVER (PARTITION BY {listing(key)} ORDER BY {BATCH} DESC) = 1"
             )
         if content is not None:
-            content = content.project(f"{listing(names)}, false AS {DELETED}, {_BATCH}")
+            content = content.project(f"{listing(names)}, false AS {DELETED}, {BATCH}")
         if base_batch:
             base = self._read_base(table, base_batch, columns)
             if only is not None:  # right at the scan, so that few rows go through what follows
@@ -173,11 +177,11 @@ class Current:
             content = self.connection.sql(
                 f"FROM {view(content)} SEMI JOIN {view(only)} USING ({listing(key)})"
             )
-        gone = self._union(deletions)
+        gone = landed("deletions", keyed)
         if gone is not None:
             content = self.connection.sql(
-                f"SELECT {listing(names, 'c.')}, c.{DELETED} OR coalesce(d.{_BATCH} > c.{_BATCH}, false) AS {DELETED} "
-                f"FROM {view(content)} c LEFT JOIN (SELECT {listing(key)}, max({_BATCH}) AS {_BATCH} "
+                f"SELECT {listing(names, 'c.')}, c.{DELETED} OR coalesce(d.{BATCH} > c.{BATCH}, false) AS {DELETED} "
+                f"FROM {view(content)} c LEFT JOIN (SELECT {listing(key)}, max({BATCH}) AS {BATCH} "
                 f"FROM {view(gone)} GROUP BY ALL) d USING ({listing(key)})"
             )
         return Fold(content.project(f"{listing(names)}, {DELETED}"), columns, key)
@@ -217,7 +221,10 @@ class Current:
             if batch <= upto.tables[table].changed_in and self.batches.files.exists(
                 f"raw/batches/{batch}.json"
             ):
-                schema = pq.read_schema(self.batches.files.local(f"current/{table}/{name}"))
+                try:
+                    schema = pq.read_schema(self.batches.files.local(f"current/{table}/{name}"))
+                except pa.ArrowInvalid:  # damaged: it is derived, so the batches are read instead
+                    continue
                 kept = {(f.name, "BIGINT" if pa.types.is_int64(f.type) else "VARCHAR") for f in schema}
                 footer = schema.metadata or {}
                 same = footer.get(_HISTORY, b"").decode() == self.batches.get(batch).tables[table].history
@@ -235,9 +242,7 @@ class Current:
             + f" AS {identifier(c.name)}"
             for c in columns
         )
-        return base.project(f"{chosen}, {DELETED}, {literal(batch)} AS {_BATCH}")
+        return base.project(f"{chosen}, {DELETED}, {literal(batch)} AS {BATCH}")
 
-    def _union(self, relations: list[duckdb.DuckDBPyRelation]) -> duckdb.DuckDBPyRelation | None:
-        if not relations:
-            return None
+    def _union(self, relations: list[duckdb.DuckDBPyRelation]) -> duckdb.DuckDBPyRelation:
         return self.connection.sql(" UNION ALL ".join(f"FROM {view(relation)}" for relation in relations))

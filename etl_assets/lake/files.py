@@ -5,9 +5,10 @@ several writers that create the same path one wins.
 import io
 import os
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -81,6 +82,10 @@ class Files(ABC):
 
     @abstractmethod
     def exists(self, path: str) -> bool: ...
+
+    @abstractmethod
+    def sweep(self, folder: str, older_than_seconds: float = 0) -> None:
+        """Remove what killed writers left in a folder. At any age only for who alone writes there."""
 
 
 class StagedFile:
@@ -185,10 +190,12 @@ class LocalFiles(Files):
         os.close(handle)
         return Path(name)
 
-    def sweep(self, folder: str) -> None:
-        """Remove what killed writers left in a folder. Only for who holds the lake."""
+    def sweep(self, folder: str, older_than_seconds: float = 0) -> None:
+        before = time.time() - older_than_seconds
         for leftover in self._resolve(folder).glob(f"{_UNFINISHED}*"):
-            leftover.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if leftover.stat().st_mtime <= before:
+                    leftover.unlink()
 
     @contextmanager
     def _explained(self, path: str) -> Iterator[None]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import Files
 
 VERSION = b"etl.version"
@@ -29,26 +30,35 @@ class StarFile:
 class StarFiles:
     """The star's files of a lake."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, batches: Batches) -> None:
         self.files = files
+        self.batches = batches
 
     def dimension(self, name: str) -> StarFile | None:
         """The file of a dimension, None if there is none that can be read."""
         return self._open(dimension_path(name))
 
     def fact_batches(self, name: str) -> list[str]:
-        """The batches that a fact holds, oldest first."""
-        return [entry.removesuffix(".parquet") for entry in self.files.names(f"star/{name}")]
+        """The batches that a fact holds, oldest first. A file of a batch that is not committed (the lake was set back,
+        say) does not count."""
+        held = [entry.removesuffix(".parquet") for entry in self.files.names(f"star/{name}")]
+        committed = set(self.batches.numbers())
+        return [batch for batch in held if batch in committed]
+
+    def remove_strays(self, name: str) -> None:
+        """Remove the files of a fact that no committed batch gave, so that nobody reads them by a pattern."""
+        held = [entry.removesuffix(".parquet") for entry in self.files.names(f"star/{name}")]
+        for batch in set(held) - set(self.batches.numbers()):
+            self.files.remove(fact_path(name, batch))
 
     def fact(self, name: str, batch: str) -> StarFile | None:
         return self._open(fact_path(name, batch))
 
     def paths(self, name: str) -> list[str]:
         """All files of a table, in the order of its batches."""
-        batches = self.fact_batches(name)
-        return [fact_path(name, b) for b in batches] or (
-            [dimension_path(name)] if self.files.exists(dimension_path(name)) else []
-        )
+        if self.files.exists(dimension_path(name)):
+            return [dimension_path(name)]
+        return [fact_path(name, batch) for batch in self.fact_batches(name)]
 
     def _open(self, path: str) -> StarFile | None:
         if not self.files.exists(path):

@@ -98,8 +98,10 @@ class Certifier:
             "equal": all(proof.equal for proof in proofs),
         }
         path = f"raw/batches/{manifest.batch}.certificate.json"
-        with self.builder.star.files.writing(path) as stream:
-            stream.write(json.dumps(content, indent=1).encode())
+        files, text = self.builder.star.files, json.dumps(content, indent=1).encode()
+        if not files.exists(path) or files.read(path) != text:
+            with files.writing(path) as stream:
+                stream.write(text)
         return path
 
     def _fact(self, definition: Definition, schema: Fact) -> TableProof:
@@ -112,7 +114,7 @@ class Certifier:
         typing = Typing(self.inputs.tables[source].types, state.columns)
         landed = Totals(0, dict.fromkeys(carried, 0))  # type: ignore[arg-type]
         if changes.rows:
-            rows = self.builder.current.read(changes.rows, state.columns)
+            rows = self.builder.current.read([changes.rows], state.columns)
             typed = typing.typed(rows, only_exact=True).project(
                 ", ".join(f"{identifier(raw)} AS {identifier(column)}" for column, raw in carried.items())
                 or "1"

@@ -262,7 +262,7 @@ class Verifier:
         `load` loads a star into a new warehouse file.
         """
         with tempfile.TemporaryDirectory(dir=scratch, prefix="rebuild-") as folder:
-            star = StarFiles(LocalFiles(Path(folder)))
+            star = StarFiles(LocalFiles(Path(folder)), self.batches)
             current = Current(Batches(self.batches.files), self.connection, from_batches_alone=True)
             builder = Builder(self.inputs, current, star, self.connection)
             for definition in in_order(self.inputs.star):

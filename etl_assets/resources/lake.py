@@ -54,7 +54,7 @@ class Lake(dg.ConfigurableResource):
         scratch = Path(self.scratch)
         scratch.mkdir(parents=True, exist_ok=True)
         with duck.connect(scratch) as connection:
-            star = StarFiles(files)
+            star = StarFiles(files, batches)
             yield Workbench(
                 manifest, Builder(inputs, Current(batches, connection), star, connection), star, connection
             )
@@ -73,7 +73,7 @@ class StarIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> Any:
         name = context.asset_key.path[-1]
-        star = StarFiles(self.lake.files())
+        star = StarFiles(self.lake.files(), self.lake.batches())
         paths = [str(star.files.local(path)) for path in star.paths(name)]
         if not paths:
             raise LakeError(f"the lake holds no {name} yet: materialize star/{name} first")
