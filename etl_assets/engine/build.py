@@ -5,7 +5,6 @@ files carry that version is up to date. Otherwise the missing files are written 
 published by whoever asked (`Build.publish`), so that a reader never sees data that failed its checks.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +12,18 @@ from pathlib import Path
 import duckdb
 
 from etl_assets.engine import duck
-from etl_assets.engine.definition import Definition, Inputs, reference
+from etl_assets.engine.definition import Definition
 from etl_assets.engine.duck import identifier, listing, literal
-from etl_assets.engine.schema import Fact
-from etl_assets.engine.typing import Typing, types_version
+from etl_assets.engine.frames import Frames
+from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.failpoints import reached
 from etl_assets.lake.batches import Manifest
-from etl_assets.lake.current import DELETED, Current, materialized, view
-from etl_assets.lake.files import LakeError, StagedFile
-from etl_assets.lake.star import BATCH, VERSION, StarFiles, dimension_path, fact_path
+from etl_assets.lake.current import DELETED, materialized, view
+from etl_assets.lake.files import StagedFile
+from etl_assets.lake.star import BATCH, VERSION, dimension_path, fact_path
+
+# Below this, a dimension is written anew, in the order of its keys.
+_UPDATED_FROM_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -66,42 +68,8 @@ class Build:
             file.discard()
 
 
-class Builder:
+class Builder(Frames):
     """Builds star tables as of a manifest."""
-
-    def __init__(
-        self, inputs: Inputs, current: Current, star: StarFiles, connection: duckdb.DuckDBPyConnection
-    ) -> None:
-        self.inputs = inputs
-        self.current = current
-        self.batches = current.batches
-        self.star = star
-        self.connection = connection
-
-    # -- versions ------------------------------------------------------------------------------------------------
-
-    def version(self, name: str, manifest: Manifest) -> str:
-        """What identifies an input, or a star table, as of a manifest."""
-        if name in self.inputs.tables:
-            history = self._newest_change(name, manifest).tables[name].history
-            return f"{history}:{types_version(self.inputs.tables[name].types)}"
-        if name in self.inputs.references:
-            return hashlib.sha256(self.inputs.references[name].read_bytes()).hexdigest()
-        definition = self.inputs.star[name]
-        if isinstance(definition.schema, Fact):
-            # A fact is made batch by batch: it stands as its newest batch left it.
-            manifest = self._newest_change(definition.inputs[0], manifest)
-        parts = [definition.code_version, *(self.version(i, manifest) for i in definition.inputs)]
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
-
-    def _newest_change(self, table: str, manifest: Manifest) -> Manifest:
-        if table not in manifest.tables:
-            raise LakeError(
-                f"the lake holds nothing of the source's table {table}: materialize raw/{table} first"
-            )
-        return self.batches.get(manifest.tables[table].changed_in)
-
-    # -- building ------------------------------------------------------------------------------------------------
 
     def build(self, definition: Definition, manifest: Manifest) -> Build:
         """Stage what a table lacks."""
@@ -120,28 +88,50 @@ class Builder:
         held = self.star.dimension(definition.name)
         if held and held.version == build.version:
             return
+        path, names = dimension_path(definition.name), listing([c.name for c in definition.schema.columns])
+        first = definition.inputs[0]
+        if first not in self.inputs.tables:
+            context = {name: self.read(name, manifest) for name in definition.inputs}
+            made = definition.apply(self.connection, context).project("*, false AS deleted").project(names)
+            ordered = made.order(identifier(definition.schema.key))
+            self._stage(build, path, ordered, build.version, manifest.batch, None)
+            return
+        clean = self.clean(first, manifest)
+        expected = manifest.tables[first].members if clean else self.count(self.members(first, manifest))
+        changed = None
+        if held and clean and held.rows > _UPDATED_FROM_ROWS:
+            changed = self.changed_keys(definition, held, manifest)
+        if changed is None:
+            rows = self._dimension_rows(definition, manifest, None).project(names)
+            ordered = rows.order(identifier(definition.schema.key))
+            self._stage(build, path, ordered, build.version, manifest.batch, expected)
+            return
+        # A large dimension: the members that no batch touched are taken over from the file that is there.
+        kept = self.connection.read_parquet(str(self.star.files.local(path)))
+        new = materialized(
+            self.connection,
+            f"SELECT {names} FROM {view(self._dimension_rows(definition, manifest, changed))}",
+        )
+        replaced = view(self.named(definition, self.connection.sql(f"FROM {changed}")))
+        rows = self.connection.sql(
+            f"SELECT {names} FROM {view(kept)} ANTI JOIN {replaced} USING ({identifier(definition.schema.key)}) "
+            f"UNION ALL FROM {new}"
+        )
+        audited = self.connection.sql(f"FROM {new}")
+        self._stage(build, path, rows, build.version, manifest.batch, expected, audited)
+
+    def _dimension_rows(
+        self, definition: Definition, manifest: Manifest, only: str | None
+    ) -> duckdb.DuckDBPyRelation:
+        """The members of a dimension, those that are gone flagged; with `only`, those with certain source keys."""
         first, *others = definition.inputs
         context = {name: self.read(name, manifest) for name in others}
-        expected = None
-        if first in self.inputs.tables:
-            parts = []
-            for deleted in (False, True):
-                members = self._members(first, manifest, f"{DELETED} = {deleted}")
-                made = definition.apply(self.connection, {first: members, **context})
-                parts.append(made.project(f"*, {deleted} AS deleted"))
-            relation = parts[0].union(parts[1])
-            if self._clean(first, manifest):
-                expected = manifest.tables[first].members
-            else:
-                (expected,) = duck.one(
-                    self.connection, f"SELECT count(*) FROM {view(self._members(first, manifest, 'true'))}"
-                )
-        else:
-            made = definition.apply(self.connection, {first: self.read(first, manifest), **context})
-            relation = made.project("*, false AS deleted")
-        names = [column.name for column in definition.schema.columns]
-        ordered = relation.project(listing(names)).order(identifier(definition.schema.key))
-        self._stage(build, dimension_path(definition.name), ordered, build.version, manifest.batch, expected)
+        parts = []
+        for deleted in (False, True):
+            members = self.members(first, manifest, f"{DELETED} = {deleted}", only)
+            made = definition.apply(self.connection, {first: members, **context})
+            parts.append(made.project(f"*, {deleted} AS deleted"))
+        return parts[0].union(parts[1])
 
     def _build_fact(self, definition: Definition, schema: Fact, manifest: Manifest, build: Build) -> None:
         source, *others = definition.inputs
@@ -160,14 +150,14 @@ class Builder:
             expected = changes.new + changes.changed - changes.quarantined_rows
             if changes.rows:
                 context = {name: self.read(name, batch) for name in others}
-                rows = self._typing(source, batch).typed(
+                rows = self.typing(source, batch).typed(
                     self.current.read([changes.rows], state.columns),
-                    only_exact=not self._clean(source, batch),
+                    only_exact=not self.clean(source, batch),
                 )
                 made = definition.apply(self.connection, {source: rows, **context})
                 parts.append(made.project(f"*, {literal(batch.batch)} AS batch, false AS deleted"))
-                if not self._clean(source, batch):
-                    (expected,) = duck.one(self.connection, f"SELECT count(*) FROM {view(rows)}")
+                if not self.clean(source, batch):
+                    expected = self.count(rows)
             if batch.batch in ending and past.rows:
                 endings = past.last_rows(ending[batch.batch], batch.batch)
                 parts.append(endings)
@@ -202,68 +192,19 @@ class Builder:
         can show: those deleted, and those quarantined."""
         source = definition.inputs[0]
         state, changes = batch.tables[source], batch.changed[source]
-        keyed = tuple(column for column in state.columns if column.name in state.key)
         ended = []
         if changes.deletions:
-            ended.append(self.current.read([changes.deletions], keyed).project(listing(state.key)))
-        if changes.rows and not self._clean(source, batch):
+            ended.append(
+                self.current.read([changes.deletions], state.key_columns).project(listing(state.key))
+            )
+        if changes.rows and not self.clean(source, batch):
             rows = self.current.read([changes.rows], state.columns)
-            misfits = rows.filter(f"NOT ({self._typing(source, batch).exact})")
+            misfits = rows.filter(f"NOT ({self.typing(source, batch).exact})")
             ended.append(misfits.project(listing(state.key)))
         if not ended:
             return None
         keys = self.connection.sql(" UNION ALL ".join(f"FROM {view(relation)}" for relation in ended))
-        # The function says what a key is called in the fact; the other columns do not matter here.
-        columns = ", ".join(
-            (f"CAST({identifier(n)} AS {t.duckdb})" if n in state.key else f"CAST(NULL AS {t.duckdb})")
-            + f" AS {identifier(n)}"
-            for n, t in self.inputs.tables[source].types.items()
-        )
-        context = {name: self.inputs.empty(self.connection, name) for name in definition.inputs[1:]}
-        made = definition.apply(self.connection, {source: keys.project(columns), **context})
-        return made.project(identifier(definition.schema.key))
-
-    # -- inputs --------------------------------------------------------------------------------------------------
-
-    def read(self, name: str, manifest: Manifest) -> duckdb.DuckDBPyRelation:
-        """An input as star functions see it: a source table's members (deleted ones included, since history
-        refers to them), a star table, or a reference file."""
-        if name in self.inputs.references:
-            return reference(self.connection, self.inputs.references[name])
-        if name in self.inputs.tables:
-            return self._members(name, manifest, "true")
-        paths = self.star.paths(name)
-        if not paths:
-            return self.inputs.empty(self.connection, name)
-        return self.connection.read_parquet([str(self.star.files.local(path)) for path in paths])
-
-    def _members(self, table: str, manifest: Manifest, which: str) -> duckdb.DuckDBPyRelation:
-        fold = self.current.fold(table, manifest)
-        return self._typing(table, manifest).typed(
-            fold.relation.filter(which), only_exact=not self._clean(table, manifest)
-        )
-
-    def misfits(self, table: str, manifest: Manifest) -> int:
-        """How many rows that exist in the source can't be represented as declared."""
-        if self._clean(table, manifest):
-            return 0
-        fold = self.current.fold(table, manifest)
-        misfits = fold.relation.filter(f"NOT {DELETED} AND NOT ({self._typing(table, manifest).exact})")
-        (count,) = duck.one(self.connection, f"SELECT count(*) FROM {view(misfits)}")
-        return int(count)
-
-    def members(self, table: str, manifest: Manifest) -> duckdb.DuckDBPyRelation:
-        """The rows that exist in the source, typed."""
-        return self._members(table, manifest, f"NOT {DELETED}")
-
-    def _typing(self, table: str, manifest: Manifest) -> Typing:
-        return Typing(self.inputs.tables[table].types, manifest.tables[table].columns)
-
-    def _clean(self, table: str, manifest: Manifest) -> bool:
-        """Whether every value of a table so far is known to fit its declared type."""
-        return manifest.tables[table].clean_under == types_version(self.inputs.tables[table].types)
-
-    # -- staging and audits --------------------------------------------------------------------------------------
+        return self.named(definition, keys)
 
     def _stage(
         self,
@@ -273,7 +214,9 @@ class Builder:
         version: str,
         batch: str,
         expected: int | None,
+        audited: duckdb.DuckDBPyRelation | None = None,
     ) -> None:
+        """Write and audit a file. `audited` are the rows to look at, where the others were when they were new."""
         # Another run may be staging here right now; what is older than a day was left by a kill.
         self.star.files.sweep(path.rpartition("/")[0], older_than_seconds=86_400)
         staged = self.star.files.staging(path)
@@ -282,35 +225,31 @@ class Builder:
         duck.write_parquet(relation, staged.local, notes)
         reached("star staged")
         written = self.connection.read_parquet(str(staged.local))
-        build.audits.extend(self._audits(build.definition, written, expected))
-
-    def _audits(
-        self,
-        definition: Definition,
-        written: duckdb.DuckDBPyRelation,
-        expected: int | None,
-    ) -> list[Audit]:
-        schema = definition.schema
-        key = identifier(schema.key)
-        source = view(written)
-        required = [c.name for c in schema.columns if not c.type.nullable]
-        nulls = " + ".join(f"count(*) FILTER ({identifier(name)} IS NULL)" for name in required)
-        rows, without_value, distinct = duck.one(
-            self.connection, f"SELECT count(*), {nulls}, count(DISTINCT {key}) FROM {source}"
-        )
-        duplicated: tuple[str, ...] = ()
-        if rows != distinct:
-            found = self.connection.execute(
-                f"SELECT {key} FROM {source} GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT 5"
-            ).fetchall()
-            duplicated = tuple(str(value) for (value,) in found)
-        audits = [
-            Audit("keys_are_unique", rows - distinct, duplicated),
-            Audit("required_values_are_present", without_value),
-        ]
+        build.audits.extend(_audits(self.connection, build.definition.schema, audited or written))
         if expected is not None:
-            audits.append(Audit("no_row_is_lost_or_added", abs(expected - rows)))
-        return audits
+            build.audits.append(Audit("no_row_is_lost_or_added", abs(expected - self.count(written))))
+
+
+def _audits(
+    connection: duckdb.DuckDBPyConnection, schema: StarTable, rows: duckdb.DuckDBPyRelation
+) -> list[Audit]:
+    """Look at rows before they are published."""
+    key, source = identifier(schema.key), view(rows)
+    required = [c.name for c in schema.columns if not c.type.nullable]
+    nulls = " + ".join(f"count(*) FILTER ({identifier(name)} IS NULL)" for name in required)
+    count, without_value, distinct = duck.one(
+        connection, f"SELECT count(*), {nulls}, count(DISTINCT {key}) FROM {source}"
+    )
+    duplicated: tuple[str, ...] = ()
+    if count != distinct:
+        found = connection.execute(
+            f"SELECT {key} FROM {source} GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT 5"
+        ).fetchall()
+        duplicated = tuple(str(value) for (value,) in found)
+    return [
+        Audit("keys_are_unique", count - distinct, duplicated),
+        Audit("required_values_are_present", without_value),
+    ]
 
 
 class _Past:

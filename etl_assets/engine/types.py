@@ -120,9 +120,16 @@ class Type:
         if self.duckdb == "VARCHAR":
             return Decoded(column, "true")
         source = re.sub(r"\(.*\)", "", source_type)
+        foreign = self.name not in _EXACT or source not in _EXACT[self.name][2]
+        if foreign:
+            column = f"CAST({column} AS VARCHAR)"  # integers are not kept as text
         value = f"try_cast({column} AS {self.duckdb})"
         if self.name == "bytea":
-            return Decoded(f"unhex(substr({column}, 3))", f"{column} IS NULL OR {column} LIKE '\\x%'")
+            hexadecimal = f"regexp_full_match({column}, '\\\\x([0-9a-f]{{2}})*')"
+            return Decoded(
+                f"CASE WHEN {hexadecimal} THEN unhex(substr({column}, 3)) END",
+                f"{column} IS NULL OR {hexadecimal}",
+            )
         if self._decimal:
             digits = f"length(rtrim(split_part({column}, '.', 2), '0')) <= {self._decimal[1]}"
             plain = f"regexp_full_match({column}, '-?[0-9]+(\\.[0-9]+)?')"
@@ -130,16 +137,18 @@ class Type:
             if within and int(within[2]) <= self._decimal[1]:
                 return Decoded(value, f"{column} IS NULL OR {value} IS NOT NULL")
             return Decoded(value, f"{column} IS NULL OR ({value} IS NOT NULL AND {plain} AND {digits})")
-        if source not in _EXACT[self.name][2]:
+        if foreign:
             # Foreign text (a date kept as text, say) counts only in its canonical form: DuckDB would also
             # take '1e3' for a number and '2024-1-5' for a date, and round '1.5' to 2.
-            return Decoded(value, f"{column} IS NULL OR coalesce(CAST({value} AS VARCHAR) = {column}, false)")
-        typed = f"{value} IS NOT NULL"
+            canonical = f"CAST({value} AS VARCHAR) = {column}{self._limits(column, value)}"
+            return Decoded(value, f"{column} IS NULL OR coalesce({canonical}, false)")
+        return Decoded(value, f"{column} IS NULL OR ({value} IS NOT NULL{self._limits(column, value)})")
+
+    def _limits(self, column: str, value: str) -> str:
+        """What else must hold of a value that DuckDB takes, so that Arrow holds it too."""
         if self.name in {"date", "timestamp", "timestamptz"}:
-            # DuckDB reads '44-03-15 BC' as the year 44, and Arrow has no infinity.
-            typed += f" AND isfinite({value}) AND {column} NOT LIKE '%BC'"
-        elif self.name == "time":
-            typed += f" AND {column} <> '24:00:00'"
-        elif self.name in {"real", "double"}:
-            typed += f" AND isfinite({value})"
-        return Decoded(value, f"{column} IS NULL OR ({typed})")
+            # DuckDB reads '44-03-15 BC' as the year 44, and writes '0044-03-15 (BC)'. Arrow has no infinity.
+            return f" AND isfinite({value}) AND {column} NOT LIKE '%BC%'"
+        if self.name == "time":
+            return f" AND {column} <> '24:00:00'"
+        return f" AND isfinite({value})" if self.name in {"real", "double"} else ""

@@ -97,6 +97,10 @@ class TableState(_Value):
     clean_under: str | None
     changes: Changes | None
 
+    @property
+    def key_columns(self) -> tuple[SourceColumn, ...]:
+        return tuple(column for column in self.columns if column.name in self.key)
+
 
 class SourceIdentity(_Value):
     """Which server, and which history of it. `None` where the server does not say."""

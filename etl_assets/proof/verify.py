@@ -91,7 +91,7 @@ class Verifier:
         sums = [c for c, control in state.controls.items() if control.held is not None and c in types]
         ranges = [c for c, control in state.controls.items() if control.min is not None and c in types]
         misfits = self.builder.misfits(name, self.manifest)
-        rows = view(self.builder.members(name, self.manifest))
+        rows = view(self.builder.existing(name, self.manifest))
         chosen = ", ".join(
             [
                 "count(*)",
@@ -132,7 +132,7 @@ class Verifier:
         if not paths:
             return Finding(schema.name, "star", "nothing", "the star does not have it: run etl run")
         context = {name: self.builder.read(name, self.manifest) for name in others}
-        members = self.builder.members(first, self.manifest)
+        members = self.builder.existing(first, self.manifest)
         made = view(definition.apply(self.connection, {first: members, **context}))
         published = self.connection.read_parquet([str(self.builder.star.files.local(path)) for path in paths])
         current = current_rows(schema, published)

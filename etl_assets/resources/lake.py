@@ -8,15 +8,17 @@ from typing import Any
 
 import dagster as dg
 import duckdb
+import pyarrow as pa
 from pydantic import Field
 
 from etl_assets.engine import duck
 from etl_assets.engine.build import Build, Builder
 from etl_assets.engine.definition import Inputs, as_frame
+from etl_assets.engine.schema import StarTable
 from etl_assets.lake.batches import Batches, Manifest
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import Files, LakeError, open_files
-from etl_assets.lake.star import StarFiles
+from etl_assets.lake.star import StarFile, StarFiles
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,14 @@ class Workbench:
     builder: Builder
     star: StarFiles
     connection: duckdb.DuckDBPyConnection
+
+    def changed_members(self, table: StarTable, held: StarFile) -> pa.Table | None:
+        """The keys of a dimension's members that changed since a file of it was made; None if that is unknown."""
+        definition = self.builder.inputs.star[table.name]
+        keys = self.builder.changed_keys(definition, held, self.manifest)
+        if keys is None:
+            return None
+        return self.builder.named(definition, self.connection.sql(f"FROM {keys}")).to_arrow_table()
 
 
 class Lake(dg.ConfigurableResource):

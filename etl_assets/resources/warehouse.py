@@ -21,7 +21,7 @@ from etl_assets.engine.duck import configure
 from etl_assets.engine.schema import StarTable
 from etl_assets.failpoints import reached
 from etl_assets.lake.star import StarFiles
-from etl_assets.resources.warehouse_load import Load, Loaded, WarehouseError
+from etl_assets.resources.warehouse_load import ChangedMembers, Load, Loaded, WarehouseError
 
 
 class DuckDBWarehouse(dg.ConfigurableResource):
@@ -64,17 +64,24 @@ class DuckDBWarehouse(dg.ConfigurableResource):
         return frame
 
     def load(
-        self, star: StarFiles, tables: Sequence[StarTable], versions: Mapping[str, str], run_id: str
+        self,
+        star: StarFiles,
+        tables: Sequence[StarTable],
+        versions: Mapping[str, str],
+        run_id: str,
+        changed: ChangedMembers = lambda table, held: None,
     ) -> dict[str, Loaded]:
         """Bring tables up to what the lake's star holds, all in one transaction.
 
         `versions` are those that each table must have; a star that is behind is refused. A member that a fact refers
         to and that no dimension has is inferred; where that can't be, it is reported in `Loaded.dangling`, and then
-        nothing is changed.
+        nothing is changed. `changed` spares comparing whole dimensions.
         """
         with self.connect() as connection:
             connection.execute("BEGIN")
-            loaded = Load(connection, star, {table.name: table for table in tables}, run_id).load(versions)
+            loaded = Load(connection, star, {table.name: table for table in tables}, run_id, changed).load(
+                versions
+            )
             if any(sum(outcome.dangling.values()) for outcome in loaded.values()):
                 connection.execute("ROLLBACK")
             else:

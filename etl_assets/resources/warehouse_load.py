@@ -1,9 +1,10 @@
 """Loading the star into DuckDB: what is missing of each table, inside a transaction that somebody else commits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
+import pyarrow as pa
 
 from etl_assets.engine.duck import identifier, listing, literal, one
 from etl_assets.engine.schema import Fact, StarTable
@@ -26,10 +27,17 @@ _BOOKS = """
     );
     COMMENT ON TABLE star.loads IS
         'One row is a file of the lake that was loaded: of a dimension the latest, of a fact one per batch.';
+    CREATE TABLE IF NOT EXISTS star.superseded (table_name VARCHAR NOT NULL, record_id BIGINT NOT NULL);
+    COMMENT ON TABLE star.superseded IS
+        'One row is a version of a fact that a later one took the place of; what the views of the current state leave out.';
     CREATE TABLE IF NOT EXISTS star.inferred_members (table_name VARCHAR NOT NULL, member_key VARCHAR NOT NULL);
     COMMENT ON TABLE star.inferred_members IS
         'One row is a member that a fact refers to before its dimension has it; the dimension shows a stand-in.';
 """
+
+
+ChangedMembers = Callable[[StarTable, StarFile], pa.Table | None]
+"""Gives the keys of a dimension's members that changed since a file of it was made; None if nobody knows."""
 
 
 class WarehouseError(EtlError):
@@ -59,11 +67,12 @@ class Loaded:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Files to load into a table; `anew` empties it first."""
+    """Files to load into a table; `anew` empties it first. `held`: the file of a dimension that is loaded."""
 
     table: StarTable
     files: Sequence[tuple[str, StarFile]]
     anew: bool
+    held: StarFile | None = None
 
 
 class Load:
@@ -75,7 +84,9 @@ class Load:
         star: StarFiles,
         tables: Mapping[str, StarTable],
         run_id: str,
+        changed: ChangedMembers,
     ) -> None:
+        self.changed = changed
         self.connection = connection
         self.star = star
         self.tables = tables
@@ -106,7 +117,8 @@ class Load:
             if file is None or file.version != version:
                 raise behind
             current = not anew and version in known.values()
-            return _Plan(table, [] if current else [(file.batch, file)], anew)
+            held = next((StarFile("", v, b, 0, 0) for b, v in known.items()), None)
+            return _Plan(table, [] if current else [(file.batch, file)], anew, held)
         batches = star.fact_batches(table.name)
         newest = star.fact(table.name, batches[-1]) if batches else None
         if newest is None or newest.version != version:
@@ -150,9 +162,9 @@ class Load:
         if isinstance(table, Fact):
             self.connection.execute(
                 f"CREATE OR REPLACE VIEW {SCHEMA}.{identifier(table.name + '_current')} AS "
-                f"SELECT {listing([c.name for c in table.columns])} FROM (SELECT *, row_number() OVER "
-                f"(PARTITION BY {identifier(table.key)} ORDER BY {identifier(table.record)} DESC) AS version_rank "
-                f"FROM {name}) WHERE version_rank = 1 AND NOT deleted"
+                f"SELECT {listing([c.name for c in table.columns])} FROM {name} f WHERE NOT deleted AND NOT EXISTS "
+                f"(SELECT 1 FROM star.superseded s WHERE s.table_name = {literal(table.name)} "
+                f"AND s.record_id = f.{identifier(table.record)})"
             )
         return True
 
@@ -170,19 +182,56 @@ class Load:
         if plan.anew:
             self.connection.execute(f"DELETE FROM {name}")
         elif not isinstance(table, Fact):
-            source = self._difference(table, source)
+            source = self._difference(table, source, plan.held)
         if plan.anew or not isinstance(table, Fact):
             self.connection.execute("DELETE FROM star.loads WHERE table_name = $name", {"name": table.name})
         self.connection.execute(f"INSERT INTO {name} BY NAME SELECT {columns} FROM {source}")
+        if isinstance(table, Fact):
+            self._supersede(table, plan)
         self.connection.executemany(
             "INSERT INTO star.loads VALUES ($1, $2, $3, $4, now()::TIMESTAMP, $5)",
             [(table.name, batch, file.version, file.rows, self.run_id) for batch, file in plan.files],
         )
 
-    def _difference(self, table: StarTable, source: str) -> str:
+    def _supersede(self, table: Fact, plan: _Plan) -> None:
+        """Note which versions the loaded ones take the place of, so that the current state is a quick question."""
+        name, key, record = (
+            f"{SCHEMA}.{identifier(table.name)}",
+            identifier(table.key),
+            identifier(table.record),
+        )
+        mine = f"table_name = {literal(table.name)}"
+        rows = name
+        if plan.anew:
+            self.connection.execute(f"DELETE FROM star.superseded WHERE {mine}")
+            if len(plan.files) == 1:
+                return  # a batch has one version of a key
+        else:
+            first = {"first": plan.files[0][0]}
+            self.connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE loaded_keys AS SELECT DISTINCT {key} FROM {name} WHERE batch >= $first",
+                first,
+            )
+            rows = (
+                f"(SELECT {key}, {record} FROM {name} SEMI JOIN loaded_keys USING ({key}) WHERE {record} NOT IN "
+                f"(SELECT record_id FROM star.superseded WHERE {mine}))"
+            )
+        self.connection.execute(
+            f"INSERT INTO star.superseded SELECT {literal(table.name)}, {record} FROM {rows} "
+            f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {record} DESC) > 1"
+        )
+
+    def _difference(self, table: StarTable, source: str, held: StarFile | None) -> str:
         """Take out of a dimension what is not in its new file; returns the rows that it lacks then. What is the same
         stays untouched: the warehouse's file grows with the change, not with the table."""
         name, key = f"{SCHEMA}.{identifier(table.name)}", identifier(table.key)
+        changed = self.changed(table, held) if held else None
+        if changed is not None:
+            self.connection.register("changed_members", changed)
+            keys = materialized(self.connection, "FROM changed_members")
+            self.connection.unregister("changed_members")
+            self.connection.execute(f"DELETE FROM {name} WHERE {key} IN (SELECT {key} FROM {keys})")
+            return materialized(self.connection, f"SELECT * FROM {source} SEMI JOIN {keys} USING ({key})")
         differs = " OR ".join(
             f"t.{identifier(c.name)} IS DISTINCT FROM s.{identifier(c.name)}" for c in table.columns
         )
@@ -226,12 +275,14 @@ class Load:
         key = identifier(self.tables[dimension].key)
         first = plan.files[0][0] if plan.files else "~"  # behind every batch
         known = f"SELECT member_key FROM star.inferred_members WHERE table_name = {literal(dimension)}"
-        return materialized(
+        members = materialized(
             self.connection,
             f"SELECT DISTINCT {identifier(column)} AS member FROM {fact} f WHERE {identifier(column)} IS NOT NULL "
-            f"AND (batch >= {literal(first)} OR {identifier(column)}::VARCHAR IN ({known})) "
-            f"AND NOT EXISTS (SELECT 1 FROM {target} d WHERE d.{key} = f.{identifier(column)})",
+            f"AND (batch >= {literal(first)} OR {identifier(column)}::VARCHAR IN ({known}))",
         )
+        # The few members are looked up in the dimension, not the dimension in them.
+        found = f"SELECT {key} FROM {target} SEMI JOIN {members} ON {key} = member"
+        return materialized(self.connection, f"FROM {members} WHERE member NOT IN ({found})")
 
     def _stand_in(self, table: StarTable) -> str | None:
         """The columns of an inferred member, given its key; None where a required value can't be left open."""

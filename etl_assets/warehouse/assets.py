@@ -63,7 +63,7 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
         started = time.monotonic()
         with lake.open(inputs) as bench:
             versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in tables}
-            loaded = warehouse.load(bench.star, tables, versions, context.run.run_id)
+            loaded = warehouse.load(bench.star, tables, versions, context.run.run_id, bench.changed_members)
         seconds = time.monotonic() - started
         for fact in facts:
             dangling = {column: count for column, count in loaded[fact.name].dangling.items() if count}
