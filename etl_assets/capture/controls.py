@@ -24,12 +24,20 @@ from etl_assets.lake.current import DELETED, view
 class Totals:
     rows: int
     controls: Mapping[str, Control]
+    where: str | None = None
+    """Where the rows stand (a tid array) for which the condition asked for holds."""
 
 
-def source_totals(connection: Connection, relation: Relation) -> Totals:
-    """The totals of a table as PostgreSQL computes them in the connection's snapshot, in one scan."""
+def source_totals(
+    connection: Connection, relation: Relation, condition: sql.Composable | None = None
+) -> Totals:
+    """The totals of a table as PostgreSQL computes them in the connection's snapshot, in one scan. In the same scan
+    the rows are found for which a condition holds."""
     amounts, times = relation.amounts, relation.times
-    chosen: list[sql.Composable] = [sql.SQL("count(*)")]
+    found = sql.SQL("NULL")
+    if condition is not None:
+        found = sql.SQL("(array_agg(ctid) FILTER (WHERE {}))::text").format(condition)  # type: ignore[assignment]
+    chosen: list[sql.Composable] = [sql.SQL("count(*)"), found]
     for column in amounts:
         chosen.append(sql.SQL("sum({})::text").format(sql.Identifier(column)))
     for column in times:
@@ -40,11 +48,11 @@ def source_totals(connection: Connection, relation: Relation) -> Totals:
     with explained(f"adding up table {relation.table.name}"), connection.cursor() as cursor:
         cursor.execute(query)
         (row,) = cursor.fetchall()
-    rows, *values = row
+    rows, where, *values = row
     controls = {name: Control(sum=values[i]) for i, name in enumerate(amounts)}
     ranges = values[len(amounts) :]
     controls |= {name: Control(min=ranges[2 * i], max=ranges[2 * i + 1]) for i, name in enumerate(times)}
-    return Totals(rows, controls)
+    return Totals(rows, controls, where)
 
 
 class Unproven(SourceError):

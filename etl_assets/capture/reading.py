@@ -10,7 +10,6 @@ source counts in the same snapshot. Where that fails, the table is read whole.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
 
@@ -25,8 +24,9 @@ from etl_assets.capture.connection import SourceError, explained
 from etl_assets.capture.controls import Sums, Totals, Unproven, proven, source_totals, sums
 from etl_assets.capture.copying import Copied, Progress, copy, select
 from etl_assets.capture.plan import Plan
+from etl_assets.engine.duck import listing
 from etl_assets.lake.batches import TableState
-from etl_assets.lake.current import Fold, storage
+from etl_assets.lake.current import Fold, storage, view
 
 
 class Folding(Protocol):
@@ -73,9 +73,13 @@ class Reader:
     def again(self, plan: Plan, held: TableState, fold: Folding) -> Found:
         """Find what changed since what is held, which `fold` gives: all of it, or the rows with certain keys."""
         self._check_key()
-        totals = source_totals(self.source, self.relation)
-        if plan.read == "horizon":
-            found = self._since(plan, held, fold, totals)
+        recent = self._recent(plan) if plan.read == "horizon" else None
+        # In a table of several parts a row is not found by where it stands.
+        totals = source_totals(self.source, self.relation, None if self.relation.partitions else recent)
+        if recent is not None:
+            if not self.relation.partitions:
+                recent = sql.SQL("ctid = ANY({}::tid[])").format(sql.Literal(totals.where or "{}"))
+            found = self._since(plan, held, fold, totals, recent)
             if found and self._adds_up(found, held):
                 return found
             plan = replace(plan, read="whole", why="the source has changes that no recent version explains")
@@ -84,7 +88,7 @@ class Reader:
         all_held = fold()
         changed = changed_rows(self.duck, everything, all_held)
         gone, deleted = missing_keys(self.duck, everything, all_held)
-        return self._found(plan, totals, changed, gone, deleted, fold)
+        return self._found(plan, totals, changed, gone, deleted, all_held.relation, fold)
 
     def _check_key(self) -> None:
         """A declared key that the source does not enforce would let rows of the same key hide one another."""
@@ -99,20 +103,25 @@ class Reader:
                 "are NULL; declare a key that tells its rows apart (key=); nothing was committed"
             )
 
-    def _since(self, plan: Plan, held: TableState, fold: Folding, totals: Totals) -> Found | None:
-        """What has a recent version; None if that does not account for the source's count."""
+    def _recent(self, plan: Plan) -> sql.Composable:
+        """The condition for rows with a recent version."""
         # age() is an exact distance on the 32-bit circle, and costs next to nothing per row.
-        distance = sql.SQL("age(xmin) <= age({}::text::xid)").format(sql.Literal(plan.horizon % 2**32))
-        recent = self._copied("recent", select(self.relation, distance))
-        before = fold(only=recent).kept(self.duck)
-        changed = changed_rows(self.duck, recent, before)
+        return sql.SQL("age(xmin) <= age({}::text::xid)").format(sql.Literal(plan.horizon % 2**32))
+
+    def _since(
+        self, plan: Plan, held: TableState, fold: Folding, totals: Totals, recent: sql.Composable
+    ) -> Found | None:
+        """What has a recent version; None if that does not account for the source's count."""
+        rows = self._copied("recent", select(self.relation, recent))
+        before = fold(only=rows).kept(self.duck)
+        changed = changed_rows(self.duck, rows, before)
         deleted = held.rows + changed.new - totals.rows
         if deleted < 0:
             return None
         gone, found = self._gone(fold()) if deleted else (no_keys(before), 0)
         if found != deleted:
             return None
-        return self._found(plan, totals, changed, gone, deleted, fold)
+        return self._found(plan, totals, changed, gone, deleted, before.relation, fold)
 
     def _found(
         self,
@@ -121,14 +130,17 @@ class Reader:
         changed: Changed,
         gone: duckdb.DuckDBPyRelation,
         deleted: int,
+        before: duckdb.DuckDBPyRelation,
         fold: Folding,
     ) -> Found:
+        """What was found, and its amounts. `before` holds the rows as they were that changed, among others."""
         added = sums(self.duck, self.relation, changed.rows)
-        removed: dict[str, Decimal] = {}
-        for count, keys_of in ((changed.changed, changed.rows), (deleted, gone)):
-            if count and self.relation.amounts:
-                for name, amount in sums(self.duck, self.relation, fold(only=keys_of).relation).items():
-                    removed[name] = removed.get(name, Decimal(0)) + amount
+        key = listing(self.relation.key)
+        replaced = self.duck.sql(f"FROM {view(before)} SEMI JOIN {view(changed.rows)} USING ({key})")
+        removed = dict(sums(self.duck, self.relation, replaced))
+        if deleted:
+            for name, amount in sums(self.duck, self.relation, fold(only=gone).relation).items():
+                removed[name] += amount
         return Found(plan, totals, changed, gone, deleted, added, removed)
 
     def _adds_up(self, found: Found, held: TableState) -> bool:

@@ -73,6 +73,11 @@ def read_csv(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> du
     )
 
 
+def parquet(paths: Sequence[Path]) -> str:
+    """A FROM clause with the rows of Parquet files, for databases that are files: a view would stay in them."""
+    return f"read_parquet([{', '.join(literal(str(path)) for path in paths)}])"
+
+
 def header(path: Path) -> list[str]:
     """The column names in the first record of a CSV file."""
     with path.open(newline="", encoding="utf-8") as lines:

@@ -149,9 +149,7 @@ class Verifier:
         """Compare the warehouse's tables, history included, with the star's files."""
         for definition in self.inputs.star.values():
             schema = definition.schema
-            paths = [
-                str(self.builder.star.files.local(path)) for path in self.builder.star.paths(schema.name)
-            ]
+            paths = [self.builder.star.files.local(path) for path in self.builder.star.paths(schema.name)]
             name = loaded_rows(schema)
             exists = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'star' AND table_name = $name"
             if not paths or not duck.one(connection, exists, {"name": schema.name})[0]:
@@ -159,7 +157,7 @@ class Verifier:
                     schema.name, "warehouse", "nothing", "the warehouse does not have it: run etl run"
                 )
                 continue
-            files = view(connection.read_parquet(paths))
+            files = duck.parquet(paths)
             if thorough:
                 columns = [c.name for c in schema.columns]
                 yield self._row_by_row(connection, schema, "warehouse", files, name, columns)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import duckdb
 import pyarrow as pa
 
-from etl_assets.engine.duck import identifier, listing, literal, one
+from etl_assets.engine.duck import identifier, listing, literal, one, parquet
 from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
-from etl_assets.lake.current import materialized, view
+from etl_assets.lake.current import materialized
 from etl_assets.lake.star import StarFile, StarFiles
 
 SCHEMA = "star"
@@ -176,9 +176,7 @@ class Load:
         table = plan.table
         name = f"{SCHEMA}.{identifier(table.name)}"
         columns = listing([c.name for c in table.columns])
-        source = view(
-            self.connection.read_parquet([str(self.star.files.local(file.path)) for _, file in plan.files])
-        )
+        source = parquet([self.star.files.local(file.path) for _, file in plan.files])
         if plan.anew:
             self.connection.execute(f"DELETE FROM {name}")
         elif not isinstance(table, Fact):
@@ -316,7 +314,7 @@ class Load:
         (waiting,) = one(self.connection, f"SELECT count(*) FROM star.inferred_members WHERE {mine}")
         if waiting:
             path = self.star.dimension(table.name)
-            rows = view(self.connection.read_parquet(str(self.star.files.local(path.path)))) if path else None
+            rows = parquet([self.star.files.local(path.path)]) if path else None
             if rows:
                 self.connection.execute(
                     f"DELETE FROM star.inferred_members WHERE {mine} AND member_key IN "

@@ -1,0 +1,206 @@
+"""A lake whose files were damaged says which one, and gives no content rather than a wrong one."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl_assets.capture.table import Table
+from etl_assets.lake.batches import Batches, manifest_path
+from etl_assets.lake.files import AlreadyExists, LakeError
+from etl_assets_tests.capture.comparing import Lake, execute
+
+T = Table("t", "", {"id": "int", "v": "text?"})
+
+
+@pytest.fixture(scope="module")
+def original(module_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A lake of four batches: rows, rows and deletions, rows that the first had too, deletions alone."""
+    lake = Lake(module_database(), tmp_path_factory.mktemp("original"))
+    execute(lake.url, "CREATE TABLE t (id int PRIMARY KEY, v text)")
+    for statement in (
+        "INSERT INTO t SELECT n, 'v' || n FROM generate_series(1, 50) n",
+        "UPDATE t SET v = 'x' WHERE id < 5; DELETE FROM t WHERE id = 9",
+        "UPDATE t SET v = 'y' WHERE id < 5; INSERT INTO t VALUES (9, 'again')",
+        "DELETE FROM t WHERE id = 10",
+    ):
+        execute(lake.url, statement)
+        assert lake.sync(T)
+    return lake
+
+
+@pytest.fixture
+def lake(original: Lake, tmp_path: Path) -> Lake:
+    """A copy to damage."""
+    shutil.copytree(original.folder, tmp_path / "copy")
+    return Lake(original.url, tmp_path / "copy")
+
+
+FILES = [
+    "raw/t/000001.csv",
+    "raw/t/000002.csv",
+    "raw/t/000002.deleted.csv",
+    "raw/t/000003.csv",
+    "raw/t/000004.deleted.csv",
+]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def cut_a_row(path: Path) -> None:
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+
+
+def repeat_a_row(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(keepends=True)[-1])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("damage", [flip, cut, cut_a_row, repeat_a_row, empty, Path.unlink])
+def test_a_damaged_file_is_named_and_nothing_is_read_from_it(
+    lake: Lake, file: str, damage: Callable[[Path], None]
+) -> None:
+    assert lake.is_exact(T)
+    damage(lake.path / file)
+    with pytest.raises(LakeError, match=file) as caught:
+        lake.held(T)
+    assert "\n" not in str(caught.value)
+    before = lake.everything()
+    with pytest.raises(LakeError, match=file):
+        lake.sync(T, whole=True)
+    assert lake.everything() == before
+
+
+def test_swapped_files_are_named(lake: Lake) -> None:
+    one, other = (lake.path / name for name in ("raw/t/000002.csv", "raw/t/000003.csv"))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    with pytest.raises(LakeError, match=r"raw/t/00000[23]\.csv is not the file its manifest lists"):
+        lake.held(T)
+
+
+def change(lake: Lake, number: str, **values: Any) -> None:
+    path = lake.path / manifest_path(number)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is no manifest of format 1"),
+        (b"{", "is no manifest of format 1"),
+        (b"[]", "is no manifest of format 1"),
+        (b"\xff\xfe", "is no manifest of format 1"),
+        (b"null", "is no manifest of format 1"),
+    ],
+)
+def test_what_is_no_manifest_is_named(lake: Lake, content: bytes, told: str) -> None:
+    (lake.path / "raw/batches/000004.json").write_bytes(content)
+    with pytest.raises(LakeError, match=f"raw/batches/000004.json {told}") as caught:
+        lake.latest()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            {"format": 2},
+            "is batch 000004 in format 2, not batch 000004 in format 1; this version can't read it",
+        ),
+        ({"format": 0}, ".* in format 0"),
+        ({"batch": "000003"}, "is batch 000003 in format 1, not batch 000004"),
+        ({"unknown": 1}, r"is no manifest of format 1 \(unknown: "),
+        ({"tables": {"t": {}}}, r"is no manifest of format 1 \(tables.t"),
+        ({"horizon": "many"}, r"is no manifest of format 1 \(horizon: "),
+    ],
+)
+def test_a_manifest_of_another_format_or_batch_is_named(
+    lake: Lake, values: dict[str, Any], told: str
+) -> None:
+    change(lake, "000004", **values)
+    with pytest.raises(LakeError, match=f"raw/batches/000004.json {told}"):
+        lake.latest()
+
+
+def test_a_manifest_that_is_missing_in_the_middle_is_named(lake: Lake) -> None:
+    (lake.path / "raw/batches/000002.json").unlink()
+    with pytest.raises(LakeError, match=r"can't read .*raw/batches/000002.json"):
+        lake.held(T)
+
+
+def test_a_manifest_that_points_out_of_the_lake_is_refused(lake: Lake) -> None:
+    path = lake.path / "raw/batches/000001.json"
+    path.write_text(path.read_text().replace("raw/t/000001.csv", "../../../etc/passwd"))
+    with pytest.raises(LakeError, match="does not lie in the lake"):
+        lake.held(T)
+
+
+def test_without_its_newest_manifest_a_lake_is_what_it_was_before_and_comes_back(lake: Lake) -> None:
+    before = lake.held(T)
+    (lake.path / "raw/batches/000004.json").unlink()
+    assert lake.held(T).rows - before.rows == {("10", "v10"): 1}
+    manifest = lake.sync(T)
+    assert manifest is not None
+    assert manifest.batch == "000004"
+    assert lake.is_exact(T)
+
+
+def test_files_that_no_manifest_lists_do_not_exist(lake: Lake) -> None:
+    for name in (
+        "raw/t/000005.csv",
+        "raw/t/000005.deleted.csv",
+        "raw/t/.unfinished-000005.csv",
+        "raw/batches/.unfinished-x.json",
+    ):
+        (lake.path / name).write_text("id,v\n1,wrong\n")
+    assert lake.is_exact(T)
+    assert lake.sync(T) is None
+    execute(lake.url, "UPDATE t SET v = v || '!' WHERE id = 20")
+    try:
+        assert lake.sync(T)
+        assert lake.is_exact(T)
+    finally:
+        execute(lake.url, "UPDATE t SET v = 'v20' WHERE id = 20")
+
+
+def test_a_committed_batch_is_never_written_over(lake: Lake) -> None:
+    batches = Batches(lake.files)
+    before = lake.everything()
+    with pytest.raises(AlreadyExists, match=r"raw/batches/000004\.json exists already"):
+        batches.commit(lake.latest())
+    assert lake.everything() == before
+
+
+@pytest.mark.parametrize("damage", [cut, empty, Path.unlink])
+def test_a_base_that_is_not_whole_is_done_without_or_named(
+    lake: Lake, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etl_assets.lake.current._COMPACT_ROWS", 1)
+    execute(lake.url, "UPDATE t SET v = v || '!' WHERE id = 20")
+    try:
+        assert lake.sync(T)
+        (base,) = lake.path.glob("current/t/*.parquet")
+        damage(base)
+        try:
+            assert lake.is_exact(T)
+        except LakeError as error:
+            assert base.name in str(error)  # noqa: PT017
+    finally:
+        execute(lake.url, "UPDATE t SET v = 'v20' WHERE id = 20")
