@@ -9,6 +9,7 @@ the batch is large; `etl verify` looks at everything.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import pairwise
 
 import duckdb
@@ -49,6 +50,10 @@ class TableProof:
             "equal": self.equal,
             "differences": list(self.differences),
         }
+
+
+def certificate_path(batch: str) -> str:
+    return f"raw/batches/{batch}.certificate.json"
 
 
 class Certifier:
@@ -97,7 +102,7 @@ class Certifier:
             "tables": {proof.table: proof.as_json() for proof in proofs},
             "equal": all(proof.equal for proof in proofs),
         }
-        path = f"raw/batches/{manifest.batch}.certificate.json"
+        path = certificate_path(manifest.batch)
         files, text = self.builder.star.files, json.dumps(content, indent=1).encode()
         if not files.exists(path) or files.read(path) != text:
             with files.writing(path) as stream:
@@ -112,8 +117,8 @@ class Certifier:
         state, changes = manifest.tables[source], manifest.changed[source]
         carried = amounts(definition, self.inputs, manifest)
         typing = Typing(self.inputs.tables[source].types, state.columns)
-        landed = Totals(0, dict.fromkeys(carried, 0))  # type: ignore[arg-type]
-        if changes.rows:
+        landed = self._certified(batch, schema) or Totals(0, {name: Decimal(0) for name in carried})
+        if changes.rows and not landed.rows:
             rows = self.builder.current.read([changes.rows], state.columns)
             typed = typing.typed(rows, only_exact=True).project(
                 ", ".join(f"{identifier(raw)} AS {identifier(column)}" for column, raw in carried.items())
@@ -143,6 +148,14 @@ class Certifier:
         )
         differences += _unequal(hops, f"batch {batch} of {schema.name}")
         return TableProof(schema.name, source, batch, hops, changes.quarantined_rows, tuple(differences))
+
+    def _certified(self, batch: str, schema: Fact) -> Totals | None:
+        """What was landed in a batch, as its own certificate says: landed files never change."""
+        files, path = self.builder.star.files, certificate_path(batch)
+        if not files.exists(path):
+            return None
+        proof = json.loads(files.read(path))["tables"].get(schema.name)
+        return Totals.from_json(proof["hops"]["landed"]) if proof and proof["batch"] == batch else None
 
     def _dimension(self, definition: Definition) -> TableProof:
         """The members that exist: in the source, in the star's file, in the warehouse."""

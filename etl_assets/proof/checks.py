@@ -1,11 +1,11 @@
 """The certificate as asset checks: one per table, with the numbers side by side."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 
 import dagster as dg
 
 from etl_assets.engine.definition import Inputs
-from etl_assets.engine.preview import markdown
 from etl_assets.proof.certificate import Certifier, TableProof
 from etl_assets.resources.lake import Lake
 from etl_assets.resources.warehouse import DuckDBWarehouse
@@ -43,13 +43,21 @@ def certificate_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
                 check_name=_NAME,
                 passed=proof.equal,
                 metadata={
-                    "side by side": dg.MetadataValue.md(_side_by_side(proof)),
-                    "source": f"{state.rows:,} rows in {proof.source_table}, "
-                    + ", ".join(f"{n} {c.sum}" for n, c in state.controls.items() if c.sum is not None),
+                    "side by side": _side_by_side(proof),
+                    "source": "; ".join(
+                        [
+                            f"{state.rows:,} rows in {proof.source_table}",
+                            *(
+                                f"{n} {Decimal(c.sum):,}"
+                                for n, c in state.controls.items()
+                                if c.sum is not None
+                            ),
+                        ]
+                    ),
                     "differences": "; ".join(proof.differences) or "none",
                     "quarantined rows": proof.quarantined,
                     "batch": proof.batch,
-                    "as of": bench.manifest.server_time.isoformat(),
+                    "as of": dg.MetadataValue.timestamp(bench.manifest.server_time),
                     "certificate": f"{lake.url}/{path}",
                 },
             )
@@ -57,7 +65,12 @@ def certificate_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
     return certificate
 
 
-def _side_by_side(proof: TableProof) -> str:
+def _side_by_side(proof: TableProof) -> dg.TableMetadataValue:
     names = list(next(iter(proof.hops.values())).sums)
-    rows = [[hop, f"{t.rows:,}", *(t.sums[name] for name in names)] for hop, t in proof.hops.items()]
-    return markdown(["", "rows", *names], rows)
+    records = [
+        # As text, with all digits: the UI would make floats of the sums.
+        {"in": hop, "rows": f"{totals.rows:,}"} | {name: f"{totals.sums[name]:,}" for name in names}
+        for hop, totals in proof.hops.items()
+    ]
+    columns = [dg.TableColumn(name, "text") for name in ("in", "rows", *names)]
+    return dg.MetadataValue.table([dg.TableRecord(record) for record in records], dg.TableSchema(columns))

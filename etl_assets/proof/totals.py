@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import duckdb
 
@@ -25,6 +26,10 @@ class Totals:
     def __str__(self) -> str:
         amounts = ", ".join(f"{name} {amount}" for name, amount in self.sums.items())
         return f"{self.rows:,} rows" + (f", {amounts}" if amounts else "")
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Totals":
+        return cls(content["rows"], {name: Decimal(amount) for name, amount in content["sums"].items()})
 
     def as_json(self) -> dict[str, object]:
         return {"rows": self.rows, "sums": {name: format(amount, "f") for name, amount in self.sums.items()}}

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from etl_assets.capture.controls import Unproven, proven
 from etl_assets.capture.landing import lsn
@@ -84,7 +85,7 @@ class Verifier:
         """Compare the rows held with the source's totals in the batch's snapshot."""
         for name, state in self.manifest.tables.items():
             if name in self.inputs.tables:
-                yield self._raw(name, state)
+                yield _or_unreadable(name, "raw", partial(self._raw, name, state))
 
     def _raw(self, name: str, state: TableState) -> Finding:
         types = self.inputs.tables[name].types
@@ -123,8 +124,7 @@ class Verifier:
     def star(self, *, thorough: bool) -> Iterator[Finding]:
         """Compare what the star shows as current with what its functions make of the rows held."""
         for definition in self.inputs.star.values():
-            if definition.inputs[0] in self.inputs.tables:
-                yield self._star(definition, thorough=thorough)
+            yield _or_unreadable(definition.name, "star", partial(self._star, definition, thorough=thorough))
 
     def _star(self, definition: Definition, *, thorough: bool) -> Finding:
         schema, (first, *others) = definition.schema, definition.inputs
@@ -132,45 +132,54 @@ class Verifier:
         if not paths:
             return Finding(schema.name, "star", "nothing", "the star does not have it: run etl run")
         context = {name: self.builder.read(name, self.manifest) for name in others}
-        members = self.builder.existing(first, self.manifest)
+        which = self.builder.existing if first in self.inputs.tables else self.builder.read
+        members = which(first, self.manifest)
         made = view(definition.apply(self.connection, {first: members, **context}))
         published = self.connection.read_parquet([str(self.builder.star.files.local(path)) for path in paths])
         current = current_rows(schema, published)
+        names = [c.name for c in schema.declared]
         if thorough:
-            return self._row_by_row(
-                self.connection, schema, "star", made, current, [c.name for c in schema.declared]
-            )
-        columns = as_decimal(amounts(definition, self.inputs, self.manifest), schema)
+            return self._row_by_row(self.connection, schema, "star", made, current, names)
+        columns = self._amounts(definition)
         expected, found = add_up(self.connection, made, columns), add_up(self.connection, current, columns)
-        difference = "" if expected == found else f"shows {found}; the rows held make {expected}"
+        difference = ""
+        if expected != found:
+            keys = self._row_by_row(self.connection, schema, "star", made, current, names).difference
+            difference = f"shows {found}; the rows held make {expected}; {keys}"
         return Finding(schema.name, "star", str(expected), difference)
+
+    def _amounts(self, definition: Definition) -> dict[str, str]:
+        """For `add_up`: the columns whose sums are compared."""
+        if definition.inputs[0] not in self.inputs.tables:
+            return {}
+        return as_decimal(amounts(definition, self.inputs, self.manifest), definition.schema)
 
     def warehouse(self, connection: duckdb.DuckDBPyConnection, *, thorough: bool) -> Iterator[Finding]:
         """Compare the warehouse's tables, history included, with the star's files."""
         for definition in self.inputs.star.values():
-            schema = definition.schema
-            paths = [self.builder.star.files.local(path) for path in self.builder.star.paths(schema.name)]
-            name = loaded_rows(schema)
-            exists = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'star' AND table_name = $name"
-            if not paths or not duck.one(connection, exists, {"name": schema.name})[0]:
-                yield Finding(
-                    schema.name, "warehouse", "nothing", "the warehouse does not have it: run etl run"
-                )
-                continue
-            files = duck.parquet(paths)
-            if thorough:
-                columns = [c.name for c in schema.columns]
-                yield self._row_by_row(connection, schema, "warehouse", files, name, columns)
-                continue
-            sums = as_decimal(
-                amounts(definition, self.inputs, self.manifest)
-                if definition.inputs[0] in self.inputs.tables
-                else {},
-                schema,
-            )
-            expected, found = add_up(connection, files, sums), add_up(connection, name, sums)
-            difference = "" if expected == found else f"has {found}; the star has {expected}"
-            yield Finding(schema.name, "warehouse", str(expected), difference)
+            compare = partial(self._warehouse, definition, connection, thorough=thorough)
+            yield _or_unreadable(definition.name, "warehouse", compare)
+
+    def _warehouse(
+        self, definition: Definition, connection: duckdb.DuckDBPyConnection, *, thorough: bool
+    ) -> Finding:
+        schema = definition.schema
+        paths = [self.builder.star.files.local(path) for path in self.builder.star.paths(schema.name)]
+        name = loaded_rows(schema)
+        exists = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'star' AND table_name = $name"
+        if not paths or not duck.one(connection, exists, {"name": schema.name})[0]:
+            return Finding(schema.name, "warehouse", "nothing", "the warehouse does not have it: run etl run")
+        files = duck.parquet(paths)
+        columns = [c.name for c in schema.columns]
+        if thorough:
+            return self._row_by_row(connection, schema, "warehouse", files, name, columns)
+        sums = self._amounts(definition)
+        expected, found = add_up(connection, files, sums), add_up(connection, name, sums)
+        difference = ""
+        if expected != found:
+            keys = self._row_by_row(connection, schema, "warehouse", files, name, columns).difference
+            difference = f"has {found}; the star has {expected}; {keys}"
+        return Finding(schema.name, "warehouse", str(expected), difference)
 
     @staticmethod
     def _row_by_row(
@@ -229,8 +238,18 @@ class Verifier:
             f"{changed.new:,} new, {changed.changed:,} changed and {found.deleted:,} deleted since the batch"
         )
         compared = f"{found.totals.rows:,} rows, read {found.plan.read}; {since}"
+        key = listing(reader.relation.key)
         if how.read == "horizon" and found.plan.read == "whole":
-            return Finding(name, "source", compared, "rows differ that have not changed since the batch")
+            differ = self.connection.sql(
+                f"SELECT {key} FROM {view(changed.rows)} UNION ALL SELECT {key} FROM {view(found.gone)}"
+            )
+            keys = _from_to(differ.order(key).fetchall())
+            return Finding(
+                name,
+                "source",
+                compared,
+                f"rows differ that have not changed since the batch, among key {keys}",
+            )
         try:
             clean = state.clean_under is not None
             proven(reader.relation, found.totals, state, found.added, found.removed, clean=clean)
@@ -238,15 +257,13 @@ class Verifier:
             return Finding(name, "source", compared, str(error))
         if thorough and how.read == "horizon":
             whole = reader.again(Plan("whole", "verification"), state, fold)
-            key = listing(reader.relation.key)
             silent = self.connection.sql(
                 f"SELECT {key} FROM {view(whole.changed.rows)} ANTI JOIN {view(changed.rows)} USING ({key})"
             )
             rows = silent.order(key).fetchall()
             if rows:
-                first, last = (",".join(map(str, row)) for row in (rows[0], rows[-1]))
                 return Finding(
-                    name, "source", compared, f"{len(rows):,} rows differ unexplained, key {first} to {last}"
+                    name, "source", compared, f"{len(rows):,} rows differ unexplained, key {_from_to(rows)}"
                 )
         return Finding(name, "source", compared)
 
@@ -275,18 +292,15 @@ class Verifier:
             database = Path(folder) / "warehouse.duckdb"
             load(star, database)
             for definition in self.inputs.star.values():
-                schema = definition.schema
-                with closing(duckdb.connect(str(database), read_only=True)) as connection:
-                    connection.execute(f"ATTACH {duck.literal(str(warehouse))} AS live (READ_ONLY)")
-                    name = identifier(schema.name)
-                    yield self._row_by_row(
-                        connection,
-                        schema,
-                        "rebuilt warehouse",
-                        f"star.{name}",
-                        f"live.star.{name}",
-                        [c.name for c in schema.columns],
-                    )
+                compare = partial(self._rebuilt, database, warehouse, definition.schema)
+                yield _or_unreadable(definition.name, "rebuilt warehouse", compare)
+
+    def _rebuilt(self, database: Path, warehouse: Path, schema: StarTable) -> Finding:
+        with closing(duckdb.connect(str(database), read_only=True)) as connection:
+            connection.execute(f"ATTACH {duck.literal(str(warehouse))} AS live (READ_ONLY)")
+            name, columns = identifier(schema.name), [c.name for c in schema.columns]
+            made, live = f"star.{name}", f"live.star.{name}"
+            return self._row_by_row(connection, schema, "rebuilt warehouse", made, live, columns)
 
     def _files(self, star: StarFiles, schema: StarTable) -> str:
         paths = [str(star.files.local(path)) for path in star.paths(schema.name)]
@@ -295,6 +309,19 @@ class Verifier:
             if paths
             else view(self.inputs.empty(self.connection, schema.name))
         )
+
+
+def _or_unreadable(table: str, hop: str, compare: Callable[[], Finding]) -> Finding:
+    """A comparison. Where what is to be compared can't be read, that is the difference."""
+    try:
+        return compare()
+    except (LakeError, duckdb.Error, pa.ArrowInvalid) as error:
+        return Finding(table, hop, "nothing", " ".join(str(error).split()))
+
+
+def _from_to(keys: Sequence[tuple[object, ...]]) -> str:
+    """The first and the last of sorted keys."""
+    return " to ".join(",".join(map(str, key)) for key in (keys[0], keys[-1])) if keys else "unknown"
 
 
 def in_order(definitions: Mapping[str, Definition]) -> list[Definition]:

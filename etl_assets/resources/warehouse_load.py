@@ -49,8 +49,9 @@ def loaded_rows(table: StarTable) -> str:
     name = f"{SCHEMA}.{identifier(table.name)}"
     if isinstance(table, Fact):
         return name
-    inferred = f"SELECT member_key FROM star.inferred_members WHERE table_name = {literal(table.name)}"
-    return f"(FROM {name} WHERE {identifier(table.key)}::VARCHAR NOT IN ({inferred}))"
+    key_type = table.by_name[table.key].type.duckdb
+    inferred = f"SELECT CAST(member_key AS {key_type}) FROM star.inferred_members WHERE table_name = {literal(table.name)}"
+    return f"(FROM {name} WHERE {identifier(table.key)} NOT IN ({inferred}))"
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,7 @@ class Load:
             self.connection.register("changed_members", changed)
             keys = materialized(self.connection, "FROM changed_members")
             self.connection.unregister("changed_members")
+            self._lost(table, f"SELECT {key} FROM {keys} WHERE {key} NOT IN (SELECT {key} FROM {source})")
             self.connection.execute(f"DELETE FROM {name} WHERE {key} IN (SELECT {key} FROM {keys})")
             return materialized(self.connection, f"SELECT * FROM {source} SEMI JOIN {keys} USING ({key})")
         differs = " OR ".join(
@@ -238,16 +240,24 @@ class Load:
             f"SELECT s.* FROM {source} s LEFT JOIN {name} t ON t.{key} = s.{key} WHERE t.{key} IS NULL OR {differs}",
         )
         self.connection.execute(f"DELETE FROM {name} WHERE {key} IN (SELECT {key} FROM {lacking})")
+        self._lost(table, f"SELECT {key} FROM {name} WHERE {key} NOT IN (SELECT {key} FROM {source})")
         self.connection.execute(f"DELETE FROM {name} WHERE {key} NOT IN (SELECT {key} FROM {source})")
         return lacking
+
+    def _lost(self, table: StarTable, keys: str) -> None:
+        """Note members that a dimension no longer has (they don't fit their types any more): facts may refer to them."""
+        mine = f"table_name = {literal(table.name)}"
+        self.connection.execute(
+            f"INSERT INTO star.inferred_members SELECT {literal(table.name)}, {identifier(table.key)}::VARCHAR AS lost "
+            f"FROM ({keys}) WHERE lost NOT IN (SELECT member_key FROM star.inferred_members WHERE {mine})"
+        )
 
     # -- references ----------------------------------------------------------------------------------------------
 
     def _infer(self, plan: _Plan) -> dict[str, int]:
         """Let each reference of a fact lead somewhere; returns those rows, by column, for which that can't be.
 
-        Of rows that were loaded before, only references to members that were inferred need a second look:
-        dimensions never lose others.
+        Of rows that were loaded before, only references to members that were inferred or lost need a second look.
         """
         dangling = {}
         for column, dimension in plan.table.references.items():
@@ -313,6 +323,11 @@ class Load:
         mine = f"table_name = {literal(table.name)}"
         (waiting,) = one(self.connection, f"SELECT count(*) FROM star.inferred_members WHERE {mine}")
         if waiting:
+            # Lost members that no fact refers to have no stand-in.
+            members = f"SELECT {identifier(table.key)}::VARCHAR FROM {SCHEMA}.{identifier(table.name)}"
+            self.connection.execute(
+                f"DELETE FROM star.inferred_members WHERE {mine} AND member_key NOT IN ({members})"
+            )
             path = self.star.dimension(table.name)
             rows = parquet([self.star.files.local(path.path)]) if path else None
             if rows:

@@ -1,0 +1,379 @@
+"""The way of one row: the source as it is, what each batch brought of it and where that stands in the lake, the
+versions of it in the star, and what the warehouse has.
+
+Everything is looked up, nothing is remembered for this. No output: `etl explain` prints a `Story`.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg2
+import pyarrow as pa
+from psycopg2 import sql
+
+from etl_assets.capture.catalog import describe
+from etl_assets.capture.connection import connect, explained
+from etl_assets.capture.table import Table
+from etl_assets.engine import duck
+from etl_assets.engine.definition import Definition
+from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.frames import Frames
+from etl_assets.engine.lineage import column_lineage
+from etl_assets.engine.schema import Fact
+from etl_assets.errors import EtlError
+from etl_assets.lake.batches import LandedFile, Manifest, SourceColumn
+from etl_assets.lake.current import BATCH, storage, view
+from etl_assets.lake.files import LakeError
+from etl_assets.lake.star import dimension_path, fact_path
+
+Row = Mapping[str, str | None]
+"""A source row in PostgreSQL's text."""
+
+
+class UnknownTable(EtlError):
+    """Neither a source table nor a star table."""
+
+
+class WrongKey(EtlError):
+    """A key that has not as many parts as the table's."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A batch brought a version of the row, or its deletion (then `values` is the key). The record begins at `line`
+    (1 is the first) of `file`."""
+
+    batch: str
+    server_time: datetime
+    file: str
+    line: int
+    deleted: bool
+    values: Row
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A value of the row that can't be represented as declared, and the line of the report that says so."""
+
+    batch: str
+    column: str
+    value: str | None
+    reason: str
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Version:
+    """A row of a star table. Dimensions have neither `record` nor `batch`. `current`: this is what counts now."""
+
+    table: str
+    file: str | None
+    record: int | None
+    batch: str | None
+    deleted: bool
+    current: bool
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Story:
+    """All there is to know of a row. `table` is the source table, None for a star table that is made from none;
+    `source` is None if the source does not have it, or was not asked. `context_of`: star tables that look the row up."""
+
+    table: str | None
+    key: Sequence[str]
+    asked_source: bool
+    source: Row | None
+    arrivals: Sequence[Arrival]
+    misfits: Sequence[Misfit]
+    star: Sequence[Version]
+    warehouse: Sequence[Version] | None
+    context_of: Sequence[str]
+
+    @property
+    def seen(self) -> bool:
+        return bool(self.source or self.arrivals or self.star or self.warehouse)
+
+    @property
+    def newer_in_source(self) -> Sequence[str] | None:
+        """The columns in which the source differs from the newest version landed; None if nothing can be compared."""
+        newest = self.arrivals[-1] if self.arrivals else None
+        if newest is None or newest.deleted or self.source is None:
+            return None
+        return [name for name in self.source if self.source[name] != newest.values.get(name)]
+
+
+class Explainer:
+    """Follows a row of a table, which is a source table or a star table, through the lake of a builder."""
+
+    def __init__(self, frames: Frames, manifest: Manifest, name: str) -> None:
+        self.frames = frames
+        self.inputs = frames.inputs
+        self.manifest = manifest
+        self.name = name
+        if name not in {*self.inputs.tables, *self.inputs.star}:
+            raise UnknownTable(
+                f"there is no table {name}; there are {', '.join([*self.inputs.tables, *self.inputs.star])}"
+            )
+
+    @cached_property
+    def table(self) -> Table | None:
+        """The source table whose row it is."""
+        first = self.name if self.name in self.inputs.tables else self.inputs.star[self.name].inputs[0]
+        return self.inputs.tables.get(first)
+
+    @cached_property
+    def made(self) -> list[Definition]:
+        """The star tables of which each row is made from a row of the source table."""
+        if self.name in self.inputs.star:
+            return [self.inputs.star[self.name]]
+        return [made for made in self.inputs.star.values() if made.inputs[0] == self.name]
+
+    @cached_property
+    def key(self) -> tuple[str, ...]:
+        """The columns of the key."""
+        if self.table is None:
+            return (self.inputs.star[self.name].schema.key,)
+        if self.table.name not in self.manifest.tables:
+            raise LakeError(f"the lake holds nothing of {self.table.name} yet: run etl run")
+        key = self.manifest.tables[self.table.name].key
+        if self.name in self.inputs.star:
+            origin = column_lineage(self.made[0], self.inputs).get(self.made[0].schema.key)
+            if len(key) != 1 or origin != [(self.table.name, key[0])]:
+                raise UnknownTable(
+                    f"the key of {self.name} is none of the source's: ask for {self.table.name}"
+                )
+        return key
+
+    def parsed(self, text: str) -> list[str]:
+        """The parts of a key that somebody wrote, `a,b` if it has several. Raises `WrongKey`."""
+        parts = [text] if len(self.key) == 1 else next(csv.reader([text]), [])
+        if len(parts) != len(self.key):
+            raise WrongKey(
+                f"the key of {self.name} is {','.join(self.key)}: write it like that, in this order"
+            )
+        if self.table is None:
+            return parts
+        integers = {
+            c.name for c in self.manifest.tables[self.table.name].columns if storage(c.type) == "BIGINT"
+        }
+        return [
+            str(int(part)) if name in integers and re.fullmatch(r"[+-]?[0-9]+", part.strip()) else part
+            for name, part in zip(self.key, parts, strict=True)
+        ]
+
+    def story(
+        self, key: Sequence[str], source_url: str | None, warehouse: duckdb.DuckDBPyConnection | None
+    ) -> Story:
+        """Look up everything. Without a `source_url` the source is not asked, without `warehouse` that isn't."""
+        lake = self.frames.connection
+        wanted = {made.name: found for made in self.made if (found := self._named(made, key)) is not None}
+        return Story(
+            table=self.table.name if self.table else None,
+            key=key,
+            asked_source=source_url is not None and self.table is not None,
+            source=source_row(source_url, self.table, key) if source_url and self.table else None,
+            arrivals=list(self._arrivals(self.table.name, key)) if self.table else [],
+            misfits=list(self._misfits(self.table.name, key)) if self.table else [],
+            star=[v for name, value in wanted.items() for v in self._published(lake, name, value)],
+            warehouse=None
+            if warehouse is None
+            else [v for name, value in wanted.items() for v in self._loaded(warehouse, name, value)],
+            context_of=[n for n, d in self.inputs.star.items() if self.name in d.inputs[1:]],
+        )
+
+    def _named(self, made: Definition, key: Sequence[str]) -> object:
+        """The key as a star table has it, None if it can't have it."""
+        text = self.frames.connection.from_arrow(
+            pa.table({name: [part] for name, part in zip(self.key, key, strict=True)})
+        )
+        if self.table is None:
+            column = made.schema.by_name[made.schema.key]
+            text = text.project(f"TRY_CAST({identifier(self.key[0])} AS {column.type.duckdb})")
+        else:
+            text = self.frames.named(made, text)
+        found = text.fetchall()
+        return found[0][0] if found else None
+
+    # -- the lake ------------------------------------------------------------------------------------------------
+
+    def _arrivals(self, table: str, key: Sequence[str]) -> Iterator[Arrival]:
+        batches = list(self.frames.batches.changing(table, self.manifest))[::-1]
+        holding = {
+            kind: self._holding([f for m in batches if (f := getattr(m.changed[table], kind))], key)
+            for kind in ("rows", "deletions")
+        }
+        for manifest in batches:
+            for kind, where in holding.items():
+                file: LandedFile | None = getattr(manifest.changed[table], kind)
+                if file is None or manifest.batch not in where:
+                    continue
+                local = self.frames.current.landed(file)
+                yield Arrival(
+                    manifest.batch,
+                    manifest.server_time,
+                    file.path,
+                    line_of(local, self.key, key),
+                    kind == "deletions",
+                    self._record(file, duck.header(local), key),
+                )
+
+    def _holding(self, files: Sequence[LandedFile], key: Sequence[str]) -> set[str]:
+        """The batches among landed files that have a record with a key."""
+        if not files:
+            return set()
+        rows = view(self.frames.current.read(files, _as_text(self.key)))
+        condition, values = _equals(self.key, key)
+        found = self.frames.connection.execute(f"SELECT {BATCH} FROM {rows} WHERE {condition}", values)
+        return {batch for (batch,) in found.fetchall()}
+
+    def _record(self, file: LandedFile, columns: Sequence[str], key: Sequence[str]) -> Row:
+        rows = view(self.frames.current.read([file], _as_text(columns)))
+        condition, values = _equals(self.key, key)
+        record = duck.one(
+            self.frames.connection, f"SELECT {listing(columns)} FROM {rows} WHERE {condition}", values
+        )
+        return dict(zip(columns, record, strict=True))
+
+    def _misfits(self, table: str, key: Sequence[str]) -> Iterator[Misfit]:
+        whole = ",".join(key)  # as the report has it
+        for manifest in list(self.frames.batches.changing(table, self.manifest))[::-1]:
+            file = manifest.changed[table].quarantined
+            for key_of, misfit in read_report(self.frames, manifest, file) if file else ():
+                if key_of == whole:
+                    yield misfit
+
+    # -- star and warehouse --------------------------------------------------------------------------------------
+
+    def _published(
+        self, connection: duckdb.DuckDBPyConnection, name: str, value: object
+    ) -> Iterator[Version]:
+        paths = [str(self.frames.star.files.local(path)) for path in self.frames.star.paths(name)]
+        if paths:
+            yield from self._versions(
+                connection, name, view(connection.read_parquet(paths)), value, files=True
+            )
+
+    def _loaded(self, connection: duckdb.DuckDBPyConnection, name: str, value: object) -> Iterator[Version]:
+        exists = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'star' AND table_name = $name"
+        if duck.one(connection, exists, {"name": name})[0]:
+            yield from self._versions(connection, name, f"star.{identifier(name)}", value, files=False)
+
+    def _versions(
+        self, connection: duckdb.DuckDBPyConnection, name: str, rows: str, value: object, *, files: bool
+    ) -> Iterator[Version]:
+        schema = self.inputs.star[name].schema
+        columns = [column.name for column in schema.columns]
+        found = connection.execute(
+            f"SELECT {listing(columns)} FROM {rows} WHERE {identifier(schema.key)} = $value "
+            f"ORDER BY {identifier(schema.primary_key)}",
+            {"value": value},
+        ).fetchall()
+        for i, row in enumerate(found, 1):
+            values = dict(zip(columns, row, strict=True))
+            deleted = bool(values.pop("deleted"))
+            record, batch, path = None, None, dimension_path(name)
+            if isinstance(schema, Fact):
+                record, batch = values.pop(schema.record), values.pop("batch")
+                path = fact_path(name, batch)
+            current = i == len(found) and not deleted
+            yield Version(name, path if files else None, record, batch, deleted, current, values)
+
+
+def source_row(url: str, table: Table, key: Sequence[str]) -> Row | None:
+    """The row as the source has it now, None if it has none."""
+    with closing(connect(url, "etl explain")) as connection, explained(f"reading table {table.name}"):
+        relation = describe(connection, [table])[table.name]
+        # format() writes a value as COPY does; a cast to text drops blanks and spells out booleans.
+        text = sql.SQL("CASE WHEN num_nonnulls({0}) > 0 THEN format('%%s', {0}) END")
+        query = sql.SQL("SELECT {} FROM {} WHERE {}").format(
+            sql.SQL(", ").join(text.format(sql.Identifier(name)) for name in relation.names),
+            sql.Identifier(table.schema, table.name),
+            sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in relation.key),
+        )
+        with connection.cursor() as cursor:
+            try:
+                cursor.execute(query, list(key))
+            except psycopg2.DataError:  # no value of the key's type
+                return None
+            row = cursor.fetchone()
+        return dict(zip(relation.names, row, strict=True)) if row else None
+
+
+def quarantined(
+    frames: Frames, manifest: Manifest, tables: Sequence[str]
+) -> Iterator[tuple[str, str, Misfit]]:
+    """All (table, key, misfit) that committed batches reported, newest batch first."""
+    reports = [
+        (changing.batch, table, changing, file)
+        for table in tables
+        if table in manifest.tables
+        for changing in frames.batches.changing(table, manifest)
+        if (file := changing.changed[table].quarantined)
+    ]
+    for _, table, changing, file in sorted(reports, key=lambda report: (-int(report[0]), report[1])):
+        for key, misfit in read_report(frames, changing, file):
+            yield table, key, misfit
+
+
+def read_report(frames: Frames, manifest: Manifest, file: LandedFile) -> Iterator[tuple[str, Misfit]]:
+    """What a quarantine report says, with the key of the row that each of its records is about."""
+    local = frames.current.landed(file)
+    rows = duck.read_csv(frames.connection, [local]).project('key, "column", value, reason')
+    values = {(key, column): (value, reason) for key, column, value, reason in rows.fetchall()}
+    columns = duck.header(local)
+    key_at, column_at = columns.index("key"), columns.index("column")
+    for line, fields in _records(local):
+        if line > 1:
+            key, column = fields[key_at], fields[column_at]
+            yield key, Misfit(manifest.batch, column, *values[key, column], file.path, line)
+
+
+def line_of(path: Path, columns: Sequence[str], values: Sequence[str]) -> int:
+    """The line (1 is the first) of a CSV file at which the record begins that has these values in these columns."""
+    at = [duck.header(path).index(name) for name in columns]
+    # Quoting only ever doubles quotes: a record without these bytes need not be taken apart.
+    needed = [value.replace('"', '""').encode() for value in values]
+    for line, fields in _records(path, needed):
+        if line > 1 and [fields[i] for i in at] == list(values):
+            return line
+    raise LakeError(f"{path} has no record with {','.join(columns)} {','.join(values)}")
+
+
+def _records(path: Path, needed: Sequence[bytes] = ()) -> Iterator[tuple[int, list[str]]]:
+    """The records of a CSV file that contain some bytes, with the line at which each begins. A line ends with a
+    line feed, as for editors; in quotes it does not end the record."""
+    csv.field_size_limit(duck.MAX_LINE_BYTES)
+    with path.open("rb") as lines:
+        parts: list[bytes] = []
+        begins, quotes = 1, 0
+        for number, line in enumerate(lines, 1):
+            if not parts:
+                begins = number
+            parts.append(line)
+            quotes += line.count(b'"')
+            if quotes % 2:
+                continue
+            record = b"".join(parts)
+            parts, quotes = [], 0
+            if all(part in record for part in needed):
+                yield begins, next(csv.reader([record.decode()]))
+
+
+def _as_text(names: Sequence[str]) -> tuple[SourceColumn, ...]:
+    return tuple(SourceColumn(name=name, type="text", nullable=True) for name in names)
+
+
+def _equals(columns: Sequence[str], values: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """A condition for DuckDB, and the values that it binds."""
+    condition = " AND ".join(f"{identifier(name)} = $key_{i}" for i, name in enumerate(columns))
+    return condition, {f"key_{i}": value for i, value in enumerate(values)}
