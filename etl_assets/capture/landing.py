@@ -184,10 +184,11 @@ class _Landing:
                 wait(working.values(), return_when=FIRST_EXCEPTION)
                 return {name: future.result() for name, future in working.items() if not _pending(future)}
             finally:
-                # After an error nobody waits for tables that are still being read.
+                # After an error, or when the run is told to stop, nobody waits for tables that are still being read.
                 pool.shutdown(wait=False, cancel_futures=True)
-                for connection in self.snapshot.connections:
-                    connection.cancel()
+                while wait(working.values(), timeout=0.1).not_done:
+                    for connection in self.snapshot.connections:
+                        connection.cancel()
 
     def _plan(self, relation: Relation) -> Plan:
         instant = self.snapshot.instant

@@ -20,7 +20,7 @@ from etl_assets.failpoints import reached
 from etl_assets.lake.batches import Manifest
 from etl_assets.lake.current import DELETED, materialized, view
 from etl_assets.lake.files import StagedFile
-from etl_assets.lake.star import BATCH, VERSION, dimension_path, fact_path
+from etl_assets.lake.star import BATCH, VERSION, StarFiles, dimension_path, fact_path
 
 # Below this, a dimension is written anew, in the order of its keys.
 _UPDATED_FROM_ROWS = 100_000
@@ -46,6 +46,7 @@ class Build:
     definition: Definition
     version: str
     batch: str
+    star: StarFiles
     staged: list[tuple[str, StagedFile]] = field(default_factory=list)
     audits: list[Audit] = field(default_factory=list)
 
@@ -58,7 +59,11 @@ class Build:
         return [path for path, _ in self.staged]
 
     def publish(self) -> None:
-        """Show what was staged, oldest batch first."""
+        """Show what was staged, oldest batch first; unless another run, with a newer batch, was faster."""
+        held = self.star.dimension(self.definition.name)
+        if held and held.batch > self.batch and held.batch in self.star.batches.numbers():
+            self.discard()
+            return
         for _, file in self.staged:
             file.publish()
             reached("star published")
@@ -73,7 +78,7 @@ class Builder(Frames):
 
     def build(self, definition: Definition, manifest: Manifest) -> Build:
         """Stage what a table lacks."""
-        build = Build(definition, self.version(definition.name, manifest), manifest.batch)
+        build = Build(definition, self.version(definition.name, manifest), manifest.batch, self.star)
         try:
             if isinstance(definition.schema, Fact):
                 self._build_fact(definition, definition.schema, manifest, build)

@@ -51,6 +51,9 @@ class Lake(dg.ConfigurableResource):
     def batches(self) -> Batches:
         return Batches(self.files())
 
+    def star(self) -> StarFiles:
+        return StarFiles(self.files(), self.batches())
+
     @contextmanager
     def open(self, inputs: Inputs) -> Iterator[Workbench]:
         """The lake as its newest batch shows it. Raises `LakeError` if there is none."""
@@ -83,7 +86,7 @@ class StarIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> Any:
         name = context.asset_key.path[-1]
-        star = StarFiles(self.lake.files(), self.lake.batches())
+        star = self.lake.star()
         paths = [str(star.files.local(path)) for path in star.paths(name)]
         if not paths:
             raise LakeError(f"the lake holds no {name} yet: materialize star/{name} first")
