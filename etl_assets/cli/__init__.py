@@ -11,9 +11,13 @@ from typing import Any, NoReturn
 import click
 
 from etl_assets.cli.demo import demo
+from etl_assets.cli.explain import explain
+from etl_assets.cli.history import history
+from etl_assets.cli.quarantine import quarantine
 from etl_assets.cli.run import run
 from etl_assets.cli.status import status
 from etl_assets.cli.ui import ui
+from etl_assets.cli.verify import verify
 from etl_assets.errors import EtlError
 
 _INTERRUPTED = 130
@@ -74,7 +78,7 @@ def etl(traceback: bool) -> None:
     """Keep a star schema equal to its operational PostgreSQL database."""
 
 
-for _command in (demo, run, status, ui):
+for _command in (demo, explain, history, quarantine, run, status, ui, verify):
     etl.add_command(_command)
 
 

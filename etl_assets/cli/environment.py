@@ -1,9 +1,10 @@
-"""What a command finds around it: `.env`, the settings, and Dagster's home. Nothing is started here."""
+"""What a command finds around it: `.env`, the settings, Dagster's home, resources. Nothing is started here."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etl_assets.errors import EtlError
 from etl_assets.settings import Settings
@@ -23,6 +24,10 @@ concurrency: {runs: {max_concurrent_runs: 1}}
 
 class InstanceError(EtlError):
     """Dagster's instance can't be opened."""
+
+
+class UnreadableError(EtlError):
+    """What lake or warehouse hold can't be read."""
 
 
 def settings() -> Settings:
@@ -71,3 +76,21 @@ def open_instance() -> "dg.DagsterInstance":
         raise InstanceError(
             f"Dagster can't use DAGSTER_HOME={os.environ['DAGSTER_HOME']}: {reason}"
         ) from error
+
+
+@contextmanager
+def resources(known: Settings, *names: str) -> Iterator[Any]:
+    """Some of the deployment's resources, as a run gets them: variables filled in, and ended when the block is.
+    Raises `UnreadableError` for what DuckDB refuses in the block."""
+    import dagster as dg
+    import duckdb
+
+    from etl_assets.deployments import resources
+
+    found = resources(known)
+    try:
+        with dg.build_resources({name: found[name] for name in names}) as built:
+            yield built
+    except duckdb.Error as error:
+        reason = " ".join(str(error).split())
+        raise UnreadableError(f"lake or warehouse can't be read: {reason}; etl verify tells where") from error

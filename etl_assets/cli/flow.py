@@ -171,14 +171,19 @@ def _named(graph: Any, selection: str) -> set[dg.AssetKey]:
 
 
 def run(
-    planned: Plan, instance: dg.DagsterInstance, display: Display, allow_deletions: Sequence[str] = ()
+    planned: Plan,
+    instance: dg.DagsterInstance,
+    display: Display,
+    allow_deletions: Sequence[str] = (),
+    *,
+    whole: bool = False,
 ) -> Outcome:
     """Make what is planned. Never raises for a failure of what runs: the outcome tells."""
     outcome = Outcome(str(uuid.uuid4()))
     follower = _Follower(planned, instance, display, outcome)
     config: dict[str, Any] = {"loggers": {_LOGGER: {}}}
-    if allow_deletions:
-        config["ops"] = {"capture": {"config": {"allow_deletions": list(allow_deletions)}}}
+    if allow_deletions or whole:
+        config["ops"] = {"capture": {"config": {"allow_deletions": list(allow_deletions), "whole": whole}}}
     started = time.monotonic()
     planned.events.handlers = [follower]
     with (

@@ -1,8 +1,8 @@
-"""Results on stdout: tables, aligned as text or drawn on a terminal, and JSON."""
+"""Results on stdout: tables, aligned as text or drawn on a terminal, JSON and CSV."""
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -47,7 +47,16 @@ def _drawn(headers: Sequence[str], cells: Sequence[Sequence[str]], right: Sequen
         drawn.add_column(header, justify="right" if to_right else "left", no_wrap=True)
     for row in cells:
         drawn.add_row(*(escape(text) for text in row))
-    Console().print(drawn)
+    # What is too wide for the terminal is broken there; a path that is cut short would be of no use.
+    wide = sum(max(map(len, column)) + 3 for column in zip(headers, *cells, strict=True))
+    Console(width=max(Console().width, wide)).print(drawn)
+
+
+def exact(value: object) -> str:
+    """A value as it is: nothing is rounded or set apart."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "NULL" if value is None else str(value)
 
 
 def cell(value: object) -> str:
@@ -65,6 +74,21 @@ def cell(value: object) -> str:
 
 def moment(value: datetime) -> str:
     return f"{value:%Y-%m-%d %H:%M:%S}"
+
+
+def difference(text: str) -> None:
+    """A line about what is not as it should be: red on a terminal."""
+    click.secho(text, fg="red" if sys.stdout.isatty() else None)
+
+
+def csv(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """CSV as PostgreSQL writes it: NULL is nothing, the empty text is a pair of quotes."""
+    for row in [headers, *rows]:
+        click.echo(",".join("" if value is None else _quoted(exact(value)) for value in row))
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if text == "" or set(text) & set(',"\n\r') else text
 
 
 def size(value: float) -> str:

@@ -23,9 +23,16 @@ if TYPE_CHECKING:
     multiple=True,
     help="Let more rows of a table be deleted than the deletion brake lets through. Repeatable.",
 )
+@click.option(
+    "--whole",
+    is_flag=True,
+    help="Read whole tables and compare them, instead of what has a recent row version.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
-def run(ctx: click.Context, selection: str | None, allow_deletions: tuple[str, ...], as_json: bool) -> None:
+def run(
+    ctx: click.Context, selection: str | None, allow_deletions: tuple[str, ...], whole: bool, as_json: bool
+) -> None:
     """Bring lake and warehouse up to what the source is now.
 
     The run is one of the Dagster instance: the UI shows it like any other.
@@ -47,10 +54,11 @@ def run(ctx: click.Context, selection: str | None, allow_deletions: tuple[str, .
         planned = flow.plan(definitions(settings), "etl", selection)
     except flow.SelectionError as error:
         raise click.UsageError(f"--select {error}") from error
-    if allow_deletions and RAW not in planned.stages:
-        raise click.UsageError("--allow-deletions needs a selection that reads the source")
+    if (allow_deletions or whole) and RAW not in planned.stages:
+        option = "--allow-deletions" if allow_deletions else "--whole"
+        raise click.UsageError(f"{option} needs a selection that reads the source")
     with environment.open_instance() as instance:
-        outcome = flow.run(planned, instance, display(), allow_deletions)
+        outcome = flow.run(planned, instance, display(), allow_deletions, whole=whole)
     if as_json:
         output.emit_json(as_object(outcome))
     elif outcome.success:

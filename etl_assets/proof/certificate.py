@@ -117,7 +117,10 @@ class Certifier:
         state, changes = manifest.tables[source], manifest.changed[source]
         carried = amounts(definition, self.inputs, manifest)
         typing = Typing(self.inputs.tables[source].types, state.columns)
-        landed = self._certified(batch, schema) or Totals(0, {name: Decimal(0) for name in carried})
+        # What was declared otherwise when the batch was taken may fit now, or no longer.
+        clean, quarantined = self.builder.clean(source, manifest), 0
+        known = self._certified(batch, schema) if clean else None
+        landed = known or Totals(0, {name: Decimal(0) for name in carried})
         if changes.rows and not landed.rows:
             rows = self.builder.current.read([changes.rows], state.columns)
             typed = typing.typed(rows, only_exact=True).project(
@@ -125,6 +128,7 @@ class Certifier:
                 or "1"
             )
             landed = add_up(self.lake, view(typed), as_decimal(carried, schema))
+            quarantined = 0 if clean else self.builder.count(rows.filter(f"NOT ({typing.exact})"))
         path = self.builder.star.files.local(fact_path(schema.name, batch))
         file = view(self.lake.read_parquet(str(path)))
         decimals = as_decimal(carried, schema)
@@ -140,14 +144,14 @@ class Certifier:
         expected = changes.new + changes.changed
         differences = (
             []
-            if landed.rows + changes.quarantined_rows == expected
+            if landed.rows + quarantined == expected
             else [
-                f"batch {batch} brought {expected:,} rows, of which {landed.rows:,} fit and "
-                f"{changes.quarantined_rows:,} are quarantined"
+                f"batch {batch} brought {expected:,} rows, of which {landed.rows:,} fit and {quarantined:,} are "
+                "quarantined"
             ]
         )
         differences += _unequal(hops, f"batch {batch} of {schema.name}")
-        return TableProof(schema.name, source, batch, hops, changes.quarantined_rows, tuple(differences))
+        return TableProof(schema.name, source, batch, hops, quarantined, tuple(differences))
 
     def _certified(self, batch: str, schema: Fact) -> Totals | None:
         """What was landed in a batch, as its own certificate says: landed files never change."""

@@ -34,6 +34,8 @@ from etl_assets.lake.current import BATCH, storage, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.star import dimension_path, fact_path
 
+_INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
+
 Row = Mapping[str, str | None]
 """A source row in PostgreSQL's text."""
 
@@ -163,13 +165,16 @@ class Explainer:
             )
         if self.table is None:
             return parts
-        integers = {
-            c.name for c in self.manifest.tables[self.table.name].columns if storage(c.type) == "BIGINT"
-        }
         return [
-            str(int(part)) if name in integers and re.fullmatch(r"[+-]?[0-9]+", part.strip()) else part
+            str(int(part)) if name in self._integers and _INTEGER.fullmatch(part) else part
             for name, part in zip(self.key, parts, strict=True)
         ]
+
+    @cached_property
+    def _integers(self) -> set[str]:
+        """The columns of the source table that hold integers."""
+        columns = self.manifest.tables[self.table.name].columns if self.table else ()
+        return {column.name for column in columns if storage(column.type) == "BIGINT"}
 
     def story(
         self, key: Sequence[str], source_url: str | None, warehouse: duckdb.DuckDBPyConnection | None
@@ -188,11 +193,17 @@ class Explainer:
             warehouse=None
             if warehouse is None
             else [v for name, value in wanted.items() for v in self._loaded(warehouse, name, value)],
-            context_of=[n for n, d in self.inputs.star.items() if self.name in d.inputs[1:]],
+            context_of=[
+                made.name
+                for made in self.inputs.star.values()
+                if self.name in self.inputs.tables and self.name in made.inputs[1:]
+            ],
         )
 
     def _named(self, made: Definition, key: Sequence[str]) -> object:
         """The key as a star table has it, None if it can't have it."""
+        if any(n in self._integers and not _INTEGER.fullmatch(k) for n, k in zip(self.key, key, strict=True)):
+            return None  # DuckDB would round 7.4
         text = self.frames.connection.from_arrow(
             pa.table({name: [part] for name, part in zip(self.key, key, strict=True)})
         )

@@ -1,0 +1,158 @@
+"""`etl explain`: one row, from the source to the exports."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from etl_assets.cli import environment, output
+
+if TYPE_CHECKING:
+    from etl_assets.proof.explain import Arrival, Story, Version
+
+
+@click.command()
+@click.argument("table")
+@click.argument("key")
+@click.option("--offline", is_flag=True, help="Leave the source alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def explain(ctx: click.Context, table: str, key: str, offline: bool, as_json: bool) -> None:
+    """Follow a row from the source to the exports.
+
+    TABLE is a table of the source or of the star, KEY the row's key; a,b if the key has two columns. Shows the row
+    as it is in the source, the file and line of each version landed, what is quarantined of it, and its versions in
+    star and warehouse. Ends with 1 if there never was such a row.
+    """
+    settings = environment.settings()
+
+    from etl_assets.definitions import INPUTS
+    from etl_assets.exports.lineage import Query
+    from etl_assets.exports.reports import REPORTS
+    from etl_assets.proof.explain import Explainer, UnknownTable, WrongKey
+
+    if table not in {*INPUTS.tables, *INPUTS.star}:
+        raise click.UsageError(
+            f"there is no table {table}; there are {', '.join([*INPUTS.tables, *INPUTS.star])}"
+        )
+    names = ["lake", "warehouse", *([] if offline else ["source"])]
+    with environment.resources(settings, *names) as found, found.lake.open(INPUTS) as bench:
+        try:
+            explainer = Explainer(bench.builder, bench.manifest, table)
+            parts = explainer.parsed(key)
+        except (UnknownTable, WrongKey) as error:
+            raise click.UsageError(str(error)) from error
+        url = None if offline or explainer.table is None else found.source.address()
+        exists = Path(found.warehouse.path).exists()
+        with found.warehouse.connect() if exists else nullcontext() as warehouse:
+            story = explainer.story(parts, url, warehouse)
+    shown_in = {definition.name for definition in explainer.made} | set(story.context_of)
+    exports = [
+        report.name
+        for report in REPORTS
+        if shown_in
+        & {t for sql in (report.query, report.control) if sql for t in Query(report.name, sql).tables}
+    ]
+    if as_json:
+        output.emit_json({"asked": table} | asdict(story) | {"exports": exports})
+    elif story.seen:
+        _show(table, story, exports, settings.lake_url)
+    if not story.seen:
+        click.echo(f"etl: {table} {','.join(parts)} was never seen", err=True)
+        ctx.exit(1)
+
+
+def _show(table: str, story: "Story", exports: list[str], lake_url: str) -> None:
+    origin = "" if story.table == table else f", a row of {story.table or 'no source table: it is computed'}"
+    click.echo(f"{table} {','.join(story.key)}{origin}")
+    if story.table:
+        click.echo(f"\nsource  {_source(story)}")
+        if story.source:
+            _values(story.source)
+        click.echo()
+        if story.arrivals:
+            output.table(
+                ["batch", "as of (UTC)", "what it brought", "file:line"],
+                [
+                    (a.batch, a.server_time, what, f"{lake_url}/{a.file}:{a.line}")
+                    for a, what in zip(story.arrivals, _brought(story.arrivals), strict=True)
+                ],
+            )
+        else:
+            click.echo("raw  no batch has it yet")
+        for misfit in story.misfits:
+            output.difference(
+                f"quarantined in batch {misfit.batch}: {misfit.column} ({output.exact(misfit.value)}) {misfit.reason} "
+                f"({lake_url}/{misfit.file}:{misfit.line})"
+            )
+    click.echo()
+    _versions("star", story.star, lake_url)
+    if story.warehouse is None:
+        click.echo("warehouse  not there yet")
+    else:
+        _versions("warehouse", story.warehouse, None)
+    for version in story.star[-1:]:
+        click.echo(f"\n{version.table}, the latest version")
+        _values(version.values)
+    if story.context_of:
+        click.echo(f"\nlooked up by: {', '.join(story.context_of)}")
+    click.echo(f"\nexports that read it: {', '.join(exports) or 'none'}")
+
+
+def _source(story: "Story") -> str:
+    if not story.asked_source:
+        return "not asked (--offline)"
+    if story.source is None:
+        return "does not have it"
+    newer = story.newer_in_source
+    if newer:
+        return f"has it; since the newest batch, {', '.join(newer)} changed"
+    return "has it" + (", as it was landed last" if newer is not None else "; no batch has it as it is now")
+
+
+def _brought(arrivals: Sequence["Arrival"]) -> list[str]:
+    told = []
+    before = None
+    for arrival in arrivals:
+        if arrival.deleted:
+            told.append("deleted")
+        elif before is None or before.deleted:
+            told.append("new" if before is None else "new again")
+        else:
+            was, now = before.values, arrival.values
+            differ = [name for name in now if name not in was or was[name] != now[name]]
+            told.append(
+                "changed: "
+                + ", ".join(f"{n} {output.exact(was.get(n))} > {output.exact(now[n])}" for n in differ)
+            )
+        before = arrival
+    return told
+
+
+def _versions(stage: str, versions: Sequence["Version"], lake_url: str | None) -> None:
+    if not versions:
+        click.echo(f"{stage}  does not show it")
+        return
+    output.table(
+        [stage, "record", "batch", "state", *(["file"] if lake_url else [])],
+        [
+            (
+                v.table,
+                None if v.record is None else str(v.record),
+                v.batch,
+                "current" if v.current else "deleted" if v.deleted else "superseded",
+                *([f"{lake_url}/{v.file}"] if lake_url else []),
+            )
+            for v in versions
+        ],
+    )
+    click.echo()
+
+
+def _values(values: Mapping[str, object]) -> None:
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        click.echo(f"  {name.ljust(width)}  {output.exact(value)}")

@@ -1,0 +1,244 @@
+"""`etl verify`: is everything that lake, warehouse and exports hold what it should be, down to the live source?"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from etl_assets.cli import environment, output
+from etl_assets.errors import EtlError
+
+if TYPE_CHECKING:
+    from etl_assets.exports.contract import Report
+    from etl_assets.lake.star import StarFiles
+    from etl_assets.proof.verify import Finding, Verifier
+    from etl_assets.resources.lake import Workbench
+
+_OLDER = "dimensions, warehouse, source and exports (they show the newest batch, this is an older one; see etl history)"
+
+
+@click.command()
+@click.argument("batch", required=False)
+@click.option("--thorough", is_flag=True, help="Compare all rows, not only counts, sums and ranges.")
+@click.option(
+    "--rebuild", is_flag=True, help="Also build star and warehouse anew from all batches, and compare."
+)
+@click.option("--offline", is_flag=True, help="Leave the source alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def verify(
+    ctx: click.Context, batch: str | None, thorough: bool, rebuild: bool, offline: bool, as_json: bool
+) -> None:
+    """Compare every copy with what it was made from.
+
+    \b
+    files      each landed file is the one that its manifest lists
+    raw        the rows held add up to what the source said when the batch was taken
+    star       is what the rows held make
+    warehouse  is the star
+    exports    each published report is what its query gives
+    source     what is held, plus what changed since, is what the source holds now
+
+    BATCH is the newest if it is left out. Of an older one, what is kept of it is compared: files, rows and facts.
+    Ends with 0 if all is equal, with 1 at any difference.
+    """
+    settings = environment.settings()
+    wanted = _number(batch)
+
+    from etl_assets.cli.display import display
+    from etl_assets.definitions import INPUTS
+    from etl_assets.proof.history import at_batch
+
+    names = ["lake", "warehouse", "reports", *([] if offline else ["source"])]
+    findings: list[Finding] = []
+    failure = None
+    with environment.resources(settings, *names) as found, found.lake.open(INPUTS) as bench:
+        manifest = at_batch(bench.builder.batches, wanted) if wanted else bench.manifest
+        older = manifest.batch != bench.manifest.batch
+        if older and rebuild:
+            raise click.UsageError("--rebuild is for the newest batch: leave BATCH out")
+        hops = _older(bench, manifest.batch) if older else _newest(found, bench, thorough, rebuild, offline)
+        shown = display()
+        for hop, compare in hops.items():
+            shown.say(f"comparing {hop}")
+            try:
+                findings.extend(_whatever_is_read(hop, compare(thorough)))
+            except EtlError as error:  # tell what was found before it
+                failure = error
+                break
+    skipped = [_OLDER] if older else ["the live source (--offline)"] if offline else []
+    differences = [finding for finding in findings if not finding.equal]
+    if as_json:
+        told: dict[str, Any] = {
+            "batch": manifest.batch,
+            "source_time": manifest.server_time.isoformat(),
+            "thorough": thorough,
+            "equal": not differences and failure is None,
+            "comparisons": [
+                {
+                    "hop": f.hop,
+                    "table": f.table,
+                    "compared": f.compared,
+                    "equal": f.equal,
+                    "difference": f.difference,
+                }
+                for f in findings
+            ],
+            "not_compared": skipped,
+        }
+        output.emit_json(told | ({"error": str(failure)} if failure else {}))
+    else:
+        output.table(
+            ["hop", "table", "compared", "outcome"],
+            [(f.hop, f.table, f.compared, "equal" if f.equal else "DIFFERENT") for f in findings],
+        )
+        click.echo()
+        for finding in differences:
+            output.difference(f"{finding.hop}, {finding.table}: {finding.difference}")
+        for what in skipped:
+            click.echo(f"not compared: {what}")
+        outcome = f"{len(differences)} of {{}} differ" if differences else "{} are equal"
+        click.echo(
+            f"batch {manifest.batch}, the source as of {output.moment(manifest.server_time)} UTC: "
+            + outcome.format(output.count(len(findings), "comparison", "comparisons"))
+        )
+    if failure:
+        raise failure
+    if differences:
+        ctx.exit(1)
+
+
+def _number(batch: str | None) -> str | None:
+    if batch is None:
+        return None
+    if not batch.isdecimal():
+        raise click.UsageError(f"BATCH {batch}: give its number, as 3 or 000003")
+    return f"{int(batch):06d}"
+
+
+_Hops = dict[str, Callable[[bool], "Iterator[Finding]"]]
+"""A hop and what compares it, thoroughly or not."""
+
+
+def _newest(found: Any, bench: "Workbench", thorough: bool, rebuild: bool, offline: bool) -> _Hops:
+    from etl_assets.definitions import INPUTS
+    from etl_assets.proof.verify import Verifier
+
+    verifier = Verifier(bench.builder, bench.manifest, bench.connection)
+    scratch = Path(found.lake.scratch)
+    hops: _Hops = {
+        "files": lambda thorough: verifier.files(),
+        "raw": lambda thorough: verifier.raw(),
+        "star": lambda thorough: verifier.star(thorough=thorough),
+        "warehouse": lambda thorough: _warehouse(found, verifier, thorough),
+        "exports": lambda thorough: _exports(found),
+    }
+    if not offline:
+        hops["source"] = lambda thorough: verifier.source(
+            found.source.address(), list(INPUTS.tables.values()), scratch, thorough=thorough
+        )
+    if rebuild:
+        hops["rebuild"] = lambda thorough: _rebuild(found, bench, verifier, scratch)
+    return hops
+
+
+def _older(bench: "Workbench", batch: str) -> _Hops:
+    """What can be said of an older batch: of the star, only facts keep what they were."""
+    from etl_assets.engine.build import Builder
+    from etl_assets.proof.history import StarFilesThen, facts_alone
+    from etl_assets.proof.verify import Verifier
+
+    builder = bench.builder
+    then = StarFilesThen(builder.star.files, builder.batches, batch)
+    manifest = builder.batches.get(batch)
+    everything = Verifier(builder, manifest, bench.connection)
+    facts = facts_alone(builder.inputs)
+    verifier = Verifier(Builder(facts, builder.current, then, bench.connection), manifest, bench.connection)
+    return {
+        "files": lambda thorough: everything.files(),
+        "raw": lambda thorough: everything.raw(),
+        "star": lambda thorough: verifier.star(thorough=thorough),
+    }
+
+
+def _warehouse(found: Any, verifier: "Verifier", thorough: bool) -> "Iterator[Finding]":
+    from etl_assets.proof.verify import Finding
+
+    path = found.warehouse.path
+    if not Path(path).exists():
+        for name in verifier.inputs.star:
+            yield Finding(name, "warehouse", "nothing", f"there is no warehouse {path}: run etl run")
+        return
+    with found.warehouse.connect() as connection:
+        yield from verifier.warehouse(connection, thorough=thorough)
+
+
+def _exports(found: Any) -> "Iterator[Finding]":
+    import duckdb
+
+    from etl_assets.exports.reports import REPORTS
+    from etl_assets.proof.verify import Finding
+
+    path = found.warehouse.path
+    for report in REPORTS:
+        if not Path(path).exists():
+            yield Finding(report.name, "exports", "nothing", f"there is no warehouse {path}: run etl run")
+            continue
+        try:
+            yield _export(found, report)
+        except (EtlError, duckdb.Error) as error:
+            yield Finding(report.name, "exports", "nothing", " ".join(str(error).split()))
+
+
+def _export(found: Any, report: "Report") -> "Finding":
+    """Compare a published report with what its query gives now."""
+    from collections import Counter
+
+    from etl_assets.exports.contract import content_version
+    from etl_assets.proof.verify import Finding
+
+    made = report.make(found.warehouse.query(report.query))
+    published = found.reports.tables.read(report.name)
+    compared = f"{len(made):,} rows, all columns"
+    if content_version(made) == content_version(published):
+        return Finding(report.name, "exports", compared)
+    if list(made.dtypes.items()) != list(published.dtypes.items()):
+        return Finding(report.name, "exports", compared, "was published with other columns: run etl run")
+    rows, stand = (Counter(frame.itertuples(index=False, name=None)) for frame in (made, published))
+    at = [list(made.columns).index(name) for name in report.key]
+    keys = sorted({tuple(row[i] for i in at) for row in (rows - stand) + (stand - rows)}, key=str)
+    if not keys:  # in another order
+        return Finding(report.name, "exports", compared)
+    first, last = (", ".join(map(str, key)) for key in (keys[0], keys[-1]))
+    return Finding(
+        report.name,
+        "exports",
+        compared,
+        f"{output.count(len(keys), 'key differs', 'keys differ')}, ({', '.join(report.key)}) ({first}) to ({last})",
+    )
+
+
+def _rebuild(found: Any, bench: "Workbench", verifier: "Verifier", scratch: Path) -> "Iterator[Finding]":
+    from etl_assets.resources.warehouse import DuckDBWarehouse
+
+    tables = [definition.schema for definition in verifier.inputs.star.values()]
+
+    def load(star: "StarFiles", path: Path) -> None:
+        versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in tables}
+        DuckDBWarehouse(path=str(path), scratch=str(scratch)).load(star, tables, versions, "etl verify")
+
+    yield from verifier.rebuild(scratch, load, Path(found.warehouse.path))
+
+
+def _whatever_is_read(hop: str, findings: "Iterator[Finding]") -> "Iterator[Finding]":
+    """Findings up to where the lake can't be read any further: that is a difference too."""
+    import duckdb
+
+    from etl_assets.lake.files import LakeError
+    from etl_assets.proof.verify import Finding
+
+    try:
+        yield from findings
+    except (LakeError, duckdb.Error) as error:
+        yield Finding("all tables", hop, "nothing", " ".join(str(error).split()))
