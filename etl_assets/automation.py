@@ -9,18 +9,23 @@ etl = dg.define_asset_job(
     selection=dg.AssetSelection.groups("raw", "star", "warehouse", "exports"),
     description="The whole flow: what changed in the source, up to the exports.",
 )
-capture = dg.define_asset_job(
-    "capture_source",
-    selection=dg.AssetSelection.groups("raw"),
-    description="Land what changed in the source, nothing else.",
-)
-rebuild = dg.define_asset_job(
+derive = dg.define_asset_job(
     "derive",
     selection=dg.AssetSelection.groups("star", "warehouse", "exports"),
     description="Bring star, warehouse and exports up to the batches that are landed; the source is not read.",
 )
 
-JOBS = [etl, capture, rebuild]
+stages = [
+    dg.define_asset_job(stage, selection=dg.AssetSelection.groups(stage), description=description)
+    for stage, description in {
+        "raw": "Land what changed in the source, nothing else.",
+        "star": "Bring the star up to the batches that are landed.",
+        "warehouse": "Load what the warehouse lacks of the star, and certify it.",
+        "exports": "Make the reports from the warehouse, and publish them.",
+    }.items()
+]
+
+JOBS = [etl, derive, *stages]
 SCHEDULES = [
     dg.ScheduleDefinition(
         name="every_15_minutes",

@@ -32,6 +32,10 @@ _SESSION = """
     SET idle_in_transaction_session_timeout = 0;
     SET lock_timeout = '30s';
     SET work_mem = '64MB';
+    DO $$ BEGIN  -- so that a query ends soon after the run that asked for it (PostgreSQL 14)
+        SET client_connection_check_interval = '2s';
+    EXCEPTION WHEN undefined_object OR invalid_parameter_value THEN NULL;
+    END $$;
 """
 _ADVICE = {
     "password authentication failed": "check the user and password in ETL_SOURCE_URL",

@@ -117,7 +117,7 @@ class Builder(Frames):
             self.connection,
             f"SELECT {names} FROM {view(self._dimension_rows(definition, manifest, changed))}",
         )
-        replaced = view(self.named(definition, self.connection.sql(f"FROM {changed}")))
+        replaced = view(self.named(definition, self.connection.sql(f"FROM {changed}"), manifest))
         rows = self.connection.sql(
             f"SELECT {names} FROM {view(kept)} ANTI JOIN {replaced} USING ({identifier(definition.schema.key)}) "
             f"UNION ALL FROM {new}"
@@ -209,7 +209,7 @@ class Builder(Frames):
         if not ended:
             return None
         keys = self.connection.sql(" UNION ALL ".join(f"FROM {view(relation)}" for relation in ended))
-        return self.named(definition, keys)
+        return self.named(definition, keys, batch)
 
     def _stage(
         self,

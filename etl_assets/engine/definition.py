@@ -53,10 +53,13 @@ class Definition:
     def apply(
         self, connection: duckdb.DuckDBPyConnection, inputs: Mapping[str, duckdb.DuckDBPyRelation]
     ) -> duckdb.DuckDBPyRelation:
-        """Call the function, giving each parameter the kind of frame that it is annotated with."""
+        """Call the function, and bring what it returns to the declared types."""
+        return as_relation(connection, self.function(**self.frames(inputs)), self.schema)
+
+    def frames(self, inputs: Mapping[str, duckdb.DuckDBPyRelation]) -> dict[str, Any]:
+        """The arguments of the function: each parameter gets the kind of frame that it is annotated with."""
         hints = get_type_hints(self.function)
-        frames = {name: as_frame(inputs[name], hints.get(name)) for name in self.inputs}
-        return as_relation(connection, self.function(**frames), self.schema)
+        return {name: as_frame(inputs[name], hints.get(name)) for name in self.inputs}
 
 
 def star_table(schema: StarTable) -> Callable[[Callable[..., Any]], Definition]:

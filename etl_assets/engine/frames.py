@@ -102,16 +102,24 @@ class Frames:
             return None
         return materialized(self.connection, " UNION ".join(f"FROM {view(part)}" for part in parts))
 
-    def named(self, definition: Definition, keys: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-        """Source keys as a star table names them: its function says how, the other columns do not matter."""
+    def named(
+        self, definition: Definition, keys: duckdb.DuckDBPyRelation, manifest: Manifest | None = None
+    ) -> duckdb.DuckDBPyRelation:
+        """Source keys as a star table names them: its function says how, the other columns do not matter. Of keys as
+        the lake holds them as of a manifest, NULL for one that does not fit its declared type."""
         first = definition.inputs[0]
-        chosen = ", ".join(
-            (f"TRY_CAST({identifier(n)} AS {t.duckdb})" if n in keys.columns else f"CAST(NULL AS {t.duckdb})")
-            + f" AS {identifier(n)}"
-            for n, t in self.inputs.tables[first].types.items()
-        )
+        source = {column.name: column.type for column in manifest.tables[first].columns} if manifest else {}
+        chosen = []
+        for name, type_ in self.inputs.tables[first].types.items():
+            value = "NULL"
+            if name in keys.columns and not manifest:
+                value = f"TRY_CAST({identifier(name)} AS {type_.duckdb})"
+            elif name in keys.columns:
+                decoded = type_.decode(identifier(name), source[name])
+                value = f"CASE WHEN {decoded.exact} THEN {decoded.value} END"
+            chosen.append(f"CAST({value} AS {type_.duckdb}) AS {identifier(name)}")
         context = {name: self.inputs.empty(self.connection, name) for name in definition.inputs[1:]}
-        made = definition.apply(self.connection, {first: keys.project(chosen), **context})
+        made = definition.apply(self.connection, {first: keys.project(", ".join(chosen)), **context})
         return made.project(identifier(definition.schema.key))
 
     def count(self, relation: duckdb.DuckDBPyRelation) -> int:

@@ -28,7 +28,7 @@ def _column_lineage(definition: Definition, inputs: Inputs) -> Origins:
             connection.execute("CREATE SCHEMA IF NOT EXISTS reference")
             relations[name].create(f"reference.{duckdb_name(name)}")
             relations[name] = connection.table(f"reference.{duckdb_name(name)}")
-        made = definition.function(**{name: nw.from_native(relation) for name, relation in relations.items()})
+        made = definition.function(**definition.frames(relations))
         native = nw.to_native(made, pass_through=True)
         if not isinstance(native, duckdb.DuckDBPyRelation):
             return {}

@@ -29,14 +29,13 @@ class Typing:
     @property
     def exact(self) -> str:
         """The condition (SQL) under which a row can be represented."""
-        return " AND ".join(
-            f"({decoded.exact})" for decoded in self._decoded.values() if decoded.exact != "true"
-        )
+        tested = [f"({d.exact})" for d in self._decoded.values() if d.exact != "true"]
+        return " AND ".join(tested) or "true"
 
     def typed(self, relation: duckdb.DuckDBPyRelation, *, only_exact: bool) -> duckdb.DuckDBPyRelation:
         """The declared columns of rows as the lake holds them. A row that can't be represented is left out if
         `only_exact`, and else is an error when it is read."""
-        if only_exact and self.exact:
+        if only_exact:
             relation = relation.filter(self.exact)
         chosen = []
         for name, decoded in self._decoded.items():
@@ -61,7 +60,14 @@ class Typing:
             f"'is NULL, and must have a value' ELSE {literal('is no ' + self.types[name].name)} END}} END"
             for name, decoded in tested.items()
         )
-        keys = " || ',' || ".join(f"CAST({identifier(name)} AS VARCHAR)" for name in key)
+        # Several columns are parted by commas as in CSV, so that different keys read differently.
+        texts = [f"CAST({identifier(name)} AS VARCHAR)" for name in key]
+        if len(texts) > 1:
+            texts = [
+                f"""CASE WHEN contains({t}, ',') OR contains({t}, '"') THEN '"' || replace({t}, '"', '""') || '"' ELSE {t} END"""
+                for t in texts
+            ]
+        keys = " || ',' || ".join(texts)
         return (
             relation.filter(f"NOT ({self.exact})")
             .project(f"{keys} AS key, unnest([{structs}]) AS misfit")

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from etl_assets.capture.plan import schema_change
 from etl_assets.capture.table import Table
 from etl_assets.engine.duck import header
 from etl_assets.lake.batches import Manifest, TableState
@@ -82,14 +83,23 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
             context.log.info(
                 f"batch {manifest.batch} as of {manifest.server_time:%Y-%m-%d %H:%M:%S}: {changed}"
             )
-        held = manifest or batches.get(batches.numbers()[-1])
+        numbers = batches.numbers()
+        held = manifest or batches.get(numbers[-1])
+        before = batches.get(numbers[-2]) if manifest and len(numbers) > 1 else None
         for table in selected:
             state = held.tables[table.name]
             yield dg.MaterializeResult(
                 asset_key=raw_key(table.name),
                 data_version=dg.DataVersion(state.history[:16]),
                 metadata=_metadata(
-                    table, held, state, lake.files(), read[table.name], seconds, manifest is not None
+                    table,
+                    held,
+                    state,
+                    before.tables.get(table.name) if before else None,
+                    lake.files(),
+                    read[table.name],
+                    seconds,
+                    manifest is not None,
                 ),
             )
 
@@ -100,6 +110,7 @@ def _metadata(
     table: Table,
     held: Manifest,
     state: TableState,
+    before: TableState | None,
     files: Files,
     bytes_read: int,
     seconds: float,
@@ -107,21 +118,34 @@ def _metadata(
 ) -> dict[str, Any]:
     changes = state.changes if taken else None
     landed = changes.rows if changes else None
+    other_columns = schema_change(before.columns, state.columns) if before else []
     metadata: dict[str, Any] = {
         "dagster/row_count": state.rows,
         "dagster/column_schema": _columns(table, state),
+        "dagster/column_lineage": dg.TableColumnLineage(
+            {
+                column.name: [dg.TableColumnDep(source_key(table.name), column.name)]
+                for column in state.columns
+                if column.name in table.columns
+            }
+        ),
         "unchanged": changes is None,
         "batch": state.changed_in,
         "rows new": changes.new if changes else 0,
         "rows changed": changes.changed if changes else 0,
         "rows deleted": changes.deleted if changes else 0,
+        "rows quarantined": changes.quarantined_rows if changes else 0,
+        "columns changed": "; ".join(other_columns) or "no",
         "bytes read": bytes_read,
         "bytes landed": landed.bytes if landed else 0,
         "seconds": round(seconds, 3),
         "rows per second": round(state.rows / seconds) if seconds else 0,
         "read": f"{state.read}: {state.why}",
         "snapshot": held.snapshot,
+        "source as of": dg.MetadataValue.timestamp(held.server_time),
     }
+    if changes and changes.quarantined:
+        metadata["quarantine"] = f"{files.url}/{changes.quarantined.path}"
     if landed:
         metadata["dagster/uri"] = f"{files.url}/{landed.path}"
         metadata["preview"] = dg.MetadataValue.md(_preview(files, landed.path))
@@ -134,7 +158,9 @@ def _columns(table: Table, state: TableState) -> dg.TableSchema:
             dg.TableColumn(
                 column.name,
                 column.type,
-                description=None if column.name in table.columns else "Landed, not used by the star.",
+                description=f"The star takes it for: {table.types[column.name].name}."
+                if column.name in table.columns
+                else "Landed, not used by the star.",
                 constraints=dg.TableColumnConstraints(
                     nullable=column.nullable, unique=(column.name,) == state.key
                 ),

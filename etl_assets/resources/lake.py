@@ -36,7 +36,9 @@ class Workbench:
         keys = self.builder.changed_keys(definition, held, self.manifest)
         if keys is None:
             return None
-        return self.builder.named(definition, self.connection.sql(f"FROM {keys}")).to_arrow_table()
+        return self.builder.named(
+            definition, self.connection.sql(f"FROM {keys}"), self.manifest
+        ).to_arrow_table()
 
 
 class Lake(dg.ConfigurableResource):

@@ -25,7 +25,10 @@ def source_assets(tables: Sequence[Table], references: Mapping[str, Path] = REFE
             group_name=GROUP,
             kinds={"postgres"},
             owners=["team:operations"],
-            metadata={"dagster/table_name": f"{table.schema}.{table.name}"},
+            metadata={
+                "dagster/table_name": f"{table.schema}.{table.name}",
+                "dagster/column_schema": _declared(table),
+            },
         )
         for table in tables
     ]
@@ -41,3 +44,13 @@ def source_assets(tables: Sequence[Table], references: Mapping[str, Path] = REFE
         for name, path in references.items()
     ]
     return read + used
+
+
+def _declared(table: Table) -> dg.TableSchema:
+    """The columns that the star uses. What else the table has is known when it was read, and shown in `raw`."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name, type_.name, constraints=dg.TableColumnConstraints(nullable=type_.nullable))
+            for name, type_ in table.types.items()
+        ]
+    )

@@ -1,13 +1,15 @@
 """The star as assets: one per declared table, made from its function."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from etl_assets.engine.build import Audit, Build, merged
 from etl_assets.engine.definition import Definition, Inputs
+from etl_assets.engine.deltas import Delta, dimension_delta, fact_delta
 from etl_assets.engine.lineage import column_lineage
 from etl_assets.engine.preview import markdown
 from etl_assets.engine.schema import Fact, StarTable
@@ -113,10 +115,8 @@ def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) ->
         staged.get(path, star.files.local(path))
         for path in dict.fromkeys([*star.paths(schema.name), *staged])
     ]
-    table = bench.connection.read_parquet([str(file) for file in files]) if files else None
-    rows = table.count("*").fetchall()[0][0] if table else 0
-    added = bench.connection.read_parquet([str(f) for f in staged.values()]) if staged else None
-    written = added.count("*").fetchall()[0][0] if added else 0
+    rows, written = _count(bench, files), _count(bench, list(staged.values()))
+    delta = _delta(build, bench, staged)
     metadata: dict[str, Any] = {
         "dagster/row_count": rows,
         "dagster/column_schema": column_schema(schema),
@@ -124,6 +124,9 @@ def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) ->
         + ("" if isinstance(schema, Fact) else ".parquet"),
         "unchanged": not build.staged,
         "batch": build.batch,
+        "rows new": delta.new,
+        "rows changed": delta.changed,
+        "rows deleted": delta.deleted,
         "rows written": written,
         "bytes written": sum(file.stat().st_size for file in staged.values()),
         "seconds": round(seconds, 3),
@@ -137,13 +140,33 @@ def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) ->
                 for column, pairs in origins.items()
             }
         )
-    if table is not None:
-        last = files[-1]
-        sample = bench.connection.read_parquet(str(last)).limit(_PREVIEW_ROWS)
+    if files:
+        sample = bench.connection.read_parquet(str(files[-1])).limit(_PREVIEW_ROWS)
         metadata["preview"] = dg.MetadataValue.md(markdown(sample.columns, sample.fetchall()))
-    if isinstance(schema, Fact) and added is not None:
-        metadata["rows deleted"] = added.filter("deleted").count("*").fetchall()[0][0]
     return metadata
+
+
+def _count(bench: Workbench, files: Sequence[Path]) -> int:
+    if not files:
+        return 0
+    ((rows,),) = bench.connection.read_parquet([str(file) for file in files]).count("*").fetchall()
+    return int(rows)
+
+
+def _delta(build: Build, bench: Workbench, staged: Mapping[str, Path]) -> Delta:
+    """What publishing the staged files will change. To be asked before they are."""
+    definition, star = build.definition, bench.star
+    schema = definition.schema
+    if not staged:
+        return Delta()
+    if isinstance(schema, Fact):
+        earlier = [star.files.local(path) for path in star.paths(schema.name) if path not in staged]
+        return fact_delta(bench.connection, schema, list(staged.values()), earlier)
+    ((path, made),) = staged.items()
+    held = star.dimension(schema.name)
+    keys = bench.builder.changed_keys(definition, held, bench.manifest) if held else None
+    among = bench.builder.named(definition, bench.connection.sql(f"FROM {keys}")) if keys else None
+    return dimension_delta(bench.connection, schema, made, star.files.local(path) if held else None, among)
 
 
 def column_schema(schema: StarTable) -> dg.TableSchema:

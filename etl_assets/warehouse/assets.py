@@ -1,18 +1,22 @@
 """The warehouse's tables as assets, loaded together in one transaction."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import dagster as dg
 
 from etl_assets.engine.definition import Inputs
-from etl_assets.engine.schema import Fact
+from etl_assets.engine.duck import identifier
+from etl_assets.engine.preview import markdown
+from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.resources.lake import Lake
 from etl_assets.resources.warehouse import DuckDBWarehouse
 from etl_assets.star.assets import column_schema, star_key
 
 GROUP = "warehouse"
 _CHECK = "references_resolve"
+_PREVIEW_ROWS = 5
 
 
 def warehouse_key(name: str) -> dg.AssetKey:
@@ -39,6 +43,7 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
                 group_name=GROUP,
                 kinds={"table"},
                 owners=["team:data-platform"],
+                tags={"type": "fact" if table in facts else "dimension"},
                 metadata={
                     "dagster/column_schema": column_schema(table),
                     "dagster/table_name": f"star.{table.name}",
@@ -81,6 +86,8 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
         ]
         if broken:
             raise dg.Failure(f"the warehouse stays as it was: {'; '.join(broken)}", allow_retries=False)
+        previews = _previews(warehouse, tables)
+        size = Path(warehouse.path).stat().st_size
         for table in tables:
             outcome = loaded[table.name]
             yield dg.MaterializeResult(
@@ -90,14 +97,31 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
                     "dagster/row_count": outcome.rows,
                     "dagster/table_name": f"star.{table.name}",
                     "dagster/column_schema": column_schema(table),
+                    "dagster/column_lineage": dg.TableColumnLineage(
+                        {c.name: [dg.TableColumnDep(star_key(table.name), c.name)] for c in table.columns}
+                    ),
                     "unchanged": not outcome.batches,
                     "rows loaded": outcome.rows_loaded,
                     "inferred members": outcome.inferred,
                     "batch": bench.manifest.batch,
                     "batches loaded": ", ".join(outcome.batches[-5:]) or "none",
+                    "bytes of the warehouse": size,
                     "seconds": round(seconds, 3),
+                    "rows per second": round(outcome.rows_loaded / seconds),
                     "warehouse": warehouse.path,
+                    "preview": dg.MetadataValue.md(previews[table.name]),
                 },
             )
 
     return load
+
+
+def _previews(warehouse: DuckDBWarehouse, tables: Sequence[StarTable]) -> Mapping[str, str]:
+    """A few rows of each table: of a fact the newest."""
+    previews = {}
+    with warehouse.connect() as connection:
+        for table in tables:
+            newest = f"ORDER BY {identifier(table.primary_key)} DESC" if isinstance(table, Fact) else ""
+            found = connection.sql(f"FROM star.{identifier(table.name)} {newest} LIMIT {_PREVIEW_ROWS}")
+            previews[table.name] = markdown(found.columns, found.fetchall())
+    return previews

@@ -1,0 +1,140 @@
+"""The flow without Dagster, for tests that run it many times: a source, a folder, and inputs of their own."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from etl_assets.capture.landing import Request, take_batch
+from etl_assets.engine.definition import Inputs
+from etl_assets.lake.batches import Manifest
+from etl_assets.proof.certificate import Certifier, TableProof
+from etl_assets.proof.verify import Finding, Verifier, in_order
+from etl_assets.resources.lake import Lake, Workbench
+from etl_assets.resources.warehouse import DuckDBWarehouse
+
+Dump = Mapping[str, list[tuple[Any, ...]]]
+
+
+@dataclass(frozen=True)
+class Direct:
+    """What is kept lies in `data`, in the places where the `local` deployment keeps it."""
+
+    url: str
+    data: Path
+    inputs: Inputs
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(url=str(self.data / "lake"), scratch=str(self.data / "scratch"))
+
+    @property
+    def warehouse(self) -> DuckDBWarehouse:
+        return DuckDBWarehouse(
+            path=str(self.data / "warehouse.duckdb"), scratch=str(self.data / "scratch"), wait_seconds=5
+        )
+
+    def run(self, *, certified: bool = True, **options: Any) -> Manifest | None:
+        """Take a batch and bring star and warehouse up to it; what it proves must be equal."""
+        manifest = self.capture(**options)
+        self.derive(certified=certified)
+        return manifest
+
+    def capture(self, **options: Any) -> Manifest | None:
+        """Take a batch, however much is deleted or does not fit."""
+        scratch = self.data / "scratch"
+        scratch.mkdir(parents=True, exist_ok=True)
+        options = {"deletion_brake": 1, "quarantine_limit": 1, **options}
+        request = Request(self.url, list(self.inputs.tables.values()), "a test", **options)
+        return take_batch(request, self.lake.batches(), scratch, lambda table, size: None)
+
+    def derive(self, *, certified: bool = True) -> list[TableProof]:
+        """Everything after the capture, as the assets do it."""
+        with self.lake.open(self.inputs) as bench:
+            for definition in in_order(self.inputs.star):
+                build = bench.builder.build(definition, bench.manifest)
+                assert build.passed, (definition.name, build.audits)
+                build.publish()
+            tables = [definition.schema for definition in self.inputs.star.values()]
+            versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in tables}
+            loaded = self.warehouse.load(bench.star, tables, versions, "a test", bench.changed_members)
+            assert not any(sum(outcome.dangling.values()) for outcome in loaded.values())
+            if not certified:
+                return []
+            with self.warehouse.connect() as connection:
+                certifier = Certifier(bench.builder, bench.manifest, bench.connection, connection)
+                proofs = certifier.proofs()
+                certifier.publish(proofs)
+        assert [proof.differences for proof in proofs if not proof.equal] == []
+        return proofs
+
+    # -- proof ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def verifier(self) -> Iterator[tuple[Verifier, Workbench]]:
+        with self.lake.open(self.inputs) as bench:
+            yield Verifier(bench.builder, bench.manifest, bench.connection), bench
+
+    def verified(self, *, thorough: bool = False, source: bool = True) -> list[Finding]:
+        """The outcome of every comparison, in the order of the hops."""
+        with self.verifier() as (verifier, _):
+            found = [*verifier.files(), *verifier.raw(), *verifier.star(thorough=thorough)]
+            with self.reading() as connection:
+                found += verifier.warehouse(connection, thorough=thorough)
+            if source:
+                tables, scratch = list(self.inputs.tables.values()), self.data / "scratch"
+                found += verifier.source(self.url, tables, scratch, thorough=thorough)
+            return found
+
+    @contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The warehouse, to look at."""
+        with duckdb.connect(str(self.data / "warehouse.duckdb"), read_only=True) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+
+    def rebuilt(self) -> list[Finding]:
+        tables = [definition.schema for definition in self.inputs.star.values()]
+        with self.verifier() as (verifier, bench):
+            versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in tables}
+
+            def load(star: Any, path: Path) -> None:
+                scratch = str(self.data / "scratch")
+                DuckDBWarehouse(path=str(path), scratch=scratch).load(star, tables, versions, "a rebuild")
+
+            return list(verifier.rebuild(self.data / "scratch", load, self.data / "warehouse.duckdb"))
+
+    # -- what readers see ----------------------------------------------------------------------------------------
+
+    def dump(self) -> Dump:
+        """All rows of all star tables of the warehouse, surrogate keys and deletions included."""
+        if not (self.data / "warehouse.duckdb").exists():
+            return {}
+        with self.reading() as connection:
+            exist = connection.execute(
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = 'star'"
+            ).fetchall()
+            names = [name for name in self.inputs.star if (name,) in exist]
+            return {n: connection.execute(f'FROM star."{n}" ORDER BY ALL').fetchall() for n in names}
+
+    def lake_dump(self) -> Dump:
+        """All rows of all Parquet files that a reader of the lake meets, by a pattern as readers use it."""
+        found: dict[str, list[tuple[Any, ...]]] = {}
+        with duckdb.connect() as connection:
+            for name in self.inputs.star:
+                single = self.data / f"lake/star/{name}.parquet"
+                files = (
+                    [str(single)]
+                    if single.exists()
+                    else sorted(str(path) for path in (self.data / f"lake/star/{name}").glob("*.parquet"))
+                )
+                if files:
+                    query = "FROM read_parquet($files) ORDER BY ALL"
+                    found[name] = connection.execute(query, {"files": files}).fetchall()
+        return found
+
+    def at(self, data: Path) -> "Direct":
+        return replace(self, data=data)

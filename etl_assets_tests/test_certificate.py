@@ -1,0 +1,144 @@
+"""Every batch has a certificate beside its manifest: source, raw, star and warehouse side by side, and equal."""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from etl_assets.proof.certificate import Certifier, TableProof
+from etl_assets_tests.direct import Direct
+from etl_assets_tests.flow import Flow, execute
+from etl_assets_tests.oracle import FACTS
+from etl_assets_tests.shop import DAY, INPUTS, SOURCE
+from etl_assets_tests.test_verify import in_warehouse, rewritten
+
+
+@pytest.fixture
+def shop(database: Callable[[], str], tmp_path: Path) -> Direct:
+    flow = Direct(database(), tmp_path, INPUTS)
+    execute(flow.url, SOURCE)
+    flow.run()
+    return flow
+
+
+def certificate(data: Path, batch: str) -> Mapping[str, Any]:
+    content: Mapping[str, Any] = json.loads((data / f"lake/raw/batches/{batch}.certificate.json").read_text())
+    return content
+
+
+def proofs(flow: Direct) -> Mapping[str, TableProof]:
+    """What a certificate would say now."""
+    with flow.lake.open(flow.inputs) as bench, flow.warehouse.connect() as connection:
+        made = Certifier(bench.builder, bench.manifest, bench.connection, connection).proofs()
+    return {proof.table: proof for proof in made}
+
+
+def test_it_says_what_the_source_said_and_what_each_hop_has(shop: Direct) -> None:
+    told, manifest = certificate(shop.data, "000001"), shop.lake.batches().get("000001")
+    assert (told["batch"], told["lake"], told["snapshot"], told["equal"]) == (
+        "000001", manifest.lake, manifest.snapshot, True,
+    )  # fmt: skip
+    with closing(psycopg2.connect(shop.url)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*), sum(amount)::text, sum(amount) FILTER (WHERE due <> 'soon') FROM sale"
+        )
+        ((rows, total, fitting),) = cursor.fetchall()
+    assert told["source_totals"]["sale"]["rows"] == rows
+    assert told["source_totals"]["sale"]["controls"]["amount"]["sum"] == total
+    fact = told["tables"]["fact_sale"]
+    assert fact["quarantined_rows"] == 6
+    assert list(fact["hops"]) == ["landed", "star", "warehouse"]
+    assert [(hop["rows"], hop["sums"]["amount"]) for hop in fact["hops"].values()] == 3 * [
+        (rows - 6, str(fitting))
+    ]
+    members = {"rows": 30, "sums": {}}
+    assert told["tables"]["dim_worker"]["hops"] == {"source": members, "star": members, "warehouse": members}
+
+
+def test_each_batch_has_its_own_and_an_old_one_stays_as_it_is(shop: Direct) -> None:
+    first = certificate(shop.data, "000001")
+    execute(shop.url, DAY)
+    shop.run()
+    second = certificate(shop.data, "000002")
+    # 30 new, 12 changed; the batch's amounts and not the table's.
+    assert second["tables"]["fact_sale"]["hops"]["landed"]["rows"] == 42
+    assert second["tables"]["dim_worker"]["hops"]["source"]["rows"] == 31
+    assert second["equal"]
+    assert certificate(shop.data, "000001") == first
+
+
+def test_no_batch_means_no_new_certificate(shop: Direct) -> None:
+    path = shop.data / "lake/raw/batches/000001.certificate.json"
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    assert shop.run() is None
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert len(list(path.parent.glob("*.certificate.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("SELECT * REPLACE (amount + 1 AS amount) FROM file", "star has 294 rows"),
+        ("SELECT * FROM file WHERE sale_id <> 7", "star has 293 rows"),
+    ],
+)
+def test_a_star_that_is_not_what_was_landed_is_not_certified(query: str, said: str, shop: Direct) -> None:
+    rewritten(shop.data / "lake/star/fact_sale/000001.parquet", query)
+    proof = proofs(shop)["fact_sale"]
+    assert not proof.equal
+    assert "batch 000001 of fact_sale" in proof.differences[0]
+    assert said in proof.differences[0]
+
+
+@pytest.mark.parametrize(
+    ("statement", "table"),
+    [
+        ("UPDATE star.fact_sale SET amount = amount + 0.01 WHERE sale_id = 7", "fact_sale"),
+        ("DELETE FROM star.fact_sale WHERE sale_id = 7", "fact_sale"),
+        ("DELETE FROM star.dim_worker WHERE worker_id = 7", "dim_worker"),
+    ],
+)
+def test_a_warehouse_that_is_not_the_star_is_not_certified(statement: str, table: str, shop: Direct) -> None:
+    in_warehouse(shop, statement)
+    found = proofs(shop)
+    assert [name for name, proof in found.items() if not proof.equal] == [table]
+    assert "warehouse has" in found[table].differences[0]
+
+
+def test_the_run_shows_it_as_a_check_of_every_table_and_fails_where_it_does_not_hold(
+    totesys: str, tmp_path: Path
+) -> None:
+    flow = Flow(totesys, tmp_path)
+    run = flow.run()
+    assert run.success, run.error_lines
+    checks = {
+        e.asset_key.path[-1]: e
+        for e in run.result.get_asset_check_evaluations()
+        if e.check_name == "equals_the_source"
+    }
+    assert len(checks) == 10  # all but the calendar, which is made of no table
+    assert all(check.passed for check in checks.values())
+    with closing(psycopg2.connect(totesys)) as connection, connection.cursor() as cursor:
+        for fact, amount in (("fact_payment", "payment_amount"), ("fact_sales_order", "unit_price")):
+            table, _ = FACTS[fact]
+            cursor.execute(f"SELECT count(*), sum({amount})::text FROM {table}")
+            ((rows, total),) = cursor.fetchall()
+            # In a first batch, what the batch brought is everything.
+            shown = [v.records for n, v in checks[fact].metadata.items() if n.endswith("side by side")]
+            records = [list(record.data.values()) for table in shown for record in table]
+            assert {"source", "landed", "star", "warehouse"} <= {record[0] for record in records}
+            for record in records:
+                assert {f"{rows:,}", f"{Decimal(total):,}"} <= {*record}
+    in_warehouse(Direct(flow.url, flow.data, INPUTS), "DELETE FROM star.fact_payment WHERE payment_id = 7")
+    again = flow.run("warehouse")
+    failed = [
+        e.asset_key.path[-1]
+        for e in again.result.get_asset_check_evaluations()
+        if e.check_name == "equals_the_source" and not e.passed
+    ]
+    assert failed == ["fact_payment"]

@@ -1,0 +1,332 @@
+"""Killed anywhere: readers have a whole version, and running again is all that it takes to be where one would be.
+
+Runs happen in children forked off a warm process, which costs a fraction of a fresh Python. The long forms (marked
+slow) kill at every place there is; the short ones at every name, and at some places of any name.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from typing import IO, Any, get_args
+
+import psycopg2
+import pyarrow.parquet as pq
+import pytest
+
+from etl_assets import failpoints
+from etl_assets.source.demo.generator import Variant
+from etl_assets.source.demo.simulator import play_day
+from etl_assets_tests import oracle
+from etl_assets_tests.direct import Direct, Dump
+from etl_assets_tests.flow import Flow, assert_equal_to, execute
+from etl_assets_tests.shop import DAY, INPUTS, SOURCE
+
+# Those of the exports are tested with them.
+NAMES = [place for place in get_args(failpoints.Place) if not place.startswith("report")]
+ONCE_ONLY = "base kept"  # right after the commit: whoever runs again has nothing more to capture
+
+
+# -- children ---------------------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Fork a child for each line of stdin; tell its pid, and how it ended."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _work(order)
+        print(json.dumps(pid), flush=True)  # noqa: T201
+        _, status = os.waitpid(pid, 0)
+        print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)  # noqa: T201
+
+
+def _work(order: Mapping[str, str]) -> None:
+    code = 1
+    try:
+        os.environ["ETL_FAIL_AT"] = order["fail_at"]
+        if order["job"] == "direct":
+            Direct(order["url"], Path(order["data"]), INPUTS).run()
+            code = 0
+        else:
+            code = int(not Flow(order["url"], Path(order["data"])).run().success)
+    finally:
+        os._exit(code)
+
+
+@dataclass(frozen=True)
+class Children:
+    """What runs flows in processes that can be killed."""
+
+    orders: IO[str]
+    answers: IO[str]
+
+    def start(self, flow: Direct | Flow, fail_at: str = "") -> int:
+        """Begin a run; returns the pid."""
+        job = "direct" if isinstance(flow, Direct) else "dagster"
+        order = {"job": job, "url": flow.url, "data": str(flow.data), "fail_at": fail_at}
+        self.orders.write(json.dumps(order) + "\n")
+        self.orders.flush()
+        return int(self.answers.readline())
+
+    def end(self) -> int:
+        """The exit code of the run that began last, negative for a signal."""
+        return int(self.answers.readline())
+
+    def killed_at(self, flow: Direct | Flow, place: str) -> bool:
+        """Run until a place is reached; False if the run ended without reaching it."""
+        self.start(flow, place)
+        code = self.end()
+        assert code in {0, -signal.SIGKILL}
+        return code != 0
+
+
+@pytest.fixture(scope="module")
+def children() -> Iterator[Children]:
+    command = [sys.executable, "-W", "ignore", "-c", "from etl_assets_tests.test_kill import serve; serve()"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        yield Children(server.stdin, server.stdout)
+        server.stdin.close()
+
+
+# -- what is there ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class State:
+    """All that anybody can read."""
+
+    warehouse: Dump
+    star: Dump
+    raw: Mapping[str, str]
+    files: Mapping[str, list[Any]]
+
+    @classmethod
+    def of(cls, flow: Direct) -> "State":
+        raw: dict[str, str] = {}
+        for path in sorted((flow.data / "lake/raw/batches").glob("*.json")):
+            if path.stem.isdecimal():
+                for state in json.loads(path.read_text())["tables"].values():
+                    for file in (state["changes"] or {}).values():
+                        if isinstance(file, dict):
+                            content = (flow.data / "lake" / file["path"]).read_bytes()
+                            assert sha256(content).hexdigest() == file["sha256"]
+                            raw[file["path"]] = file["sha256"]
+        star = flow.data / "lake/star"
+        files = {
+            str(path.relative_to(star)): pq.ParquetFile(path).read().to_pylist()
+            for path in star.rglob("*.parquet")
+        }
+        return cls(flow.dump(), flow.lake_dump(), raw, files)
+
+    def is_between(self, before: "State", after: "State") -> bool:
+        """Whether each of the things that appear at once is either as it was or as it will be."""
+        assert self.warehouse in (before.warehouse, after.warehouse)
+        assert self.raw in (before.raw, after.raw)
+        for name, rows in self.files.items():
+            assert rows in (before.files.get(name), after.files.get(name)), name
+        assert before.files.keys() <= self.files.keys() <= after.files.keys()
+        return True
+
+
+@dataclass(frozen=True)
+class Story:
+    """A run to be killed: from what is kept `before` it to what is kept `after` it, undisturbed."""
+
+    kept: Direct
+    before: State
+    after: State
+
+    def begin(self, folder: Path) -> Direct:
+        """A copy of what was kept before, to be run and killed."""
+        data = folder / "data"
+        shutil.rmtree(data, ignore_errors=True)
+        if self.kept.data.exists():
+            shutil.copytree(self.kept.data, data)
+        return self.kept.at(data)
+
+    def goes_on(self, flow: Direct) -> bool:
+        """Run again, as anybody would: it ends like the undisturbed run."""
+        flow.run()
+        assert State.of(flow) == self.after
+        assert list((flow.data / "lake/raw").rglob(".unfinished-*")) == []
+        return True
+
+
+@pytest.fixture(scope="module")
+def stories(
+    module_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Story]:
+    """The first run of a lake, and one that brings changes of all kinds."""
+    urls = {name: module_database() for name in ("first", "increment")}
+    folder = tmp_path_factory.mktemp("kill")
+    made = {}
+    for name, url in urls.items():
+        execute(url, SOURCE)
+        kept, undisturbed = (Direct(url, folder / name / which, INPUTS) for which in ("kept", "undisturbed"))
+        if name == "increment":
+            kept.run()
+            execute(url, DAY)
+            shutil.copytree(kept.data, undisturbed.data)
+        undisturbed.run()
+        made[name] = Story(kept, State.of(kept), State.of(undisturbed))
+    return made.__getitem__
+
+
+each_story = pytest.mark.parametrize("name", ["first", "increment"])
+
+
+# -- kill -9 ----------------------------------------------------------------------------------------------------------
+
+
+@each_story
+def test_a_run_that_is_killed_at_every_place_in_turn_ends_like_one_that_is_not(
+    name: str, stories: Callable[[str], Story], children: Children, tmp_path: Path
+) -> None:
+    story = stories(name)
+    flow = story.begin(tmp_path)
+    for place in NAMES:
+        if place != ONCE_ONLY:
+            assert children.killed_at(flow, place), place
+            assert State.of(flow).is_between(story.before, story.after), place
+    assert story.goes_on(flow)
+
+
+@each_story
+@pytest.mark.parametrize(
+    "place", ["manifest written", ONCE_ONLY, "*:7", "*:14", "star published:2", "warehouse loading:2"]
+)
+def test_after_a_kill_readers_have_a_whole_version_and_running_again_goes_on(
+    name: str, place: str, stories: Callable[[str], Story], children: Children, tmp_path: Path
+) -> None:
+    story = stories(name)
+    flow = story.begin(tmp_path)
+    assert children.killed_at(flow, place)
+    assert State.of(flow).is_between(story.before, story.after)
+    assert story.goes_on(flow)
+
+
+@pytest.mark.slow
+@each_story
+def test_there_is_no_place_to_be_killed_at_that_does_harm(
+    name: str, stories: Callable[[str], Story], children: Children, tmp_path: Path
+) -> None:
+    story = stories(name)
+    number = 1
+    while children.killed_at(flow := story.begin(tmp_path), f"*:{number}"):
+        assert State.of(flow).is_between(story.before, story.after), number
+        assert story.goes_on(flow), number
+        number += 1
+    assert number > 25
+    assert State.of(flow) == story.after
+
+
+def kill_at_random(story: Story, children: Children, folder: Path, seed: int) -> None:
+    flow = story.begin(folder)
+    pid = children.start(flow)
+    time.sleep(Random(seed).uniform(0, 0.8))
+    with contextlib.suppress(ProcessLookupError):  # it may have ended before
+        os.kill(pid, signal.SIGKILL)
+    assert children.end() in {0, -signal.SIGKILL}
+    assert State.of(flow).is_between(story.before, story.after), seed
+    assert story.goes_on(flow), seed
+
+
+def test_a_kill_at_any_instant_does_no_harm(
+    stories: Callable[[str], Story], children: Children, tmp_path: Path
+) -> None:
+    for seed in range(5):
+        kill_at_random(stories(("first", "increment")[seed % 2]), children, tmp_path, seed)
+
+
+@pytest.mark.slow
+@each_story
+def test_no_kill_at_any_instant_does_harm(
+    name: str, stories: Callable[[str], Story], children: Children, tmp_path: Path
+) -> None:
+    for seed in range(100, 130):
+        kill_at_random(stories(name), children, tmp_path, seed)
+
+
+def test_the_whole_job_goes_on_too(
+    children: Children, database: Callable[..., str], template: Callable[[Variant], str], tmp_path: Path
+) -> None:
+    flow = Flow(database(template("totesys")), tmp_path)
+    assert children.killed_at(flow, "star published:6")
+    children.start(flow)
+    assert children.end() == 0
+    assert_equal_to(oracle.moment(flow.url), flow)
+
+
+@pytest.mark.slow
+def test_the_whole_job_ends_equal_to_the_source_however_often_it_is_killed(
+    children: Children, database: Callable[..., str], template: Callable[[Variant], str], tmp_path: Path
+) -> None:
+    flow = Flow(database(template("totesys")), tmp_path)
+    rng = Random(3)
+    for day in range(4):
+        for _ in range(5):
+            children.killed_at(flow, f"*:{rng.randint(1, 90)}")
+        children.start(flow)
+        assert children.end() == 0
+        assert_equal_to(oracle.moment(flow.url), flow)
+        play_day(flow.url, seed=day, orders=3)
+
+
+# -- SIGTERM ----------------------------------------------------------------------------------------------------------
+
+
+def backends(url: str) -> int:
+    """How many connections of ours the source has, apart from those of these tests."""
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name LIKE 'etl-assets %'"
+        )
+        (row,) = cursor.fetchall()
+        return int(row[0])
+
+
+def until(condition: Callable[[], bool], seconds: float) -> float:
+    """Wait for a condition; returns how long that took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_stopped_while_it_reads_leaves_nothing_behind(
+    sign: signal.Signals, children: Children, database: Callable[..., str], tmp_path: Path
+) -> None:
+    url = database()
+    execute(
+        url,
+        f"""{SOURCE}; ALTER TABLE sale RENAME TO sales;
+        CREATE VIEW sale AS SELECT *, pg_sleep(0.1)::text AS slow FROM sales""",  # 30 s, and not a word meanwhile
+    )
+    flow = Direct(url, tmp_path, INPUTS)
+    pid = children.start(flow)
+    until(lambda: backends(url) > 1, 10)
+    time.sleep(0.5)
+    os.kill(pid, sign)
+    started = time.monotonic()
+    assert children.end() == -sign
+    assert time.monotonic() - started + until(lambda: backends(url) == 0, 10) < 10
+    assert list(tmp_path.glob("lake/raw/batches/*.json")) == []

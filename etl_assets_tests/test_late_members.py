@@ -1,0 +1,120 @@
+"""A fact may come before its dimension's member: it is shown, a stand-in takes the place, and the member fills it in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from etl_assets import definitions
+from etl_assets_tests.direct import Direct
+from etl_assets_tests.flow import Flow, execute
+from etl_assets_tests.shop import INPUTS, SOURCE
+
+_UNENFORCED = """
+    ALTER TABLE sales_order DROP CONSTRAINT sales_order_staff_id_fkey, DROP CONSTRAINT sales_order_design_id_fkey;
+    ALTER TABLE purchase_order DROP CONSTRAINT purchase_order_staff_id_fkey;
+"""
+_STAFF = "SELECT first_name, last_name, department_name, deleted FROM star.dim_staff WHERE staff_id = {}"
+_INFERRED = "SELECT table_name, member_key FROM star.inferred_members ORDER BY ALL"
+
+
+def test_the_whole_flow_waits_for_nobody_and_forgets_nobody(classroom: str, tmp_path: Path) -> None:
+    execute(
+        classroom,
+        f"""{_UNENFORCED} CREATE TABLE aside AS SELECT * FROM staff WHERE staff_id = 1;
+        DELETE FROM staff WHERE staff_id = 1;
+        UPDATE sales_order SET staff_id = 1 WHERE sales_order_id = 4;
+        UPDATE sales_order SET staff_id = 999 WHERE sales_order_id = 5""",
+    )
+    flow = Flow(classroom, tmp_path)
+    run = flow.run()
+    assert run.success, run.error_lines
+    assert flow.query(_INFERRED) == [("dim_staff", "1"), ("dim_staff", "999")]
+    assert flow.query(_STAFF.format(999)) == [("unknown", "unknown", None, False)]
+    assert flow.query(
+        "SELECT first_name FROM star.fact_sales_order_current JOIN star.dim_staff ON staff_id = sales_staff_id "
+        "WHERE sales_order_id IN (4, 5)"
+    ) == [("unknown",), ("unknown",)]
+    metadata = run.materializations["warehouse/dim_staff"].metadata
+    assert metadata["inferred members"].value == 2
+    checks = [e for e in run.result.get_asset_check_evaluations() if e.check_name == "references_resolve"]
+    assert [check.passed for check in checks] == [True, True, True]
+    direct = Direct(flow.url, flow.data, definitions.INPUTS)
+    assert [finding for finding in direct.verified(thorough=True) if not finding.equal] == []
+
+    execute(classroom, "INSERT INTO staff SELECT * FROM aside")
+    again = flow.run()
+    assert again.success, again.error_lines
+    assert flow.query(_INFERRED) == [("dim_staff", "999")]
+    ((first_name, last_name, _, deleted),) = flow.query(_STAFF.format(1))
+    assert "unknown" not in (first_name, last_name)
+    assert not deleted
+    assert again.materializations["warehouse/dim_staff"].metadata["inferred members"].value == 1
+    assert [f for f in (*direct.verified(thorough=True), *direct.rebuilt()) if not f.equal] == []
+
+
+@pytest.fixture
+def shop(database: Callable[[], str], tmp_path: Path) -> Direct:
+    flow = Direct(database(), tmp_path, INPUTS)
+    execute(flow.url, SOURCE)
+    flow.run()
+    return flow
+
+
+def inferred(flow: Direct) -> list[tuple[str]]:
+    with flow.reading() as connection:
+        return connection.execute("SELECT member_key FROM star.inferred_members ORDER BY ALL").fetchall()
+
+
+def worker(flow: Direct, number: int) -> list[tuple[str, str | None, bool]]:
+    with flow.reading() as connection:
+        return connection.execute(
+            "SELECT name, team, deleted FROM star.dim_worker WHERE worker_id = $number", {"number": number}
+        ).fetchall()
+
+
+def is_proven(flow: Direct) -> bool:
+    assert [f for f in (*flow.verified(thorough=True), *flow.rebuilt()) if not f.equal] == []
+    return True
+
+
+def test_a_stand_in_stays_as_long_as_the_member_is_missing(shop: Direct) -> None:
+    assert inferred(shop) == [("0",)]
+    execute(shop.url, "UPDATE worker SET name = 'other' WHERE id = 1")
+    shop.run()
+    assert inferred(shop) == [("0",)]
+    assert worker(shop, 0) == [("unknown", None, False)]
+    execute(shop.url, "UPDATE sale SET worker_id = 1 WHERE worker_id = 0")
+    shop.run()
+    assert inferred(shop) == [("0",)], "history still refers to it"
+    assert is_proven(shop)
+
+
+def test_a_member_that_came_and_went_again_is_no_stand_in(shop: Direct) -> None:
+    execute(shop.url, "INSERT INTO worker VALUES (0, 'late', 1)")
+    shop.run()
+    assert (worker(shop, 0), inferred(shop)) == ([("late", "team 1", False)], [])
+    execute(shop.url, "DELETE FROM worker WHERE id = 0")
+    shop.run()
+    assert (worker(shop, 0), inferred(shop)) == ([("late", "team 1", True)], [])
+    assert is_proven(shop)
+
+
+def test_a_member_that_is_quarantined_leaves_a_stand_in_behind(shop: Direct) -> None:
+    execute(shop.url, "UPDATE worker SET name = NULL WHERE id IN (0, 3)")
+    shop.run()
+    assert (worker(shop, 3), inferred(shop)) == ([("unknown", None, False)], [("0",), ("3",)])
+    assert is_proven(shop)
+    execute(shop.url, "UPDATE worker SET name = 'mended' WHERE id = 3")
+    shop.run()
+    assert (worker(shop, 3), inferred(shop)) == ([("mended", "team 3", False)], [("0",)])
+    assert is_proven(shop)
+
+
+def test_a_member_that_is_quarantined_and_that_nobody_refers_to_is_not_listed(shop: Direct) -> None:
+    execute(shop.url, "INSERT INTO worker VALUES (500, 'idle', 1)")
+    shop.run()
+    execute(shop.url, "UPDATE worker SET name = NULL WHERE id = 500")
+    shop.run()
+    assert (worker(shop, 500), inferred(shop)) == ([], [("0",)])
+    assert is_proven(shop)

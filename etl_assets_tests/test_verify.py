@@ -1,0 +1,273 @@
+"""Whatever is altered, wherever it is kept: verification finds it, and says in which table, at which hop, which keys."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from etl_assets.capture.controls import Unproven
+from etl_assets.proof.verify import Finding
+from etl_assets_tests.direct import Direct
+from etl_assets_tests.flow import execute
+from etl_assets_tests.shop import DAY, INPUTS, SOURCE
+
+FACT = "lake/star/fact_sale/000001.parquet"
+
+
+@pytest.fixture(scope="module")
+def kept(module_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Direct:
+    """A first batch and one with changes of all kinds; not to be touched."""
+    flow = Direct(module_database(), tmp_path_factory.mktemp("verify"), INPUTS)
+    execute(flow.url, SOURCE)
+    flow.run()
+    execute(flow.url, DAY)
+    flow.run()
+    return flow
+
+
+@pytest.fixture
+def flow(kept: Direct, tmp_path: Path) -> Direct:
+    """A copy, to be tampered with; the source is not."""
+    shutil.copytree(kept.data, tmp_path / "data")
+    return kept.at(tmp_path / "data")
+
+
+@pytest.fixture
+def own(database: Callable[[], str], tmp_path: Path) -> Direct:
+    """A flow whose source may be changed too."""
+    flow = Direct(database(), tmp_path, INPUTS)
+    execute(flow.url, SOURCE)
+    flow.run()
+    return flow
+
+
+def differences(findings: list[Finding]) -> Mapping[tuple[str, str], str]:
+    """(hop, table) -> what differs."""
+    return {(finding.hop, finding.table): finding.difference for finding in findings if not finding.equal}
+
+
+def rewritten(path: Path, query: str) -> None:
+    """Replace a Parquet file by what a query makes of it (as `file`), under the same notes in its footer."""
+    notes = {
+        k.decode(): v.decode() for k, v in pq.read_metadata(path).metadata.items() if k.startswith(b"etl.")
+    }
+    assert notes
+    pairs = ", ".join(f"'{key}': '{value}'" for key, value in notes.items())
+    aside = path.with_suffix(".aside")
+    with duckdb.connect() as connection:
+        connection.execute(f"CREATE VIEW file AS FROM read_parquet('{path}')")
+        connection.execute(f"COPY ({query}) TO '{aside}' (FORMAT parquet, KV_METADATA {{{pairs}}})")
+    aside.replace(path)
+
+
+def in_warehouse(flow: Direct, statement: str) -> None:
+    with duckdb.connect(str(flow.data / "warehouse.duckdb")) as connection:
+        connection.execute(statement)
+
+
+def test_what_nobody_touched_is_equal_at_every_hop(kept: Direct) -> None:
+    for thorough in (False, True):
+        findings = kept.verified(thorough=thorough)
+        assert differences(findings) == {}
+        assert {finding.hop for finding in findings} == {"files", "raw", "star", "warehouse", "source"}
+    again = kept.rebuilt()
+    assert differences(again) == {}
+    assert {(f.hop, f.table) for f in again} == {
+        (hop, table) for hop in ("rebuilt star", "rebuilt warehouse") for table in INPUTS.star
+    }
+
+
+def test_verification_leaves_no_trace_in_the_warehouse(flow: Direct) -> None:
+    def contents() -> list[Any]:
+        with flow.reading() as connection:
+            return connection.execute(
+                "SELECT schema_name, view_name FROM duckdb_views() WHERE NOT internal UNION ALL "
+                "SELECT schema_name, table_name FROM duckdb_tables() ORDER BY ALL"
+            ).fetchall()
+
+    before = contents()
+    assert {schema for schema, _ in before} == {"star"}
+    flow.verified(thorough=True)
+    flow.rebuilt()
+    assert contents() == before
+
+
+def test_a_changed_byte_of_a_landed_file_is_found(flow: Direct) -> None:
+    path = flow.data / "lake/raw/sale/000001.csv"
+    path.write_bytes(path.read_bytes().replace(b"7.25", b"9.25", 1))
+    with flow.verifier() as (verifier, _):
+        found = differences(list(verifier.files()))
+    assert list(found) == [("files", "sale")]
+    assert "raw/sale/000001.csv" in found["files", "sale"]
+
+
+def test_a_landed_file_that_is_gone_is_found(flow: Direct) -> None:
+    (flow.data / "lake/raw/sale/000002.deleted.csv").unlink()
+    with flow.verifier() as (verifier, _):
+        found = differences(list(verifier.files()))
+    assert list(found) == [("files", "sale")]
+    assert "raw/sale/000002.deleted.csv" in found["files", "sale"]
+
+
+def test_a_row_held_too_many_is_found_against_the_totals_of_the_source(flow: Direct) -> None:
+    path = flow.data / "lake/raw/batches/000002.json"
+    manifest = json.loads(path.read_text())
+    manifest["tables"]["worker"]["rows"] -= 1
+    manifest["tables"]["sale"]["controls"]["amount"]["sum"] = "1.00"
+    path.write_text(json.dumps(manifest))
+    with flow.verifier() as (verifier, _):
+        found = differences(list(verifier.raw()))
+    assert found["raw", "worker"] == "31 rows are held, the source had 30"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * REPLACE (CASE WHEN sale_id = 7 THEN amount + 0.01 ELSE amount END AS amount) FROM file",
+        "SELECT * FROM file WHERE sale_id <> 7",
+        "FROM file UNION ALL SELECT * REPLACE (999 AS sale_record_id, 777 AS sale_id) FROM file WHERE sale_id = 7",
+    ],
+    ids=["altered", "missing", "added"],
+)
+def test_a_fact_file_that_was_tampered_with_is_found(query: str, flow: Direct) -> None:
+    rewritten(flow.data / FACT, query)
+    key = "777" if "777" in query else "7"
+    for thorough in (False, True):
+        found = differences(flow.verified(thorough=thorough, source=False))
+        assert set(found) == {("star", "fact_sale"), ("warehouse", "fact_sale")}
+        for difference in found.values():
+            assert f"1 keys differ, sale_id {key} to {key}" in difference
+    assert set(differences(flow.rebuilt())) == {("rebuilt star", "fact_sale")}
+
+
+def test_a_doubled_row_of_a_fact_file_is_found(flow: Direct) -> None:
+    rewritten(flow.data / FACT, "FROM file UNION ALL FROM file WHERE sale_id = 7")
+    for thorough in (False, True):
+        assert (
+            "sale_id 7 to 7"
+            in differences(flow.verified(thorough=thorough, source=False))["warehouse", "fact_sale"]
+        )
+    assert "sale_id 7 to 7" in differences(flow.rebuilt())["rebuilt star", "fact_sale"]
+
+
+def test_a_tampered_column_that_is_no_amount_takes_a_thorough_look(flow: Direct) -> None:
+    rewritten(
+        flow.data / "lake/star/dim_worker.parquet",
+        "SELECT * REPLACE (CASE WHEN worker_id BETWEEN 4 AND 6 THEN 'x' ELSE name END AS name) FROM file",
+    )
+    found = differences(flow.verified(thorough=True, source=False))
+    assert found == {
+        ("star", "dim_worker"): "3 keys differ, worker_id 4 to 6",
+        ("warehouse", "dim_worker"): "3 keys differ, worker_id 4 to 6",
+    }
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE star.fact_sale SET amount = amount + 1 WHERE sale_id = 7",
+        "DELETE FROM star.fact_sale WHERE sale_id = 7",
+        "INSERT INTO star.fact_sale SELECT * FROM star.fact_sale WHERE sale_id = 7",
+    ],
+)
+def test_a_changed_row_of_the_warehouse_is_found(statement: str, flow: Direct) -> None:
+    in_warehouse(flow, statement)
+    for thorough in (False, True):
+        found = differences(flow.verified(thorough=thorough, source=False))
+        assert list(found) == [("warehouse", "fact_sale")]
+        assert "1 keys differ, sale_id 7 to 7" in found["warehouse", "fact_sale"]
+    assert set(differences(flow.rebuilt())) == {("rebuilt warehouse", "fact_sale")}
+
+
+def test_a_current_view_that_was_tampered_with_is_found(flow: Direct) -> None:
+    in_warehouse(
+        flow, "INSERT INTO star.superseded SELECT 'fact_sale', sale_record_id FROM star.fact_sale_current"
+    )
+    for thorough in (False, True):
+        found = differences(flow.verified(thorough=thorough, source=False))
+        assert list(found) == [("warehouse", "fact_sale")]
+        assert found["warehouse", "fact_sale"].startswith("fact_sale_current: ")
+
+
+def test_a_table_that_the_warehouse_lost_is_found(flow: Direct) -> None:
+    in_warehouse(flow, "DROP VIEW star.fact_sale_current; DROP TABLE star.fact_sale")
+    found = differences(flow.verified(source=False))
+    assert list(found) == [("warehouse", "fact_sale")]
+
+
+def test_what_changes_in_the_source_after_the_batch_is_no_difference(own: Direct) -> None:
+    execute(own.url, DAY)
+    for thorough in (False, True):
+        findings = own.verified(thorough=thorough)
+        assert differences(findings) == {}
+        told = {finding.table: finding.compared for finding in findings if finding.hop == "source"}
+        assert "30 new, 12 changed and 7 deleted since the batch" in told["sale"]
+
+
+# -- changes behind the back of row versions ---------------------------------------------------------------------------
+
+
+def look_away(flow: Direct) -> None:
+    """Push the horizon of what is held ahead: the next batch takes no row version for recent."""
+    path = sorted((flow.data / "lake/raw/batches").glob("??????.json"))[-1]
+    manifest = json.loads(path.read_text())
+    for state in manifest["tables"].values():
+        state["horizon"] += 100_000
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("change", "read"),
+    [
+        ("UPDATE sale SET amount = amount + 1 WHERE id = 7", "whole"),
+        ("INSERT INTO sale VALUES (1000, 1, 1, '2024-01-05')", "whole"),
+        ("DELETE FROM sale WHERE id = 7; INSERT INTO sale VALUES (1000, 1, 1, '2024-01-05')", "whole"),
+        ("DELETE FROM sale WHERE id = 7", "horizon"),  # deletions have no row version: the count tells
+    ],
+)
+def test_a_change_that_no_row_version_tells_of_is_captured_all_the_same(
+    change: str, read: str, database: Callable[[], str], tmp_path: Path
+) -> None:
+    flow = Direct(database(), tmp_path, INPUTS)
+    execute(flow.url, SOURCE.replace("'soon'", "'2024-01-06'"))
+    flow.run()
+    look_away(flow)
+    execute(flow.url, change)
+    manifest = flow.run()
+    assert manifest is not None
+    assert (manifest.tables["sale"].read, manifest.tables["worker"].read) == (read, "horizon")
+    assert differences(flow.verified(thorough=True)) == {}
+
+
+def test_a_silent_change_that_no_total_tells_of_is_found_by_a_thorough_look(own: Direct) -> None:
+    look_away(own)
+    execute(own.url, "UPDATE worker SET name = 'silent' WHERE id IN (4, 9)")
+    found = differences(own.verified(thorough=True))
+    assert found == {("source", "worker"): "2 rows differ unexplained, key 4 to 9"}
+    own.run(whole=True)
+    assert differences(own.verified(thorough=True)) == {}
+
+
+def test_a_batch_that_does_not_add_up_is_never_committed(database: Callable[[], str], tmp_path: Path) -> None:
+    flow = Direct(database(), tmp_path, INPUTS)
+    execute(flow.url, SOURCE.replace("'soon'", "'2024-01-06'"))
+    flow.run()
+    path = tmp_path / "lake/raw/batches/000001.json"
+    manifest = json.loads(path.read_text())
+    control = manifest["tables"]["sale"]["controls"]["amount"]
+    control["held"] = str(float(control["held"]) + 1)
+    path.write_text(json.dumps(manifest))
+    held, raw = flow.dump(), sorted(tmp_path.glob("lake/raw/batches/*.json"))
+    execute(flow.url, DAY)
+    with pytest.raises(
+        Unproven, match=r"the amount of sale add up to .* in the source and to .* in the lake"
+    ) as caught:
+        flow.run()
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.glob("lake/raw/batches/*.json")) == raw
+    assert flow.dump() == held
