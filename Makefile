@@ -18,7 +18,7 @@ verify-definitions: export DAGSTER_HOME := $(CURDIR)/data/dagster
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo ui test test-slow test-browser lint format verify-definitions bench pins clean
+.PHONY: help demo ui test test-slow test-browser lint format verify-definitions bench screenshots pins clean
 
 help: ## this list
 	@echo "make <target>, with PYTHON=$(PYTHON) PORT=$(PORT) ARGS='…' where they apply"
@@ -32,7 +32,7 @@ ui: .venv/.stamp ## Dagster's web interface on http://127.0.0.1:PORT
 	@$(BIN)/etl ui --port $(PORT) $(ARGS)
 
 test: .venv/.stamp ## the tests (ARGS="--cov" adds coverage, ARGS="-k name" selects)
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-slow: .venv/.stamp ## the slow tests
 	@$(BIN)/python -m pytest -m slow $(ARGS)
@@ -52,6 +52,9 @@ format: .venv/.stamp ## format the code, repair what ruff can
 
 verify-definitions: .venv/.stamp data/dagster/dagster.yaml ## load all definitions as a deployment would
 	@$(BIN)/dg check defs
+
+screenshots: .venv/.stamp-browser ## make the pictures in docs/images again
+	@$(BIN)/python -m docs.screenshots
 
 bench: .venv/.stamp ## the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -102,8 +102,7 @@ def proven(
         if now != Decimal(source or 0):
             raise Unproven(
                 f"the {name} of {relation.table.name} add up to {source} in the source and to {now} in the lake, in "
-                "the same snapshot; nothing was committed: run again with whole=true (etl run --whole), and report "
-                "this"
+                "the same snapshot; nothing was committed: please report this"
             )
         controls[name] = controls[name].model_copy(update={"held": str(now)})
     return controls

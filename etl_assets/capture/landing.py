@@ -240,6 +240,7 @@ class _Landing:
                 changed=changed.changed,
                 deleted=found.deleted,
             )
+        held = found.held or held
         clean = held.clean_under is not None and not (brought and brought.quarantined_rows)
         controls = proven(relation, found.totals, held, found.added, found.removed, clean=clean)
         members = held.members + changed.first_seen

@@ -24,9 +24,11 @@ from etl_assets.capture.connection import SourceError, explained
 from etl_assets.capture.controls import Sums, Totals, Unproven, proven, source_totals, sums
 from etl_assets.capture.copying import Copied, Progress, copy, select
 from etl_assets.capture.plan import Plan
+from etl_assets.engine import duck
 from etl_assets.engine.duck import listing
-from etl_assets.lake.batches import TableState
-from etl_assets.lake.current import Fold, storage, view
+from etl_assets.engine.typing import Typing, types_version
+from etl_assets.lake.batches import Control, TableState
+from etl_assets.lake.current import DELETED, Fold, storage, view
 
 
 class Folding(Protocol):
@@ -38,7 +40,8 @@ class Folding(Protocol):
 @dataclass(frozen=True)
 class Found:
     """What reading a table found. `gone` are the keys of rows that are held and no longer in the source; `added` and
-    `removed` are the amounts of the rows that came, and of those that they replace or that went."""
+    `removed` are the amounts of the rows that came, and of those that they replace or that went. `held` is what was
+    held, where it was looked at anew."""
 
     plan: Plan
     totals: Totals
@@ -47,6 +50,7 @@ class Found:
     deleted: int
     added: Sums
     removed: Sums
+    held: TableState | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,32 @@ class Reader:
         all_held = fold()
         changed = changed_rows(self.duck, everything, all_held)
         gone, deleted = missing_keys(self.duck, everything, all_held)
-        return self._found(plan, totals, changed, gone, deleted, all_held.relation, fold)
+        found = self._found(plan, totals, changed, gone, deleted, all_held.relation, fold)
+        return replace(found, held=self._looked_at_anew(held, everything, all_held))
+
+    def _looked_at_anew(
+        self, held: TableState, everything: duckdb.DuckDBPyRelation, all_held: Fold
+    ) -> TableState:
+        """What is held, its sums and whether its values fit recomputed from the rows: the way back for a table that
+        once had misfits."""
+        typing = Typing(self.relation.table.types, self.relation.columns)
+        gone = all_held.relation.filter(DELETED)
+        misfits = sum(self._count(rows.filter(f"NOT ({typing.exact})")) for rows in (everything, gone))
+        amounts = sums(self.duck, self.relation, all_held.relation)
+        controls = {
+            name: held.controls.get(name, Control()).model_copy(update={"held": str(amount)})
+            for name, amount in amounts.items()
+        }
+        return held.model_copy(
+            update={
+                "controls": {**held.controls, **controls},
+                "clean_under": None if misfits else types_version(self.relation.table.types),
+            }
+        )
+
+    def _count(self, rows: duckdb.DuckDBPyRelation) -> int:
+        (count,) = duck.one(self.duck, f"SELECT count(*) FROM {view(rows)}")
+        return int(count)
 
     def _check_key(self) -> None:
         """A declared key that the source does not enforce would let rows of the same key hide one another."""

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,14 @@ def configure(connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
     connection.execute("SET memory_limit = $limit", {"limit": f"{memory_bytes()}B"})
     # Order is asked for where it counts; keeping it elsewhere would hold whole tables in memory.
     connection.execute("SET preserve_insertion_order = false")
+
+
+def sweep(scratch: Path, older_than_seconds: float) -> None:
+    """Remove folders in scratch that nobody has touched for so long."""
+    before = time.time() - older_than_seconds
+    for leftover in scratch.iterdir():
+        if leftover.is_dir() and leftover.stat().st_mtime < before:
+            shutil.rmtree(leftover, ignore_errors=True)  # another run may be sweeping too
 
 
 def one(connection: duckdb.DuckDBPyConnection, query: str, params: object = None) -> tuple[Any, ...]:

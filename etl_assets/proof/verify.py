@@ -271,7 +271,9 @@ class Verifier:
             )
         try:
             clean = state.clean_under is not None
-            proven(reader.relation, found.totals, state, found.added, found.removed, clean=clean)
+            proven(
+                reader.relation, found.totals, found.held or state, found.added, found.removed, clean=clean
+            )
         except Unproven as error:
             return Finding(name, "source", compared, str(error))
         if thorough and how.read == "horizon":

@@ -13,6 +13,7 @@ import pyarrow as pa
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.errors import EtlError
 from etl_assets.exports.publishing import Published, ReportTables
+from etl_assets.failpoints import reached
 from etl_assets.resources.warehouse import DuckDBWarehouse
 
 SCHEMA = "reporting"
@@ -115,7 +116,9 @@ def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     except BaseException:
         connection.rollback()
         raise
+    reached("report publishing")
     connection.commit()
+    reached("report published")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr
 from etl_assets.capture.copying import Progress
 from etl_assets.capture.landing import Request, take_batch
 from etl_assets.capture.table import Table
+from etl_assets.engine.duck import sweep
 from etl_assets.lake.batches import Batches, Manifest
 
 
@@ -41,6 +42,7 @@ class Source(dg.ConfigurableResource):
         """Land what changed in the tables (see `etl_assets.capture.landing`)."""
         scratch = Path(self.scratch)
         scratch.mkdir(parents=True, exist_ok=True)
+        sweep(scratch, older_than_seconds=86_400)  # what killed runs left: it holds rows
         request = Request(
             url=self.address(),
             tables=tables,
