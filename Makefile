@@ -7,6 +7,7 @@ ARGS ?=
 
 # Two test workers: more gain little, since each starts its own PostgreSQL.
 WORKERS ?= 2
+HISTORIES ?= 300
 
 BIN := .venv/bin
 CHROMIUM := /usr/bin/chromium
@@ -18,7 +19,7 @@ verify-definitions: export DAGSTER_HOME := $(CURDIR)/data/dagster
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo ui test test-slow test-browser lint format verify-definitions bench screenshots pins clean
+.PHONY: help demo ui test test-slow test-histories test-browser lint format verify-definitions bench screenshots pins clean
 
 help: ## this list
 	@echo "make <target>, with PYTHON=$(PYTHON) PORT=$(PORT) ARGS='…' where they apply"
@@ -36,6 +37,10 @@ test: .venv/.stamp ## the tests (ARGS="--cov" adds coverage, ARGS="-k name" sele
 
 test-slow: .venv/.stamp ## the slow tests
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+	@$(MAKE) --no-print-directory test-histories HISTORIES=1000
+
+test-histories: .venv/.stamp ## HISTORIES random histories of transactions, each captured exactly
+	@ETL_HISTORIES=$(HISTORIES) $(BIN)/python -m pytest etl_assets_tests/capture/test_random_histories.py
 
 test-browser: .venv/.stamp-browser ## the tests of the web interface, in Chromium
 	@test -x $(CHROMIUM) || { echo "test-browser needs $(CHROMIUM): install it, e.g. apt-get install chromium" >&2; exit 1; }

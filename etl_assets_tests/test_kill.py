@@ -209,7 +209,15 @@ def test_a_run_that_is_killed_at_every_place_in_turn_ends_like_one_that_is_not(
 
 @each_story
 @pytest.mark.parametrize(
-    "place", ["manifest written", ONCE_ONLY, "*:7", "*:14", "star published:2", "warehouse loading:2"]
+    "place",
+    [
+        "manifest written",
+        ONCE_ONLY,
+        pytest.param("*:7", marks=pytest.mark.slow),
+        pytest.param("*:14", marks=pytest.mark.slow),
+        pytest.param("star published:2", marks=pytest.mark.slow),
+        "warehouse loading:2",
+    ],
 )
 def test_after_a_kill_readers_have_a_whole_version_and_running_again_goes_on(
     name: str, place: str, stories: Callable[[str], Story], children: Children, tmp_path: Path
@@ -250,7 +258,7 @@ def kill_at_random(story: Story, children: Children, folder: Path, seed: int) ->
 def test_a_kill_at_any_instant_does_no_harm(
     stories: Callable[[str], Story], children: Children, tmp_path: Path
 ) -> None:
-    for seed in range(5):
+    for seed in range(3):
         kill_at_random(stories(("first", "increment")[seed % 2]), children, tmp_path, seed)
 
 

@@ -17,7 +17,7 @@ from etl_assets.lake import current
 from etl_assets_tests.capture.comparing import Lake
 from etl_assets_tests.capture.histories import History, Tally, close_sessions, open_sessions
 
-_HISTORIES = int(os.environ.get("ETL_HISTORIES", "300"))
+_HISTORIES = int(os.environ.get("ETL_HISTORIES", "90"))
 _SEEDS = [int(os.environ["ETL_HISTORY"])] if "ETL_HISTORY" in os.environ else list(range(1, _HISTORIES + 1))
 _WORKERS = 2
 
