@@ -62,13 +62,12 @@ def missing_keys(
     connection: duckdb.DuckDBPyConnection, present: duckdb.DuckDBPyRelation, held: Fold
 ) -> tuple[duckdb.DuckDBPyRelation, int]:
     """The keys that are held but not among those present in the source, in key order, and how many they are."""
-    table = materialized(
+    return _kept(
         connection,
         f"SELECT {listing(held.key)} FROM (FROM {view(held.relation)} WHERE NOT {DELETED}) "
         f"ANTI JOIN {view(present)} USING ({listing(held.key)})",
+        listing(held.key),
     )
-    (missing,) = duck.one(connection, f"SELECT count(*) FROM {table}")
-    return connection.sql(f"FROM {table} ORDER BY {listing(held.key)}"), missing
 
 
 def missing_bits(
@@ -80,13 +79,21 @@ def missing_bits(
     present = duck.read_csv(connection, [bitmap]).project(
         "CAST(bucket AS BIGINT) AS __bucket, CAST(bits AS BIGINT) AS __bits"
     )
-    table = materialized(
+    return _kept(
         connection,
         f"SELECT {key} FROM {view(held.relation)} LEFT JOIN {view(present)} ON __bucket = ({key} - ({key} & 31)) // 32 "
         f"WHERE NOT {DELETED} AND (__bits IS NULL OR (__bits >> ({key} & 31)) & 1 = 0)",
+        key,
     )
-    (missing,) = duck.one(connection, f"SELECT count(*) FROM {table}")
-    return connection.sql(f"FROM {table} ORDER BY {key}"), missing
+
+
+def _kept(
+    connection: duckdb.DuckDBPyConnection, keys: str, order: str
+) -> tuple[duckdb.DuckDBPyRelation, int]:
+    """The keys that a query gives, in order, and how many they are."""
+    table = materialized(connection, keys)
+    (count,) = duck.one(connection, f"SELECT count(*) FROM {table}")
+    return connection.sql(f"FROM {table} ORDER BY {order}"), count
 
 
 def no_keys(held: Fold) -> duckdb.DuckDBPyRelation:

@@ -186,9 +186,10 @@ class _Landing:
             finally:
                 # After an error, or when the run is told to stop, nobody waits for tables that are still being read.
                 pool.shutdown(wait=False, cancel_futures=True)
-                while wait(working.values(), timeout=0.1).not_done:
+                while any(future.running() for future in working.values()):
                     for connection in self.snapshot.connections:
                         connection.cancel()
+                    time.sleep(0.05)
 
     def _plan(self, relation: Relation) -> Plan:
         instant = self.snapshot.instant
