@@ -54,10 +54,6 @@ class Build:
     def passed(self) -> bool:
         return all(audit.passed for audit in self.audits)
 
-    @property
-    def paths(self) -> list[str]:
-        return [path for path, _ in self.staged]
-
     def publish(self) -> None:
         """Show what was staged, oldest batch first; unless another run, with a newer batch, was faster."""
         held = self.star.dimension(self.definition.name)

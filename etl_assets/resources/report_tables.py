@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import dagster as dg
 import duckdb
@@ -11,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from etl_assets.engine.duck import identifier, listing, literal
+from etl_assets.engine.preview import markdown
 from etl_assets.errors import EtlError
 from etl_assets.exports.publishing import Published, ReportTables
 from etl_assets.failpoints import reached
@@ -84,14 +84,8 @@ class ReportIOManager(dg.ConfigurableIOManager):
 def preview(frame: pd.DataFrame) -> str:
     """The first rows as a Markdown table."""
 
-    def line(cells: list[Any]) -> str:
-        texts = ["" if cell is pd.NA else " ".join(str(cell).split()).replace("|", "\\|") for cell in cells]
-        return f"| {' | '.join(texts)} |"
-
     rows = frame.head(_PREVIEW_ROWS).itertuples(index=False, name=None)
-    return "\n".join(
-        [line(list(frame.columns)), line(["---"] * frame.shape[1]), *(line(list(row)) for row in rows)]
-    )
+    return markdown(list(frame.columns), [[None if cell is pd.NA else cell for cell in row] for row in rows])
 
 
 def _described(connection: duckdb.DuckDBPyConnection, name: str) -> str | None:
