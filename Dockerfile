@@ -6,7 +6,7 @@
 #   daemon       dagster-daemon run -w workspace.yaml        (exactly one)
 #   by hand      etl --help
 #
-# Health is checked where the services are composed: the three have different checks.
+# Health is checked where the services are composed (deploy/): the three have different checks.
 FROM python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1 \
@@ -22,7 +22,7 @@ WORKDIR /app
 # The dependencies alone, so that this layer is rebuilt only when they change.
 COPY pyproject.toml constraints.txt LICENSE README.md ./
 RUN mkdir etl_assets \
-    && pip install -c constraints.txt . \
+    && pip install -c constraints.txt '.[k8s]' \
     && pip uninstall --yes etl-assets \
     && rm -rf build *.egg-info
 

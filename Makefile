@@ -19,7 +19,7 @@ verify-definitions: export DAGSTER_HOME := $(CURDIR)/data/dagster
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo ui test test-slow test-histories test-browser lint format verify-definitions bench screenshots pins clean
+.PHONY: help demo demo-cloud ui test test-slow test-histories test-soak test-browser lint format verify-definitions bench screenshots pins clean
 
 help: ## this list
 	@echo "make <target>, with PYTHON=$(PYTHON) PORT=$(PORT) ARGS='…' where they apply"
@@ -29,11 +29,14 @@ help: ## this list
 demo: .venv/.stamp ## from an embedded PostgreSQL to a proven star schema, in one go
 	@$(BIN)/etl demo $(ARGS)
 
+demo-cloud: .venv/.stamp ## the demo with S3, BigQuery and Google Sheets, all played by stand-ins: no account
+	@$(BIN)/etl demo-cloud $(ARGS)
+
 ui: .venv/.stamp ## Dagster's web interface on http://127.0.0.1:PORT
 	@$(BIN)/etl ui --port $(PORT) $(ARGS)
 
 test: .venv/.stamp ## the tests (ARGS="--cov" adds coverage, ARGS="-k name" selects)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: .venv/.stamp ## the slow tests
 	@$(BIN)/python -m pytest -m slow $(ARGS)
@@ -41,6 +44,13 @@ test-slow: .venv/.stamp ## the slow tests
 
 test-histories: .venv/.stamp ## HISTORIES random histories of transactions, each captured exactly
 	@ETL_HISTORIES=$(HISTORIES) $(BIN)/python -m pytest etl_assets_tests/capture/test_random_histories.py
+
+test-soak: .venv/.stamp ## a real daemon while parts of it are killed; MINUTES=10 for so long
+ifdef MINUTES
+	@$(BIN)/python -m etl_assets_tests.automation.soak --minutes $(MINUTES)
+else
+	@$(BIN)/python -m pytest -m soak $(ARGS)
+endif
 
 test-browser: .venv/.stamp-browser ## the tests of the web interface, in Chromium
 	@test -x $(CHROMIUM) || { echo "test-browser needs $(CHROMIUM): install it, e.g. apt-get install chromium" >&2; exit 1; }

@@ -178,7 +178,7 @@ def report(title: str, run: dict[str, object], copies: float) -> None:
     steps: dict[str, float] = run["steps"]  # type: ignore[assignment]
     stages = {
         "capture": steps["capture"],
-        "star": sum(seconds for name, seconds in steps.items() if name.startswith("star__")),
+        "star": steps["derive_star"],
         "warehouse": steps["load"],
         "certificate": steps["certificate"],
         "exports": sum(seconds for name, seconds in steps.items() if name.startswith("exports__")),

@@ -50,6 +50,7 @@ def main() -> None:
                 1050,
                 "checks",
             )
+            shoot(page, f"{ui.url}/automation", "source_changed", 700, "automation")
             browser.close()
 
 

@@ -5,12 +5,19 @@ from typing import Any
 
 import dagster as dg
 
+from etl_assets.exports.publishing import ReportTables, Workbook
+from etl_assets.resources.alerts import alerts
+from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
 from etl_assets.resources.lake import Lake, StarIOManager
+from etl_assets.resources.postgres_report_tables import PostgresReportTables
+from etl_assets.resources.postgres_warehouse import PostgresWarehouse
 from etl_assets.resources.report_tables import DuckDBReportTables, ReportIOManager
+from etl_assets.resources.sheets import Sheets
+from etl_assets.resources.sheets_client import ENDPOINT
 from etl_assets.resources.source import EmbeddedSource, Source
-from etl_assets.resources.warehouse import DuckDBWarehouse
+from etl_assets.resources.warehouse import Warehouse
 from etl_assets.resources.workbook import XlsxWorkbook
-from etl_assets.settings import Settings, SettingsError, duckdb_path
+from etl_assets.settings import Settings, SettingsError, duckdb_path, warehouse_engine
 
 Resources = Mapping[str, Any]
 
@@ -23,16 +30,16 @@ def local(settings: Settings) -> Resources:
         if settings.source_url
         else EmbeddedSource(folder=str(settings.data / "source"), scratch=scratch)
     )
-    lake = Lake(url=settings.lake_url, scratch=scratch)
-    warehouse = DuckDBWarehouse(path=str(duckdb_path(settings.warehouse_url)), scratch=scratch)
-    report_tables = DuckDBReportTables(warehouse=warehouse)
+    lake = Lake(url=settings.lake_url, scratch=scratch, cache=str(settings.data / "cache"))
+    warehouse, report_tables = _warehouse(settings, scratch)
     return {
         "source": source,
         "lake": lake,
         "star_io": StarIOManager(lake=lake),
         "warehouse": warehouse,
         "reports": ReportIOManager(tables=report_tables),
-        "workbook": XlsxWorkbook(path=str(settings.data / "reports.xlsx")),
+        "alerts": alerts(settings.alerts_url),
+        "workbook": _workbook(settings),
     }
 
 
@@ -41,6 +48,30 @@ def production(settings: Settings) -> Resources:
     if settings.unset:
         raise SettingsError(f"ETL_DEPLOYMENT=production needs {', '.join(settings.unset)} to be set")
     return local(settings)
+
+
+def _warehouse(settings: Settings, scratch: str) -> tuple[Warehouse, ReportTables]:
+    """The engine that the URL names, and the place for reporting tables in it."""
+    engine = warehouse_engine(settings.warehouse_url)
+    if engine == "bigquery":
+        # Here, since Google's client takes its time to import.
+        from etl_assets.resources.bigquery_report_tables import BigQueryReportTables
+        from etl_assets.resources.bigquery_warehouse import bigquery_warehouse
+
+        bigquery = bigquery_warehouse(settings.warehouse_url, scratch)
+        return bigquery, BigQueryReportTables(warehouse=bigquery)
+    if engine == "postgresql":
+        postgres = PostgresWarehouse(url=dg.EnvVar("ETL_WAREHOUSE_URL"), scratch=scratch)
+        return postgres, PostgresReportTables(warehouse=postgres)
+    duckdb = DuckDBWarehouse(path=str(duckdb_path(settings.warehouse_url)), scratch=scratch)
+    return duckdb, DuckDBReportTables(warehouse=duckdb)
+
+
+def _workbook(settings: Settings) -> Workbook:
+    """A Google spreadsheet if one is named, else a file."""
+    if settings.spreadsheet is None:
+        return XlsxWorkbook(path=str(settings.data / "reports.xlsx"))
+    return Sheets(spreadsheet=settings.spreadsheet, endpoint=settings.sheets_endpoint or ENDPOINT)
 
 
 DEPLOYMENTS = {"local": local, "production": production}

@@ -1,10 +1,18 @@
 """The settings, all optional: each has one name, one place and one meaning."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from etl_assets.errors import EtlError
+from etl_assets.resources.secrets import names_secret
+
+WAREHOUSES = {
+    "duckdb": "duckdb:///path/to/file.duckdb",
+    "postgresql": "postgresql://user:password@host:port/database",
+    "bigquery": "bigquery://project",
+}
 
 
 class SettingsError(EtlError):
@@ -17,15 +25,27 @@ class Settings:
 
     deployment      ETL_DEPLOYMENT     `local` or `production`
     source_url      ETL_SOURCE_URL     a PostgreSQL URL; None: the embedded demo
-    lake_url        ETL_LAKE_URL       a folder
-    warehouse_url   ETL_WAREHOUSE_URL  `duckdb:///path`
+    lake_url        ETL_LAKE_URL       a folder, `s3://bucket/prefix` or `gs://bucket/prefix`
+    warehouse_url   ETL_WAREHOUSE_URL  `duckdb:///path`, `postgresql://user:password@host/database` or `bigquery://project`
+    spreadsheet     ETL_SHEET_ID       the Google spreadsheet that gets the reports; None: an .xlsx file does
+    sheets_endpoint ETL_SHEETS_ENDPOINT  where the Google Sheets API is; None: at Google's
+    alerts_url      ETL_ALERTS_URL     smtp://…, smtps://… or sns:arn:…; None: alerts go to the log
+    ui_url          ETL_UI_URL         where the links of alerts lead to
+    breaker_failures  ETL_BREAKER_FAILURES  failed runs in a row after which none is started automatically; None: never
+    models          ETL_MODELS         model files to observe: `name=folder/*.sql;other=folder/**/*.json`
     data            ETL_DATA           the folder for all that is kept locally and not set otherwise
     """
 
     deployment: str
-    source_url: str | None
+    source_url: str | None = field(repr=False)
     lake_url: str
-    warehouse_url: str
+    warehouse_url: str = field(repr=False)
+    spreadsheet: str | None
+    sheets_endpoint: str | None
+    alerts_url: str | None = field(repr=False)
+    ui_url: str
+    breaker_failures: int | None
+    models: str
     data: Path
     unset: tuple[str, ...] = ()
     """Which of ETL_SOURCE_URL, ETL_LAKE_URL and ETL_WAREHOUSE_URL are not set."""
@@ -41,16 +61,55 @@ class Settings:
             source_url=get("ETL_SOURCE_URL"),
             lake_url=get("ETL_LAKE_URL") or str(data / "lake"),
             warehouse_url=get("ETL_WAREHOUSE_URL") or f"duckdb:///{data / 'warehouse.duckdb'}",
+            spreadsheet=_spreadsheet(get("ETL_SHEET_ID")),
+            sheets_endpoint=get("ETL_SHEETS_ENDPOINT"),
+            alerts_url=get("ETL_ALERTS_URL"),
+            ui_url=(get("ETL_UI_URL") or "http://127.0.0.1:3000").rstrip("/"),
+            breaker_failures=_count("ETL_BREAKER_FAILURES", get("ETL_BREAKER_FAILURES")),
+            models=get("ETL_MODELS") or "",
             data=data,
             unset=tuple(n for n in ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL") if not get(n)),
         )
 
 
+def _count(name: str, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not value.isdecimal() or not int(value):
+        raise SettingsError(f"{name}={value} is no number of runs: write 1 or more, or leave it out")
+    return int(value)
+
+
+def _spreadsheet(value: str | None) -> str | None:
+    """The id of a spreadsheet, which may be given as its whole address."""
+    if value is None:
+        return None
+    found = re.fullmatch(
+        r"(?:https://docs\.google\.com/spreadsheets/(?:u/\d+/)?d/)?([\w-]+)(?:[/?#].*)?", value, re.ASCII
+    )
+    if not found:
+        raise SettingsError(
+            "ETL_SHEET_ID is no id of a Google spreadsheet: it is the part of its address between /d/ and /edit"
+        )
+    return found[1]
+
+
+def warehouse_engine(warehouse_url: str) -> str:
+    """`duckdb`, `postgresql` or `bigquery`, as a URL says. One that is kept as a secret is PostgreSQL's: the others hold none."""
+    if names_secret(warehouse_url):
+        return "postgresql"
+    scheme, separator, _ = warehouse_url.partition("://")
+    if not separator or scheme not in WAREHOUSES:
+        said = f"{scheme}://" if separator else "what it says"  # which may be a password
+        raise SettingsError(
+            f"ETL_WAREHOUSE_URL: {said} is not a warehouse that can be used; write {' or '.join(WAREHOUSES.values())}"
+        )
+    return scheme
+
+
 def duckdb_path(warehouse_url: str) -> Path:
     """The file that a `duckdb:///` URL names; a third slash more makes it absolute."""
-    scheme, separator, rest = warehouse_url.partition("://")
-    if scheme != "duckdb" or not separator or not rest.startswith("/") or len(rest) < 2:
-        raise SettingsError(
-            f"ETL_WAREHOUSE_URL: {scheme}:// is not a warehouse that can be used; write duckdb:///path/to/file.duckdb"
-        )
+    rest = warehouse_url.partition("://")[2]
+    if not rest.startswith("/") or len(rest) < 2:
+        raise SettingsError(f"ETL_WAREHOUSE_URL names no file; write {WAREHOUSES['duckdb']}")
     return Path(rest[1:]).absolute()

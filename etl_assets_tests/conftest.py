@@ -11,6 +11,7 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
+from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn
 from etl_assets.source.demo.generator import Variant, generate
 from etl_assets.source.demo.postgres import serve
 
@@ -29,8 +30,10 @@ def postgres_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres_url(postgres_folder: Path) -> Iterator[str]:
     """The URL of the session's server; its own database is for administration only."""
-    # What a test writes need not survive a machine crash.
-    with serve(postgres_folder / "session", settings={"fsync": "off", "full_page_writes": "off"}) as url:
+    # What a test writes need not survive a machine crash; and nobody else commits while it looks.
+    with serve(
+        postgres_folder / "session", settings={"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
+    ) as url:
         yield url
 
 
@@ -94,6 +97,17 @@ def totesys(database: Callable[..., str], template: Callable[[Variant], str]) ->
 def classroom(database: Callable[..., str], template: Callable[[Variant], str]) -> str:
     """The URL of a fresh copy of a small ToteSys with the loose types of the classroom."""
     return database(template("classroom"))
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Iterator[BigQueryStandIn]:
+    """An empty project in BigQuery, to which the environment leads; gs:// leads to the folder `objects`."""
+    folder = tmp_path / "objects"
+    project = BigQueryStandIn("demo-project", lambda uri: (folder / uri.removeprefix("gs://")).read_bytes())
+    with project.serve(), pytest.MonkeyPatch.context() as environment:
+        for name, value in project.environment(tmp_path).items():
+            environment.setenv(name, value)
+        yield project
 
 
 _numbers = count(1)

@@ -10,29 +10,49 @@ import duckdb
 
 from etl_assets.capture.landing import Request, take_batch
 from etl_assets.engine.definition import Inputs
+from etl_assets.engine.duck import listing
 from etl_assets.lake.batches import Manifest
 from etl_assets.proof.certificate import Certifier, TableProof
 from etl_assets.proof.verify import Finding, Verifier, in_order
+from etl_assets.resources.bigquery_warehouse import bigquery_warehouse
+from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
 from etl_assets.resources.lake import Lake, Workbench
-from etl_assets.resources.warehouse import DuckDBWarehouse
+from etl_assets.resources.postgres_warehouse import PostgresWarehouse
+from etl_assets.resources.warehouse import Warehouse
+from etl_assets.resources.warehouse_load import load_star
 
 Dump = Mapping[str, list[tuple[Any, ...]]]
 
 
 @dataclass(frozen=True)
 class Direct:
-    """What is kept lies in `data`, in the places where the `local` deployment keeps it."""
+    """What is kept lies in `data`, in the places where the `local` deployment keeps it; the warehouse in a PostgreSQL
+    database or BigQuery, and the lake in a bucket, if one is named."""
 
     url: str
     data: Path
     inputs: Inputs
+    warehouse_url: str | None = None
+    lake_url: str | None = None
 
     @property
     def lake(self) -> Lake:
-        return Lake(url=str(self.data / "lake"), scratch=str(self.data / "scratch"))
+        return Lake(
+            url=self.lake_url or str(self.data / "lake"),
+            scratch=str(self.data / "scratch"),
+            cache=str(self.data / "cache"),
+        )
 
     @property
-    def warehouse(self) -> DuckDBWarehouse:
+    def warehouse(self) -> Warehouse:
+        if self.warehouse_url and self.warehouse_url.startswith("bigquery:"):
+            made = bigquery_warehouse(self.warehouse_url, str(self.data / "scratch"))
+            hasty = made.bigquery.model_copy(update={"pause_seconds": 0.01})
+            return made.model_copy(update={"bigquery": hasty})
+        if self.warehouse_url:
+            return PostgresWarehouse(
+                url=self.warehouse_url, scratch=str(self.data / "scratch"), wait_seconds=1
+            )
         return DuckDBWarehouse(
             path=str(self.data / "warehouse.duckdb"), scratch=str(self.data / "scratch"), wait_seconds=5
         )
@@ -60,12 +80,12 @@ class Direct:
                 build.publish()
             tables = [definition.schema for definition in self.inputs.star.values()]
             versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in tables}
-            loaded = self.warehouse.load(bench.star, tables, versions, "a test", bench.changed_members)
+            loaded = load_star(self.warehouse, bench.star, tables, versions, "a test", bench.changed_members)
             assert not any(sum(outcome.dangling.values()) for outcome in loaded.values())
             if not certified:
                 return []
-            with self.warehouse.connect() as connection:
-                certifier = Certifier(bench.builder, bench.manifest, bench.connection, connection)
+            with self.warehouse.reading() as reader:
+                certifier = Certifier(bench.builder, bench.manifest, reader)
                 proofs = certifier.proofs()
                 certifier.publish(proofs)
         assert [proof.differences for proof in proofs if not proof.equal] == []
@@ -82,8 +102,8 @@ class Direct:
         """The outcome of every comparison, in the order of the hops."""
         with self.verifier() as (verifier, _):
             found = [*verifier.files(), *verifier.raw(), *verifier.star(thorough=thorough)]
-            with self.reading() as connection:
-                found += verifier.warehouse(connection, thorough=thorough)
+            with self.warehouse.glancing() as reader:
+                found += verifier.warehouse(reader, thorough=thorough)
             if source:
                 tables, scratch = list(self.inputs.tables.values()), self.data / "scratch"
                 found += verifier.source(self.url, tables, scratch, thorough=thorough)
@@ -97,28 +117,23 @@ class Direct:
             yield connection
 
     def rebuilt(self) -> list[Finding]:
-        tables = [definition.schema for definition in self.inputs.star.values()]
-        with self.verifier() as (verifier, bench):
-            versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in tables}
-
-            def load(star: Any, path: Path) -> None:
-                scratch = str(self.data / "scratch")
-                DuckDBWarehouse(path=str(path), scratch=scratch).load(star, tables, versions, "a rebuild")
-
-            return list(verifier.rebuild(self.data / "scratch", load, self.data / "warehouse.duckdb"))
+        with self.verifier() as (verifier, _), self.warehouse.glancing() as live:
+            return list(verifier.rebuild(self.data / "scratch", live))
 
     # -- what readers see ----------------------------------------------------------------------------------------
 
     def dump(self) -> Dump:
         """All rows of all star tables of the warehouse, surrogate keys and deletions included."""
-        if not (self.data / "warehouse.duckdb").exists():
+        if not self.warehouse.exists:
             return {}
-        with self.reading() as connection:
-            exist = connection.execute(
-                "SELECT table_name FROM information_schema.tables WHERE table_schema = 'star'"
-            ).fetchall()
-            names = [name for name in self.inputs.star if (name,) in exist]
-            return {n: connection.execute(f'FROM star."{n}" ORDER BY ALL').fetchall() for n in names}
+        with self.warehouse.glancing() as reader:
+            return {
+                name: sorted(
+                    reader.rows(f"SELECT {listing(made.schema.arrow.names)} FROM star.{name}"), key=repr
+                )
+                for name, made in self.inputs.star.items()
+                if reader.has(name)
+            }
 
     def lake_dump(self) -> Dump:
         """All rows of all Parquet files that a reader of the lake meets, by a pattern as readers use it."""

@@ -99,7 +99,7 @@ def test_results_are_the_only_thing_on_stdout(source: str) -> None:
     assert "\x1b" not in done.stderr
 
     known = json.loads(etl("status", "--json").stdout)
-    assert known["lake"]["newest"]["run_id"] == known["runs"]["last_success"]["run_id"] == told["run_id"]
+    assert known["lake"]["newest"]["run_id"] == known["runs"]["last_success"]["id"] == told["run_id"]
     assert known["lake"]["tables"]["sales_order"]["rows"] == orders["rows"]
     assert known["warehouse"]["tables"]["fact_sales_order"]["batch"] == "000001"
     assert known["warehouse"]["tables"]["fact_sales_order"]["rows"] == orders["rows"]

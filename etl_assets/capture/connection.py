@@ -38,15 +38,28 @@ _SESSION = """
     END $$;
 """
 _ADVICE = {
-    "password authentication failed": "check the user and password in ETL_SOURCE_URL",
-    "no password supplied": "put the password into ETL_SOURCE_URL (or a .pgpass file)",
-    "does not exist": "check the database name in ETL_SOURCE_URL",
-    "could not translate host name": "check the host name in ETL_SOURCE_URL",
-    "Connection refused": "check host and port in ETL_SOURCE_URL, and that the server is up",
-    "timeout expired": "check host and port in ETL_SOURCE_URL, and that no firewall is in between",
+    "password authentication failed": "check the user and password in {setting}",
+    "no password supplied": "put the password into {setting} (or a .pgpass file)",
+    "does not exist": "check the database name in {setting}",
+    "could not translate host name": "check the host name in {setting}",
+    "Connection refused": "check host and port in {setting}, and that the server is up",
+    "timeout expired": "check host and port in {setting}, and that no firewall is in between",
     "too many clients": "free a connection there, or try again later",
     "starting up": "try again in a moment",
+    "no pg_hba.conf entry": "let this machine and role in, in the server's pg_hba.conf",
+    "not permitted to log in": "give the role of {setting} the right to log in",
 }
+# What stays so until somebody changes something. The driver gives no code of an error at connecting, only its text.
+_REFUSALS = (
+    "authentication",
+    "no password supplied",
+    "not exist",
+    "no pg_hba.conf entry",
+    "not permitted to log in",
+    "Name or service not known",
+    "nodename nor servname",
+    "No address associated",
+)
 
 
 def redacted(url: str) -> str:
@@ -58,11 +71,14 @@ def redacted(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.username}@{host}"))
 
 
-def connect(url: str, application_name: str) -> Connection:
-    """A connection outside any transaction. Raises `SourceError` with one line on what to do."""
-    _check(url)
+def connect(
+    url: str, application_name: str, connect_seconds: int = 10, setting: str = "ETL_SOURCE_URL"
+) -> Connection:
+    """A connection outside any transaction. Raises `SourceError` with one line on what to do; `setting` is where the
+    URL comes from."""
+    _check(url, setting)
     try:
-        connection = psycopg2.connect(url, application_name=application_name, connect_timeout=10)
+        connection = psycopg2.connect(url, application_name=application_name, connect_timeout=connect_seconds)
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(_SESSION)
@@ -72,16 +88,12 @@ def connect(url: str, application_name: str) -> Connection:
             str(error).split()
         )
         fault = message.rpartition("FATAL:")[2].strip() or message
-        advice = next((advice for sign, advice in _ADVICE.items() if sign in message), "check ETL_SOURCE_URL")
-        kind = (
-            SourceError
-            if any(s in message for s in ("authentication", "not exist", "translate"))
-            else (SourceInterrupted)
-        )
-        raise kind(f"can't connect to {redacted(url)}: {fault}; {advice}") from None
+        advice = next((advice for sign, advice in _ADVICE.items() if sign in message), "check {setting}")
+        kind = SourceError if any(sign in message for sign in _REFUSALS) else SourceInterrupted
+        raise kind(f"can't connect to {redacted(url)}: {fault}; {advice.format(setting=setting)}") from None
 
 
-def _check(url: str) -> None:
+def _check(url: str, setting: str) -> None:
     """Refuse a URL that would be read in another way than it was meant: what libpq says of it may quote a part of
     the password."""
     try:
@@ -92,7 +104,7 @@ def _check(url: str) -> None:
         readable = False
     if not readable:
         raise SourceError(
-            "ETL_SOURCE_URL can't be read: write postgresql://user:password@host:port/database, and in user and "
+            f"{setting} can't be read: write postgresql://user:password@host:port/database, and in user and "
             "password %40 for @, %3A for :, %2F for /, %23 for #, %3F for ?, %25 for %"
         ) from None
 

@@ -16,6 +16,7 @@ from etl_assets.capture.catalog import Relation
 from etl_assets.capture.connection import SourceError, explained
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier
+from etl_assets.engine.types import EXACT
 from etl_assets.lake.batches import Control, TableState
 from etl_assets.lake.current import DELETED, view
 
@@ -97,7 +98,8 @@ def proven(
             before = held.controls[name].held if name in held.controls else None
         if before is None or not clean:
             continue
-        now = Decimal(before) + added.get(name, Decimal(0)) - removed.get(name, Decimal(0))
+        now = EXACT.add(Decimal(before), added.get(name, Decimal(0)))
+        now = EXACT.subtract(now, removed.get(name, Decimal(0)))
         source = controls[name].sum
         if now != Decimal(source or 0):
             raise Unproven(

@@ -10,7 +10,7 @@ import hashlib
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from psycopg2.extensions import connection as Connection
 from etl_assets.capture.catalog import Relation
 from etl_assets.capture.changes import read_text
 from etl_assets.capture.connection import SourceInterrupted
-from etl_assets.capture.controls import proven, sums
+from etl_assets.capture.controls import Totals, proven, sums
 from etl_assets.capture.copying import Progress
 from etl_assets.capture.plan import Plan, plan
 from etl_assets.capture.reading import Reader
@@ -40,7 +40,7 @@ from etl_assets.lake.current import Current, materialized, view
 from etl_assets.lake.files import Files, LakeError
 
 CONNECTIONS = 4
-_UNBORN = "a lake without batches"
+UNBORN = "a lake without batches"
 
 
 class TooManyMisfits(EtlError):
@@ -75,7 +75,7 @@ def take_batch(request: Request, batches: Batches, scratch: Path, progress: Prog
     """Take a batch and commit it; None when nothing changed. Raises `EtlError`, and then nothing was committed."""
     started = time.monotonic()
     latest = batches.latest()
-    lake = latest.lake if latest else _UNBORN
+    lake = latest.lake if latest else UNBORN
     with (
         take_snapshot(
             request.url,
@@ -91,38 +91,15 @@ def take_batch(request: Request, batches: Batches, scratch: Path, progress: Prog
         reached("snapshot taken")
         batches = Batches(batches.files)
         latest = batches.latest()  # another run may have committed while this one waited
-        if (latest.lake if latest else _UNBORN) != lake:
+        if (latest.lake if latest else UNBORN) != lake:
             raise SourceInterrupted("another run has just begun this lake; run it again")
         batch = paths.number(int(latest.batch) + 1 if latest else 1)
-        landing = _Landing(
-            request, snapshot, batches.files, latest, batch, connection, Path(folder), progress
-        )
+        landing = Landing(request, snapshot, batches.files, latest, batch, connection, Path(folder), progress)
         landing.sweep()
         landed = landing.land()
         if latest and not any(table.worth_a_batch for table in landed.values()):
             return None
-        instant = snapshot.instant
-        manifest = Manifest(
-            format=paths.FORMAT,
-            batch=batch,
-            lake=latest.lake if latest else uuid.uuid4().hex,
-            run_id=request.run_id,
-            source=instant.source,
-            snapshot=instant.snapshot,
-            horizon=instant.horizon,
-            next_transaction=instant.next_transaction,
-            lsn=instant.lsn,
-            server_time=instant.server_time,
-            seconds=round(time.monotonic() - started, 3),
-            tables={**_carried(latest), **{name: table.state for name, table in landed.items()}},
-        )
-        batches.commit(manifest)
-        reached("manifest committed")
-        current = Current(batches, connection)
-        for table in manifest.changed:
-            current.compact(table, manifest)
-            reached("base kept")
-    return manifest
+        return landing.commit(landed, seconds=time.monotonic() - started)
 
 
 def _carried(latest: Manifest | None) -> dict[str, TableState]:
@@ -132,13 +109,15 @@ def _carried(latest: Manifest | None) -> dict[str, TableState]:
 
 
 @dataclass(frozen=True)
-class _Landed:
+class Landed:
+    """A table with what a batch brings for it, not committed yet."""
+
     state: TableState
     worth_a_batch: bool
 
 
 @dataclass(frozen=True)
-class _Landing:
+class Landing:
     """The tables of one batch on their way into the lake."""
 
     request: Request
@@ -152,19 +131,18 @@ class _Landing:
 
     def sweep(self) -> None:
         """Remove what killed runs left unfinished; who has claimed the lake writes here alone."""
-        self.files.sweep(paths.FOLDER)
-        for table in self.request.tables:
-            for folder in (f"raw/{table.name}", f"raw/quarantine/{table.name}", f"current/{table.name}"):
-                self.files.sweep(folder)
+        names = [table.name for table in self.request.tables]
+        kinds = ("raw", "raw/quarantine", "current")
+        self.files.sweep(paths.FOLDER, *(f"{kind}/{name}" for kind in kinds for name in names))
 
-    def land(self) -> dict[str, _Landed]:
+    def land(self) -> dict[str, Landed]:
         """Land all tables, as many at a time as there are connections to the source."""
         free: SimpleQueue[Connection] = SimpleQueue()
         for connection in self.snapshot.connections:
             free.put(connection)
         plans = {name: self._plan(relation) for name, relation in self.snapshot.relations.items()}
 
-        def land_with_a_free_connection(name: str) -> _Landed:
+        def land_with_a_free_connection(name: str) -> Landed:
             source = free.get()
             try:
                 with self.connection.cursor() as duck:
@@ -191,12 +169,38 @@ class _Landing:
                         connection.cancel()
                     time.sleep(0.05)
 
+    def commit(self, landed: Mapping[str, Landed], *, seconds: float) -> Manifest:
+        """Make the batch exist. Raises `AlreadyExists` if another run took its number."""
+        instant = self.snapshot.instant
+        manifest = Manifest(
+            format=paths.FORMAT,
+            batch=self.batch,
+            lake=self.latest.lake if self.latest else uuid.uuid4().hex,
+            run_id=self.request.run_id,
+            source=instant.source,
+            snapshot=instant.snapshot,
+            horizon=instant.horizon,
+            next_transaction=instant.next_transaction,
+            lsn=instant.lsn,
+            server_time=instant.server_time,
+            seconds=round(seconds, 3),
+            tables={**_carried(self.latest), **{name: table.state for name, table in landed.items()}},
+        )
+        batches = Batches(self.files)
+        batches.commit(manifest)
+        reached("manifest committed")
+        current = Current(batches, self.connection)
+        for table in manifest.changed:
+            current.compact(table, manifest)
+            reached("base kept")
+        return manifest
+
     def _plan(self, relation: Relation) -> Plan:
         instant = self.snapshot.instant
         behind = self.latest is not None and lsn(instant.lsn) < lsn(self.latest.lsn)
         return plan(relation, self.latest, instant, whole=self.request.whole, lsn_behind=behind)
 
-    def _land_table(self, reader: Reader, plan: Plan) -> _Landed:
+    def _land_table(self, reader: Reader, plan: Plan) -> Landed:
         relation = reader.relation
         table = relation.table.name
         held = self.latest.tables.get(table) if self.latest else None
@@ -207,22 +211,7 @@ class _Landing:
         if self.latest is None or held is None:
             copied, totals = reader.first(lambda: self.files.writing(rows_path))
             rows = LandedFile(path=rows_path, rows=copied.rows, bytes=copied.bytes, sha256=copied.sha256)
-            quarantined, misfits = self._quarantine(reader, rows, 0)
-            changes = Changes(
-                rows=rows,
-                deletions=None,
-                quarantined=quarantined,
-                new=copied.rows,
-                changed=0,
-                deleted=0,
-                quarantined_rows=misfits,
-            )
-            added = sums(
-                reader.duck, relation, read_text(reader.duck, self.files.local(rows_path), relation.columns)
-            )
-            controls = proven(relation, totals, None, added, {}, clean=not misfits)
-            state = self._state(relation, None, plan, totals.rows, controls, copied.rows, changes)
-            return _Landed(state, worth_a_batch=True)
+            return self.begin(relation, reader.duck, plan, rows, totals)
         current = Current(Batches(self.files), reader.duck)
         fold = partial(current.fold, table, self.latest, columns=relation.columns)
         found = reader.again(plan, held, fold)
@@ -231,7 +220,9 @@ class _Landing:
         brought = None
         if changed.new or changed.changed or found.deleted:
             rows_file = self._land(changed.rows, rows_path, changed.new + changed.changed)
-            quarantined, misfits = self._quarantine(reader, rows_file, held.rows) if rows_file else (None, 0)
+            quarantined, misfits = (
+                self._quarantine(relation, reader.duck, rows_file, held.rows) if rows_file else (None, 0)
+            )
             brought = Changes(
                 rows=rows_file,
                 deletions=self._land(found.gone, deletions_path, found.deleted),
@@ -246,7 +237,35 @@ class _Landing:
         controls = proven(relation, found.totals, held, found.added, found.removed, clean=clean)
         members = held.members + changed.first_seen
         state = self._state(relation, held, found.plan, found.totals.rows, controls, members, brought)
-        return _Landed(state, worth_a_batch=brought is not None or found.plan.renews)
+        return Landed(state, worth_a_batch=brought is not None or found.plan.renews)
+
+    def begin(
+        self,
+        relation: Relation,
+        connection: duckdb.DuckDBPyConnection,
+        plan: Plan,
+        rows: LandedFile,
+        totals: Totals | None,
+    ) -> Landed:
+        """A table of which nothing was held, with all its rows landed. Their sums are proven against `totals`, where
+        there is somebody to say them."""
+        quarantined, misfits = self._quarantine(relation, connection, rows, 0)
+        changes = Changes(
+            rows=rows,
+            deletions=None,
+            quarantined=quarantined,
+            new=rows.rows,
+            changed=0,
+            deleted=0,
+            quarantined_rows=misfits,
+        )
+        landed = read_text(connection, self.files.local(rows.path), relation.columns)
+        added = sums(connection, relation, landed)
+        if totals is None:
+            totals = Totals(rows.rows, {name: Control(sum=str(amount)) for name, amount in added.items()})
+        controls = proven(relation, totals, None, added, {}, clean=not misfits)
+        state = self._state(relation, None, plan, totals.rows, controls, rows.rows, changes)
+        return Landed(state, worth_a_batch=True)
 
     def _brake(self, table: str, held: int, deleted: int) -> None:
         share = self.request.deletion_brake
@@ -256,31 +275,35 @@ class _Landing:
                 f"meant? Then run again with --allow-deletions {table}; nothing was committed"
             )
 
-    def _quarantine(self, reader: Reader, rows: LandedFile, held: int) -> tuple[LandedFile | None, int]:
+    def _quarantine(
+        self, relation: Relation, connection: duckdb.DuckDBPyConnection, rows: LandedFile, held: int
+    ) -> tuple[LandedFile | None, int]:
         """Name the values of landed rows that don't fit their declared types, and count these rows."""
-        table, columns = reader.relation.table, reader.relation.columns
-        landed = read_text(reader.duck, self.files.local(rows.path), columns)
-        misfits = Typing(table.types, columns).misfits(landed, reader.relation.key)
+        table, columns = relation.table, relation.columns
+        landed = read_text(connection, self.files.local(rows.path), columns)
+        misfits = Typing(table.types, columns).misfits(landed, relation.key)
         if misfits is None:
             return None, 0
-        found = materialized(reader.duck, f"SELECT * FROM {view(misfits)}")
-        values, count = duck.one(reader.duck, f"SELECT count(*), count(DISTINCT key) FROM {found}")
+        found = materialized(connection, f"SELECT * FROM {view(misfits)}")
+        values, count = duck.one(connection, f"SELECT count(*), count(DISTINCT key) FROM {found}")
         if count > self.request.quarantine_limit * max(rows.rows, held):
-            example = duck.one(reader.duck, f'SELECT key, "column", reason FROM {found} ORDER BY ALL LIMIT 1')
+            example = duck.one(connection, f'SELECT key, "column", reason FROM {found} ORDER BY ALL LIMIT 1')
             raise TooManyMisfits(
                 f"{count:,} rows of {table.name} hold values that don't fit their declared types (the {example[1]} of "
                 f"{example[0]} {example[2]}), more than {self.request.quarantine_limit:.0%} of it; nothing was "
                 "committed: mend them in the source, or declare a wider type (etl_assets/source)"
             )
-        report = reader.duck.sql(
+        report = connection.sql(
             f'SELECT {literal(table.name)} AS "table", key, "column", value, reason, '
             f"{literal(self.batch)} AS batch FROM {found} ORDER BY ALL"
         )
         return self._land(report, paths.quarantine_path(table.name, self.batch), values), count
 
     def _land(self, relation: duckdb.DuckDBPyRelation, path: str, rows: int) -> LandedFile | None:
-        if not rows:
-            return None
+        return self.write(relation, path, rows) if rows else None
+
+    def write(self, relation: duckdb.DuckDBPyRelation, path: str, rows: int) -> LandedFile:
+        """Land what DuckDB computes."""
         staged = self.files.staging(path)
         try:
             duck.write_csv(relation, staged.local)
@@ -332,7 +355,7 @@ class _Landing:
         )
 
 
-def _pending(future: Future[_Landed]) -> bool:
+def _pending(future: Future[Landed]) -> bool:
     """Whether an error elsewhere overtook a future; `result` of those that ended raises what went wrong."""
     return not future.done()
 

@@ -68,6 +68,8 @@ def _broken(
 ) -> str | None:
     """Why transaction ids seen now can't be compared with those seen then; None if they can."""
     was, now = latest.source, instant.source
+    if not held.relation:
+        return f"what the lake holds was {held.why}"
     if now.system_identifier is None or was.system_identifier is None:
         return "the server does not say which one it is (grant pg_control_system)"
     if (was.system_identifier, was.database) != (now.system_identifier, now.database):

@@ -25,7 +25,8 @@ from etl_assets.capture.controls import Sums, Totals, Unproven, proven, source_t
 from etl_assets.capture.copying import Copied, Progress, copy, select
 from etl_assets.capture.plan import Plan
 from etl_assets.engine import duck
-from etl_assets.engine.duck import listing
+from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.types import EXACT
 from etl_assets.engine.typing import Typing, types_version
 from etl_assets.lake.batches import Control, TableState
 from etl_assets.lake.current import DELETED, Fold, storage, view
@@ -83,7 +84,7 @@ class Reader:
         if recent is not None:
             if not self.relation.partitions:
                 recent = sql.SQL("ctid = ANY({}::tid[])").format(sql.Literal(totals.where or "{}"))
-            found = self._since(plan, held, fold, totals, recent)
+            found = self._untouched(plan, held, totals) or self._since(plan, held, fold, totals, recent)
             if found and self._adds_up(found, held):
                 return found
             plan = replace(plan, read="whole", why="the source has changes that no recent version explains")
@@ -137,6 +138,15 @@ class Reader:
         # age() is an exact distance on the 32-bit circle, and costs next to nothing per row.
         return sql.SQL("age(xmin) <= age({}::text::xid)").format(sql.Literal(plan.horizon % 2**32))
 
+    def _untouched(self, plan: Plan, held: TableState, totals: Totals) -> Found | None:
+        """That nothing changed, if the scan for the totals says so; None if it is to be looked at."""
+        if self.relation.partitions or totals.where or totals.rows != held.rows:
+            return None
+        columns = ", ".join(f"NULL::{storage(c.type)} AS {identifier(c.name)}" for c in self.relation.columns)
+        nothing = self.duck.sql(f"SELECT {columns} WHERE false")
+        gone = nothing.project(listing(self.relation.key))
+        return Found(plan, totals, Changed(nothing, 0, 0, 0), gone, 0, {}, {})
+
     def _since(
         self, plan: Plan, held: TableState, fold: Folding, totals: Totals, recent: sql.Composable
     ) -> Found | None:
@@ -169,7 +179,7 @@ class Reader:
         removed = dict(sums(self.duck, self.relation, replaced))
         if deleted:
             for name, amount in sums(self.duck, self.relation, fold(only=gone).relation).items():
-                removed[name] += amount
+                removed[name] = EXACT.add(removed[name], amount)
         return Found(plan, totals, changed, gone, deleted, added, removed)
 
     def _adds_up(self, found: Found, held: TableState) -> bool:

@@ -42,6 +42,10 @@ _HOLDER = """
 _LOCK_CLASS = 0x0E71  # marks our advisory locks among those of others
 
 
+class LakeClaimed(SourceInterrupted):
+    """Another run fills the same lake. It was waited for already: asking again at once makes no sense."""
+
+
 @dataclass(frozen=True)
 class Instant:
     """What the server says of the moment that a snapshot shows. Transaction ids are 64 bits wide."""
@@ -72,7 +76,7 @@ def take_snapshot(
     """Take a snapshot for filling the lake with identity `lake`; one run at a time can hold it.
 
     The claim is an advisory lock of the source: the server releases it however the holder ends. Raises
-    `SourceInterrupted` with the holder's name when another run keeps it for longer than `wait_seconds`.
+    `LakeClaimed` with the holder's name when another run keeps it for longer than `wait_seconds`.
     """
     name = f"etl-assets {run_id[:8]} on {socket.gethostname()}"[:63]
     with ExitStack() as stack, explained("reading the source"):
@@ -129,6 +133,4 @@ def _claim(connection: Connection, lake: str, wait_seconds: float) -> None:
         cursor.execute(_HOLDER, (_LOCK_CLASS, lock % 2**32))
         holder = cursor.fetchone()
     who = f"{holder[0]}, connected since {holder[1]:%H:%M:%S} UTC" if holder else "another run"
-    raise SourceInterrupted(
-        f"this lake is being filled by {who}; wait for it to end, nothing needs unlocking"
-    )
+    raise LakeClaimed(f"this lake is being filled by {who}; wait for it to end, nothing needs unlocking")

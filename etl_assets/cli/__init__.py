@@ -1,7 +1,8 @@
 """The `etl` command: a thin face of the definitions that the UI loads.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 fine, 1 an error, told in one line, 2 wrong
-usage, 130 interrupted. One module per command; a module imports what is heavy (Dagster, DuckDB, pandas) inside
+usage, 3 there is nothing yet of
+what was asked for, 130 interrupted. One module per command; a module imports what is heavy (Dagster, DuckDB, pandas) inside
 its functions, so that `etl --help` answers at once.
 """
 
@@ -10,12 +11,18 @@ from typing import Any, NoReturn
 
 import click
 
+from etl_assets.cli.breaker import breaker
+from etl_assets.cli.changes import changes
 from etl_assets.cli.demo import demo
+from etl_assets.cli.demo_cloud import demo_cloud
+from etl_assets.cli.doctor import doctor
 from etl_assets.cli.explain import explain
 from etl_assets.cli.history import history
 from etl_assets.cli.quarantine import quarantine
 from etl_assets.cli.run import run
+from etl_assets.cli.simulate import simulate
 from etl_assets.cli.status import status
+from etl_assets.cli.take_over import take_over
 from etl_assets.cli.ui import ui
 from etl_assets.cli.verify import verify
 from etl_assets.errors import EtlError
@@ -46,7 +53,7 @@ class _Commands(click.Group):
 
             if ctx.params["traceback"] or not isinstance(error, EmbeddedPostgresError):
                 raise
-            from etl_assets.cli.failures import first_line
+            from etl_assets.failures import first_line
 
             _end(first_line(str(error)))
 
@@ -78,7 +85,22 @@ def etl(traceback: bool) -> None:
     """Keep a star schema equal to its operational PostgreSQL database."""
 
 
-for _command in (demo, explain, history, quarantine, run, status, ui, verify):
+for _command in (
+    breaker,
+    changes,
+    demo,
+    demo_cloud,
+    doctor,
+    explain,
+    history,
+    quarantine,
+    run,
+    simulate,
+    status,
+    ui,
+    verify,
+    take_over,
+):
     etl.add_command(_command)
 
 

@@ -19,7 +19,7 @@ _REPORT = """
     FROM star.fact_sales_order_current JOIN star.dim_currency USING (currency_id)
     WHERE date_trunc('month', created_date) >= (
         SELECT date_trunc('month', max(created_date)) - INTERVAL 2 MONTH FROM star.fact_sales_order_current)
-    GROUP BY ALL ORDER BY month DESC, currency
+    GROUP BY 1, 2 ORDER BY month DESC, currency
 """
 
 
@@ -61,18 +61,18 @@ def demo(ctx: click.Context) -> None:
         shown.say("running the flow again")
         second = flow.run(flow.plan(loaded, "etl", None), instance, shown)
         conclude(ctx, second)
-    _show_batches(first, second)
-    _show_day(day)
+    show_batches(first, second)
+    show_day(day)
     report = found["warehouse"].query(_REPORT)
     click.echo("\nsales, from the warehouse")
     output.table(list(report.columns), list(report.itertuples(index=False, name=None)))
     click.echo(
-        f"\nlake       {settings.lake_url}\nwarehouse  {found['warehouse'].path}\n"
+        f"\nlake       {settings.lake_url}\nwarehouse  {found['warehouse'].where}\n"
         "See it all in Dagster: make ui (or etl ui)"
     )
 
 
-def _show_batches(first: "Outcome", second: "Outcome") -> None:
+def show_batches(first: "Outcome", second: "Outcome") -> None:
     before = {made.name: made for made in first.captured}
     click.echo("what arrived: + new, ~ changed, - deleted")
     output.table(
@@ -90,7 +90,7 @@ def _changes(made: "Made") -> str:
     return " ".join(f"{sign}{count:,}" for sign, count in counts.items() if count)
 
 
-def _show_day(day: "DaySummary") -> None:
+def show_day(day: "DaySummary") -> None:
     def listed(rows: Mapping[str, int]) -> str:
         return ", ".join(f"{table} {count}" for table, count in rows.items() if count) or "none"
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -46,8 +45,7 @@ def explain(ctx: click.Context, table: str, key: str, offline: bool, as_json: bo
         except (UnknownTable, WrongKey) as error:
             raise click.UsageError(str(error)) from error
         url = None if offline or explainer.table is None else found.source.address()
-        exists = Path(found.warehouse.path).exists()
-        with found.warehouse.connect() if exists else nullcontext() as warehouse:
+        with found.warehouse.reading() if found.warehouse.exists else nullcontext() as warehouse:
             story = explainer.story(parts, url, warehouse)
     shown_in = {definition.name for definition in explainer.made} | set(story.context_of)
     exports = [

@@ -15,8 +15,9 @@ from typing import Any
 import dagster as dg
 from dagster._utils.interrupts import capture_interrupts
 
+from etl_assets.automation.orphans import process_tag
 from etl_assets.cli.display import Display
-from etl_assets.cli.failures import failure_line, failure_trace
+from etl_assets.failures import failure_line, failure_trace
 from etl_assets.progress import observed_by
 from etl_assets.raw.assets import GROUP as RAW
 
@@ -107,6 +108,7 @@ class Plan:
 
     job: dg.JobDefinition
     keys: Sequence[dg.AssetKey]
+    partial: bool
     stage_of_step: dict[str, str]
     events: logging.Logger
 
@@ -141,7 +143,7 @@ def plan(definitions: dg.Definitions, job: str, selection: str | None) -> Plan:
         # As in the UI: what is made together in one transaction is made together.
         chosen = named | {k for a in assets if not a.can_subset and named & a.keys for k in a.keys}
     ordered = [key for key in graph.toposorted_asset_keys if key in chosen]
-    return Plan(resolved, ordered, {a.op.name: _stage(a) for a in assets}, events)
+    return Plan(resolved, ordered, selection is not None, {a.op.name: _stage(a) for a in assets}, events)
 
 
 def _stage(assets: dg.AssetsDefinition) -> str:
@@ -196,9 +198,9 @@ def run(
         result = planned.job.execute_in_process(
             run_config=config,
             instance=instance,
-            asset_selection=planned.keys,
+            asset_selection=planned.keys if planned.partial else None,
             run_id=outcome.run_id,
-            tags=_TAGS,
+            tags=_TAGS | process_tag(),
             raise_on_error=False,
         )
     outcome.success = result.success

@@ -5,11 +5,19 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
+NOTHING_YET = 3
+"""The exit code of a command that finds nothing yet of what it is asked for."""
 _NUMBER = (int, float, Decimal)
+
+
+def nothing_yet(line: str) -> NoReturn:
+    """Say what there is none of, and leave with the code for that."""
+    click.echo(f"etl: {line}", err=True)
+    raise click.exceptions.Exit(NOTHING_YET)
 
 
 def emit_json(value: Mapping[str, Any]) -> None:

@@ -1,44 +1,80 @@
 """`etl status`: where lake and warehouse stand, and how the last runs went. Reads only, starts nothing."""
 
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from etl_assets.cli import environment, output
-from etl_assets.errors import EtlError
-from etl_assets.settings import Settings, duckdb_path
+from etl_assets.settings import Settings
 
 if TYPE_CHECKING:
     import dagster as dg
 
+    from etl_assets.automation.runs import Step
 
-class StatusError(EtlError):
-    """What is asked for its status can't be read."""
+_FAILED = 5
+"""How many failed runs are told, of the last ones."""
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def status(as_json: bool) -> None:
-    """Show what lake and warehouse hold, and the last runs."""
+@click.option(
+    "--last-success",
+    "wanted",
+    type=click.Choice(["completed", "id"]),
+    is_flag=False,
+    flag_value="completed",
+    help="Print only when the last successful run of the whole flow was completed (ISO 8601, UTC), or its id.",
+)
+def status(as_json: bool, wanted: str | None) -> None:
+    """Show what lake and warehouse hold, how the last runs went, and what is out of date, and why.
+
+    \b
+    Exit codes:
+      0  it is shown
+      1  an error
+      3  --last-success, and no run of the whole flow has succeeded yet
+    """
     settings = environment.settings()
-    path = duckdb_path(settings.warehouse_url)
-    lake, warehouse, runs = _lake(settings), _warehouse(path), _runs(settings)
+    if wanted:
+        if as_json:
+            raise click.UsageError("give either --json or --last-success")
+        _print_last_success(settings, wanted)
+        return
+    lake, warehouse, recorded = _lake(settings), _warehouse(settings), _recorded(settings)
     if as_json:
-        output.emit_json({"lake": lake, "warehouse": warehouse, "runs": runs})
+        output.emit_json({"lake": lake, "warehouse": warehouse, **recorded})
         return
     _show_lake(lake)
     click.echo()
     _show_warehouse(warehouse)
     click.echo()
-    _show_runs(runs)
+    _show_runs(recorded["runs"])
+    _show_assets(recorded["assets"])
+
+
+def _print_last_success(settings: Settings, wanted: str) -> None:
+    none = "no successful run of the whole flow yet"
+    if environment.dagster_home(settings) is None:
+        output.nothing_yet(none)
+    environment.arrange_dagster_home(settings)
+
+    from etl_assets.automation.runs import last_successes
+
+    with environment.open_instance() as instance:
+        found = last_successes(instance, 1)
+    if not found:
+        output.nothing_yet(none)
+    completed = found[0].completed
+    click.echo(found[0].id if wanted == "id" or completed is None else completed.isoformat())
 
 
 def _lake(settings: Settings) -> dict[str, Any]:
     from etl_assets.lake.batches import Batches
     from etl_assets.lake.files import open_files
 
-    files = open_files(settings.lake_url)
+    files = open_files(settings.lake_url, settings.data / "cache")
     batches = Batches(files)
     numbers = batches.numbers()
     newest = batches.get(numbers[-1]) if numbers else None
@@ -54,73 +90,70 @@ def _lake(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _warehouse(path: Path) -> dict[str, Any]:
-    """What `star.loads` says. Not through the resource, which opens the file to write."""
-    import duckdb
+def _warehouse(settings: Settings) -> dict[str, Any]:
+    """What the books of the warehouse say."""
+    from etl_assets.resources.warehouse import WarehouseInUse
 
-    held: dict[str, Any] = {"path": str(path), "in_use": False, "tables": {}}
-    if not path.exists():
-        return held
-    try:
-        with duckdb.connect(str(path), read_only=True) as connection:
-            loads = connection.execute(
-                "SELECT table_name, max(batch), sum(rows)::BIGINT, max(loaded_at), arg_max(run_id, loaded_at)"
-                " FROM star.loads GROUP BY ALL ORDER BY table_name"
-            ).fetchall()
-    except duckdb.CatalogException:  # a file that nothing was loaded into
-        return held
-    except duckdb.IOException as error:
-        reason = " ".join(str(error).split())
-        if "lock" not in reason.lower():
-            raise StatusError(f"can't read the warehouse {path}: {reason}") from error
-        return held | {"in_use": True}
-    held["tables"] = {
-        name: {"rows": rows, "batch": batch, "loaded_at": loaded_at, "run_id": run_id}
-        for name, batch, rows, loaded_at, run_id in loads
-    }
-    return held
+    with environment.resources(settings, "warehouse") as found:
+        told: dict[str, Any] = {"path": found.warehouse.where, "in_use": False, "tables": {}}
+        try:
+            told["tables"] = {name: asdict(held) for name, held in found.warehouse.held().items()}
+        except WarehouseInUse:
+            told["in_use"] = True
+    return told
 
 
-def _runs(settings: Settings) -> dict[str, Any]:
-    """The last runs of Dagster's instance; it is not made if there is none yet."""
-    runs: dict[str, Any] = {"last_success": None, "last_failure": None, "running": []}
+def _recorded(settings: Settings) -> dict[str, Any]:
+    """What Dagster's instance tells of runs and assets; it is not made if there is none yet."""
+    runs: dict[str, Any] = {"last_success": None, "last": None, "running": [], "queued": [], "failed": []}
     if environment.dagster_home(settings) is None:
-        return runs
+        return {"runs": runs, "assets": []}
     environment.arrange_dagster_home(settings)
 
     import dagster as dg
 
-    from etl_assets.cli.failures import last_failure
+    from etl_assets.automation.runs import last_successes, newest
+    from etl_assets.failures import last_failure
 
     kinds = dg.DagsterRunStatus
     with environment.open_instance() as instance:
-        for name, statuses in {
-            "last_success": [kinds.SUCCESS],
-            "last_failure": [kinds.FAILURE],
-            "running": [kinds.QUEUED, kinds.STARTING, kinds.STARTED, kinds.CANCELING],
-        }.items():
-            limit = None if name == "running" else 1
-            found = instance.get_run_records(dg.RunsFilter(statuses=statuses), limit=limit)
-            told = [_run(record) for record in found]
-            runs[name] = told if limit is None else next(iter(told), None)
-        if runs["last_failure"]:
-            runs["last_failure"]["error"] = last_failure(instance, runs["last_failure"]["run_id"])
-    return runs
+        runs["last_success"] = next((run.as_object() for run in last_successes(instance, 1)), None)
+        runs["last"] = next(
+            (run.as_object() | {"steps": [_step(step) for step in run.steps()]} for run in newest(instance)),
+            None,
+        )
+        running = newest(instance, [kinds.STARTING, kinds.STARTED, kinds.CANCELING], limit=None)
+        runs["running"] = [run.as_object() for run in running]
+        runs["queued"] = [run.as_object() for run in newest(instance, [kinds.QUEUED], limit=None)]
+        runs["failed"] = [
+            run.as_object() | {"error": last_failure(instance, run.id)}
+            for run in newest(instance, [kinds.FAILURE], limit=_FAILED)
+        ]
+        return {"runs": runs, "assets": _assets(settings, instance)}
 
 
-def _run(record: "dg.RunRecord") -> dict[str, Any]:
-    import datetime
-
-    def moment(timestamp: float | None) -> datetime.datetime | None:
-        return datetime.datetime.fromtimestamp(timestamp, datetime.UTC) if timestamp else None
-
+def _step(step: "Step") -> dict[str, Any]:
     return {
-        "run_id": record.dagster_run.run_id,
-        "job": record.dagster_run.job_name,
-        "status": record.dagster_run.status.value,
-        "started": moment(record.start_time),
-        "ended": moment(record.end_time),
+        "step": step.name,
+        "status": step.status,
+        "duration_seconds": step.seconds,
+        "assets": [{"asset": one.name, "rows": one.rows, "unchanged": one.unchanged} for one in step.made],
     }
+
+
+def _assets(settings: Settings, instance: "dg.DagsterInstance") -> list[dict[str, Any]]:
+    """How the assets stand; observed files count as they are now, reported or not."""
+    from etl_assets.automation.staleness import standings
+    from etl_assets.definitions import definitions, observed_files
+    from etl_assets.source.assets import data_version, observation
+
+    files = [observation(one) for one in observed_files(settings)]
+    graph = definitions(settings).resolve_asset_graph()
+    found = standings(instance, graph, {event.asset_key: data_version(event) for event in files})
+    return [
+        {"asset": key.to_user_string(), "status": one.status, "why": [cause.text for cause in one.causes]}
+        for key, one in found.items()
+    ]
 
 
 def _show_lake(lake: dict[str, Any]) -> None:
@@ -154,20 +187,47 @@ def _show_warehouse(warehouse: dict[str, Any]) -> None:
 
 
 def _show_runs(runs: dict[str, Any]) -> None:
-    succeeded, failed, running = runs["last_success"], runs["last_failure"], runs["running"]
-    if not (succeeded or failed or running):
+    succeeded, last = runs["last_success"], runs["last"]
+    if last is None:
         click.echo("no run yet")
         return
     if succeeded:
         click.echo(
-            f"last success: {output.moment(succeeded['ended'])} UTC, {succeeded['job']}, run {succeeded['run_id']}"
+            f"last success: {output.moment(succeeded['completed'])} UTC, {succeeded['job']}, run {succeeded['id']}"
         )
     else:
-        click.echo("last success: none yet")
-    if failed:
+        click.echo("last success: none yet of the whole flow")
+    for one in runs["failed"]:
         click.echo(
-            f"last failure: {output.moment(failed['ended'])} UTC, {failed['job']}, run {failed['run_id']}: "
-            f"{failed['error'] or 'no reason was recorded'}"
+            f"failed: {output.moment(one['completed'])} UTC, {one['job']}, run {one['id']}: "
+            f"{one['error'] or 'no reason was recorded'}"
         )
-    for one in running:
-        click.echo(f"{one['status'].lower()}: {one['job']}, run {one['run_id']}")
+    for one in (*runs["running"], *runs["queued"]):
+        click.echo(f"{one['status'].lower()}: {one['job']}, run {one['id']}")
+    click.echo(f"\nlast run {last['id']}, {last['job']}: {last['status'].lower()}")
+    output.table(
+        ["step", "outcome", "seconds", "asset", "rows"],
+        [
+            (
+                step["step"],
+                step["status"].lower(),
+                step["duration_seconds"],
+                made.get("asset"),
+                made.get("rows"),
+            )
+            for step in last["steps"]
+            for made in step["assets"] or [{}]
+        ],
+    )
+
+
+def _show_assets(assets: list[dict[str, Any]]) -> None:
+    if not assets:
+        return
+    behind = [one for one in assets if one["status"] != "fresh"]
+    click.echo(f"\nup to date: {len(assets) - len(behind)} of {output.count(len(assets), 'asset', 'assets')}")
+    if behind:
+        output.table(
+            ["asset", "is", "because"],
+            [(one["asset"], one["status"], "; ".join(one["why"])) for one in behind],
+        )

@@ -11,7 +11,6 @@ from etl_assets.errors import EtlError
 
 if TYPE_CHECKING:
     from etl_assets.exports.contract import Report
-    from etl_assets.lake.star import StarFiles
     from etl_assets.proof.verify import Finding, Verifier
     from etl_assets.resources.lake import Workbench
 
@@ -139,7 +138,7 @@ def _newest(found: Any, bench: "Workbench", thorough: bool, rebuild: bool, offli
             found.source.address(), list(INPUTS.tables.values()), scratch, thorough=thorough
         )
     if rebuild:
-        hops["rebuild"] = lambda thorough: _rebuild(found, bench, verifier, scratch)
+        hops["rebuild"] = lambda thorough: _rebuild(found, verifier, scratch)
     return hops
 
 
@@ -165,13 +164,15 @@ def _older(bench: "Workbench", batch: str) -> _Hops:
 def _warehouse(found: Any, verifier: "Verifier", thorough: bool) -> "Iterator[Finding]":
     from etl_assets.proof.verify import Finding
 
-    path = found.warehouse.path
-    if not Path(path).exists():
+    warehouse = found.warehouse
+    if not warehouse.exists:
         for name in verifier.inputs.star:
-            yield Finding(name, "warehouse", "nothing", f"there is no warehouse {path}: run etl run")
+            yield Finding(
+                name, "warehouse", "nothing", f"there is no warehouse {warehouse.where}: run etl run"
+            )
         return
-    with found.warehouse.connect() as connection:
-        yield from verifier.warehouse(connection, thorough=thorough)
+    with warehouse.reading() as reader:
+        yield from verifier.warehouse(reader, thorough=thorough)
 
 
 def _exports(found: Any) -> "Iterator[Finding]":
@@ -180,10 +181,12 @@ def _exports(found: Any) -> "Iterator[Finding]":
     from etl_assets.exports.reports import REPORTS
     from etl_assets.proof.verify import Finding
 
-    path = found.warehouse.path
+    warehouse = found.warehouse
     for report in REPORTS:
-        if not Path(path).exists():
-            yield Finding(report.name, "exports", "nothing", f"there is no warehouse {path}: run etl run")
+        if not warehouse.exists:
+            yield Finding(
+                report.name, "exports", "nothing", f"there is no warehouse {warehouse.where}: run etl run"
+            )
             continue
         try:
             yield _export(found, report)
@@ -201,14 +204,15 @@ def _export(found: Any, report: "Report") -> "Finding":
     made = report.make(found.warehouse.query(report.query))
     published = found.reports.tables.read(report.name)
     compared = f"{len(made):,} rows, all columns"
+    if list(made.columns) != list(published.columns):
+        return Finding(report.name, "exports", compared, "was published with other columns: run etl run")
+    published = report.typed(published)
     if content_version(made) == content_version(published):
         return Finding(report.name, "exports", compared)
-    if list(made.dtypes.items()) != list(published.dtypes.items()):
-        return Finding(report.name, "exports", compared, "was published with other columns: run etl run")
     rows, stand = (Counter(frame.itertuples(index=False, name=None)) for frame in (made, published))
     at = [list(made.columns).index(name) for name in report.key]
     keys = sorted({tuple(row[i] for i in at) for row in (rows - stand) + (stand - rows)}, key=str)
-    if not keys:  # in another order
+    if not keys:  # the same values, told differently
         return Finding(report.name, "exports", compared)
     first, last = (", ".join(map(str, key)) for key in (keys[0], keys[-1]))
     return Finding(
@@ -219,16 +223,9 @@ def _export(found: Any, report: "Report") -> "Finding":
     )
 
 
-def _rebuild(found: Any, bench: "Workbench", verifier: "Verifier", scratch: Path) -> "Iterator[Finding]":
-    from etl_assets.resources.warehouse import DuckDBWarehouse
-
-    tables = [definition.schema for definition in verifier.inputs.star.values()]
-
-    def load(star: "StarFiles", path: Path) -> None:
-        versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in tables}
-        DuckDBWarehouse(path=str(path), scratch=str(scratch)).load(star, tables, versions, "etl verify")
-
-    yield from verifier.rebuild(scratch, load, Path(found.warehouse.path))
+def _rebuild(found: Any, verifier: "Verifier", scratch: Path) -> "Iterator[Finding]":
+    with found.warehouse.reading() as live:
+        yield from verifier.rebuild(scratch, live)
 
 
 def _whatever_is_read(hop: str, findings: "Iterator[Finding]") -> "Iterator[Finding]":

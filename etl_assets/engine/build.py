@@ -48,6 +48,8 @@ class Build:
     batch: str
     star: StarFiles
     staged: list[tuple[str, StagedFile]] = field(default_factory=list)
+    changed: duckdb.DuckDBPyRelation | None = None
+    """The keys of a dimension's members that may differ from those published; None: any may."""
     audits: list[Audit] = field(default_factory=list)
 
     @property
@@ -113,7 +115,8 @@ class Builder(Frames):
             self.connection,
             f"SELECT {names} FROM {view(self._dimension_rows(definition, manifest, changed))}",
         )
-        replaced = view(self.named(definition, self.connection.sql(f"FROM {changed}"), manifest))
+        build.changed = self.named(definition, self.connection.sql(f"FROM {changed}"), manifest)
+        replaced = view(build.changed)
         rows = self.connection.sql(
             f"SELECT {names} FROM {view(kept)} ANTI JOIN {replaced} USING ({identifier(definition.schema.key)}) "
             f"UNION ALL FROM {new}"

@@ -5,7 +5,7 @@ compared with what is promised before any data exists, by running it on empty ta
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,10 @@ import pandas as pd
 import pyarrow as pa
 
 from etl_assets.capture.table import Table
-from etl_assets.engine.code_version import code_version
+from etl_assets.engine.code_version import code_version, declared_version
 from etl_assets.engine.duck import identifier
 from etl_assets.engine.schema import StarTable
+from etl_assets.engine.typing import types_version
 from etl_assets.errors import EtlError
 
 
@@ -48,7 +49,7 @@ class Definition:
 
     @cached_property
     def code_version(self) -> str:
-        return code_version(self.function, repr([(c.name, c.declared) for c in self.schema.columns]))
+        return code_version(self.function, self.schema.version)
 
     def apply(
         self, connection: duckdb.DuckDBPyConnection, inputs: Mapping[str, duckdb.DuckDBPyRelation]
@@ -103,24 +104,38 @@ def as_relation(
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The (input, column) pairs that a column is computed from; `unchanged` if it is one column as it is."""
+
+    columns: Sequence[tuple[str, str]]
+    unchanged: bool
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What parameters of star functions can name."""
 
     tables: Mapping[str, Table]
     star: Mapping[str, Definition]
     references: Mapping[str, Path]
-    lineage: dict[str, Mapping[str, list[tuple[str, str]]]] = field(default_factory=dict, repr=False)
+    lineage: dict[str, Mapping[str, Origin]] = field(default_factory=dict, repr=False)
     """What `etl_assets.engine.lineage` found out so far; it takes a while and does not change."""
 
     def __post_init__(self) -> None:
-        for definition in self.star.values():
-            for name in definition.inputs:
-                if sum(name in kind for kind in (self.tables, self.star, self.references)) != 1:
-                    raise ContractError(
-                        f"{definition.name}: its parameter {name!r} must name one source table, star table or "
-                        f"reference file; there are {', '.join([*self.tables, *self.star, *self.references])}"
-                    )
-            self._check(definition)
+        with duckdb.connect() as connection:
+            for definition in self.star.values():
+                for name in definition.inputs:
+                    if sum(name in kind for kind in (self.tables, self.star, self.references)) != 1:
+                        raise ContractError(
+                            f"{definition.name}: its parameter {name!r} must name one source table, star table or "
+                            f"reference file; there are {', '.join([*self.tables, *self.star, *self.references])}"
+                        )
+                self._check(definition, connection)
+
+    def code_version(self, definition: Definition) -> str:
+        """What a star table is made by: its function, and as what its source tables are typed for it."""
+        typed = [types_version(self.tables[name].types) for name in definition.inputs if name in self.tables]
+        return declared_version(definition.code_version, *typed)
 
     def empty(self, connection: duckdb.DuckDBPyConnection, name: str) -> duckdb.DuckDBPyRelation:
         """An input without rows, in the types that its function will see."""
@@ -135,37 +150,34 @@ class Inputs:
         connection.execute(f"CREATE TABLE IF NOT EXISTS {schema}.{identifier(name)} ({declared})")
         return connection.table(f"{schema}.{identifier(name)}")
 
-    def _check(self, definition: Definition) -> None:
+    def _check(self, definition: Definition, connection: duckdb.DuckDBPyConnection) -> None:
         """Compare what a function gives for empty inputs with what is declared."""
-        with duckdb.connect() as connection:
-            inputs = {name: self.empty(connection, name) for name in definition.inputs}
-            try:
-                made = definition.apply(connection, inputs)
-            except (
-                nw.exceptions.NarwhalsError,
-                duckdb.Error,
-                LookupError,
-                TypeError,
-                ValueError,
-                AttributeError,
-            ) as error:
-                raise ContractError(
-                    f"{definition.name}: its function fails: {' '.join(str(error).split())}"
-                ) from error
-            given = dict(zip(made.columns, (str(type_) for type_ in made.types), strict=True))
-            declared = {c.name: c.type.duckdb for c in definition.schema.declared}
-            declared = {
-                n: "TIMESTAMP WITH TIME ZONE" if t == "TIMESTAMPTZ" else t for n, t in declared.items()
-            }
-            if given != declared:
-                differ = [
-                    f"{name} is {given.get(name, 'missing')} and should be {declared.get(name, 'left out')}"
-                    for name in {**declared, **given}
-                    if given.get(name) != declared.get(name)
-                ]
-                raise ContractError(
-                    f"{definition.name}: its function does not give what is declared: {'; '.join(differ)}"
-                )
+        inputs = {name: self.empty(connection, name) for name in definition.inputs}
+        try:
+            made = definition.apply(connection, inputs)
+        except (
+            nw.exceptions.NarwhalsError,
+            duckdb.Error,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as error:
+            raise ContractError(
+                f"{definition.name}: its function fails: {' '.join(str(error).split())}"
+            ) from error
+        given = dict(zip(made.columns, (str(type_) for type_ in made.types), strict=True))
+        declared = {c.name: c.type.duckdb for c in definition.schema.declared}
+        declared = {n: "TIMESTAMP WITH TIME ZONE" if t == "TIMESTAMPTZ" else t for n, t in declared.items()}
+        if given != declared:
+            differ = [
+                f"{name} is {given.get(name, 'missing')} and should be {declared.get(name, 'left out')}"
+                for name in {**declared, **given}
+                if given.get(name) != declared.get(name)
+            ]
+            raise ContractError(
+                f"{definition.name}: its function does not give what is declared: {'; '.join(differ)}"
+            )
 
 
 def reference(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:

@@ -8,7 +8,8 @@ import duckdb
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier
-from etl_assets.engine.schema import Fact, StarTable
+from etl_assets.engine.schema import StarTable
+from etl_assets.lake.batches import Changes
 from etl_assets.lake.current import view
 
 
@@ -22,20 +23,14 @@ class Delta:
 
 
 def fact_delta(
-    connection: duckdb.DuckDBPyConnection, schema: Fact, added: Sequence[Path], earlier: Sequence[Path]
+    connection: duckdb.DuckDBPyConnection, added: Sequence[Path], brought: Sequence[Changes]
 ) -> Delta:
-    """Of the versions added: first ones of what they are of, later ones, and records of deletions."""
-    key, versions = identifier(schema.key), view(connection.read_parquet([str(file) for file in added]))
-    rows, deleted, keys = duck.one(
-        connection, f"SELECT count(*), count(*) FILTER (deleted), count(DISTINCT {key}) FROM {versions}"
+    """Of the versions added: first ones of what they are of, later ones, and records of deletions. `brought` is what
+    the batches say that they were made from: where some of that was quarantined, later ones may count as first."""
+    rows, deleted = duck.one(
+        connection, f"SELECT count(*), count(*) FILTER (deleted) FROM {duck.parquet(added)}"
     )
-    known = 0
-    if earlier:
-        before = view(connection.read_parquet([str(file) for file in earlier]))
-        (known,) = duck.one(
-            connection, f"SELECT count(DISTINCT {key}) FROM {before} SEMI JOIN {versions} USING ({key})"
-        )
-    new = keys - known
+    new = min(sum(changes.new for changes in brought), rows - deleted)
     return Delta(new, rows - deleted - new, deleted)
 
 

@@ -65,26 +65,25 @@ def listing(names: Sequence[str], prefix: str = "") -> str:
     return ", ".join(prefix + identifier(name) for name in names)
 
 
-def read_csv(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> duckdb.DuckDBPyRelation:
-    """CSV files with one header, as PostgreSQL writes them: every column text, an unquoted nothing is NULL, `""` is
-    the empty text. The column `FILE` tells where a row comes from."""
-    return connection.read_csv(
-        [str(path) for path in paths],  # type: ignore[arg-type]  # DuckDB takes a list; its stubs don't say so
-        header=True,
-        columns=dict.fromkeys(header(paths[0]), "VARCHAR"),
-        auto_detect=False,
-        allow_quoted_nulls=False,
-        na_values="",
-        delimiter=",",
-        quotechar='"',
-        escapechar='"',
-        max_line_size=MAX_LINE_BYTES,
-        filename=FILE,
+def csv_rows(paths: Sequence[Path], names: Sequence[str] = ()) -> str:
+    """A FROM clause with the rows of CSV files with one header, as PostgreSQL writes them: every column text, an
+    unquoted nothing is NULL, `""` is the empty text. The column `FILE` tells where a row comes from. The columns are
+    called as the header says, or by `names`."""
+    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names or header(paths[0]))
+    return (
+        f"read_csv([{', '.join(literal(str(path)) for path in paths)}], header = true, columns = {{{columns}}}, "
+        "auto_detect = false, allow_quoted_nulls = false, nullstr = '', delim = ',', quote = '\"', escape = '\"', "
+        f"max_line_size = {MAX_LINE_BYTES}, filename = {literal(FILE)})"
     )
 
 
+def read_csv(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> duckdb.DuckDBPyRelation:
+    """The rows of CSV files (see `csv_rows`)."""
+    return connection.sql(f"FROM {csv_rows(paths)}")
+
+
 def parquet(paths: Sequence[Path]) -> str:
-    """A FROM clause with the rows of Parquet files, for databases that are files: a view would stay in them."""
+    """A FROM clause with the rows of Parquet files."""
     return f"read_parquet([{', '.join(literal(str(path)) for path in paths)}])"
 
 

@@ -7,44 +7,52 @@ import narwhals as nw
 from sqlglot import exp
 from sqlglot.lineage import Node, lineage
 
-from etl_assets.engine.definition import Definition, Inputs
+from etl_assets.engine.definition import Definition, Inputs, Origin
+from etl_assets.engine.duck import identifier
+from etl_assets.lake.current import view
 
-Origins = Mapping[str, list[tuple[str, str]]]
-"""Column -> the (input, column) pairs that it is computed from."""
+Origins = Mapping[str, Origin]
 
 
 def column_lineage(definition: Definition, inputs: Inputs) -> Origins:
     """Where each declared column comes from. Empty for a function that computes its frame in memory."""
-    if definition.name not in inputs.lineage:
-        inputs.lineage[definition.name] = _column_lineage(definition, inputs)
+    if not inputs.lineage:
+        with duckdb.connect() as connection:
+            for one in inputs.star.values():
+                inputs.lineage[one.name] = _column_lineage(one, inputs, connection)
     return inputs.lineage[definition.name]
 
 
-def _column_lineage(definition: Definition, inputs: Inputs) -> Origins:
-    with duckdb.connect() as connection:
-        relations = {name: inputs.empty(connection, name) for name in definition.inputs}
-        for name in inputs.references.keys() & relations.keys():
-            # A file is read by a function call; as a table it has columns that can be followed.
-            connection.execute("CREATE SCHEMA IF NOT EXISTS reference")
-            relations[name].create(f"reference.{duckdb_name(name)}")
-            relations[name] = connection.table(f"reference.{duckdb_name(name)}")
-        made = definition.function(**definition.frames(relations))
-        native = nw.to_native(made, pass_through=True)
-        if not isinstance(native, duckdb.DuckDBPyRelation):
-            return {}
-        schema: dict[str, dict[str, dict[str, str]]] = {}
-        for name, relation in relations.items():
-            kind = "reference" if name in inputs.references else "raw" if name in inputs.tables else "star"
-            columns = {c: str(t) for c, t in zip(relation.columns, relation.types, strict=True)}
-            schema.setdefault(kind, {})[name] = columns
-        nodes = lineage(None, native.sql_query(), schema, dialect="duckdb")
-        return {column: _origins(node) for column, node in nodes.items()}
-
-
-def duckdb_name(name: str) -> str:
-    return exp.to_identifier(name, quoted=True).sql("duckdb")
+def _column_lineage(definition: Definition, inputs: Inputs, connection: duckdb.DuckDBPyConnection) -> Origins:
+    relations = {name: inputs.empty(connection, name) for name in definition.inputs}
+    for name in inputs.references.keys() & relations.keys():
+        # A file is read by a function call; as a table it has columns that can be followed.
+        table = f"reference.{identifier(name)}"
+        connection.execute("CREATE SCHEMA IF NOT EXISTS reference")
+        connection.execute(f"CREATE OR REPLACE TABLE {table} AS FROM {view(relations[name])}")
+        relations[name] = connection.table(table)
+    made = definition.function(**definition.frames(relations))
+    native = nw.to_native(made, pass_through=True)
+    if not isinstance(native, duckdb.DuckDBPyRelation):
+        return {}
+    schema: dict[str, dict[str, dict[str, str]]] = {}
+    for name, relation in relations.items():
+        kind = "reference" if name in inputs.references else "raw" if name in inputs.tables else "star"
+        columns = {c: str(t) for c, t in zip(relation.columns, relation.types, strict=True)}
+        schema.setdefault(kind, {})[name] = columns
+    nodes = lineage(None, native.sql_query(), schema, dialect="duckdb")
+    return {column: Origin(_origins(node), _unchanged(node)) for column, node in nodes.items()}
 
 
 def _origins(node: Node) -> list[tuple[str, str]]:
     leaves = [leaf for leaf in node.walk() if not leaf.downstream and isinstance(leaf.expression, exp.Table)]
     return sorted({(leaf.expression.name, exp.to_column(leaf.name).name) for leaf in leaves})
+
+
+def _unchanged(node: Node) -> bool:
+    """Whether every query on the way hands a column on as it is."""
+    while not isinstance(node.expression, exp.Table):
+        if not isinstance(node.expression.unalias(), exp.Column) or len(node.downstream) != 1:
+            return False
+        (node,) = node.downstream
+    return True

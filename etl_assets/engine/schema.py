@@ -10,6 +10,7 @@ from functools import cached_property
 
 import pyarrow as pa
 
+from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.types import Type
 
 
@@ -56,6 +57,12 @@ class StarTable:
     def primary_key(self) -> str:
         """The column whose values are unique over the whole table."""
         return self.key
+
+    @cached_property
+    def version(self) -> str:
+        """What identifies the declaration. Descriptions don't count."""
+        columns = [(column.name, column.declared, column.references) for column in self.columns]
+        return declared_version(type(self).__name__, self.name, self.key, repr(columns))
 
     @cached_property
     def arrow(self) -> pa.Schema:

@@ -1,4 +1,4 @@
-"""Column types: PostgreSQL's names, and what stands for each of them in DuckDB, Arrow and the star.
+"""Column types: PostgreSQL's names, and what stands for each of them in Arrow and in the warehouse's engines.
 
 Values travel as PostgreSQL's own text until they are typed here. Typing is exact or it does not happen: a
 value that its type can't hold makes the condition of `Decoded.exact` false, and whoever reads decides what
@@ -7,9 +7,13 @@ becomes of the row. How a value is written is the source's business (PostgreSQL 
 
 import re
 from dataclasses import dataclass
+from decimal import Context
 from functools import cached_property
 
 import pyarrow as pa
+
+# For sums: Python's usual arithmetic rounds to 28 digits, and says nothing.
+EXACT = Context(prec=1_000)
 
 _NUMERIC = re.compile(r"(?:numeric|decimal)\((\d+),\s*(\d+)\)")
 
@@ -42,6 +46,28 @@ _AS_TEXT = {
     "xml",
     "array",
     "enum",
+}
+
+
+_POSTGRES = {
+    "int": "integer",
+    "double": "double precision",
+    "time": "time without time zone",
+    "timestamp": "timestamp without time zone",
+    "timestamptz": "timestamp with time zone",
+}
+_BIGQUERY = {
+    "smallint": "INT64",
+    "int": "INT64",
+    "bigint": "INT64",
+    "boolean": "BOOL",
+    "real": "FLOAT64",
+    "double": "FLOAT64",
+    "date": "DATE",
+    "time": "TIME",
+    "timestamp": "DATETIME",
+    "timestamptz": "TIMESTAMP",
+    "bytea": "BYTES",
 }
 
 
@@ -89,6 +115,22 @@ class Type:
         if self._decimal:
             return "DECIMAL({},{})".format(*self._decimal)
         return _EXACT[self.name][0] if self.name in _EXACT else "VARCHAR"
+
+    @property
+    def postgres(self) -> str:
+        """As PostgreSQL's `format_type` names it. What is kept as text is text there too: it is what was captured."""
+        if self._decimal:
+            return "numeric({},{})".format(*self._decimal)
+        return _POSTGRES.get(self.name, self.name) if self.name in _EXACT else "text"
+
+    @property
+    def bigquery(self) -> str:
+        """NUMERIC holds 29 digits before the point and 9 behind it; what does not fit there is a BIGNUMERIC."""
+        if self._decimal:
+            precision, scale = self._decimal
+            kind = "NUMERIC" if scale <= 9 and precision - scale <= 29 else "BIGNUMERIC"
+            return f"{kind}({precision},{scale})"
+        return _BIGQUERY.get(self.name, "STRING")
 
     @property
     def arrow(self) -> pa.DataType:

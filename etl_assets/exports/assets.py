@@ -118,7 +118,9 @@ def workbook_asset(name: str, title: str, reports: Sequence[Report]) -> dg.Asset
 
 
 def _sheets(reports: Sequence[Report], frames: dict[str, pd.DataFrame]) -> list[Sheet]:
-    return [Sheet(report.title, report.description, frames[report.name]) for report in reports]
+    return [
+        Sheet(report.title, report.description, report.in_order(frames[report.name])) for report in reports
+    ]
 
 
 def _column_lineage(report: Report, query: Query) -> dg.TableColumnLineage:

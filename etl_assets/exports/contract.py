@@ -13,6 +13,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import localcontext
 from functools import cached_property
 from operator import add
 from typing import Any
@@ -32,7 +33,7 @@ from dagster_pandas.constraints import (
 )
 
 from etl_assets.engine.code_version import code_version
-from etl_assets.engine.types import Type
+from etl_assets.engine.types import EXACT, Type
 from etl_assets.errors import EtlError
 
 _TITLE_LENGTH = 31  # of a sheet, in Excel
@@ -174,8 +175,16 @@ class Report:
             raise ReportError(
                 f"{self.name}: its function gives no {', '.join(missing)}; it gives {list(shaped.columns)}"
             )
+        return self.typed(shaped)
+
+    def typed(self, shaped: pd.DataFrame) -> pd.DataFrame:
+        """The declared columns in their exact types, sorted: where a report is kept, types may be wider."""
         table = pa.table({column.name: self._exact(shaped[column.name], column) for column in self.columns})
         frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+        return self.in_order(frame)
+
+    def in_order(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows of the report by its key: tables of a database have no order."""
         return frame.sort_values(list(self.key), key=self._order, ignore_index=True)
 
     def differences(self, frame: pd.DataFrame, control: pd.DataFrame) -> list[str]:
@@ -248,7 +257,8 @@ def totals(
     sums: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for row in frame[[*groups, *amounts]].itertuples(index=False, name=None):
         group, values = row[: len(groups)], row[len(groups) :]
-        sums[group] = tuple(map(add, sums.get(group, (0,) * len(amounts)), values))
+        with localcontext(EXACT):
+            sums[group] = tuple(map(add, sums.get(group, (0,) * len(amounts)), values))
     return sums
 
 

@@ -43,7 +43,7 @@ class ReportTables(dg.ConfigurableResource, ABC):
 
     @abstractmethod
     def read(self, name: str) -> pd.DataFrame:
-        """The table as it was published, with Arrow types."""
+        """The table as it was published, with Arrow types; its rows in any order."""
 
 
 class Workbook(dg.ConfigurableResource, ABC):

@@ -74,7 +74,8 @@ class TableState(_Value):
 
     `members` counts the keys ever seen, `versions` counts the row versions and deletions recorded so far, this batch included. `changed_in` is the
     batch that last changed the table and `previous` the one before it; `history` is a digest of all files of the
-    table so far, so equal digests mean equal content. `clean_under` identifies the declared types that all values
+    table so far, so equal digests mean equal content. `relation` is the table's OID, 0 if its rows were not read from
+    the source. `clean_under` identifies the declared types that all values
     of the table so far fit; None if some do not, or were never tested against them.
     """
 

@@ -74,25 +74,32 @@ class Current:
         self.from_batches_alone = from_batches_alone
         self.connection = connection
         self._verified: set[str] = set()
+        self._known_deltas: dict[tuple[object, ...], tuple[str | None, str | None]] = {}
 
-    def landed(self, file: LandedFile) -> Path:
-        """The local path of a landed file, after checking that it is what its manifest says."""
-        path = self.batches.files.local(file.path)
+    def landed(self, file: LandedFile, *, fresh: bool = False) -> Path:
+        """The local path of a landed file, after checking that it is what its manifest says; with `fresh`, that the
+        lake's own file is."""
+        path = self.batches.files.local(file.path, fresh=fresh)
         if file.path not in self._verified:
-            try:
-                with path.open("rb") as stream:
-                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            except OSError as error:
-                raise LakeError(
-                    f"{self.batches.files.url}/{file.path} can't be read: {error.strerror}"
-                ) from error
-            if digest != file.sha256:
+            # A local copy may be of what a killed run had landed under the same number.
+            if self._digest(path, file) != file.sha256 and (
+                self._digest(path := self.batches.files.local(file.path, fresh=True), file) != file.sha256
+            ):
                 raise LakeError(
                     f"{self.batches.files.url}/{file.path} is not the file its manifest lists (SHA-256 differs); "
                     "restore it from a backup"
                 )
             self._verified.add(file.path)
         return path
+
+    def _digest(self, path: Path, file: LandedFile) -> str:
+        try:
+            with path.open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise LakeError(
+                f"{self.batches.files.url}/{file.path} can't be read: {error.strerror}"
+            ) from error
 
     def read(
         self,
@@ -102,6 +109,16 @@ class Current:
     ) -> duckdb.DuckDBPyRelation:
         """Landed files by header: `columns` in that order, NULL for those a file does not have, and the batch. Where
         a column was another type when the files landed (`was`), NULL for text that the type of now can't hold."""
+        return self.connection.sql(self._rows(files, columns, was))
+
+    # From here on queries are put together as text: each relation on the way would open all files to be bound.
+
+    def _rows(
+        self,
+        files: Sequence[LandedFile],
+        columns: tuple[SourceColumn, ...],
+        was: tuple[SourceColumn, ...],
+    ) -> str:
         before = {c.name: storage(c.type) for c in was}
         by_header: dict[tuple[str, ...], list[Path]] = {}
         for file in files:
@@ -122,8 +139,8 @@ class Current:
                 for c in columns
             ]
             batch = f"regexp_extract({duck.FILE}, '([0-9]+)[.](deleted[.])?csv$', 1) AS {BATCH}"
-            parts.append(duck.read_csv(self.connection, paths).project(", ".join([*chosen, batch])))
-        return self._union(parts)
+            parts.append(f"SELECT {', '.join([*chosen, batch])} FROM {duck.csv_rows(paths)}")
+        return _union(parts)
 
     def fold(
         self,
@@ -135,56 +152,62 @@ class Current:
         """A table after the batch of a manifest: one row per key ever seen, `__deleted` where the source has it
         no longer (the values are then the last ones). With `only`, just the rows whose keys occur there; with
         `columns`, as a later batch that has these will see it."""
-        state = upto.tables[table]
-        columns, key = columns or state.columns, state.key
-        names = [column.name for column in columns]
+        columns, key = columns or upto.tables[table].columns, listing(upto.tables[table].key)
+        names = listing([column.name for column in columns])
         base_batch = self._base(table, upto, columns)
-        deltas = list(self.batches.changing(table, upto, after=base_batch))
-        keyed = tuple(column for column in columns if column.name in key)
-
-        def landed(kind: str, chosen: tuple[SourceColumn, ...]) -> duckdb.DuckDBPyRelation | None:
-            """The files of one kind in all deltas, read together where their columns were the same."""
-            by_columns: dict[tuple[SourceColumn, ...], list[LandedFile]] = {}
-            for m in deltas:
-                if file := getattr(m.changed[table], kind):
-                    by_columns.setdefault(m.tables[table].columns, []).append(file)
-            if not by_columns:
-                return None
-            return self._union([self.read(files, chosen, was) for was, files in by_columns.items()])
-
-        content = landed("rows", columns)
-        several = sum(m.changed[table].rows is not None for m in deltas) > 1
-        if content is not None and several:
-            content = self.connection.sql(
-                f"FROM {view(content)} QUALIFY row_number() OVER (PARTITION BY {listing(key)} ORDER BY {BATCH} DESC) = 1"
-            )
-        if content is not None:
-            content = content.project(f"{listing(names)}, false AS {DELETED}, {BATCH}")
+        later, gone = self._deltas(table, upto, columns, base_batch)
+        chosen = f" SEMI JOIN {view(only)} USING ({key})" if only is not None else ""
+        parts = []
         if base_batch:
-            base = self._read_base(table, base_batch, columns)
-            if only is not None:  # right at the scan, so that few rows go through what follows
-                base = self.connection.sql(f"FROM {view(base)} SEMI JOIN {view(only)} USING ({listing(key)})")
-            if content is not None:
-                newer = view(content)
-                base = self.connection.sql(
-                    f"FROM {view(base)} ANTI JOIN (SELECT {listing(key)} FROM {newer}) USING ({listing(key)}) "
-                    f"UNION ALL FROM {newer}"
-                )
-            content = base
-        if content is None:
+            # Chosen right at the scan, so that few rows go through what follows.
+            kept = f"({self._base_rows(table, base_batch, columns)}){chosen}"
+            parts.append(f"FROM {kept} ANTI JOIN {later} USING ({key})" if later else f"FROM {kept}")
+        if later:
+            parts.append(f"FROM {later}{chosen}")
+        if not parts:
             raise LakeError(f"the lake lists no file of {table}: its first batch is damaged")
-        if only is not None:
-            content = self.connection.sql(
-                f"FROM {view(content)} SEMI JOIN {view(only)} USING ({listing(key)})"
+        content = " UNION ALL ".join(parts)
+        if gone:
+            content = (
+                f"SELECT c.* EXCLUDE ({DELETED}), c.{DELETED} OR coalesce(d.{BATCH} > c.{BATCH}, false) AS {DELETED} "
+                f"FROM ({content}) c LEFT JOIN {gone} d USING ({key})"
             )
-        gone = landed("deletions", keyed)
-        if gone is not None:
-            content = self.connection.sql(
-                f"SELECT {listing(names, 'c.')}, c.{DELETED} OR coalesce(d.{BATCH} > c.{BATCH}, false) AS {DELETED} "
-                f"FROM {view(content)} c LEFT JOIN (SELECT {listing(key)}, max({BATCH}) AS {BATCH} "
-                f"FROM {view(gone)} GROUP BY ALL) d USING ({listing(key)})"
+        relation = self.connection.sql(f"SELECT {names}, {DELETED} FROM ({content})")
+        return Fold(relation, columns, upto.tables[table].key)
+
+    def _deltas(
+        self, table: str, upto: Manifest, columns: tuple[SourceColumn, ...], base_batch: str | None
+    ) -> tuple[str | None, str | None]:
+        """FROM clauses with what the batches after the base brought: the latest row of each key, and the batch that
+        last deleted it. Beside a base they are small and looked at more than once, so they are computed once."""
+        known = (table, upto.tables[table].changed_in, columns, base_batch)
+        if known not in self._known_deltas:
+            key = listing(upto.tables[table].key)
+            batches = list(self.batches.changing(table, upto, after=base_batch))
+            rows = self._landed("rows", table, batches, columns)
+            if rows:
+                rows = f"SELECT * EXCLUDE ({BATCH}), false AS {DELETED}, {BATCH} FROM ({rows})"
+                if sum(m.changed[table].rows is not None for m in batches) > 1:
+                    rows += f" QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {BATCH} DESC) = 1"
+            keyed = tuple(c for c in columns if c.name in upto.tables[table].key)
+            gone = self._landed("deletions", table, batches, keyed)
+            if gone:
+                gone = f"SELECT {key}, max({BATCH}) AS {BATCH} FROM ({gone}) GROUP BY ALL"
+            self._known_deltas[known] = tuple(  # type: ignore[assignment]
+                query and (materialized(self.connection, query) if base_batch else f"({query})")
+                for query in (rows, gone)
             )
-        return Fold(content.project(f"{listing(names)}, {DELETED}"), columns, key)
+        return self._known_deltas[known]
+
+    def _landed(
+        self, kind: str, table: str, batches: Sequence[Manifest], columns: tuple[SourceColumn, ...]
+    ) -> str | None:
+        """The files of one kind that batches landed, read together where their columns were the same."""
+        by_columns: dict[tuple[SourceColumn, ...], list[LandedFile]] = {}
+        for manifest in batches:
+            if file := getattr(manifest.changed[table], kind):
+                by_columns.setdefault(manifest.tables[table].columns, []).append(file)
+        return _union([self._rows(files, columns, was) for was, files in by_columns.items()]) or None
 
     def compact(self, table: str, upto: Manifest) -> None:
         """Write the base anew where reading the batches after it would cost too much."""
@@ -221,8 +244,12 @@ class Current:
             if batch <= upto.tables[table].changed_in and self.batches.files.exists(
                 f"raw/batches/{batch}.json"
             ):
+                stream = self.batches.files.reading(f"current/{table}/{name}")
+                if stream is None:
+                    continue
                 try:
-                    schema = pq.read_schema(self.batches.files.local(f"current/{table}/{name}"))
+                    with stream:
+                        schema = pq.read_schema(stream)
                 except pa.ArrowInvalid:  # damaged: it is derived, so the batches are read instead
                     continue
                 kept = {(f.name, "BIGINT" if pa.types.is_int64(f.type) else "VARCHAR") for f in schema}
@@ -232,17 +259,16 @@ class Current:
                     return batch
         return None
 
-    def _read_base(
-        self, table: str, batch: str, columns: tuple[SourceColumn, ...]
-    ) -> duckdb.DuckDBPyRelation:
-        base = self.connection.read_parquet(str(self.batches.files.local(f"current/{table}/{batch}.parquet")))
-        have = set(base.columns)
+    def _base_rows(self, table: str, batch: str, columns: tuple[SourceColumn, ...]) -> str:
+        path = self.batches.files.local(f"current/{table}/{batch}.parquet")
+        have = set(pq.read_schema(path).names)
         chosen = ", ".join(
             (f"CAST({identifier(c.name)} AS {storage(c.type)})" if c.name in have else "NULL")
             + f" AS {identifier(c.name)}"
             for c in columns
         )
-        return base.project(f"{chosen}, {DELETED}, {literal(batch)} AS {BATCH}")
+        return f"SELECT {chosen}, {DELETED}, {literal(batch)} AS {BATCH} FROM {duck.parquet([path])}"
 
-    def _union(self, relations: list[duckdb.DuckDBPyRelation]) -> duckdb.DuckDBPyRelation:
-        return self.connection.sql(" UNION ALL ".join(f"FROM {view(relation)}" for relation in relations))
+
+def _union(queries: Sequence[str]) -> str:
+    return " UNION ALL ".join(queries)

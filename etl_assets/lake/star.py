@@ -3,6 +3,7 @@
 What a file was made from stands in its footer, so that what is still to do is found from the files themselves.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -61,11 +62,12 @@ class StarFiles:
         return [fact_path(name, batch) for batch in self.fact_batches(name)]
 
     def _open(self, path: str) -> StarFile | None:
-        if not self.files.exists(path):
+        stream = self.files.reading(path)
+        if stream is None:
             return None
-        local = self.files.local(path)
         try:
-            footer = pq.read_metadata(local)
+            with stream:
+                footer, size = pq.read_metadata(stream), stream.seek(0, os.SEEK_END)
         except pa.ArrowInvalid:  # damaged: it is derived, so it is made again
             return None
         notes: Mapping[bytes, bytes] = footer.metadata or {}
@@ -74,7 +76,7 @@ class StarFiles:
             notes.get(VERSION, b"").decode(),
             notes.get(BATCH, b"").decode(),
             footer.num_rows,
-            local.stat().st_size,
+            size,
         )
 
 

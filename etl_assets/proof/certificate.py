@@ -8,12 +8,10 @@ that lies between.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import pairwise
-
-import duckdb
 
 from etl_assets.engine.build import Builder
 from etl_assets.engine.definition import Definition
@@ -23,8 +21,9 @@ from etl_assets.engine.typing import Typing
 from etl_assets.lake.batches import Manifest
 from etl_assets.lake.current import view
 from etl_assets.lake.star import dimension_path, fact_path
-from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows
-from etl_assets.resources.warehouse_load import loaded_rows
+from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows, loaded_rows
+from etl_assets.resources.duckdb_warehouse import DuckDBReader
+from etl_assets.resources.warehouse import WarehouseReader
 
 
 @dataclass(frozen=True)
@@ -63,32 +62,40 @@ def certificate_path(batch: str) -> str:
 class Certifier:
     """Follows what the newest batches brought, from the landed files to the warehouse."""
 
-    def __init__(
-        self,
-        builder: Builder,
-        manifest: Manifest,
-        lake: duckdb.DuckDBPyConnection,
-        warehouse: duckdb.DuckDBPyConnection,
-    ) -> None:
+    def __init__(self, builder: Builder, manifest: Manifest, warehouse: WarehouseReader) -> None:
         self.builder = builder
         self.inputs = builder.inputs
         self.manifest = manifest
-        self.lake = lake
+        self.lake = DuckDBReader(builder.connection)
         self.warehouse = warehouse
 
-    def proofs(self) -> list[TableProof]:
-        """One proof per star table that is made from a source table."""
+    @property
+    def tables(self) -> list[str]:
+        """The star tables that can be certified: those that are made from a source table."""
+        return [name for name, made in self.inputs.star.items() if made.inputs[0] in self.inputs.tables]
+
+    def proofs(self, only: Collection[str] | None = None) -> list[TableProof]:
+        """One proof per star table that is made from a source table; `only` of those named."""
         return [
             self._fact(definition, definition.schema)
             if isinstance(definition.schema, Fact)
             else self._dimension(definition)
-            for definition in self.inputs.star.values()
-            if definition.inputs[0] in self.inputs.tables
+            for name, definition in self.inputs.star.items()
+            if name in self.tables and (only is None or name in only)
         ]
 
     def publish(self, proofs: list[TableProof]) -> str:
-        """Write the certificate beside the manifest; returns its path."""
+        """Write the certificate beside the manifest; returns its path. What it said of other tables stays; those of
+        which it says nothing are listed as not certified."""
         manifest = self.manifest
+        path = certificate_path(manifest.batch)
+        files = self.builder.star.files
+        before = files.read(path) if files.exists(path) else None
+        tables = {
+            **(json.loads(before)["tables"] if before else {}),
+            **{proof.table: proof.as_json() for proof in proofs},
+        }
+        lacking = [name for name in self.tables if name not in tables]
         content = {
             "batch": manifest.batch,
             "lake": manifest.lake,
@@ -103,12 +110,12 @@ class Certifier:
                 }
                 for name, state in manifest.tables.items()
             },
-            "tables": {proof.table: proof.as_json() for proof in proofs},
-            "equal": all(proof.equal for proof in proofs),
+            "tables": {name: tables[name] for name in self.tables if name in tables},
+            "not_certified": lacking,
+            "equal": not lacking and all(tables[name]["equal"] for name in self.tables),
         }
-        path = certificate_path(manifest.batch)
-        files, text = self.builder.star.files, json.dumps(content, indent=1).encode()
-        if not files.exists(path) or files.read(path) != text:
+        text = json.dumps(content, indent=1).encode()
+        if text != before:
             with files.writing(path) as stream:
                 stream.write(text)
         return path
@@ -136,14 +143,15 @@ class Certifier:
             landed = add_up(self.lake, view(typed), as_decimal(carried, schema))
             quarantined = 0 if clean else self.builder.count(rows.filter(f"NOT ({typing.exact})"))
         path = self.builder.star.files.local(fact_path(schema.name, batch))
-        file = view(self.lake.read_parquet(str(path)))
+        file = view(self.builder.connection.read_parquet(str(path)))
         decimals = as_decimal(carried, schema)
         hops = {
             "landed": landed,
-            "star": add_up(self.lake, f"(FROM {file} WHERE NOT deleted)", decimals),
+            "star": add_up(self.lake, f"(SELECT * FROM {file} WHERE NOT deleted) AS brought", decimals),
             "warehouse": add_up(
                 self.warehouse,
-                f"(FROM star.{identifier(schema.name)} WHERE batch = {literal(batch)} AND NOT deleted)",
+                f"(SELECT * FROM star.{identifier(schema.name)} WHERE batch = {literal(batch)} AND NOT deleted) "
+                "AS brought",
                 decimals,
             ),
         }
@@ -190,13 +198,16 @@ class Certifier:
         """The members that exist: in the source, in the star's file, in the warehouse."""
         schema, source = definition.schema, definition.inputs[0]
         state = self.manifest.tables[source]
-        file = self.lake.read_parquet(str(self.builder.star.files.local(dimension_path(schema.name))))
+        path = self.builder.star.files.local(dimension_path(schema.name))
+        file = self.builder.connection.read_parquet(str(path))
         star = add_up(self.lake, current_rows(schema, file), {})
         quarantined = self.builder.misfits(source, self.manifest)
         hops = {
             "source": Totals(state.rows - quarantined, {}),
             "star": star,
-            "warehouse": add_up(self.warehouse, current_rows(schema, loaded_rows(schema)), {}),
+            "warehouse": add_up(
+                self.warehouse, current_rows(schema, loaded_rows(schema, self.warehouse)), {}
+            ),
         }
         differences = _unequal(hops, schema.name)
         return TableProof(schema.name, source, state.changed_in, hops, quarantined, tuple(differences))

@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import psycopg2
 import pyarrow as pa
 from psycopg2 import sql
@@ -33,6 +32,8 @@ from etl_assets.lake.batches import LandedFile, Manifest, SourceColumn
 from etl_assets.lake.current import BATCH, storage, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.star import dimension_path, fact_path
+from etl_assets.resources.duckdb_warehouse import DuckDBReader
+from etl_assets.resources.warehouse import WarehouseReader
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
 
@@ -150,7 +151,7 @@ class Explainer:
         key = self.manifest.tables[self.table.name].key
         if self.name in self.inputs.star:
             origin = column_lineage(self.made[0], self.inputs).get(self.made[0].schema.key)
-            if len(key) != 1 or origin != [(self.table.name, key[0])]:
+            if len(key) != 1 or not origin or origin.columns != [(self.table.name, key[0])]:
                 raise UnknownTable(
                     f"the key of {self.name} is none of the source's: ask for {self.table.name}"
                 )
@@ -176,11 +177,8 @@ class Explainer:
         columns = self.manifest.tables[self.table.name].columns if self.table else ()
         return {column.name for column in columns if storage(column.type) == "BIGINT"}
 
-    def story(
-        self, key: Sequence[str], source_url: str | None, warehouse: duckdb.DuckDBPyConnection | None
-    ) -> Story:
+    def story(self, key: Sequence[str], source_url: str | None, warehouse: WarehouseReader | None) -> Story:
         """Look up everything. Without a `source_url` the source is not asked, without `warehouse` that isn't."""
-        lake = self.frames.connection
         wanted = {made.name: found for made in self.made if (found := self._named(made, key)) is not None}
         return Story(
             table=self.table.name if self.table else None,
@@ -189,7 +187,7 @@ class Explainer:
             source=source_row(source_url, self.table, key) if source_url and self.table else None,
             arrivals=list(self._arrivals(self.table.name, key)) if self.table else [],
             misfits=list(self._misfits(self.table.name, key)) if self.table else [],
-            star=[v for name, value in wanted.items() for v in self._published(lake, name, value)],
+            star=[v for name, value in wanted.items() for v in self._published(name, value)],
             warehouse=None
             if warehouse is None
             else [v for name, value in wanted.items() for v in self._loaded(warehouse, name, value)],
@@ -265,30 +263,26 @@ class Explainer:
 
     # -- star and warehouse --------------------------------------------------------------------------------------
 
-    def _published(
-        self, connection: duckdb.DuckDBPyConnection, name: str, value: object
-    ) -> Iterator[Version]:
-        paths = [str(self.frames.star.files.local(path)) for path in self.frames.star.paths(name)]
+    def _published(self, name: str, value: object) -> Iterator[Version]:
+        paths = [self.frames.star.files.local(path) for path in self.frames.star.paths(name)]
         if paths:
-            yield from self._versions(
-                connection, name, view(connection.read_parquet(paths)), value, files=True
-            )
+            lake = DuckDBReader(self.frames.connection)
+            yield from self._versions(lake, name, duck.parquet(paths), value, files=True)
 
-    def _loaded(self, connection: duckdb.DuckDBPyConnection, name: str, value: object) -> Iterator[Version]:
-        exists = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'star' AND table_name = $name"
-        if duck.one(connection, exists, {"name": name})[0]:
-            yield from self._versions(connection, name, f"star.{identifier(name)}", value, files=False)
+    def _loaded(self, warehouse: WarehouseReader, name: str, value: object) -> Iterator[Version]:
+        if warehouse.has(name):
+            yield from self._versions(warehouse, name, f"star.{identifier(name)}", value, files=False)
 
     def _versions(
-        self, connection: duckdb.DuckDBPyConnection, name: str, rows: str, value: object, *, files: bool
+        self, reader: WarehouseReader, name: str, rows: str, value: object, *, files: bool
     ) -> Iterator[Version]:
         schema = self.inputs.star[name].schema
         columns = [column.name for column in schema.columns]
-        found = connection.execute(
+        found = reader.rows(
             f"SELECT {listing(columns)} FROM {rows} WHERE {identifier(schema.key)} = $value "
             f"ORDER BY {identifier(schema.primary_key)}",
             {"value": value},
-        ).fetchall()
+        )
         for i, row in enumerate(found, 1):
             values = dict(zip(columns, row, strict=True))
             deleted = bool(values.pop("deleted"))

@@ -7,13 +7,13 @@ from typing import Any
 
 import duckdb
 
-from etl_assets.engine import duck
 from etl_assets.engine.definition import Definition, Inputs
-from etl_assets.engine.duck import identifier
+from etl_assets.engine.duck import identifier, literal
 from etl_assets.engine.lineage import column_lineage
 from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.lake.batches import Manifest
 from etl_assets.lake.current import view
+from etl_assets.resources.warehouse import INFERRED, SCHEMA, WarehouseReader
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ def amounts(definition: Definition, inputs: Inputs, manifest: Manifest) -> dict[
     """The star's columns that carry an amount of the source unchanged, with the source's name for it."""
     source = definition.inputs[0]
     summed = {name for name, control in manifest.tables[source].controls.items() if control.sum is not None}
-    origins = column_lineage(definition, inputs)
     return {
-        column: pairs[0][1]
-        for column, pairs in origins.items()
-        if len(pairs) == 1 and pairs[0][0] == source and pairs[0][1] in summed
+        column: name
+        for column, origin in column_lineage(definition, inputs).items()
+        for table, name in origin.columns
+        if origin.unchanged and table == source and name in summed
     }
 
 
-def add_up(connection: duckdb.DuckDBPyConnection, rows: str, columns: Mapping[str, str]) -> Totals:
+def add_up(reader: WarehouseReader, rows: str, columns: Mapping[str, str]) -> Totals:
     """The totals of rows (a FROM clause). `columns` gives for each name the SQL of its decimal values."""
     chosen = ", ".join(["count(*)", *(f"coalesce(sum({value}), 0)" for value in columns.values())])
-    count, *sums = duck.one(connection, f"SELECT {chosen} FROM {rows}")
+    count, *sums = reader.one(f"SELECT {chosen} FROM {rows}")
     return Totals(count, {name: Decimal(value) for name, value in zip(columns, sums, strict=True)})
 
 
@@ -68,9 +68,26 @@ def current_rows(schema: StarTable, rows: duckdb.DuckDBPyRelation | str) -> str:
     """A FROM clause with the rows that exist: of a fact the latest version of each, none that is deleted."""
     table = rows if isinstance(rows, str) else view(rows)
     if not isinstance(schema, Fact):
-        return f"(FROM {table} WHERE NOT deleted)"
+        return f"(SELECT * FROM {table} WHERE NOT deleted) AS existing"
     latest = (
         f"FROM {table} QUALIFY row_number() OVER (PARTITION BY {identifier(schema.key)} "
         f"ORDER BY {identifier(schema.record)} DESC) = 1"
     )
     return f"(FROM ({latest}) WHERE NOT deleted)"
+
+
+def loaded_rows(schema: StarTable, reader: WarehouseReader) -> str:
+    """A FROM clause with the rows of a warehouse's table that come from the star, without inferred members."""
+    place = f"{SCHEMA}.{identifier(schema.name)}"
+    if isinstance(schema, Fact):
+        return place
+    (inferred,) = reader.one(
+        f"SELECT count(*) FROM {SCHEMA}.{INFERRED.name} WHERE table_name = {literal(schema.name)}"
+    )
+    if not inferred:  # the usual case, and a large dimension is looked through much faster
+        return place
+    member = f"CAST(i.member_key AS {schema.by_name[schema.key].type.duckdb})"
+    return (
+        f"(SELECT t.* FROM {place} AS t WHERE NOT EXISTS (SELECT 1 FROM {SCHEMA}.{INFERRED.name} AS i "
+        f"WHERE i.table_name = {literal(schema.name)} AND {member} = t.{identifier(schema.key)})) AS loaded"
+    )

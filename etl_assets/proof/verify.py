@@ -11,7 +11,7 @@ By default counts, sums and ranges are compared; thoroughly, all rows are.
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
@@ -33,10 +33,13 @@ from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.lake.batches import Batches, Manifest, TableState
 from etl_assets.lake.current import Current, view
-from etl_assets.lake.files import LakeError, LocalFiles
+from etl_assets.lake.files import LakeError
+from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.star import StarFiles
-from etl_assets.proof.totals import add_up, amounts, as_decimal, current_rows
-from etl_assets.resources.warehouse_load import loaded_rows
+from etl_assets.proof.totals import add_up, amounts, as_decimal, current_rows, loaded_rows
+from etl_assets.resources.duckdb_warehouse import DuckDBReader, DuckDBWarehouse
+from etl_assets.resources.warehouse import WarehouseError, WarehouseReader
+from etl_assets.resources.warehouse_load import load_star
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Verifier:
         self.batches = builder.batches
         self.manifest = manifest
         self.connection = connection
+        self.lake = DuckDBReader(connection)
 
     # -- files and raw -------------------------------------------------------------------------------------------
 
@@ -75,7 +79,7 @@ class Verifier:
                     changes = batch.changed[table]
                     for file in (changes.rows, changes.deletions, changes.quarantined):
                         if file:
-                            self.builder.current.landed(file)
+                            self.builder.current.landed(file, fresh=True)
                             count += 1
             except LakeError as error:
                 difference = str(error)
@@ -139,12 +143,12 @@ class Verifier:
         current = current_rows(schema, published)
         names = [c.name for c in schema.declared]
         if thorough:
-            return self._row_by_row(self.connection, schema, "star", made, current, names)
+            return self._row_by_row(schema, "star", made, current, names)
         columns = self._amounts(definition)
-        expected, found = add_up(self.connection, made, columns), add_up(self.connection, current, columns)
+        expected, found = add_up(self.lake, made, columns), add_up(self.lake, current, columns)
         difference = ""
         if expected != found:
-            keys = self._row_by_row(self.connection, schema, "star", made, current, names).difference
+            keys = self._row_by_row(schema, "star", made, current, names).difference
             difference = f"shows {found}; the rows held make {expected}; {keys}"
         return Finding(schema.name, "star", str(expected), difference)
 
@@ -154,27 +158,23 @@ class Verifier:
             return {}
         return as_decimal(amounts(definition, self.inputs, self.manifest), definition.schema)
 
-    def warehouse(self, connection: duckdb.DuckDBPyConnection, *, thorough: bool) -> Iterator[Finding]:
+    def warehouse(self, reader: WarehouseReader, *, thorough: bool) -> Iterator[Finding]:
         """Compare the warehouse's tables, history included, with the star's files."""
         for definition in self.inputs.star.values():
-            compare = partial(self._warehouse, definition, connection, thorough=thorough)
+            compare = partial(self._warehouse, definition, reader, thorough=thorough)
             yield _or_unreadable(definition.name, "warehouse", compare)
 
-    def _warehouse(
-        self, definition: Definition, connection: duckdb.DuckDBPyConnection, *, thorough: bool
-    ) -> Finding:
+    def _warehouse(self, definition: Definition, reader: WarehouseReader, *, thorough: bool) -> Finding:
         schema = definition.schema
         paths = [self.builder.star.files.local(path) for path in self.builder.star.paths(schema.name)]
-        name = loaded_rows(schema)
-        exists = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'star' AND table_name = $name"
-        if not paths or not duck.one(connection, exists, {"name": schema.name})[0]:
+        if not paths or not reader.has(schema.name):
             return Finding(schema.name, "warehouse", "nothing", "the warehouse does not have it: run etl run")
         files = duck.parquet(paths)
-        finding = self._loaded(definition, connection, files, name, thorough=thorough)
+        finding = self._loaded(definition, reader, files, loaded_rows(schema, reader), thorough=thorough)
         if finding.equal and isinstance(schema, Fact):
             # The view is what analysts query, and what it leaves out stands in a table of its own.
             name, current = f"star.{identifier(schema.name + '_current')}", current_rows(schema, files)
-            shown = self._loaded(definition, connection, current, name, thorough=thorough)
+            shown = self._loaded(definition, reader, current, name, thorough=thorough)
             if not shown.equal:
                 return replace(shown, difference=f"{schema.name}_current: {shown.difference}")
         return finding
@@ -182,27 +182,38 @@ class Verifier:
     def _loaded(
         self,
         definition: Definition,
-        connection: duckdb.DuckDBPyConnection,
+        reader: WarehouseReader,
         files: str,
         name: str,
         *,
         thorough: bool,
     ) -> Finding:
         schema = definition.schema
-        columns = [c.name for c in schema.columns]
         if thorough:
-            return self._row_by_row(connection, schema, "warehouse", files, name, columns)
+            return self._rows_of(reader, name, schema, files)
         sums = self._amounts(definition)
-        expected, found = add_up(connection, files, sums), add_up(connection, name, sums)
+        expected, found = add_up(self.lake, files, sums), add_up(reader, name, sums)
         difference = ""
         if expected != found:
-            keys = self._row_by_row(connection, schema, "warehouse", files, name, columns).difference
+            keys = self._rows_of(reader, name, schema, files).difference
             difference = f"has {found}; the star has {expected}; {keys}"
         return Finding(schema.name, "warehouse", str(expected), difference)
 
-    @staticmethod
+    def _rows_of(self, reader: WarehouseReader, name: str, schema: StarTable, files: str) -> Finding:
+        with self._copied(schema, reader, name) as copy:
+            return self._row_by_row(schema, "warehouse", files, copy, [c.name for c in schema.columns])
+
+    @contextmanager
+    def _copied(self, schema: StarTable, reader: WarehouseReader, rows: str) -> Iterator[str]:
+        """Rows of a warehouse, beside the lake's for as long as they are compared."""
+        copy = reader.copy(self.connection, schema.columns, rows)
+        try:
+            yield copy
+        finally:
+            self.connection.execute(f"DROP TABLE {copy}")
+
     def _row_by_row(
-        connection: duckdb.DuckDBPyConnection,
+        self,
         schema: StarTable,
         hop: str,
         expected: str,
@@ -217,9 +228,9 @@ class Verifier:
             f"(SELECT {names} FROM {found} EXCEPT ALL SELECT {names} FROM {expected})"
         )
         keys, first, last = duck.one(
-            connection, f"SELECT count(DISTINCT {key}), min({key}), max({key}) FROM ({differing})"
+            self.connection, f"SELECT count(DISTINCT {key}), min({key}), max({key}) FROM ({differing})"
         )
-        (rows,) = duck.one(connection, f"SELECT count(*) FROM {expected}")
+        (rows,) = duck.one(self.connection, f"SELECT count(*) FROM {expected}")
         difference = f"{keys:,} keys differ, {schema.key} {first} to {last}" if keys else ""
         return Finding(schema.name, hop, f"{rows:,} rows, all columns", difference)
 
@@ -290,13 +301,9 @@ class Verifier:
 
     # -- rebuild -------------------------------------------------------------------------------------------------
 
-    def rebuild(
-        self, scratch: Path, load: Callable[[StarFiles, Path], None], warehouse: Path
-    ) -> Iterator[Finding]:
-        """Build star and warehouse from all batches in a scratch place, and compare: content and surrogate keys.
-
-        `load` loads a star into a new warehouse file.
-        """
+    def rebuild(self, scratch: Path, live: WarehouseReader) -> Iterator[Finding]:
+        """Build star and warehouse from all batches in a scratch place, and compare: content and surrogate keys. The
+        warehouse is built in DuckDB, whatever the live one is: they have the same content."""
         with tempfile.TemporaryDirectory(dir=scratch, prefix="rebuild-") as folder:
             star = StarFiles(LocalFiles(Path(folder)), self.batches)
             current = Current(Batches(self.batches.files), self.connection, from_batches_alone=True)
@@ -309,19 +316,21 @@ class Verifier:
                 again = self._files(star, schema)
                 have = self._files(self.builder.star, schema)
                 columns = [c.name for c in schema.columns]
-                yield self._row_by_row(self.connection, schema, "rebuilt star", again, have, columns)
-            database = Path(folder) / "warehouse.duckdb"
-            load(star, database)
-            for definition in self.inputs.star.values():
-                compare = partial(self._rebuilt, database, warehouse, definition.schema)
-                yield _or_unreadable(definition.name, "rebuilt warehouse", compare)
+                yield self._row_by_row(schema, "rebuilt star", again, have, columns)
+            warehouse = DuckDBWarehouse(path=str(Path(folder) / "warehouse.duckdb"), scratch=str(scratch))
+            tables = [definition.schema for definition in self.inputs.star.values()]
+            versions = {table.name: builder.version(table.name, self.manifest) for table in tables}
+            load_star(warehouse, star, tables, versions, "etl verify")
+            with warehouse.reading() as made:
+                for table in tables:
+                    compare = partial(self._rebuilt, table, made, live)
+                    yield _or_unreadable(table.name, "rebuilt warehouse", compare)
 
-    def _rebuilt(self, database: Path, warehouse: Path, schema: StarTable) -> Finding:
-        with closing(duckdb.connect(str(database), read_only=True)) as connection:
-            connection.execute(f"ATTACH {duck.literal(str(warehouse))} AS live (READ_ONLY)")
-            name, columns = identifier(schema.name), [c.name for c in schema.columns]
-            made, live = f"star.{name}", f"live.star.{name}"
-            return self._row_by_row(connection, schema, "rebuilt warehouse", made, live, columns)
+    def _rebuilt(self, schema: StarTable, made: WarehouseReader, live: WarehouseReader) -> Finding:
+        place = f"star.{identifier(schema.name)}"
+        with self._copied(schema, made, place) as again, self._copied(schema, live, place) as have:
+            names = [c.name for c in schema.columns]
+            return self._row_by_row(schema, "rebuilt warehouse", again, have, names)
 
     def _files(self, star: StarFiles, schema: StarTable) -> str:
         paths = [str(star.files.local(path)) for path in star.paths(schema.name)]
@@ -336,7 +345,7 @@ def _or_unreadable(table: str, hop: str, compare: Callable[[], Finding]) -> Find
     """A comparison. Where what is to be compared can't be read, that is the difference."""
     try:
         return compare()
-    except (LakeError, duckdb.Error, pa.ArrowInvalid) as error:
+    except (LakeError, WarehouseError, duckdb.Error, pa.ArrowInvalid) as error:
         return Finding(table, hop, "nothing", " ".join(str(error).split()))
 
 

@@ -2,23 +2,37 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from etl_assets.capture.connection import SourceInterrupted
 from etl_assets.capture.plan import schema_change
+from etl_assets.capture.position import Position
+from etl_assets.capture.snapshot import LakeClaimed
 from etl_assets.capture.table import Table
+from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.duck import header
 from etl_assets.lake.batches import Manifest, TableState
 from etl_assets.lake.files import Files
 from etl_assets.progress import observer
+from etl_assets.proof.freshness import DAILY
+from etl_assets.proof.volume import CHECK as VOLUME
+from etl_assets.proof.volume import recent, volume_check
 from etl_assets.resources.lake import Lake
 from etl_assets.resources.source import Source
 from etl_assets.source.assets import source_key
 
 GROUP = "raw"
+# What a run that reads all tables says of itself, so that it can be found and its position compared with now's.
+READS_ALL = {"source/read": "all tables"}
+POSITION_TAG = ".dagster/source_position"  # too long to be shown: Dagster hides what begins like this
 _PREVIEW_ROWS = 5
+# For a source that went away for a moment. It is asked anew, from a new snapshot.
+_AGAIN = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
 def raw_key(name: str) -> dg.AssetKey:
@@ -52,13 +66,24 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
                 group_name=GROUP,
                 kinds={"postgres", "csv"},
                 owners=["team:data-platform"],
+                freshness_policy=DAILY,
+                # What is landed does not depend on how it is landed.
+                code_version=declared_version(repr(replace(table, description=""))),
             )
             for key, table in by_key.items()
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(
+                VOLUME,
+                asset=key,
+                description="The batch brought about as many rows, and as much of each amount, as batches usually do.",
+            )
+            for key in by_key
         ],
     )
     def capture(
         context: dg.AssetExecutionContext, config: CaptureConfig, source: Source, lake: Lake
-    ) -> Iterator[dg.MaterializeResult]:
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         """Land what changed in the source, as one snapshot shows it."""
         started = time.monotonic()
         selected = [table for key, table in by_key.items() if key in context.selected_asset_keys]
@@ -70,9 +95,16 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
             observe(table, size)
 
         batches = lake.batches()
-        manifest = source.take_batch(
-            selected, batches, context.run.run_id, progress, frozenset(config.allow_deletions), config.whole
-        )
+        position: Position | None = None
+        with _again_if_interrupted(context):
+            if len(selected) == len(by_key):
+                # Before the snapshot, so what is committed between them will be asked for again.
+                position = source.position(selected)
+            allowed = frozenset(config.allow_deletions)
+            run_id = context.run.run_id
+            manifest = source.take_batch(selected, batches, run_id, progress, allowed, config.whole)
+        if position:
+            context.instance.add_run_tags(run_id, READS_ALL | {POSITION_TAG: position.model_dump_json()})
         seconds = time.monotonic() - started
         if manifest is None:
             context.log.info("nothing changed in the source: no batch was taken")
@@ -86,6 +118,7 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
         numbers = batches.numbers()
         held = manifest or batches.get(numbers[-1])
         before = batches.get(numbers[-2]) if manifest and len(numbers) > 1 else None
+        compared = recent(batches, manifest) if manifest else []
         for table in selected:
             state = held.tables[table.name]
             yield dg.MaterializeResult(
@@ -102,8 +135,28 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
                     manifest is not None,
                 ),
             )
+            # A result costs Dagster more than all the arithmetic: there is none where nothing changed.
+            check = dg.AssetCheckKey(raw_key(table.name), VOLUME)
+            if manifest and state.changes and check in context.selected_asset_check_keys:
+                yield volume_check(check.asset_key, table.name, compared)
 
     return capture
+
+
+@contextmanager
+def _again_if_interrupted(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """Have the step tried again when the source went away for a moment; whatever else goes wrong ends it."""
+    try:
+        yield
+    except LakeClaimed:  # it was waited for
+        raise
+    except SourceInterrupted as error:
+        attempt = context.retry_number + 1
+        if attempt > _AGAIN.max_retries:
+            raise
+        context.log.warning(f"attempt {attempt} of {1 + _AGAIN.max_retries}: {error}")
+        seconds = _AGAIN.calculate_delay(attempt)
+        raise dg.RetryRequested(_AGAIN.max_retries, seconds) from error
 
 
 def _metadata(

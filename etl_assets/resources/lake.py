@@ -9,13 +9,15 @@ from typing import Any
 import dagster as dg
 import duckdb
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
+from etl_assets.checked import Checkup, room
 from etl_assets.engine import duck
 from etl_assets.engine.build import Build, Builder
 from etl_assets.engine.definition import Inputs, as_frame
 from etl_assets.engine.schema import StarTable
 from etl_assets.lake.batches import Batches, Manifest
+from etl_assets.lake.checkup import check_files
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import Files, LakeError, open_files
 from etl_assets.lake.star import StarFile, StarFiles
@@ -44,11 +46,18 @@ class Workbench:
 class Lake(dg.ConfigurableResource):
     """Where raw batches and the star are kept."""
 
-    url: str = Field(description="A folder.")
+    url: str = Field(description="A folder, s3://bucket/prefix or gs://bucket/prefix.")
     scratch: str = Field(description="Folder for what does not fit into memory.")
+    cache: str = Field(description="Folder for local copies of what is kept in a bucket.")
+    _database: duckdb.DuckDBPyConnection | None = PrivateAttr(default=None)
 
     def files(self) -> Files:
-        return open_files(self.url)
+        return open_files(self.url, Path(self.cache))
+
+    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+        """Try all that is done to files."""
+        yield from check_files(self.files())
+        yield room("scratch", Path(self.scratch), "ETL_DATA")
 
     def batches(self) -> Batches:
         return Batches(self.files())
@@ -68,11 +77,18 @@ class Lake(dg.ConfigurableResource):
             )
         scratch = Path(self.scratch)
         scratch.mkdir(parents=True, exist_ok=True)
-        with duck.connect(scratch) as connection:
+        if self._database is None:
+            self._database = duck.connect(scratch)
+        with self._database.cursor() as connection:  # a fresh session, with tables of its own
+            duck.configure(connection, scratch)
             star = StarFiles(files, batches)
             yield Workbench(
                 manifest, Builder(inputs, Current(batches, connection), star, connection), star, connection
             )
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        if self._database is not None:
+            self._database.close()
 
 
 class StarIOManager(dg.ConfigurableIOManager):

@@ -14,7 +14,7 @@ from etl_assets.engine.preview import markdown
 from etl_assets.errors import EtlError
 from etl_assets.exports.publishing import Published, ReportTables
 from etl_assets.failpoints import reached
-from etl_assets.resources.warehouse import DuckDBWarehouse
+from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
 
 SCHEMA = "reporting"
 _PREVIEW_ROWS = 10

@@ -1,17 +1,24 @@
 """The operational PostgreSQL: the one that `ETL_SOURCE_URL` names, or the embedded demo."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from etl_assets.capture.checkup import check_source
+from etl_assets.capture.connection import SourceError
 from etl_assets.capture.copying import Progress
 from etl_assets.capture.landing import Request, take_batch
+from etl_assets.capture.position import Position, read_position
 from etl_assets.capture.table import Table
+from etl_assets.checked import Checkup
+from etl_assets.engine.definition import Inputs
 from etl_assets.engine.duck import sweep
+from etl_assets.failures import first_line
 from etl_assets.lake.batches import Batches, Manifest
+from etl_assets.resources.secrets import database_url
 
 
 class Source(dg.ConfigurableResource):
@@ -27,8 +34,19 @@ class Source(dg.ConfigurableResource):
     )
 
     def address(self) -> str:
-        """The URL to connect to."""
-        return self.url
+        """The URL to connect to; asked for anew each time, as a secret that it names may have been rotated."""
+        return database_url(self.url, "ETL_SOURCE_URL")
+
+    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+        """Try all that a capture needs."""
+        return check_source(self.address, list(inputs.tables.values()))
+
+    def keep_up(self) -> None:
+        """For a process that asks again and again: the source is not to be started and stopped for each question."""
+
+    def position(self, tables: Sequence[Table]) -> Position:
+        """Where the source stands (see `etl_assets.capture.position`)."""
+        return read_position(self.address(), tables)
 
     def take_batch(
         self,
@@ -56,7 +74,7 @@ class Source(dg.ConfigurableResource):
 
 
 class EmbeddedSource(Source):
-    """A real PostgreSQL with a generated ToteSys, started when a run first needs it and stopped with the run."""
+    """A real PostgreSQL with a generated ToteSys, started when it is first needed and stopped by its last user."""
 
     url: str = ""
     folder: str = Field(description="Where its data is kept.")
@@ -67,9 +85,33 @@ class EmbeddedSource(Source):
         if self._address is None:
             from etl_assets.source.demo.totesys import serve_totesys
 
-            self._address = self._running.enter_context(serve_totesys(Path(self.folder)))
+            with _told():
+                self._address = self._running.enter_context(serve_totesys(Path(self.folder)))
         return self._address
+
+    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+        if not Path(self.folder).exists():
+            yield Checkup("connect", f"the embedded demo; the first run makes it in {self.folder}")
+            return
+        yield from super().check(inputs)
+
+    def keep_up(self) -> None:
+        from etl_assets.source.demo.totesys import keep_serving
+
+        with _told():
+            self._address = keep_serving(Path(self.folder))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         self._address = None
         self._running.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say in one line why the embedded server does not start; its log has the rest."""
+    from etl_assets.source.demo.postgres import EmbeddedPostgresError
+
+    try:
+        yield
+    except EmbeddedPostgresError as error:
+        raise SourceError(first_line(str(error))) from error

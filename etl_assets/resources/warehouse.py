@@ -1,90 +1,338 @@
-"""The warehouse: DuckDB. Analysts query it, so it is only ever changed in one transaction over all tables.
+"""What a warehouse is, whichever engine stands behind it. How it is loaded is in `warehouse_load`, once for all.
 
-star.<table>          as declared
-star.<fact>_current   the latest version of each row that still exists
-star.loads            which version of what was loaded when, by which run, with how many rows
+star.<table>           as declared
+star.<fact>_current    the latest version of each row that still exists
+star.loads             which version of what was loaded when, by which run, with how many rows
+star.superseded        the versions of facts that a later one took the place of
+star.inferred_members  members that facts refer to before their dimension has them
+
+An engine gives two things: a `WarehouseReader` that answers questions, and a `Session` in which one load happens.
 """
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+import datetime
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 import duckdb
 import pandas as pd
 import pyarrow as pa
-from pydantic import Field
 
-from etl_assets.engine.duck import configure
-from etl_assets.engine.schema import StarTable
-from etl_assets.failpoints import reached
-from etl_assets.lake.star import StarFiles
-from etl_assets.resources.warehouse_load import ChangedMembers, Load, Loaded, WarehouseError
+from etl_assets.engine.duck import identifier, parquet
+from etl_assets.engine.schema import Column, Fact, StarTable
+from etl_assets.engine.types import Type
+from etl_assets.errors import EtlError
+from etl_assets.lake.current import materialized
+from etl_assets.lake.files import Files
+from etl_assets.lake.star import StarFile
+
+SCHEMA = "star"
+ChangedMembers = Callable[[StarTable, StarFile], pa.Table | None]
+"""Gives the keys of a dimension's members that changed since a file of it was made; None if nobody knows."""
 
 
-class DuckDBWarehouse(dg.ConfigurableResource):
-    """A DuckDB file."""
+class WarehouseError(EtlError):
+    """The warehouse can't be opened, or what is to be loaded does not hold together."""
 
-    path: str = Field(description="The database file.")
-    scratch: str = Field(description="Folder for what does not fit into memory.")
-    wait_seconds: float = Field(
-        default=30, ge=0, description="How long to wait for another process to let go."
-    )
+
+class WarehouseInUse(WarehouseError):
+    """Another process holds the warehouse."""
+
+
+@dataclass(frozen=True)
+class Book:
+    """A table in which the warehouse keeps its own notes."""
+
+    name: str
+    description: str
+    columns: Sequence[Column]
+    key: Sequence[str]
+
+
+LOADS = Book(
+    "loads",
+    "One row is a file of the lake that was loaded: of a dimension the latest, of a fact one per batch.",
+    [
+        Column("table_name", "text"),
+        Column("batch", "text"),
+        Column("version", "text"),
+        Column("rows", "bigint"),
+        Column("loaded_at", "timestamp", "UTC."),
+        Column("run_id", "text"),
+    ],
+    key=["table_name", "batch"],
+)
+SUPERSEDED = Book(
+    "superseded",
+    "One row is a version of a fact that a later one took the place of; what the views of the current state leave out.",
+    [Column("table_name", "text"), Column("record_id", "bigint")],
+    key=["table_name", "record_id"],
+)
+INFERRED = Book(
+    "inferred_members",
+    "One row is a member that a fact refers to before its dimension has it; the dimension shows a stand-in.",
+    [Column("table_name", "text"), Column("member_key", "text")],
+    key=["table_name", "member_key"],
+)
+BOOKS = (LOADS, SUPERSEDED, INFERRED)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How an engine writes names and types. `name` is sqlglot's name of it, and the attribute of `Type`."""
+
+    name: str
+    quote: str = '"'
+
+    def identifier(self, name: str) -> str:
+        return f"{self.quote}{name.replace(self.quote, self.quote * 2)}{self.quote}"
+
+    def listing(self, names: Sequence[str], prefix: str = "") -> str:
+        return ", ".join(prefix + self.identifier(name) for name in names)
+
+    def literal(self, text: str) -> str:
+        return "'" + text.replace("'", "''") + "'"
+
+    def place(self, name: str) -> str:
+        """A table of schema `star`."""
+        return f"{SCHEMA}.{self.identifier(name)}"
+
+    def type(self, type_: Type) -> str:
+        name: str = getattr(type_, self.name)
+        return name
+
+    def cast(self, value: str, type_: Type) -> str:
+        return f"CAST({value} AS {self.type(type_)})"
+
+    def comments(self, table: "StarTable | Book") -> list[str]:
+        """What a table and its columns mean, as DuckDB and PostgreSQL are told."""
+        place = self.place(table.name)
+        return [
+            f"COMMENT ON TABLE {place} IS {self.literal(table.description)}",
+            *(
+                f"COMMENT ON COLUMN {place}.{self.identifier(c.name)} IS {self.literal(c.description)}"
+                for c in table.columns
+                if c.description
+            ),
+        ]
+
+    def current_view(self, fact: Fact) -> str:
+        """The query of a fact's view of what is current."""
+        return (
+            f"SELECT {self.listing([c.name for c in fact.columns], 'f.')} FROM {self.place(fact.name)} AS f "
+            f"WHERE NOT f.deleted AND NOT EXISTS (SELECT 1 FROM {self.place(SUPERSEDED.name)} AS s "
+            f"WHERE s.table_name = {self.literal(fact.name)} AND s.record_id = f.{self.identifier(fact.record)})"
+        )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the lake to be staged: those in Parquet files, `paths` in the lake; with `among` (a table with one
+    column, the table's key) those of its keys only."""
+
+    table: StarTable
+    lake: Files
+    paths: Sequence[str]
+    among: pa.Table | None = None
+
+    def source(self, connection: duckdb.DuckDBPyConnection) -> str:
+        """What stands after FROM for these rows in a DuckDB connection, which reads the files where they lie."""
+        files = parquet([self.lake.local(path) for path in self.paths])
+        if self.among is None:
+            return files
+        keys = given(connection, self.among)
+        return f"(FROM {files} SEMI JOIN {keys} USING ({identifier(self.table.key)}))"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a load did to one table. `dangling`: by column, members it refers to that are nowhere and can't be inferred;
+    `inferred`: members that stand in until the dimension has them. `rows` counts them too."""
+
+    rows: int
+    rows_loaded: int
+    batches: tuple[str, ...]
+    dangling: Mapping[str, int] = field(default_factory=dict)
+    inferred: int = 0
+
+
+@dataclass(frozen=True)
+class HeldTable:
+    """What the books say of one table. `batch` is the newest of which rows were loaded; `loaded_at` is UTC."""
+
+    rows: int
+    batch: str
+    loaded_at: datetime.datetime
+    run_id: str
+
+
+def given(connection: duckdb.DuckDBPyConnection, values: pa.Table | pa.RecordBatchReader) -> str:
+    """The name of a temporary table with what Arrow holds."""
+    connection.register("given", values)
+    try:
+        return materialized(connection, "FROM given")
+    finally:
+        connection.unregister("given")
+
+
+class WarehouseReader(ABC):
+    """Answers questions about one state of a warehouse.
+
+    SQL is written in DuckDB's dialect, as far as sqlglot can say the same in the engine's; `$name` in it takes
+    params['name']. Give subqueries an alias. Values come in exact Python types: Decimal, date, time, datetime.
+    """
+
+    @abstractmethod
+    def rows(self, sql: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+
+    @abstractmethod
+    def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """The rows of a query, with Arrow types: decimals stay exact."""
+
+    @abstractmethod
+    def columns(self, schema: str, table: str) -> Mapping[str, tuple[str, bool]]:
+        """The columns that a table or view has, in order: the engine's type as `Type` names it, and whether it may be
+        NULL. Empty if there is no such table."""
+
+    @abstractmethod
+    def copy(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], source: str) -> str:
+        """Bring rows of `source` (what stands after FROM) to a DuckDB connection, in constant memory; returns the name
+        of the temporary table there, whose columns have the declared types."""
+
+    def one(self, sql: str, params: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+        """The only row of a query."""
+        (row,) = self.rows(sql, params)
+        return row
+
+    def has(self, table: str) -> bool:
+        """Whether schema `star` has a table."""
+        return bool(self.columns(SCHEMA, table))
+
+
+class Session(ABC):
+    """One load: what is read in it is one state of the warehouse, nobody else loads meanwhile, and `commit` changes
+    everything or nothing. Without `commit` nothing has changed when it ends.
+
+    SQL is the engine's own here; `warehouse_load` writes it in what all engines understand: plain SELECT, INSERT,
+    DELETE, JOIN, NOT EXISTS, window functions in subqueries; no QUALIFY, no RETURNING, no BY NAME, every subquery
+    with an alias. The three books exist when a session begins.
+
+    What `stage` and `keep` give is outside schema `star`, is seen by this session only, and is gone some time after.
+    """
+
+    dialect: Dialect
+
+    @abstractmethod
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query, of what is committed and staged."""
+
+    @abstractmethod
+    def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
+        """As `WarehouseReader.columns`, of schema `star`."""
+
+    @abstractmethod
+    def stage(self, name: str, rows: Rows) -> str:
+        """Make rows of the lake readable in this session, in their declared types. Returns what can stand after FROM
+        and be given an alias. `name` tells staged tables apart."""
+
+    @abstractmethod
+    def stage_values(self, name: str, columns: Sequence[Column], values: pa.Table) -> str:
+        """The same for a small table in memory."""
+
+    @abstractmethod
+    def keep(self, name: str, sql: str) -> str:
+        """Compute a query once, to be read several times; returns as `stage`."""
+
+    @abstractmethod
+    def create(self, table: StarTable) -> Sequence[str]:
+        """Statements that make a table empty and as declared, comments included, in place of one that is declared
+        otherwise; with a fact its `_current` view (`Dialect.current_view`)."""
+
+    def empty(self, table: StarTable) -> Sequence[str]:
+        """Statements that take all rows out of a table."""
+        return [f"DELETE FROM {self.dialect.place(table.name)} WHERE true"]
+
+    def put(self, table: StarTable, keys: str, source: str) -> Sequence[str]:
+        """Statements after which a dimension has, of the members `keys` (after FROM; its column is the table's key,
+        unique), exactly the rows of `source` (a query that gives the table's columns, of these members only)."""
+        d = self.dialect
+        key, place = d.identifier(table.key), d.place(table.name)
+        names = d.listing([column.name for column in table.columns])
+        return [
+            f"DELETE FROM {place} WHERE {key} IN (SELECT k.{key} FROM {keys} AS k)",
+            f"INSERT INTO {place} ({names}) {source}",
+        ]
+
+    def settle(self, tables: Mapping[str, StarTable], created: set[str], emptied: set[str]) -> Sequence[str]:
+        """The last statements of a change, for what holds between tables (foreign keys). `created` and `emptied` name
+        those that `create` and `empty` were asked for."""
+        return []
+
+    @abstractmethod
+    def commit(self, statements: Sequence[str], name: str) -> None:
+        """Run the statements in order, all or none. `name` identifies the content of the change: the same name is the
+        same change, so that an engine can tell after a lost answer whether it happened."""
+
+
+class Warehouse(dg.ConfigurableResource, ABC):
+    """Where analysts query the star. It is only ever changed in one transaction over all tables.
+
+    Errors of the engine come out as `WarehouseError`, one line without a secret.
+    """
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """How people call it: a path, a URL without its password."""
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[WarehouseReader]:
+        """One state of the warehouse, to ask."""
+
+    @abstractmethod
+    def session(self) -> AbstractContextManager[Session]:
+        """A load. Waits while another one runs; raises `WarehouseInUse` if that takes too long."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything to read; else `reading` would make it."""
+        return True
+
+    def size_bytes(self) -> int | None:
+        """What it takes, as far as it says."""
+        return None
 
     @contextmanager
-    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection that may write. One process at a time can hold one."""
-        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        Path(self.scratch).mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + self.wait_seconds
-        while True:
-            try:
-                connection = duckdb.connect(self.path)
-                break
-            except duckdb.IOException as error:
-                reason = " ".join(str(error).split())
-                if "lock" not in reason.lower() or time.monotonic() >= deadline:
-                    raise WarehouseError(
-                        f"can't open the warehouse {self.path}: {reason}; close what holds it, or set ETL_WAREHOUSE_URL"
-                    ) from None
-                time.sleep(0.2)
-        try:
-            configure(connection, Path(self.scratch))
-            yield connection
-        finally:
-            connection.close()
+    def glancing(self) -> Iterator[WarehouseReader]:
+        """As `reading`, but raises `WarehouseInUse` at once rather than wait."""
+        with self.reading() as reader:
+            yield reader
 
     def query(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
-        """The rows of a query, with Arrow types: decimals stay exact. `$name` in the query takes params['name']."""
-        with self.connect() as connection:
-            found: pa.Table = connection.sql(sql, params=dict(params or {})).to_arrow_table()
-        frame: pd.DataFrame = found.to_pandas(types_mapper=pd.ArrowDtype)
-        return frame
+        """The rows of a query, as `WarehouseReader.frame`."""
+        with self.reading() as reader:
+            return reader.frame(sql, params)
 
-    def load(
-        self,
-        star: StarFiles,
-        tables: Sequence[StarTable],
-        versions: Mapping[str, str],
-        run_id: str,
-        changed: ChangedMembers = lambda table, held: None,
-    ) -> dict[str, Loaded]:
-        """Bring tables up to what the lake's star holds, all in one transaction.
-
-        `versions` are those that each table must have; a star that is behind is refused. A member that a fact refers
-        to and that no dimension has is inferred; where that can't be, it is reported in `Loaded.dangling`, and then
-        nothing is changed. `changed` spares comparing whole dimensions.
-        """
-        with self.connect() as connection:
-            connection.execute("BEGIN")
-            loaded = Load(connection, star, {table.name: table for table in tables}, run_id, changed).load(
-                versions
+    def held(self) -> dict[str, HeldTable]:
+        """What is loaded, by table. Waits for nobody: raises `WarehouseInUse`."""
+        if not self.exists:
+            return {}
+        with self.glancing() as reader:
+            if not reader.has(LOADS.name):
+                return {}
+            found = reader.rows(
+                'SELECT table_name, CAST(sum("rows") AS BIGINT), max(batch), max(loaded_at) FROM star.loads '
+                "GROUP BY table_name ORDER BY table_name"
             )
-            if any(sum(outcome.dangling.values()) for outcome in loaded.values()):
-                connection.execute("ROLLBACK")
-            else:
-                connection.execute("COMMIT")
-                reached("warehouse committed")
-        return loaded
+            runs = dict(
+                reader.rows(
+                    "SELECT l.table_name, max(l.run_id) FROM star.loads AS l JOIN (SELECT table_name, "
+                    "max(loaded_at) AS newest FROM star.loads GROUP BY table_name) AS n "
+                    "ON n.table_name = l.table_name AND n.newest = l.loaded_at GROUP BY l.table_name"
+                )
+            )
+        return {name: HeldTable(rows, batch, loaded_at, runs[name]) for name, rows, batch, loaded_at in found}

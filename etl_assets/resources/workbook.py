@@ -4,7 +4,7 @@ import datetime
 import filecmp
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from pydantic import Field
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
+from etl_assets.checked import Checkup, room
+from etl_assets.engine.definition import Inputs
+from etl_assets.engine.types import EXACT
 from etl_assets.errors import EtlError
 from etl_assets.exports.publishing import Published, Sheet, Workbook
 
@@ -43,6 +46,10 @@ class XlsxWorkbook(Workbook):
     """An .xlsx file."""
 
     path: str = Field(description="The file; its folder is made if there is none.")
+
+    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+        """See whether its folder can be written."""
+        yield room("write", Path(self.path).parent, "ETL_DATA")
 
     def publish(self, title: str, sheets: Sequence[Sheet]) -> Published:
         for sheet in sheets:
@@ -151,7 +158,10 @@ def _problem(value: Any) -> str | None:
     if isinstance(value, str):
         length = len(value.encode("utf-16-le")) // 2  # Excel counts UTF-16 units
         return f"a text of {length:,} characters; Excel holds {MAX_TEXT:,}" if length > MAX_TEXT else None
-    if isinstance(value, Decimal | int) and len(Decimal(value).normalize().as_tuple().digits) > MAX_DIGITS:
+    if (
+        isinstance(value, Decimal | int)
+        and len(EXACT.create_decimal(value).normalize(EXACT).as_tuple().digits) > MAX_DIGITS
+    ):
         return f"{value} has more digits than the {MAX_DIGITS} that Excel holds"
     if isinstance(value, datetime.date):
         day = value.date() if isinstance(value, datetime.datetime) else value

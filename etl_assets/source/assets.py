@@ -1,4 +1,4 @@
-"""The source as external assets, so that lineage starts where the data comes from."""
+"""The source as assets, so that lineage starts where the data comes from: tables, and files that are observed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,8 +6,13 @@ from pathlib import Path
 import dagster as dg
 
 from etl_assets.capture.table import Table
+from etl_assets.engine.code_version import code_version
+from etl_assets.source.models import ObservedFiles
 
 GROUP = "source"
+DATA_VERSION = "dagster/data_version"
+FILES = "files"
+"""The metadata of an observed group of files that says what is in it: path -> SHA-256."""
 REFERENCES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.csv"))}
 _REFERENCE_DESCRIPTIONS = {"iso_4217": "One row is a currency of ISO 4217: its code and its name."}
 
@@ -16,9 +21,9 @@ def source_key(name: str) -> dg.AssetKey:
     return dg.AssetKey([GROUP, name])
 
 
-def source_assets(tables: Sequence[Table], references: Mapping[str, Path] = REFERENCES) -> list[dg.AssetSpec]:
-    """One external asset per table that is read and per reference file that is used."""
-    read = [
+def source_assets(tables: Sequence[Table]) -> list[dg.AssetSpec]:
+    """One external asset per table that is read."""
+    return [
         dg.AssetSpec(
             source_key(table.name),
             description=table.description,
@@ -32,18 +37,55 @@ def source_assets(tables: Sequence[Table], references: Mapping[str, Path] = REFE
         )
         for table in tables
     ]
-    used = [
-        dg.AssetSpec(
-            source_key(name),
-            description=_REFERENCE_DESCRIPTIONS.get(name, path.name),
-            group_name=GROUP,
-            kinds={"csv"},
-            owners=["team:data-platform"],
-            metadata={"file": path.name},
+
+
+def reference_files(references: Mapping[str, Path]) -> list[ObservedFiles]:
+    """Reference files, each by itself."""
+    return [ObservedFiles(name, path.parent, path.name) for name, path in references.items()]
+
+
+def file_assets(observed: Sequence[ObservedFiles]) -> list[dg.AssetsDefinition]:
+    """One asset per group of files. To materialize it is to note what the files are now."""
+    return [_file_asset(files) for files in observed]
+
+
+def _file_asset(files: ObservedFiles) -> dg.AssetsDefinition:
+    key = source_key(files.name)
+
+    @dg.asset(
+        key=key,
+        description=_REFERENCE_DESCRIPTIONS.get(files.name, f"One file is a model: {files.pattern}."),
+        group_name=GROUP,
+        kinds={Path(files.pattern).suffix.lstrip(".") or "file"},
+        owners=["team:data-platform"],
+        code_version=code_version(observation, files.pattern),
+        metadata={"folder": str(files.folder), "pattern": files.pattern},
+    )
+    def observed(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        now = observation(files)
+        held = context.instance.get_latest_materialization_event(key)
+        before = held.asset_materialization if held else None
+        unchanged = before is not None and data_version(before) == data_version(now)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(data_version(now)), metadata={**now.metadata, "unchanged": unchanged}
         )
-        for name, path in references.items()
-    ]
-    return read + used
+
+    return observed
+
+
+def observation(files: ObservedFiles) -> dg.AssetMaterialization:
+    """What a group of files is now, as an event. A materialization: what is observed of an asset counts for
+    nothing where Dagster asks whether an asset downstream is stale. Raises `ModelError`."""
+    checksums = files.checksums()
+    return dg.AssetMaterialization(
+        source_key(files.name),
+        metadata={"dagster/row_count": len(checksums), FILES: dict(checksums)},
+        tags={DATA_VERSION: files.version(checksums)},
+    )
+
+
+def data_version(materialization: dg.AssetMaterialization) -> str:
+    return (materialization.tags or {}).get(DATA_VERSION, "")
 
 
 def _declared(table: Table) -> dg.TableSchema:

@@ -1,17 +1,18 @@
 """The warehouse's tables as assets, loaded together in one transaction."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import dagster as dg
 
 from etl_assets.engine.definition import Inputs
-from etl_assets.engine.duck import identifier
+from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.preview import markdown
 from etl_assets.engine.schema import Fact, StarTable
+from etl_assets.proof.freshness import DAILY
 from etl_assets.resources.lake import Lake
-from etl_assets.resources.warehouse import DuckDBWarehouse
+from etl_assets.resources.warehouse import SCHEMA, Warehouse, WarehouseReader
+from etl_assets.resources.warehouse_load import load_star
 from etl_assets.star.assets import column_schema, star_key
 
 GROUP = "warehouse"
@@ -30,6 +31,7 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         name="load",
+        can_subset=True,
         specs=[
             dg.AssetSpec(
                 warehouse_key(table.name),
@@ -43,6 +45,8 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
                 group_name=GROUP,
                 kinds={"table"},
                 owners=["team:data-platform"],
+                freshness_policy=DAILY,
+                code_version=table.version,
                 tags={"type": "fact" if table in facts else "dimension"},
                 metadata={
                     "dagster/column_schema": column_schema(table),
@@ -62,15 +66,20 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
         ],
     )
     def load(
-        context: dg.AssetExecutionContext, lake: Lake, warehouse: DuckDBWarehouse
+        context: dg.AssetExecutionContext, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """Bring the warehouse up to the lake's star."""
         started = time.monotonic()
+        wanted = [table for table in tables if warehouse_key(table.name) in context.selected_asset_keys]
         with lake.open(inputs) as bench:
-            versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in tables}
-            loaded = warehouse.load(bench.star, tables, versions, context.run.run_id, bench.changed_members)
+            versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in wanted}
+            loaded = load_star(
+                warehouse, bench.star, tables, versions, context.run.run_id, bench.changed_members
+            )
         seconds = time.monotonic() - started
         for fact in facts:
+            if dg.AssetCheckKey(warehouse_key(fact.name), _CHECK) not in context.selected_asset_check_keys:
+                continue
             dangling = {column: count for column, count in loaded[fact.name].dangling.items() if count}
             yield dg.AssetCheckResult(
                 asset_key=warehouse_key(fact.name),
@@ -86,9 +95,10 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
         ]
         if broken:
             raise dg.Failure(f"the warehouse stays as it was: {'; '.join(broken)}", allow_retries=False)
-        previews = _previews(warehouse, tables)
-        size = Path(warehouse.path).stat().st_size
-        for table in tables:
+        with warehouse.reading() as reader:
+            previews = {table.name: _preview(reader, table) for table in wanted}
+        size = warehouse.size_bytes()
+        for table in wanted:
             outcome = loaded[table.name]
             yield dg.MaterializeResult(
                 asset_key=warehouse_key(table.name),
@@ -105,10 +115,10 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
                     "inferred members": outcome.inferred,
                     "batch": bench.manifest.batch,
                     "batches loaded": ", ".join(outcome.batches[-5:]) or "none",
-                    "bytes of the warehouse": size,
+                    **({} if size is None else {"bytes of the warehouse": size}),
                     "seconds": round(seconds, 3),
                     "rows per second": round(outcome.rows_loaded / seconds),
-                    "warehouse": warehouse.path,
+                    "warehouse": warehouse.where,
                     "preview": dg.MetadataValue.md(previews[table.name]),
                 },
             )
@@ -116,12 +126,11 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
     return load
 
 
-def _previews(warehouse: DuckDBWarehouse, tables: Sequence[StarTable]) -> Mapping[str, str]:
-    """A few rows of each table: of a fact the newest."""
-    previews = {}
-    with warehouse.connect() as connection:
-        for table in tables:
-            newest = f"ORDER BY {identifier(table.primary_key)} DESC" if isinstance(table, Fact) else ""
-            found = connection.sql(f"FROM star.{identifier(table.name)} {newest} LIMIT {_PREVIEW_ROWS}")
-            previews[table.name] = markdown(found.columns, found.fetchall())
-    return previews
+def _preview(reader: WarehouseReader, table: StarTable) -> str:
+    """A few rows of a table: of a fact the newest."""
+    newest = f" ORDER BY {identifier(table.primary_key)} DESC" if isinstance(table, Fact) else ""
+    names = [column.name for column in table.columns]
+    found = reader.rows(
+        f"SELECT {listing(names)} FROM {SCHEMA}.{identifier(table.name)}{newest} LIMIT {_PREVIEW_ROWS}"
+    )
+    return markdown(names, found)

@@ -22,7 +22,7 @@ _ASSETS = """
     { assetNodes {
         assetKey { path } groupName description kinds isMaterializable
         owners { ... on TeamAssetOwner { team } }
-        assetMaterializations(limit: 1) { metadataEntries {
+        assetMaterializations(limit: 10) { metadataEntries {
             label
             ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue }
             ... on TextMetadataEntry { text } ... on BoolMetadataEntry { boolValue }
@@ -86,7 +86,11 @@ def test_whoever_starts_the_interface_and_presses_the_button_sees_it_all(ui: Int
 
     jobs, schedules = automation(ui)
     assert {"etl", "raw", "star", "warehouse", "exports"} <= jobs
-    assert schedules == {"every_15_minutes": ("*/15 * * * *", "STOPPED")}
+    assert schedules == {
+        "every_15_minutes": ("*/15 * * * *", "STOPPED"),
+        "every_night": ("30 2 * * *", "RUNNING"),
+        "forget_every_night": ("45 3 * * *", "RUNNING"),
+    }
 
     # One button runs the whole flow.
     page.goto(f"{ui.url}/locations/{LOCATION}/jobs/etl")
@@ -107,11 +111,14 @@ def test_whoever_starts_the_interface_and_presses_the_button_sees_it_all(ui: Int
         if not node["isMaterializable"]:
             assert stage == "source", asset
             continue
-        (materialization,) = node["assetMaterializations"]
+        # Of the first run: the sensor starts one too, and one of the two finds nothing more.
+        materialization = node["assetMaterializations"][-1]
         metadata = {entry["label"]: entry for entry in materialization["metadataEntries"]}
-        assert set(metadata) >= _EXPECTED_METADATA[stage], asset
+        assert set(metadata) >= _EXPECTED_METADATA.get(stage, set()), asset
         for check in node["assetChecksOrError"]["checks"]:
-            assert check["executionForLatestMaterialization"]["status"] == "SUCCEEDED", f"{asset}: {check}"
+            # A batch that did not change a table says nothing about its volume.
+            fine = {"SUCCEEDED", "SKIPPED"} if check["name"] == "volume_is_usual" else {"SUCCEEDED"}
+            assert check["executionForLatestMaterialization"]["status"] in fine, f"{asset}: {check}"
     fact = metadata_of(nodes["star", "fact_sales_order"])
     assert fact["rows new"]["intValue"] == fact["dagster/row_count"]["intValue"] > 0
     assert "| sales_record_id |" in fact["preview"]["mdStr"]
@@ -204,18 +211,17 @@ def automation(ui: Interface) -> tuple[set[str], dict[str, tuple[str, str]]]:
 
 
 def finished_run(ui: Interface) -> str:
-    """Waits for the only run there is; how it ended."""
+    """Waits for all runs there are (the sensor starts one too); how they ended."""
     deadline = time.monotonic() + _RUN_SECONDS
-    status = "no run was started"
+    statuses = {"no run was started"}
     while time.monotonic() < deadline:
-        for run in ui.ask(_RUNS)["runsOrError"]["results"]:
-            status = run["status"]
-            if status in {"SUCCESS", "FAILURE", "CANCELED"}:
-                return str(status)
+        statuses = {str(run["status"]) for run in ui.ask(_RUNS)["runsOrError"]["results"]} or statuses
+        if statuses <= {"SUCCESS", "FAILURE", "CANCELED"}:
+            break
         time.sleep(0.3)
-    return status
+    return ", ".join(sorted(statuses))
 
 
 def metadata_of(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    (materialization,) = node["assetMaterializations"]
+    materialization = node["assetMaterializations"][-1]
     return {entry["label"]: entry for entry in materialization["metadataEntries"]}

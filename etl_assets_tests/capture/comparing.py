@@ -75,7 +75,7 @@ class Lake:
 
     @property
     def files(self) -> Files:
-        return open_files(str(self.path))
+        return open_files(str(self.path), self.path)
 
     def sync(self, *tables: Table, **options: Any) -> Manifest | None:
         """Take a batch as a run does."""

@@ -37,7 +37,7 @@ def progress(table, size):
 
 request = Request(url, [Table("t", "", {"id": "text"}, key=("id",))], run, wait_seconds=float(wait_seconds))
 try:
-    manifest = take_batch(request, Batches(open_files(folder + "/lake")), Path(folder), progress)
+    manifest = take_batch(request, Batches(open_files(folder + "/lake", Path(folder))), Path(folder), progress)
     print(manifest.batch if manifest else "nothing", flush=True)
 except EtlError as error:
     print(type(error).__name__, error, flush=True)

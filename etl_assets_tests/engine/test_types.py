@@ -31,7 +31,8 @@ from etl_assets.lake.batches import Batches, Manifest
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import open_files
 from etl_assets.lake.star import StarFiles
-from etl_assets.resources.warehouse import DuckDBWarehouse
+from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
+from etl_assets.resources.warehouse_load import load_star
 from etl_assets_tests.oracle import Row, parse_csv
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "values.md"
@@ -270,7 +271,7 @@ def outcome(module_database: Callable[[], str], tmp_path_factory: pytest.TempPat
             rows = [(number, case.value) for number, case in enumerate(cases, 1)]
             cursor.executemany(f"INSERT INTO {table} VALUES (%s, %s)", rows)
     tables = {name: Table(name, "", {"id": "int", "v": cases[0].declared}) for name, cases in GROUPS.items()}
-    batches = Batches(open_files(str(folder / "lake")))
+    batches = Batches(open_files(str(folder / "lake"), folder))
     request = Request(url, list(tables.values()), "a test", quarantine_limit=1)
     manifest = take_batch(request, batches, folder, lambda table, size: None)
     assert manifest is not None
@@ -286,7 +287,7 @@ def outcome(module_database: Callable[[], str], tmp_path_factory: pytest.TempPat
         schemas = [definition.schema for definition in inputs.star.values()]
         versions = {schema.name: builder.version(schema.name, manifest) for schema in schemas}
         warehouse = DuckDBWarehouse(path=str(folder / "warehouse.duckdb"), scratch=str(folder))
-        warehouse.load(star, schemas, versions, "a test")
+        load_star(warehouse, star, schemas, versions, "a test")
     return Outcome(url, folder, manifest, audits)
 
 

@@ -15,9 +15,10 @@ import pytest
 from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.exports.assets import export_assets
 from etl_assets.exports.contract import Report
+from etl_assets.exports.publishing import Workbook
 from etl_assets.exports.reports import REPORTS
+from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
 from etl_assets.resources.report_tables import DuckDBReportTables, ReportIOManager
-from etl_assets.resources.warehouse import DuckDBWarehouse
 from etl_assets.resources.workbook import XlsxWorkbook
 from etl_assets.star import schema
 
@@ -103,16 +104,20 @@ class Star:
         )
 
     def publish(
-        self, reports: Sequence[Report] = tuple(REPORTS), *, expect_failure: bool = False
+        self,
+        reports: Sequence[Report] = tuple(REPORTS),
+        *,
+        workbook: Workbook | None = None,
+        expect_failure: bool = False,
     ) -> dg.ExecuteInProcessResult:
-        """Materialize the exports as a deployment would."""
+        """Materialize the exports as a deployment would; the workbook is a file unless another is given."""
         result = dg.materialize(
             export_assets(reports),
             instance=dg.DagsterInstance.ephemeral(str(self.folder)),
             resources={
                 "warehouse": self.warehouse,
                 "reports": ReportIOManager(tables=self.tables),
-                "workbook": XlsxWorkbook(path=str(self.workbook)),
+                "workbook": workbook or XlsxWorkbook(path=str(self.workbook)),
             },
             raise_on_error=not expect_failure,
         )

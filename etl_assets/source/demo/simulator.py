@@ -5,10 +5,12 @@ Not here: the content to begin with (`generator`).
 """
 
 import datetime as dt
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -118,6 +120,17 @@ def sell(connection: Connection, n: int, *, seed: int = 1) -> int:
         cursor.execute("select created_at from sales_order order by sales_order_id desc limit 1")
         moment = _row(cursor)[0] + dt.timedelta(milliseconds=rng.randint(1, 5000))
         return record_sale(cursor, moment, Members.read(cursor), rng)
+
+
+def go_on(url: str, seconds: float, *, seed: int = 1) -> Iterator[str]:
+    """Business without end: something every so many `seconds`, told in a line. Every tenth time it is a small day."""
+    for n in count(1):
+        if n % 10:
+            with closing(psycopg2.connect(url)) as connection:
+                yield f"sold: sales order {sell(connection, n, seed=seed)}"
+        else:
+            yield str(play_day(url, seed=seed, orders=5))
+        time.sleep(seconds)
 
 
 def record_sale(cursor: Cursor, moment: dt.datetime, members: Members, rng: Random) -> int:

@@ -1,8 +1,13 @@
 """The demo's source: the embedded PostgreSQL with a generated ToteSys in it."""
 
+import atexit
+import socket
+import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg2
 
@@ -24,3 +29,36 @@ def serve_totesys(folder: Path) -> Iterator[str]:
             if empty:
                 generate(url)
         yield url
+
+
+@dataclass(frozen=True)
+class _Kept:
+    url: str
+    serving: ExitStack
+
+    def is_up(self) -> bool:
+        where = urlsplit(self.url)
+        with closing(socket.socket()) as probe:
+            return probe.connect_ex((where.hostname, where.port)) == 0
+
+
+_kept: dict[Path, _Kept] = {}
+_keeping = threading.Lock()
+
+
+def keep_serving(folder: Path) -> str:
+    """The URL of the ToteSys in `folder`, which is kept up from the first call until this process ends.
+
+    For a process that asks it something every few seconds. After a kill -9 the next user joins the server that was
+    left, and stops it if it was the last (see `postgres`).
+    """
+    with _keeping:
+        kept = _kept.get(folder)
+        if kept is None or not kept.is_up():
+            if kept is not None:
+                kept.serving.close()
+            serving = ExitStack()
+            url = serving.enter_context(serve_totesys(folder))
+            atexit.register(serving.close)
+            kept = _kept[folder] = _Kept(url, serving)
+        return kept.url

@@ -51,7 +51,8 @@ def _error(event: dg.DagsterEvent) -> SerializableErrorInfo | None:
         error = event.step_failure_data.error
         # The outer error says only in which step; the cause is what was raised there.
         return error.cause if error and error.cause and error.cls_name in _WRAPPERS else error
-    return event.job_failure_data.error if event.is_job_failure else None
+    # A run that the daemon marked as failed has no data.
+    return event.job_failure_data.error if event.is_job_failure and event.event_specific_data else None
 
 
 _WRAPPERS = {

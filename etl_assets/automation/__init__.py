@@ -1,0 +1,1 @@
+"""What runs, and when. Not here: what runs."""

@@ -1,0 +1,61 @@
+"""The circuit breaker: after so many failed runs in a row nothing is started automatically, until somebody looked.
+
+Off unless ETL_BREAKER_FAILURES says how many. What counts are the runs of the whole flow since the last one that
+succeeded, or since `etl breaker reset`: the moment of a reset is all that is kept of its own, in Dagster's instance.
+A run that is started by hand is never held back; if it succeeds, the breaker is closed again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from etl_assets.automation.history import History, told
+from etl_assets.failures import last_failure
+
+_RESET = "etl/breaker/reset"
+
+
+@dataclass(frozen=True)
+class Breaker:
+    """`failures`: how many in a row open it; None: it never opens."""
+
+    failures: int | None
+
+    def held_back(self, history: History) -> str | None:
+        """Why nothing may be started automatically; None if it may."""
+        if self.failures is None:
+            return None
+        failed = failed_in_a_row(history)
+        if len(failed) < self.failures:
+            return None
+        newest = failed[0].dagster_run
+        return (
+            f"circuit breaker: the last {len(failed)} runs failed (ETL_BREAKER_FAILURES={self.failures}), the newest "
+            f"was {told(newest)}: {last_failure(history.instance, newest.run_id) or 'no reason was recorded'}. "
+            "Nothing is started automatically until a run succeeds, or until: etl breaker reset"
+        )
+
+
+def failed_in_a_row(history: History) -> Sequence[dg.RunRecord]:
+    """The failed runs since the last success or reset, newest first."""
+    success = history.last_success()
+    moments = [
+        moment for moment in (success and success.create_timestamp, last_reset(history.instance)) if moment
+    ]
+    return [
+        record
+        for record in history.failures(max(moments, default=None))
+        if record.dagster_run.status == dg.DagsterRunStatus.FAILURE
+    ]
+
+
+def last_reset(instance: dg.DagsterInstance) -> datetime | None:
+    kept = instance.daemon_cursor_storage.get_cursor_values({_RESET}).get(_RESET)
+    return datetime.fromisoformat(kept) if kept else None
+
+
+def reset(instance: dg.DagsterInstance) -> None:
+    """Let what failed until now be forgotten."""
+    instance.daemon_cursor_storage.set_cursor_values({_RESET: datetime.now(UTC).isoformat()})

@@ -1,0 +1,69 @@
+"""What the run history says of the whole flow: when it last succeeded, what failed since, which run goes on.
+
+The runs are the state. There is nothing else to get out of step with them, to reset, or to restore.
+"""
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from datetime import datetime
+
+import dagster as dg
+
+from etl_assets.raw.assets import READS_ALL
+
+FLOW = "etl"
+"""The job of the whole flow."""
+_LOOK_BACK = 200
+"""Runs that are looked through; those of the whole flow are not rare among the runs that read all tables."""
+_Status = dg.DagsterRunStatus
+NOT_BEGUN = [_Status.QUEUED, _Status.STARTING]
+_UNDERWAY = [*NOT_BEGUN, _Status.STARTED, _Status.CANCELING]
+
+
+@dataclass(frozen=True)
+class History:
+    """The runs of an instance. `flow` are the assets of the whole flow, whatever job or button made them."""
+
+    instance: dg.DagsterInstance
+    flow: Set[dg.AssetKey]
+
+    @classmethod
+    def of(cls, context: dg.SensorEvaluationContext | dg.ScheduleEvaluationContext) -> "History":
+        """The history that a sensor or a schedule looks at."""
+        assert context.repository_def  # noqa: S101  they are evaluated where their definitions are
+        return cls(context.instance, context.repository_def.get_job(FLOW).asset_layer.selected_asset_keys)
+
+    @classmethod
+    def of_definitions(cls, definitions: dg.Definitions, instance: dg.DagsterInstance) -> "History":
+        return cls(instance, definitions.resolve_job_def(FLOW).asset_layer.selected_asset_keys)
+
+    def last_success(self) -> dg.RunRecord | None:
+        """The newest run that brought everything up to date."""
+        found = self._runs(dg.RunsFilter(statuses=[_Status.SUCCESS], tags=READS_ALL))
+        return next((record for record in found if self._is_whole(record.dagster_run)), None)
+
+    def failures(self, since: datetime | None) -> Sequence[dg.RunRecord]:
+        """The runs of the flow that failed or were canceled, of those created after `since`; newest first."""
+        return self._runs(
+            dg.RunsFilter(job_name=FLOW, statuses=[_Status.FAILURE, _Status.CANCELED], created_after=since)
+        )
+
+    def underway(self) -> dg.DagsterRun | None:
+        """The run of the whole flow that waits or goes on; of several the one that came first."""
+        found = [record.dagster_run for record in self._runs(dg.RunsFilter(statuses=_UNDERWAY))]
+        return next((run for run in reversed(found) if self._is_whole(run)), None)
+
+    def _runs(self, runs: dg.RunsFilter) -> Sequence[dg.RunRecord]:
+        return self.instance.get_run_records(runs, limit=_LOOK_BACK)
+
+    def _is_whole(self, run: dg.DagsterRun) -> bool:
+        if run.parent_run_id and run.step_keys_to_execute is not None:  # some steps of another run, again
+            return False
+        return run.asset_selection >= self.flow if run.asset_selection else run.job_name == FLOW
+
+
+def told(run: dg.DagsterRun) -> str:
+    """A run in words: which, of what, and who started it."""
+    by = run.tags.get("dagster/schedule_name") or run.tags.get("dagster/sensor_name")
+    job = "picked assets" if run.job_name.startswith("__ASSET_JOB") else run.job_name
+    return f"run {run.run_id[:8]} ({job}, {by or run.tags.get('etl/started_by') or 'by hand'})"

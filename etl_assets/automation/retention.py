@@ -1,0 +1,137 @@
+"""Forgetting old runs, so that Dagster's history does not grow without end. Dagster forgets only ticks by itself.
+
+A run is forgotten with all that hangs on it: events, results of checks, tags, captured output, its file of SQLite.
+Kept, however old, is what something still stands on: the latest materialization and observation of an asset, the
+latest results of a check, the newest runs of every job and outcome, and whatever has not ended.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import sqlalchemy as sa
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage
+from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from pydantic import Field
+
+from etl_assets.errors import EtlError
+from etl_assets.raw.assets import READS_ALL
+
+DAYS = 30
+AT_A_TIME = 2000
+NEWEST_KEPT = 50
+"""Of each job and outcome: sensors, breaker and `etl status` look back at these."""
+_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+
+class Retention(dg.Config):
+    """What is old."""
+
+    days: int = Field(default=DAYS, ge=1, description="Runs that began longer ago are forgotten.")
+
+
+@dg.op(description="Forget the runs on which nothing stands any more.")
+def forget(context: dg.OpExecutionContext, config: Retention) -> None:
+    runs = forgettable(context.instance, datetime.now(UTC) - timedelta(days=config.days))
+    for run_id in runs:
+        forget_run(context.instance, run_id)
+    context.log.info(f"{len(runs)} runs older than {config.days} days are forgotten")
+
+
+@dg.job(
+    description=f"Forget runs older than {DAYS} days that nothing stands on; at most {AT_A_TIME} at a time."
+)
+def forget_old_runs() -> None:
+    forget()
+
+
+@dg.schedule(
+    job=forget_old_runs,
+    cron_schedule="45 3 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description=f"At 03:45, if there are runs older than {DAYS} days that nothing stands on.",
+)
+def forget_every_night(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    if forgettable(context.instance, context.scheduled_execution_time - timedelta(days=DAYS), at_most=1):
+        return dg.RunRequest()
+    return dg.SkipReason(f"no run older than {DAYS} days can be forgotten")
+
+
+class RetentionError(EtlError):
+    """The history is kept where it can't be told what hangs on a run."""
+
+
+def forgettable(instance: dg.DagsterInstance, before: datetime, at_most: int = AT_A_TIME) -> list[str]:
+    """The runs created before a moment that may go, oldest first."""
+    kept = {*_latest_of_assets(instance), *_latest_of_checks(instance), *_newest(instance)}
+    ended = dg.RunsFilter(statuses=_ENDED, created_before=before)
+    old = instance.get_run_records(ended, limit=len(kept) + at_most, ascending=True)
+    ids = [record.dagster_run.run_id for record in old]
+    return [run_id for run_id in ids if run_id not in kept][:at_most]
+
+
+def _latest_of_assets(instance: dg.DagsterInstance) -> Iterator[str]:
+    for record in instance.get_asset_records():
+        entry = record.asset_entry
+        yield from (
+            latest.run_id
+            for latest in (entry.last_materialization_record, entry.last_observation_record)
+            if latest
+        )
+
+
+def _latest_of_checks(instance: dg.DagsterInstance) -> Iterator[str]:
+    """The runs of the last execution of each check, and of the last with each outcome."""
+    events, _ = _storages(instance)
+    table = AssetCheckExecutionsTable.c
+    kinds = (table.asset_key, table.check_name, table.execution_status)
+    newest = sa.select(sa.func.max(table.id)).group_by(*kinds)
+    with events.index_connection() as connection:
+        yield from connection.scalars(sa.select(table.run_id).where(table.id.in_(newest)).distinct())
+
+
+def _newest(instance: dg.DagsterInstance) -> Iterator[str]:
+    _, runs = _storages(instance)
+    with runs.connect() as connection:
+        jobs = connection.scalars(sa.select(RunsTable.c.pipeline_name).distinct()).all()
+    for job in jobs:
+        for status in _ENDED:
+            yield from instance.get_run_ids(dg.RunsFilter(job_name=job, statuses=[status]), limit=NEWEST_KEPT)
+    whole = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=READS_ALL)
+    yield from instance.get_run_ids(whole, limit=NEWEST_KEPT)
+
+
+def forget_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Delete a run and all that hangs on it; the run itself last, so that what is left of an interrupted attempt is
+    found again.
+
+    `DagsterInstance.delete_run` alone would leave the results of checks, what was captured of the output and, in
+    SQLite, the tags and the file that the events were in.
+    """
+    events, runs = _storages(instance)
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    with events.index_connection() as connection:
+        checks = AssetCheckExecutionsTable
+        connection.execute(checks.delete().where(checks.c.run_id == run_id))
+        events.delete_events_for_run(connection, run_id)
+    if isinstance(events, SqliteEventLogStorage):
+        for suffix in ("-wal", "-shm", ""):
+            Path(events.path_for_shard(run_id) + suffix).unlink(missing_ok=True)
+    with runs.connect() as connection:
+        connection.execute(RunTagsTable.delete().where(RunTagsTable.c.run_id == run_id))
+    runs.delete_run(run_id)
+
+
+def _storages(instance: dg.DagsterInstance) -> tuple[SqlEventLogStorage, SqlRunStorage]:
+    events, runs = instance.event_log_storage, instance.run_storage
+    if not (isinstance(events, SqlEventLogStorage) and isinstance(runs, SqlRunStorage)):
+        raise RetentionError(
+            f"the history is kept in {type(events).__name__}, not in SQLite or PostgreSQL: switch the schedule "
+            "forget_every_night off and delete runs there"
+        )
+    return events, runs

@@ -1,0 +1,189 @@
+"""What single runs were and did, as Dagster recorded it."""
+
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+
+from etl_assets.automation.history import FLOW
+from etl_assets.automation.staleness import CODE_VERSION
+from etl_assets.errors import EtlError
+from etl_assets.raw.assets import READS_ALL
+from etl_assets.source.assets import DATA_VERSION, FILES
+from etl_assets.source.assets import GROUP as SOURCE
+
+_LAST_STAGE = "exports"
+_LOOKED_AT = 50
+
+
+class RunError(EtlError):
+    """There is no such run."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a run materialized. `code_version` is None where none is declared."""
+
+    key: dg.AssetKey
+    step: str | None
+    rows: int | None
+    unchanged: bool
+    code_version: str | None
+    data_version: str | None
+    files: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return self.key.to_user_string()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a run: what came of it, how long it took and what it made."""
+
+    name: str
+    status: str
+    seconds: float | None
+    made: Sequence[Made]
+
+
+class Run:
+    """A run of an instance."""
+
+    def __init__(self, instance: dg.DagsterInstance, record: dg.RunRecord) -> None:
+        self._instance = instance
+        self._record = record
+
+    @property
+    def id(self) -> str:
+        return self._record.dagster_run.run_id
+
+    @property
+    def job(self) -> str:
+        return self._record.dagster_run.job_name
+
+    @property
+    def status(self) -> str:
+        return self._record.dagster_run.status.value
+
+    @property
+    def started(self) -> datetime.datetime | None:
+        return _moment(self._record.start_time)
+
+    @property
+    def completed(self) -> datetime.datetime | None:
+        return _moment(self._record.end_time)
+
+    @property
+    def duration_seconds(self) -> float | None:
+        return _seconds(self._record.start_time, self._record.end_time)
+
+    def as_object(self) -> dict[str, Any]:
+        """What identifies it and how it went, for scripts."""
+        return {
+            "id": self.id,
+            "job": self.job,
+            "status": self.status,
+            "started": self.started,
+            "completed": self.completed,
+            "duration_seconds": self.duration_seconds,
+        }
+
+    @cached_property
+    def made(self) -> Mapping[str, Made]:
+        """By the asset's name; of what was made twice the last."""
+        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+        found = (_made(entry) for entry in self._instance.all_logs(self.id, of_type=kind))
+        return {made.name: made for made in found if made}
+
+    @property
+    def whole(self) -> bool:
+        """Whether it brought the whole flow up to date, as the flow was then.
+
+        A run without a selection did. The UI gives every run one; there, it reached from all tables to the exports.
+        """
+        run = self._record.dagster_run
+        again = run.parent_run_id and run.step_keys_to_execute is not None  # some steps of another run
+        if run.job_name != FLOW or not run.is_success or again:
+            return False
+        if not run.asset_selection:
+            return True
+        return READS_ALL.items() <= run.tags.items() and any(
+            made.key.path[0] == _LAST_STAGE for made in self.made.values()
+        )
+
+    def steps(self) -> Iterator[Step]:
+        """In the order in which they began."""
+        stats = self._instance.get_run_step_stats(self.id)
+        for step in sorted(stats, key=lambda step: step.start_time or 0.0):
+            yield Step(
+                step.step_key,
+                step.status.value if step.status else "STARTED",
+                _seconds(step.start_time, step.end_time),
+                [made for made in self.made.values() if made.step == step.step_key],
+            )
+
+
+def newest(
+    instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus] = (), limit: int | None = 1
+) -> list[Run]:
+    """The newest runs, of any job, in one of the states."""
+    wanted = dg.RunsFilter(statuses=list(statuses)) if statuses else None
+    return [Run(instance, record) for record in instance.get_run_records(wanted, limit=limit)]
+
+
+def last_successes(instance: dg.DagsterInstance, count: int) -> list[Run]:
+    """The last successful runs of the whole flow, newest first; fewer if there are not so many."""
+    succeeded = dg.RunsFilter(job_name=FLOW, statuses=[dg.DagsterRunStatus.SUCCESS])
+    found = []
+    for record in instance.get_run_records(succeeded, limit=_LOOKED_AT, order_by="end_time"):
+        run = Run(instance, record)
+        if run.whole:
+            found.append(run)
+        if len(found) == count:
+            break
+    return found
+
+
+def find(instance: dg.DagsterInstance, named: str) -> Run:
+    """The run with an id, or with the only id that begins so. Raises `RunError`."""
+    record = instance.get_run_record_by_id(named)
+    if record is None:
+        ids = [run_id for run_id in instance.get_run_ids() if named and run_id.startswith(named)]
+        if len(ids) > 1:
+            raise RunError(f"{len(ids)} runs have ids that begin with {named}: write more of it")
+        record = instance.get_run_record_by_id(ids[0]) if ids else None
+    if record is None:
+        raise RunError(f"there is no run {named}: etl status lists the last ones, the UI all")
+    return Run(instance, record)
+
+
+def _made(entry: dg.EventLogEntry) -> Made | None:
+    materialization = entry.asset_materialization
+    if materialization is None:
+        return None
+    tags = materialization.tags or {}
+    told = {name: value.value for name, value in materialization.metadata.items()}
+    rows, files = told.get("dagster/row_count"), told.get(FILES)
+    # Dagster notes the run's own id where an asset declares no version of its code.
+    version = tags.get(CODE_VERSION)
+    return Made(
+        materialization.asset_key,
+        entry.step_key,
+        rows if isinstance(rows, int) else None,
+        bool(told.get("unchanged")),
+        version if version != entry.run_id else None,
+        tags.get(DATA_VERSION),
+        files if isinstance(files, dict) and materialization.asset_key.path[0] == SOURCE else {},
+    )
+
+
+def _moment(timestamp: float | None) -> datetime.datetime | None:
+    return datetime.datetime.fromtimestamp(timestamp, datetime.UTC) if timestamp else None
+
+
+def _seconds(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else round(end - start, 3)

@@ -1,0 +1,117 @@
+"""`etl doctor`: every connection and permission of this deployment, tried; what is missing, and what to do."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from etl_assets.cli import environment, output
+from etl_assets.errors import EtlError
+
+if TYPE_CHECKING:
+    from etl_assets.checked import Checkup
+    from etl_assets.settings import Settings
+
+Found = tuple[str, "Checkup"]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--send-test-alert", is_flag=True, help="Send an alert, to see that it arrives.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool, send_test_alert: bool) -> None:
+    """Try every connection and permission that a run needs, and say what is missing.
+
+    Nothing is loaded, and nothing that is written stays. Exit code 1 if something is missing.
+    """
+    found = []
+    for about, checkup in _everything(send_test_alert=send_test_alert):
+        found.append((about, checkup))
+        if not as_json:
+            click.echo(f"{checkup.state:<8} {about:<10} {checkup.name:<20} {checkup.told}")
+    missing = sum(checkup.state == "missing" for _, checkup in found)
+    if as_json:
+        checks = [{"about": about, "check": c.name, "state": c.state, "told": c.told} for about, c in found]
+        output.emit_json({"ok": not missing, "checks": checks})
+    else:
+        count = output.count(missing, "thing is", "things are")
+        click.echo(f"\n{count} missing" if missing else "\neverything that a run needs is there")
+    if missing:
+        ctx.exit(1)
+
+
+def _everything(*, send_test_alert: bool) -> Iterator[Found]:
+    from etl_assets.checked import Checkup
+
+    try:
+        settings = environment.settings()
+        # Importing the definitions loads them with the same settings.
+        from etl_assets.definitions import INPUTS
+        from etl_assets.deployments import resources
+
+        found = resources(settings)
+    except EtlError as error:
+        yield "settings", Checkup("read", str(error), "missing")
+        return
+    named = [name for name in os.environ if name.startswith("ETL_") and os.environ[name].strip()]
+    told = f"the deployment {settings.deployment}; set: {', '.join(sorted(named)) or 'nothing'}"
+    yield "settings", Checkup("read", told)
+    for checkup in _dagster(settings):
+        yield "dagster", checkup
+    for name in found:
+        for checkup in _resource(settings, name, INPUTS):
+            yield name, checkup
+    if send_test_alert:
+        yield "alerts", _alerted(settings)
+
+
+def _resource(settings: "Settings", name: str, inputs: Any) -> "Iterator[Checkup]":
+    from etl_assets.checked import Checked, Checkup
+
+    try:
+        with environment.resources(settings, name) as built:
+            resource = getattr(built, name)
+            if isinstance(resource, Checked):
+                yield from resource.check(inputs)
+    except EtlError as error:
+        yield Checkup("use", str(error), "missing")
+
+
+def _dagster(settings: "Settings") -> "Iterator[Checkup]":
+    from etl_assets.checked import Checkup
+
+    home = environment.dagster_home(settings)
+    if home is None:
+        yield Checkup("home", f"{settings.data / 'dagster'}: the first run makes it")
+        return
+    if not Path(home).is_dir():
+        yield Checkup("home", f"DAGSTER_HOME={home} is no folder: make it, or unset the variable", "missing")
+        return
+    environment.arrange_dagster_home(settings)
+    try:
+        with environment.open_instance() as instance:
+            yield Checkup("storage", f"{home}: {output.count(instance.get_runs_count(), 'run', 'runs')}")
+            storages = (instance.run_storage, instance.event_log_storage, instance.schedule_storage)
+            revisions = [storage.alembic_version() for storage in storages if storage is not None]
+            if any(revision is not None and revision[0] != revision[1] for revision in revisions):
+                told = "its tables are of another version of Dagster: stop what uses it, then dagster instance migrate"
+                yield Checkup("migrations", told, "missing")
+    except EtlError as error:
+        yield Checkup("storage", str(error), "missing")
+
+
+def _alerted(settings: "Settings") -> "Checkup":
+    from etl_assets.checked import probed
+    from etl_assets.resources.alerts import Alert
+
+    def send() -> str:
+        with environment.resources(settings, "alerts") as built:
+            text = (
+                "Nothing has happened: somebody tries whether alerts arrive (etl doctor --send-test-alert)."
+            )
+            built.alerts.send(Alert("etl: a test alert", text, settings.ui_url, "", good=True))
+        return "sent; see that it arrived"
+
+    return probed("test alert", send)

@@ -1,0 +1,44 @@
+"""Everything that a lake needs of its folder or bucket, tried with a file that does not stay."""
+
+import uuid
+from collections.abc import Iterator
+from functools import partial
+
+from etl_assets.checked import Checkup, probed, room
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.files import AlreadyExists, Files, LakeError
+from etl_assets.lake.folder import LocalFiles
+
+
+def check_files(files: Files) -> Iterator[Checkup]:
+    """Try to list, to create (a second time in vain), to read and to remove."""
+    yield probed("list", partial(_listed, files))
+    if isinstance(files, LocalFiles):
+        space = room("space", files.root, "ETL_LAKE_URL")
+        yield space
+        if space.state == "missing" or not files.root.exists():
+            return
+    yield probed("write", partial(_written, files))
+
+
+def _listed(files: Files) -> str:
+    numbers = Batches(files).numbers()
+    return f"{files.url}: " + (f"batches up to {numbers[-1]}" if numbers else "no batch yet")
+
+
+def _written(files: Files) -> str:
+    name = f"doctor-{uuid.uuid4().hex}"
+    try:
+        files.create(name, b"etl doctor\n")
+        try:
+            files.create(name, b"etl doctor, again\n")
+        except AlreadyExists:
+            pass
+        else:
+            raise LakeError(
+                f"{files.url} lets two writers create the same file: no lake can be kept there (ETL_LAKE_URL)"
+            )
+        files.read(name)
+    finally:
+        files.remove(name)
+    return "files can be created once, read and removed"

@@ -1,0 +1,134 @@
+"""Files in a folder: whole or not at all by a rename, one winner by a hard link."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from etl_assets.failpoints import reached
+from etl_assets.lake.files import AlreadyExists, Files, LakeError, StagedFile
+
+_UNFINISHED = ".unfinished-"
+
+
+class LocalFiles(Files):
+    """A folder of this machine, or one mounted on it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root)
+
+    def _resolve(self, path: str) -> Path:
+        return self.root / self._inside(path)
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            with os.scandir(self._resolve(folder)) as entries:
+                return sorted(e.name for e in entries if e.is_file() and not e.name.startswith(_UNFINISHED))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise LakeError(
+                f"can't read {self.url}/{folder}: {error.strerror}; check ETL_LAKE_URL"
+            ) from error
+
+    def read(self, path: str) -> bytes:
+        try:
+            return self._resolve(path).read_bytes()
+        except OSError as error:
+            raise LakeError(f"can't read {self.url}/{path}: {error.strerror}") from error
+
+    def create(self, path: str, content: bytes) -> None:
+        target = self._resolve(path)
+        with self._explained(path):
+            local = self._unfinished(target)
+            try:
+                local.write_bytes(content)
+                reached("manifest written")
+                _sync(local)
+                os.link(local, target)  # fails when the target exists, unlike a rename
+            except FileExistsError as error:
+                raise AlreadyExists(f"{self.url}/{path} exists already") from error
+            finally:
+                local.unlink(missing_ok=True)
+            _sync(target.parent)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        staged = self.staging(path)
+        try:
+            with self._explained(path), staged.local.open("wb") as stream:
+                yield stream
+            staged.publish()
+        finally:
+            staged.discard()
+
+    def staging(self, path: str) -> StagedFile:
+        target = self._resolve(path)
+
+        def publish(local: Path) -> None:
+            with self._explained(path):
+                reached("file written")
+                _sync(local)
+                local.replace(target)
+                reached("file published")
+                _sync(target.parent)
+
+        with self._explained(path):
+            return StagedFile(self._unfinished(target), publish)
+
+    def local(self, path: str, *, fresh: bool = False) -> Path:
+        return self._resolve(path)
+
+    def reading(self, path: str) -> BinaryIO | None:
+        try:
+            return self._resolve(path).open("rb")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LakeError(f"can't read {self.url}/{path}: {error.strerror}") from error
+
+    def remove(self, path: str) -> None:
+        with self._explained(path):
+            self._resolve(path).unlink(missing_ok=True)
+
+    def exists(self, path: str) -> bool:
+        return self._resolve(path).exists()
+
+    def _unfinished(self, target: Path) -> Path:
+        """An empty file beside the target, so that the rename stays within one file system."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # No suffix: whoever reads `*.parquet` must not meet it.
+        handle, name = tempfile.mkstemp(prefix=f"{_UNFINISHED}{target.name}-", dir=target.parent)
+        os.fchmod(handle, 0o644)
+        os.close(handle)
+        return Path(name)
+
+    def sweep(self, *folders: str, older_than_seconds: float = 0) -> None:
+        before = time.time() - older_than_seconds
+        for folder in folders:
+            for leftover in self._resolve(folder).glob(f"{_UNFINISHED}*"):
+                with suppress(FileNotFoundError):
+                    if leftover.stat().st_mtime <= before:
+                        leftover.unlink()
+
+    @contextmanager
+    def _explained(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LakeError(
+                f"can't write {self.url}/{path}: {error.strerror}; see that the lake (ETL_LAKE_URL) can be written "
+                "by this user and has room"
+            ) from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

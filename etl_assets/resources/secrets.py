@@ -1,0 +1,135 @@
+"""Settings that name a secret instead of holding it: `aws-secret://<name>` or `aws-secret://<name>#<key of its JSON>`.
+
+Whoever connects asks for the secret at that moment, and nothing keeps it: after a rotation the next connection has the
+new one. AWS's own chain finds credentials and region. Not here: settings that hold the secret themselves, which is the
+default and goes through unchanged.
+"""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+from etl_assets.errors import EtlError
+
+SCHEME = "aws-secret://"
+_POSTGRES = {"postgres", "postgresql", "aurora-postgresql"}
+_FORM = f"write {SCHEME}name or {SCHEME}name#key"
+_EXPIRED = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "UnrecognizedClientException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "RequestExpired",
+}
+
+
+class SecretError(EtlError):
+    """A secret can't be had, or is not what a setting needs."""
+
+
+def names_secret(value: str) -> bool:
+    """Does a setting name a secret, rather than hold it?"""
+    return value.startswith(SCHEME)
+
+
+def resolved(value: str, setting: str) -> str:
+    """What a setting stands for: its own value, or the secret that it names. Raises `SecretError`, without the value."""
+    if not names_secret(value):
+        return value
+    name, separator, key = value.removeprefix(SCHEME).partition("#")
+    if not name or (separator and not key):
+        raise SecretError(f"{setting}: {SCHEME} names no secret: {_FORM}")
+    text = _fetched(name, setting)
+    if not text:
+        raise SecretError(f"{setting}: secret {name} is empty")
+    if not key:
+        return text
+    found = _object(text)
+    if found is None:
+        raise SecretError(
+            f"{setting}: secret {name} is no JSON object, so it has no key {key}: name it without #{key}"
+        )
+    if key not in found:
+        raise SecretError(
+            f"{setting}: secret {name} has no key {key}; it has {', '.join(sorted(found)) or 'none'}"
+        )
+    if found[key] in ("", None):
+        raise SecretError(f"{setting}: secret {name} has nothing under {key}")
+    return str(found[key])
+
+
+def database_url(value: str, setting: str) -> str:
+    """As `resolved`, for the URL of a PostgreSQL; a secret may hold the URL, or JSON as RDS writes it (username,
+    password, host, port, dbname)."""
+    text = resolved(value, setting)
+    found = _object(text) if names_secret(value) else None
+    if found is None:
+        return text
+    name = value.removeprefix(SCHEME).partition("#")[0]
+    missing = [key for key in ("username", "password", "host", "dbname") if not found.get(key)]
+    if missing:
+        raise SecretError(
+            f"{setting}: secret {name} lacks {', '.join(missing)}, which a database's secret has"
+        )
+    if found.get("engine", "postgres") not in _POSTGRES:
+        raise SecretError(
+            f"{setting}: secret {name} is for the engine {found['engine']}; a PostgreSQL is needed"
+        )
+    user, password, database = (quote(str(found[key]), safe="") for key in ("username", "password", "dbname"))
+    return f"postgresql://{user}:{password}@{found['host']}:{found.get('port', 5432)}/{database}"
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _fetched(name: str, setting: str) -> str:
+    # Slow to import, and most deployments never need them.
+    import warnings
+
+    import dagster as dg
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+    from dagster_aws.secretsmanager import SecretsManagerResource
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        resource = SecretsManagerResource()
+    try:
+        client = resource.get_client()
+        answer = client.get_secret_value(SecretId=name)
+    except NoRegionError:
+        raise SecretError(f"{setting}: secret {name}: in which region? Set AWS_DEFAULT_REGION") from None
+    except NoCredentialsError:
+        raise SecretError(
+            f"{setting}: secret {name}: no AWS credentials; give this process a role, or set AWS_PROFILE"
+        ) from None
+    except ClientError as error:
+        raise SecretError(f"{setting}: {_refusal(error, name, client.meta.region_name)}") from None
+    except BotoCoreError as error:
+        raise SecretError(f"{setting}: secret {name}: {' '.join(str(error).split())}") from None
+    if "SecretString" not in answer:
+        raise SecretError(f"{setting}: secret {name} is binary; a text is needed")
+    return str(answer["SecretString"]).strip()
+
+
+def _refusal(error: Any, name: str, region: str) -> str:
+    """Only the code of AWS's answer: the text of some quotes the request."""
+    code = error.response["Error"]["Code"]
+    if code == "ResourceNotFoundException":
+        return f"there is no secret {name} in {region}, or it has no value; check its name, and AWS_DEFAULT_REGION"
+    if code in {"AccessDeniedException", "AccessDenied"}:
+        return f"secret {name} may not be read: allow this role secretsmanager:GetSecretValue on it"
+    if code in _EXPIRED:
+        return (
+            f"secret {name}: AWS does not accept the credentials ({code}); they may have expired: renew them"
+        )
+    if code == "InvalidRequestException":
+        return f"secret {name} can't be read in its present state; it may be marked for deletion"
+    if code == "DecryptionFailure":
+        return f"secret {name} can't be decrypted: allow this role kms:Decrypt with its key"
+    return f"secret {name} can't be read: {code}"

@@ -1,0 +1,52 @@
+"""What Dagster's interface shows of staleness, asked in its own language (GraphQL), in this process."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget, PythonFileTarget
+from dagster_graphql.test.utils import execute_dagster_graphql
+
+loaded = dg.Definitions()
+"""What the interface loads: it finds definitions as an attribute of a module."""
+_QUERY = "{ assetNodes { assetKey { path } isMaterializable staleStatus staleCauses { category } } }"
+_KINDS = {"CODE": "code", "DATA": "data", "DEPENDENCIES": "inputs"}
+
+
+def shown(instance: dg.DagsterInstance, definitions: dg.Definitions) -> Mapping[str, tuple[str, list[str]]]:
+    """Asset -> its status and the kinds of causes, of the assets that can be made."""
+    global loaded
+    loaded = definitions
+    origin = InProcessCodeLocationOrigin(
+        LoadableTargetOrigin(module_name=__name__, attribute="loaded"), location_name="tests"
+    )
+    with (
+        # Dagster itself reads a property of schedules that it has deprecated.
+        warnings.catch_warnings(action="ignore", category=DeprecationWarning),
+        WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin)) as process,
+    ):
+        answer = execute_dagster_graphql(process.create_request_context(), _QUERY)
+    assert answer.data
+    return {
+        "/".join(node["assetKey"]["path"]): (
+            node["staleStatus"].lower(),
+            sorted(_KINDS[cause["category"]] for cause in node["staleCauses"]),
+        )
+        for node in answer.data["assetNodes"]
+        if node["isMaterializable"]
+    }
+
+
+@contextmanager
+def served(instance: dg.DagsterInstance, module: Path) -> Iterator[WorkspaceProcessContext]:
+    """A workspace over a module that a code server of its own has loaded; that it has ended is waited for."""
+    with WorkspaceProcessContext(instance, PythonFileTarget(str(module), None, None, "here")) as workspace:
+        yield workspace
+    registry = workspace._grpc_server_registry
+    assert registry is not None
+    registry.wait_for_processes()

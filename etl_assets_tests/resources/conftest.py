@@ -1,0 +1,14 @@
+"""BigQuery, as tests talk to it."""
+
+import pytest
+
+from etl_assets.resources.bigquery import BigQuery
+from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn
+
+PROJECT = "demo-project"
+
+
+@pytest.fixture
+def resource(stand_in: BigQueryStandIn) -> BigQuery:
+    """The resource, in a hurry."""
+    return BigQuery(project=PROJECT, location="EU", pause_seconds=0.01)

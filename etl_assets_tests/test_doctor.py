@@ -1,0 +1,426 @@
+"""`etl doctor` finds what a run would stumble over, says what to do in a line each, changes nothing and tells no secret."""
+
+import hashlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import boto3
+import dagster as dg
+import duckdb
+import psycopg2
+import pytest
+from click.testing import CliRunner
+from google.cloud import bigquery
+from moto.server import ThreadedMotoServer
+
+from etl_assets.capture.checkup import check_source
+from etl_assets.capture.table import Table
+from etl_assets.cli import etl as command
+from etl_assets.definitions import INPUTS
+from etl_assets.resources.bigquery import BigQuery
+from etl_assets.resources.bigquery_warehouse import BigQueryWarehouse
+from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn
+from etl_assets.resources.stand_ins.sheets import serve_sheets
+from etl_assets.resources.stand_ins.sheets_books import Book
+from etl_assets.source.demo.generator import Variant
+
+PASSWORD = "hunter2-Zaphod"
+ROLE = "doctor_tests_reader"
+TABLES = 11
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to be in, with nothing set but where data goes."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("ETL_", "AWS_", "GOOGLE_", "DAGSTER_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ETL_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def module_source(module_database: Callable[..., str], template: Callable[[Variant], str]) -> str:
+    """The URL of a ToteSys for the module; who alters it puts it back."""
+    return module_database(template("totesys"))
+
+
+@pytest.fixture
+def source(module_source: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A ToteSys that the settings name."""
+    monkeypatch.setenv("ETL_SOURCE_URL", module_source)
+    return module_source
+
+
+@pytest.fixture
+def book(monkeypatch: pytest.MonkeyPatch) -> Iterator[Book]:
+    """A spreadsheet that the settings name."""
+    with serve_sheets() as api:
+        monkeypatch.setenv("ETL_SHEET_ID", "https://docs.google.com/spreadsheets/d/1AbC/edit#gid=0")
+        monkeypatch.setenv("ETL_SHEETS_ENDPOINT", api.url)
+        yield api.books.setdefault("1AbC", Book())
+
+
+def doctor(*arguments: str) -> tuple[int, dict[tuple[str, str], tuple[str, str]]]:
+    """The exit code, and for each check its state and what was told."""
+    done = CliRunner().invoke(
+        command, ["doctor", "--json", *arguments], prog_name="etl", catch_exceptions=False
+    )
+    told = json.loads(done.stdout)
+    assert told["ok"] is (done.exit_code == 0)
+    assert PASSWORD not in done.output
+    found = {(c["about"], c["check"]): (c["state"], c["told"]) for c in told["checks"]}
+    assert len(found) == len(told["checks"]), "a check is told twice"
+    assert [told for _, told in found.values() if "\n" in told] == []
+    return done.exit_code, found
+
+
+def missing(found: dict[tuple[str, str], tuple[str, str]]) -> dict[tuple[str, str], str]:
+    return {check: told for check, (state, told) in found.items() if state == "missing"}
+
+
+def advice(found: dict[tuple[str, str], tuple[str, str]]) -> dict[tuple[str, str], str]:
+    return {check: told for check, (state, told) in found.items() if state == "advice"}
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Every file and folder, with what is in it."""
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in folder.rglob("*")
+    }
+
+
+def change(url: str, *statements: str) -> None:
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+
+# -- all is well -----------------------------------------------------------------------------------------------------
+
+
+def test_before_the_first_run_all_is_well_and_nothing_is_made(folder: Path) -> None:
+    code, found = doctor()
+    assert code == 0, found
+    assert {about for about, _ in found} >= {"settings", "dagster", "source", "lake", "warehouse", "workbook"}
+    assert list(folder.iterdir()) == []
+
+
+def test_after_runs_all_is_tried_and_nothing_is_changed(source: str, folder: Path, book: Book) -> None:
+    (folder / "data" / "lake").mkdir(parents=True)
+    with duckdb.connect(str(folder / "data" / "warehouse.duckdb")) as connection:
+        connection.execute("CREATE SCHEMA star; CREATE TABLE star.t AS SELECT 1 AS a")
+    before, tabs = content(folder), [grid.id for grid in book.grids]
+    code, found = doctor()
+    assert (code, missing(found), advice(found)) == (0, {}, {})
+    tables = [check for about, check in found if about == "source" and check.startswith("table ")]
+    assert len(tables) == TABLES
+    assert {("source", "snapshot"), ("source", "lock"), ("lake", "write"), ("warehouse", "load")} <= set(
+        found
+    )
+    assert {("workbook", "read"), ("workbook", "edit")} <= set(found)
+    assert content(folder) == before
+    assert [grid.id for grid in book.grids] == tabs
+
+
+def test_people_get_a_line_per_check_and_a_verdict(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    well = CliRunner().invoke(command, ["doctor"], catch_exceptions=False)
+    assert well.exit_code == 0
+    assert well.stdout.splitlines()[-1] == "everything that a run needs is there"
+    monkeypatch.setenv("ETL_SOURCE_URL", "postgresql://reader@127.0.0.1:1/shop")
+    ill = CliRunner().invoke(command, ["doctor"], catch_exceptions=False)
+    assert ill.exit_code == 1
+    assert "missing  source     connect" in ill.stdout
+    assert ill.stdout.splitlines()[-1] == "1 thing is missing"
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_missing_settings_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETL_DEPLOYMENT", "production")
+    code, found = doctor()
+    assert code == 1
+    told = missing(found)["settings", "read"]
+    assert [n for n in ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL") if n not in told] == []
+
+
+def test_a_secret_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETL_SOURCE_URL", "aws-secret://totesys")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    code, found = doctor()
+    assert code == 1
+    assert missing(found)["source", "connect"].startswith("ETL_SOURCE_URL: secret totesys: in which region?")
+
+
+# -- the source ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reader(source: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A role that the settings name, which may do nothing yet but connect."""
+    parts = urlsplit(source)
+    change(source, f"create role {ROLE} login password '{PASSWORD}'")
+    url = urlunsplit(parts._replace(netloc=f"{ROLE}:{PASSWORD}@{parts.hostname}:{parts.port}"))
+    monkeypatch.setenv("ETL_SOURCE_URL", url)
+    yield url
+    change(source, f"drop owned by {ROLE}", f"drop role {ROLE}")
+
+
+def test_each_right_that_lacks_is_named(source: str, reader: str) -> None:
+    change(
+        source,
+        f"grant select on all tables in schema public to {ROLE}",
+        f"revoke select on staff from {ROLE}",
+    )
+    code, found = doctor()
+    assert code == 1
+    assert list(missing(found)) == [("source", "table staff")]
+    assert "grant SELECT on it" in missing(found)["source", "table staff"]
+
+
+def test_select_is_all_that_a_role_needs(source: str, reader: str) -> None:
+    change(source, f"grant select on all tables in schema public to {ROLE}")
+    code, found = doctor()
+    assert (code, missing(found)) == (0, {})
+
+
+def test_a_table_and_a_column_that_lack_are_named(source: str) -> None:
+    change(source, "alter table staff rename to personnel", "alter table design rename design_name to title")
+    try:
+        _, found = doctor()
+    finally:
+        change(
+            source, "alter table personnel rename to staff", "alter table design rename title to design_name"
+        )
+    assert set(missing(found)) == {("source", "table design"), ("source", "table staff")}
+    assert "table public.staff does not exist" in missing(found)["source", "table staff"]
+    assert "has no column design_name" in missing(found)["source", "table design"]
+
+
+def test_a_time_limit_gets_advice(source: str) -> None:
+    database = urlsplit(source).path.strip("/")
+    change(source, f"alter database {database} set transaction_timeout = '30s'")
+    try:
+        _, found = doctor()
+    finally:
+        change(source, f"alter database {database} reset transaction_timeout")
+    assert "ends a read after 30 s" in advice(found)["source", "timeout"]
+
+
+def test_a_view_is_said_to_be_read_whole_and_what_is_behind_it_is_tried(source: str, reader: str) -> None:
+    view = Table("kinds", "One row is a kind.", {"payment_type_id": "int"}, key=("payment_type_id",))
+    change(
+        source,
+        "create view kinds with (security_invoker) as select * from payment_type",
+        f"grant select on kinds to {ROLE}",
+    )
+    try:
+        (lacking,) = [c for c in check_source(lambda: reader, [view]) if c.name == "table kinds"]
+        change(source, f"grant select on payment_type to {ROLE}")
+        (found,) = [c for c in check_source(lambda: reader, [view]) if c.name == "table kinds"]
+    finally:
+        change(source, "drop view kinds")
+    assert (lacking.state, found.state) == ("missing", "advice")
+    assert "payment_type" in lacking.told
+    assert "a view: read whole and compared every time" in found.told
+
+
+def test_a_server_that_is_not_there_ends_its_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETL_SOURCE_URL", f"postgresql://reader:{PASSWORD}@127.0.0.1:1/shop")
+    code, found = doctor()
+    assert code == 1
+    assert [check for about, check in found if about == "source"] == ["connect"]
+    assert "check host and port in ETL_SOURCE_URL" in missing(found)["source", "connect"]
+    assert ("lake", "list") in found, "what can be tried is tried"
+
+
+# -- lake, warehouse, workbook ---------------------------------------------------------------------------------------
+
+
+def test_folders_that_cannot_be_written_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "file").touch()
+    monkeypatch.setenv("ETL_LAKE_URL", str(folder / "file" / "lake"))
+    monkeypatch.setenv("ETL_WAREHOUSE_URL", f"duckdb:///{folder}/file/warehouse.duckdb")
+    code, found = doctor()
+    assert code == 1
+    assert "ETL_LAKE_URL" in missing(found)["lake", "space"]
+    assert "ETL_WAREHOUSE_URL" in missing(found)["warehouse", "create"]
+
+
+def test_a_file_that_is_no_warehouse_is_named(folder: Path) -> None:
+    (folder / "data").mkdir()
+    (folder / "data" / "warehouse.duckdb").write_bytes(b"no database, but long enough to be looked at" * 1000)
+    code, found = doctor()
+    assert code == 1
+    assert "can't open the warehouse" in missing(found)["warehouse", "load"]
+
+
+def test_a_warehouse_that_somebody_has_open_is_no_lack(folder: Path) -> None:
+    (folder / "data").mkdir()
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    path = str(folder / "data" / "warehouse.duckdb")
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"open\n"
+        code, found = doctor()
+    assert code == 0
+    assert "a run waits 30 s for it" in advice(found)["warehouse", "load"]
+
+
+def test_a_spreadsheet_that_may_only_be_read_is_told_before_a_run(book: Book) -> None:
+    book.shared_for = "reading"
+    code, found = doctor()
+    assert code == 1
+    assert found["workbook", "read"][0] == "ok"
+    assert "share it with that address, as an editor" in missing(found)["workbook", "edit"]
+
+
+@pytest.fixture
+def warehouse(database: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The owner's URL of a PostgreSQL that the settings name as the warehouse, for a role that may only connect."""
+    url = database()
+    parts = urlsplit(url)
+    change(url, f"create role {ROLE} login")
+    reached_by = f"{ROLE}:{PASSWORD}@{parts.hostname}:{parts.port}"
+    monkeypatch.setenv("ETL_WAREHOUSE_URL", urlunsplit(parts._replace(netloc=reached_by)))
+    yield url
+    change(url, f"drop owned by {ROLE}", f"drop role {ROLE}")
+
+
+def test_a_postgresql_warehouse_is_tried_and_left_as_it_was(warehouse: str) -> None:
+    database = urlsplit(warehouse).path.strip("/")
+    change(warehouse, f"grant create on database {database} to {ROLE}")
+    code, found = doctor()
+    assert (code, missing(found)) == (0, {})
+    assert found["warehouse", "load"][0] == "ok"
+    with closing(psycopg2.connect(warehouse)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_namespace WHERE nspname IN ('star', 'reporting')")
+        assert cursor.fetchone() == (0,)
+
+
+def test_rights_that_lack_in_a_postgresql_warehouse_are_named(warehouse: str) -> None:
+    database = urlsplit(warehouse).path.strip("/")
+    code, found = doctor()
+    assert code == 1
+    assert "permission denied for database" in missing(found)["warehouse", "load"]
+    change(
+        warehouse,
+        f"grant create on database {database} to {ROLE}",
+        "create schema star",
+        "create table star.dim_staff (id int)",
+        f"grant all on schema star to {ROLE}",
+    )
+    _, found = doctor()
+    assert "star.dim_staff belongs to postgres; give it to the role" in missing(found)["warehouse", "load"]
+
+
+def test_a_bigquery_warehouse_is_tried_and_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BigQueryStandIn("demo-project", lambda uri: b"").serve() as service:
+        for name, value in service.environment(tmp_path).items():
+            monkeypatch.setenv(name, value)
+        resource = BigQuery(project="demo-project", location="EU", attempts=2, pause_seconds=0.01)
+        warehouse = BigQueryWarehouse(bigquery=resource, scratch=str(tmp_path))
+        with resource.client() as client:
+            made = bigquery.Dataset("demo-project.star")
+            made.location = "EU"
+            client.create_dataset(made)
+            found = {checkup.name: (checkup.state, checkup.told) for checkup in warehouse.check(INPUTS)}
+            assert list(client.list_tables("star")) == []
+        assert {state for state, _ in found.values()} == {"ok"}
+        assert "tables can be made and removed" in found["dataset star"][1]
+        assert "the first run makes it in EU" in found["dataset reporting"][1]
+        homeless = BigQueryWarehouse(bigquery=BigQuery(project="demo-project"), scratch=str(tmp_path))
+        (lacking,) = [checkup for checkup in homeless.check(INPUTS) if checkup.name == "dataset reporting"]
+        assert (lacking.state, "create it" in lacking.told) == ("missing", True)
+
+
+def test_a_bucket_is_tried_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": PASSWORD,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "ETL_LAKE_URL": "s3://doctor/lake",
+        }.items():
+            monkeypatch.setenv(name, value)
+        code, found = doctor()
+        assert code == 1
+        assert "doctor" in missing(found)["lake", "list"]
+        client = boto3.session.Session().client("s3")
+        client.create_bucket(Bucket="doctor")
+        code, found = doctor()
+        assert (code, missing(found)) == (0, {})
+        assert client.list_objects_v2(Bucket="doctor")["KeyCount"] == 0
+        client.close()
+    finally:
+        server.stop()
+
+
+# -- Dagster ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Dagster instance that has been used."""
+    home = folder / "dagster"
+    home.mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        assert instance.get_runs_count() == 0
+    return home
+
+
+def test_the_instance_is_opened(home: Path) -> None:
+    code, found = doctor()
+    assert code == 0
+    assert found["dagster", "storage"] == ("ok", f"{home}: 0 runs")
+
+
+def test_a_storage_that_waits_for_its_migration_is_named(home: Path) -> None:
+    with closing(sqlite3.connect(next(home.rglob("runs.db")))) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9fe9e746268c'")
+    code, found = doctor()
+    assert code == 1
+    assert "dagster instance migrate" in missing(found)["dagster", "migrations"]
+
+
+def test_a_home_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "/no/such/home")
+    code, found = doctor()
+    assert code == 1
+    assert "DAGSTER_HOME=/no/such/home is no folder" in missing(found)["dagster", "home"]
+
+
+# -- alerts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_test_alert_is_sent_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "ETL_ALERTS_URL", f"smtp://etl:{PASSWORD}@127.0.0.1:1/?from=a@example.com&to=b@example.com"
+    )
+    code, found = doctor()
+    assert ("alerts", "test alert") not in found
+    assert "can't send an alert by 127.0.0.1:1" in missing(found)["alerts", "mail server"]
+    code, found = doctor("--send-test-alert")
+    assert code == 1
+    assert "can't send an alert by 127.0.0.1:1" in missing(found)["alerts", "test alert"]
