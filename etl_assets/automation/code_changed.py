@@ -12,7 +12,7 @@ import dagster as dg
 
 import etl_assets
 from etl_assets.automation.breaker import Breaker
-from etl_assets.automation.history import History, told
+from etl_assets.automation.history import UNDERWAY, History, told
 from etl_assets.automation.jobs import derive
 from etl_assets.automation.orphans import end_orphans
 from etl_assets.automation.staleness import Standing, downstream, standings
@@ -27,12 +27,6 @@ PAUSE_SECONDS = 30
 CHANGE = "etl/change"
 """The tag of a run that says which change it is for."""
 _DERIVED = ("star", "warehouse", "exports")
-_UNDERWAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 def code_changed(observed: Sequence[ObservedFiles], breaker: Breaker) -> dg.SensorDefinition:
@@ -90,7 +84,7 @@ def _request(
     assert context.repository_def  # noqa: S101  sensors are evaluated where their definitions are
     graph = context.repository_def.asset_graph
     # Asked before how things stand: a run that ends meanwhile is in one of them.
-    underway = instance.get_run_records(dg.RunsFilter(statuses=_UNDERWAY), limit=1)
+    underway = instance.get_run_records(dg.RunsFilter(statuses=UNDERWAY), limit=1)
     all_ = standings(instance, graph, reported)
     unmade = [
         key.to_user_string() for key, one in all_.items() if one.status == "missing" and key.path[0] == RAW

@@ -17,7 +17,7 @@ _LOOK_BACK = 200
 """Runs that are looked through; those of the whole flow are not rare among the runs that read all tables."""
 _Status = dg.DagsterRunStatus
 NOT_BEGUN = [_Status.QUEUED, _Status.STARTING]
-_UNDERWAY = [*NOT_BEGUN, _Status.STARTED, _Status.CANCELING]
+UNDERWAY = [*NOT_BEGUN, _Status.STARTED, _Status.CANCELING]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class History:
 
     def underway(self) -> dg.DagsterRun | None:
         """The run of the whole flow that waits or goes on; of several the one that came first."""
-        found = [record.dagster_run for record in self._runs(dg.RunsFilter(statuses=_UNDERWAY))]
+        found = [record.dagster_run for record in self._runs(dg.RunsFilter(statuses=UNDERWAY))]
         return next((run for run in reversed(found) if self._is_whole(run)), None)
 
     def _runs(self, runs: dg.RunsFilter) -> Sequence[dg.RunRecord]:

@@ -10,7 +10,11 @@ from etl_assets.cli import environment, output
 from etl_assets.cli.run import conclude
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from etl_assets.cli.display import Display
     from etl_assets.cli.flow import Made, Outcome
+    from etl_assets.settings import Settings
     from etl_assets.source.demo.simulator import DaySummary
 
 _REPORT = """
@@ -39,40 +43,50 @@ def demo(ctx: click.Context) -> None:
         ctx.exit(2)
     environment.arrange_dagster_home(settings)
 
-    from etl_assets.cli import flow
     from etl_assets.cli.display import display
-    from etl_assets.definitions import definitions
     from etl_assets.deployments import resources
     from etl_assets.resources.source import EmbeddedSource
-    from etl_assets.source.demo.simulator import play_day
     from etl_assets.source.demo.totesys import serve_totesys
 
-    loaded = definitions(settings)
     found = resources(settings)
     source: EmbeddedSource = found["source"]
     shown = display()
     shown.say("starting PostgreSQL with ToteSys, the database of a company that sells tote bags")
-    with serve_totesys(Path(source.folder)) as url, environment.open_instance() as instance:
-        shown.say("running the flow")
-        first = flow.run(flow.plan(loaded, "etl", None), instance, shown)
-        conclude(ctx, first)
-        shown.say("a day of business")
-        day = play_day(url)
-        shown.say("running the flow again")
-        second = flow.run(flow.plan(loaded, "etl", None), instance, shown)
-        conclude(ctx, second)
-    show_batches(first, second)
-    show_day(day)
-    report = found["warehouse"].query(_REPORT)
-    click.echo("\nsales, from the warehouse")
-    output.table(list(report.columns), list(report.itertuples(index=False, name=None)))
+    with serve_totesys(Path(source.folder)) as url:
+        play(ctx, settings, url, shown)
+    show_report("the warehouse", found["warehouse"].query(_REPORT))
     click.echo(
         f"\nlake       {settings.lake_url}\nwarehouse  {found['warehouse'].where}\n"
         "See it all in Dagster: make ui (or etl ui)"
     )
 
 
-def show_batches(first: "Outcome", second: "Outcome") -> None:
+def play(ctx: click.Context, settings: "Settings", source: str, shown: "Display") -> None:
+    """The flow, a day of business, and the flow again; `source` is the URL of the database of that business."""
+    from etl_assets.cli import flow
+    from etl_assets.definitions import definitions
+    from etl_assets.source.demo.simulator import play_day
+
+    loaded = definitions(settings)
+    with environment.open_instance() as instance:
+        shown.say("running the flow")
+        first = flow.run(flow.plan(loaded, "etl", None), instance, shown)
+        conclude(ctx, first)
+        shown.say("a day of business")
+        day = play_day(source)
+        shown.say("running the flow again")
+        second = flow.run(flow.plan(loaded, "etl", None), instance, shown)
+        conclude(ctx, second)
+    _show_batches(first, second)
+    _show_day(day)
+
+
+def show_report(of: str, report: "DataFrame") -> None:
+    click.echo(f"\nsales, from {of}")
+    output.table(list(report.columns), list(report.itertuples(index=False, name=None)))
+
+
+def _show_batches(first: "Outcome", second: "Outcome") -> None:
     before = {made.name: made for made in first.captured}
     click.echo("what arrived: + new, ~ changed, - deleted")
     output.table(
@@ -90,7 +104,7 @@ def _changes(made: "Made") -> str:
     return " ".join(f"{sign}{count:,}" for sign, count in counts.items() if count)
 
 
-def show_day(day: "DaySummary") -> None:
+def _show_day(day: "DaySummary") -> None:
     def listed(rows: Mapping[str, int]) -> str:
         return ", ".join(f"{table} {count}" for table, count in rows.items() if count) or "none"
 

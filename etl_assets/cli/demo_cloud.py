@@ -8,8 +8,7 @@ from contextlib import ExitStack, contextmanager
 import click
 
 from etl_assets.cli import environment, output
-from etl_assets.cli.demo import show_batches, show_day
-from etl_assets.cli.run import conclude
+from etl_assets.cli.demo import play, show_report
 from etl_assets.cli.verify import verify
 
 _BUCKET, _PROJECT, _SPREADSHEET = "demo-lake", "demo-project", "demo"
@@ -29,7 +28,8 @@ def demo_cloud(ctx: click.Context) -> None:
     generated database, two runs with a day of business between them, and then everything is compared. What the
     stand-ins hold is in memory, and gone at the end.
     """
-    from etl_assets.deployments import production
+    from etl_assets.cli.display import display
+    from etl_assets.deployments import production, resources
     from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn
     from etl_assets.resources.stand_ins.s3 import serve_s3
     from etl_assets.resources.stand_ins.sheets import serve_sheets
@@ -59,7 +59,10 @@ def demo_cloud(ctx: click.Context) -> None:
             **google.environment(data),
         }
         stack.enter_context(_environment(settings))
-        _play(ctx, source)
+        chosen = environment.settings()
+        environment.arrange_dagster_home(chosen)
+        play(ctx, chosen, source, display())
+        show_report("BigQuery", resources(chosen)["warehouse"].query(_REPORT))
         click.echo("\nthe spreadsheet")
         tabs = sheets.books[_SPREADSHEET].visible().items()
         output.table(
@@ -90,32 +93,3 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(kept)
-
-
-def _play(ctx: click.Context, source: str) -> None:
-    """The flow, a day of business, and the flow again."""
-    settings = environment.settings()
-    environment.arrange_dagster_home(settings)
-
-    from etl_assets.cli import flow
-    from etl_assets.cli.display import display
-    from etl_assets.definitions import definitions
-    from etl_assets.deployments import resources
-    from etl_assets.source.demo.simulator import play_day
-
-    loaded = definitions(settings)
-    shown = display()
-    with environment.open_instance() as instance:
-        shown.say("running the flow")
-        first = flow.run(flow.plan(loaded, "etl", None), instance, shown)
-        conclude(ctx, first)
-        shown.say("a day of business")
-        day = play_day(source)
-        shown.say("running the flow again")
-        second = flow.run(flow.plan(loaded, "etl", None), instance, shown)
-        conclude(ctx, second)
-    show_batches(first, second)
-    show_day(day)
-    report = resources(settings)["warehouse"].query(_REPORT)
-    click.echo("\nsales, from BigQuery")
-    output.table(list(report.columns), list(report.itertuples(index=False, name=None)))
