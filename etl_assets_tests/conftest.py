@@ -1,6 +1,7 @@
 """One real PostgreSQL for the whole session, and databases that are cheap to copy and forgotten after a test."""
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,6 +17,11 @@ from etl_assets.source.demo.generator import Variant, generate
 from etl_assets.source.demo.postgres import serve
 
 _SCALE = 0.02
+
+# Programs started by the tests get what a terminal would give them. A shell that runs the tests in the background
+# hands these on as ignored, and what a test interrupts would then go on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """What Dagster's interface shows of staleness, asked in its own language (GraphQL), in this process."""
 
+import subprocess
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -44,9 +45,17 @@ def shown(instance: dg.DagsterInstance, definitions: dg.Definitions) -> Mapping[
 
 @contextmanager
 def served(instance: dg.DagsterInstance, module: Path) -> Iterator[WorkspaceProcessContext]:
-    """A workspace over a module that a code server of its own has loaded; that it has ended is waited for."""
-    with WorkspaceProcessContext(instance, PythonFileTarget(str(module), None, None, "here")) as workspace:
-        yield workspace
+    """A workspace over a module that a code server of its own has loaded; that it has ended is seen to."""
+    workspace = WorkspaceProcessContext(instance, PythonFileTarget(str(module), None, None, "here"))
     registry = workspace._grpc_server_registry
     assert registry is not None
-    registry.wait_for_processes()
+    try:
+        with workspace:
+            yield workspace
+    finally:
+        for served in registry._all_processes:
+            try:
+                served.server_process.wait(30)
+            except subprocess.TimeoutExpired:
+                served.server_process.kill()
+                served.server_process.wait()
