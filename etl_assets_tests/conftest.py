@@ -1,5 +1,6 @@
 """One real PostgreSQL for the whole session, and databases that are cheap to copy and forgotten after a test."""
 
+import os
 import shutil
 import signal
 import tempfile
@@ -18,6 +19,13 @@ from etl_assets.source.demo.postgres import serve
 
 _SCALE = 0.02
 
+# What tests write lies in memory where there is enough of it (a container usually has 64 MB): most of the time goes
+# into waiting for the disk otherwise, above all of SQLite, in which Dagster makes a database for every run.
+_MEMORY = Path("/dev/shm")
+_PARENT = _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 2 * 1024**3 else None
+if _PARENT:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_PARENT))  # where pytest makes tmp_path
+
 # Programs started by the tests get what a terminal would give them. A shell that runs the tests in the background
 # hands these on as ignored, and what a test interrupts would then go on.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -27,7 +35,7 @@ signal.signal(signal.SIGTERM, signal.SIG_DFL)
 @pytest.fixture(scope="session")
 def postgres_folder() -> Iterator[Path]:
     """A folder that the server's user can enter; pytest's own, of mode 0700, would lock it out if we are root."""
-    folder = Path(tempfile.mkdtemp(prefix="etl-assets-tests-"))
+    folder = Path(tempfile.mkdtemp(prefix="etl-assets-tests-", dir=_PARENT))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 
+from etl_assets.raw import assets as raw
 from etl_assets.source.demo.generator import Variant
 from etl_assets_tests.flow import Flow, Run, execute
 
@@ -85,7 +86,10 @@ def fails(flow: Flow, *selected: str) -> Run:
         ("127.0.0.1:1", "127.0.0.1:1", "check host and port"),
     ],
 )
-def test_an_unreachable_server_is_named(flow: Flow, where: str, what: str, advice: str) -> None:
+def test_an_unreachable_server_is_named(
+    flow: Flow, where: str, what: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw, "_AGAIN", dg.RetryPolicy(max_retries=2))  # a refused connection is tried again
     run = fails(replace(flow, url=with_password(flow.url, PASSWORD, where=where)), "raw")
     assert what in run.error
     assert advice in run.error

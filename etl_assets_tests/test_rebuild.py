@@ -1,8 +1,7 @@
 """What increments made is what a rebuild from all batches makes, surrogate keys included; and it is the source."""
 
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,6 @@ from etl_assets_tests.direct import Direct
 
 CASES = 8
 BATCHES = 3
-_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -282,14 +280,6 @@ def url(module_database: Callable[[], str]) -> str:
     return module_database()
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """In memory where there is such a thing: fsync would be most of the time otherwise."""
-    made = Path(tempfile.mkdtemp(prefix="etl-assets-rebuild-", dir=_MEMORY if _MEMORY.is_dir() else None))
-    yield made
-    shutil.rmtree(made)
-
-
 def follows(seed: int, url: str, folder: Path) -> Direct:
     """Play a random world, batch by batch; returns its flow at the end."""
     world, rng = random_world(seed), Random(f"changes {seed}")
@@ -313,14 +303,14 @@ def follows(seed: int, url: str, folder: Path) -> Direct:
 
 @pytest.mark.parametrize("seed", range(CASES))
 def test_increments_equal_a_rebuild_and_the_source(
-    seed: int, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if seed % 2:  # as a lake of millions of rows does it
         monkeypatch.setattr(current, "_COMPACT_ROWS", 1)
         monkeypatch.setattr(build, "_UPDATED_FROM_ROWS", 0)
-    flow = follows(seed, url, folder)
-    again = flow.at(folder / "again")
-    shutil.copytree(folder / "lake/raw", folder / "again/lake/raw")
+    flow = follows(seed, url, tmp_path)
+    again = flow.at(tmp_path / "again")
+    shutil.copytree(tmp_path / "lake/raw", tmp_path / "again/lake/raw")
     again.derive(certified=False)
     assert again.lake_dump() == flow.lake_dump()
     assert again.dump() == flow.dump()
@@ -331,6 +321,6 @@ def test_increments_equal_a_rebuild_and_the_source(
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(CASES, 60 * CASES))
 def test_increments_equal_a_rebuild_and_the_source_at_length(
-    seed: int, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    test_increments_equal_a_rebuild_and_the_source(seed, url, folder, monkeypatch)
+    test_increments_equal_a_rebuild_and_the_source(seed, url, tmp_path, monkeypatch)

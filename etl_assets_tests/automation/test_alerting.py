@@ -212,9 +212,11 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def retrying() -> Iterator[dg.DagsterInstance]:
+def retrying(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """An instance on disk, as a daemon and a code server share it."""
-    with dg.instance_for_test(overrides=RETRIES) as made:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    with dg.instance_for_test(overrides=RETRIES, temp_dir=str(home)) as made:
         yield made
 
 

@@ -164,19 +164,20 @@ def test_the_interface_shows_the_same_before_and_after(
     module = tmp_path / "module.py"
     module.write_text(MODULE)
 
-    def shown() -> Any:
-        with served(instance, module) as workspace:
-            client = TestClient(create_app_from_workspace_process_context(workspace))
+    with served(instance, module) as workspace:
+        client = TestClient(create_app_from_workspace_process_context(workspace))
+
+        def shown() -> Any:
             return client.post("/graphql", json={"query": QUERY}).json()["data"]
 
-    before = shown()
-    assert {node["staleStatus"] for node in before["assetNodes"]} == {"FRESH"}
-    assert "SUCCEEDED" in json.dumps(before)
-    gone = forgettable(instance, old())
-    assert len(gone) == 2
-    for run_id in gone:
-        forget_run(instance, run_id)
-    assert shown() == before
+        before = shown()
+        assert {node["staleStatus"] for node in before["assetNodes"]} == {"FRESH"}
+        assert "SUCCEEDED" in json.dumps(before)
+        gone = forgettable(instance, old())
+        assert len(gone) == 2
+        for run_id in gone:
+            forget_run(instance, run_id)
+        assert shown() == before
 
 
 def test_the_job_forgets_and_the_schedule_starts_it_only_if_there_is_something_to_forget(

@@ -120,5 +120,7 @@ def scheduled(
 
 @contextmanager
 def watching(url: str, folder: Path) -> Iterator[Watching]:
-    with dg.instance_for_test() as instance:
+    home = folder / "dagster"
+    home.mkdir()
+    with dg.instance_for_test(temp_dir=str(home)) as instance:
         yield Watching(url, folder, instance)

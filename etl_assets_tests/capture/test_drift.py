@@ -210,9 +210,9 @@ def test_what_can_not_be_carried_on_stops_the_batch_in_one_line(lake: Lake, chan
 
 @pytest.mark.parametrize("again", [False, True])
 def test_an_alter_during_a_batch_waits_for_it_and_the_batch_shows_what_was_before(
-    database: Callable[..., str], folder: Path, again: bool
+    database: Callable[..., str], tmp_path: Path, again: bool
 ) -> None:
-    lake = Lake(database(), folder)
+    lake = Lake(database(), tmp_path)
     tables = [Table(f"t{n}", "", {"id": "int"}) for n in range(6)]  # more than there are connections
     for table in tables:
         execute(
@@ -250,7 +250,7 @@ def test_an_alter_during_a_batch_waits_for_it_and_the_batch_shows_what_was_befor
                     (waiting,) = cursor.fetchone()
             told["altered"] = altered.is_set()
 
-    manifest = take_batch(Request(lake.url, tables, "run"), Batches(lake.files), folder, progress)
+    manifest = take_batch(Request(lake.url, tables, "run"), Batches(lake.files), tmp_path, progress)
     assert manifest is not None
     altering[0].join()
     assert told == {"altered": False}

@@ -89,9 +89,9 @@ def test_rows_of_savepoints_arrive_however_many_syncs_their_transaction_outlives
 
 
 def test_a_prepared_transaction_arrives_with_the_batch_after_its_second_phase(
-    preparing: str, folder: Path
+    preparing: str, tmp_path: Path
 ) -> None:
-    lake = Lake(preparing, folder)
+    lake = Lake(preparing, tmp_path)
     execute(lake.url, *_HUNDRED)
     lake.sync(ITEM)
     execute(

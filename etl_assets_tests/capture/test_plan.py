@@ -214,9 +214,9 @@ def about_to_wrap(postgres_folder: Path) -> Path:
     return folder
 
 
-def test_transaction_ids_that_wrap_around_lose_no_row(about_to_wrap: Path, folder: Path) -> None:
+def test_transaction_ids_that_wrap_around_lose_no_row(about_to_wrap: Path, tmp_path: Path) -> None:
     with serve(about_to_wrap, settings={"fsync": "off", "autovacuum": "off"}) as url:
-        lake = Lake(url, folder)
+        lake = Lake(url, tmp_path)
         execute(url, *_TWENTY)
         lake.sync(T)
         assert lake.is_exact(T)

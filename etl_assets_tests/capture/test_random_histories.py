@@ -17,7 +17,7 @@ from etl_assets.lake import current
 from etl_assets_tests.capture.comparing import Lake
 from etl_assets_tests.capture.histories import History, Tally, close_sessions, open_sessions
 
-_HISTORIES = int(os.environ.get("ETL_HISTORIES", "90"))
+_HISTORIES = int(os.environ.get("ETL_HISTORIES", "45"))
 _SEEDS = [int(os.environ["ETL_HISTORY"])] if "ETL_HISTORY" in os.environ else list(range(1, _HISTORIES + 1))
 _WORKERS = 2
 
@@ -113,16 +113,16 @@ def check_that_it_proves_something(tally: Tally) -> None:
 
 
 def test_after_every_sync_the_lake_holds_what_the_snapshot_saw(
-    database: Callable[..., str], folder: Path
+    database: Callable[..., str], tmp_path: Path
 ) -> None:
-    tally = run(_SEEDS[::2], database, folder, some_of_its_batches_still_fold_to_their_state)
+    tally = run(_SEEDS[::2], database, tmp_path, some_of_its_batches_still_fold_to_their_state)
     check_that_it_proves_something(tally)
 
 
 def test_compacting_after_every_batch_changes_nothing(
-    database: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+    database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(current, "_COMPACT_ROWS", 1)
     monkeypatch.setattr(current, "_COMPACT_SHARE", 0.0)
-    tally = run(_SEEDS[1::2] or _SEEDS, database, folder, the_bases_change_nothing)
+    tally = run(_SEEDS[1::2] or _SEEDS, database, tmp_path, the_bases_change_nothing)
     check_that_it_proves_something(tally)

@@ -284,7 +284,7 @@ def debian(postgres_folder: Path) -> Iterator[str]:
         yield url
 
 
-def test_foreign_tables_and_partitions_are_read_whole(debian: str, folder: Path) -> None:
+def test_foreign_tables_and_partitions_are_read_whole(debian: str, tmp_path: Path) -> None:
     port = debian.rsplit(":", 1)[1].split("/")[0]
     execute(
         debian,
@@ -301,7 +301,7 @@ def test_foreign_tables_and_partitions_are_read_whole(debian: str, folder: Path)
         "INSERT INTO near SELECT n, 'x' FROM generate_series(1, 40) n",
     )
     parts = Table("parts", "", {"id": "int"}, key=("id",))
-    lake = Lake(debian, folder)
+    lake = Lake(debian, tmp_path)
     lake.sync(T, parts)
     assert lake.is_exact(T, parts)
     execute(
