@@ -160,7 +160,8 @@ class Current:
         parts = []
         if base_batch:
             # Chosen right at the scan, so that few rows go through what follows.
-            kept = f"({self._base_rows(table, base_batch, columns)}){chosen}"
+            base = duck.parquet([self.batches.files.local(f"current/{table}/{base_batch}.parquet")])
+            kept = f"(SELECT {names}, {DELETED}, {literal(base_batch)} AS {BATCH} FROM {base}){chosen}"
             parts.append(f"FROM {kept} ANTI JOIN {later} USING ({key})" if later else f"FROM {kept}")
         if later:
             parts.append(f"FROM {later}{chosen}")
@@ -235,7 +236,7 @@ class Current:
                 self.batches.files.remove(f"{folder}/{name}")
 
     def _base(self, table: str, upto: Manifest, columns: tuple[SourceColumn, ...]) -> str | None:
-        """The batch of the newest base that these batches give, and that keeps of `columns` what the files keep."""
+        """The batch of the newest base that these batches give, and that keeps all `columns` as they are held now."""
         if self.from_batches_alone:
             return None
         wanted = {(c.name, storage(c.type)) for c in columns}
@@ -258,16 +259,6 @@ class Current:
                 if same and wanted <= kept:
                     return batch
         return None
-
-    def _base_rows(self, table: str, batch: str, columns: tuple[SourceColumn, ...]) -> str:
-        path = self.batches.files.local(f"current/{table}/{batch}.parquet")
-        have = set(pq.read_schema(path).names)
-        chosen = ", ".join(
-            (f"CAST({identifier(c.name)} AS {storage(c.type)})" if c.name in have else "NULL")
-            + f" AS {identifier(c.name)}"
-            for c in columns
-        )
-        return f"SELECT {chosen}, {DELETED}, {literal(batch)} AS {BATCH} FROM {duck.parquet([path])}"
 
 
 def _union(queries: Sequence[str]) -> str:
