@@ -312,3 +312,13 @@ def test_sums_are_proven_again_once_all_misfits_are_mended(
     assert batch.tables["sale"].clean_under is not None
     assert control.held == control.sum
     assert differences(flow.verified(thorough=True)) == {}
+
+
+def test_a_misfit_that_a_whole_read_finds_deleted_is_still_one_of_the_members(own: Direct) -> None:
+    execute(own.url, "UPDATE worker SET name = NULL WHERE id = 5")
+    own.run()
+    execute(own.url, "DELETE FROM worker WHERE id = 5")
+    batch = own.run(whole=True)
+    assert batch is not None
+    assert batch.tables["worker"].clean_under is None
+    assert differences(own.verified(thorough=True)) == {}

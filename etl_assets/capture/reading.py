@@ -29,7 +29,7 @@ from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.types import EXACT
 from etl_assets.engine.typing import Typing, types_version
 from etl_assets.lake.batches import Control, TableState
-from etl_assets.lake.current import DELETED, Fold, storage, view
+from etl_assets.lake.current import Fold, storage, view
 
 
 class Folding(Protocol):
@@ -102,7 +102,9 @@ class Reader:
         """What is held, its sums and whether its values fit recomputed from the rows: the way back for a table that
         once had misfits."""
         typing = Typing(self.relation.table.types, self.relation.columns)
-        gone = all_held.relation.filter(DELETED)
+        # What is gone stays a member, with its last values; that includes what this very read finds to be gone.
+        key = listing(self.relation.key)
+        gone = self.duck.sql(f"FROM {view(all_held.relation)} ANTI JOIN {view(everything)} USING ({key})")
         misfits = sum(self._count(rows.filter(f"NOT ({typing.exact})")) for rows in (everything, gone))
         amounts = sums(self.duck, self.relation, all_held.relation)
         controls = {
