@@ -96,7 +96,7 @@ class Direct:
     @contextmanager
     def verifier(self) -> Iterator[tuple[Verifier, Workbench]]:
         with self.lake.open(self.inputs) as bench:
-            yield Verifier(bench.builder, bench.manifest, bench.connection), bench
+            yield Verifier(bench.builder, bench.manifest, bench.connection, self.data / "scratch"), bench
 
     def verified(self, *, thorough: bool = False, source: bool = True) -> list[Finding]:
         """The outcome of every comparison, in the order of the hops."""
@@ -105,8 +105,7 @@ class Direct:
             with self.warehouse.glancing() as reader:
                 found += verifier.warehouse(reader, thorough=thorough)
             if source:
-                tables, scratch = list(self.inputs.tables.values()), self.data / "scratch"
-                found += verifier.source(self.url, tables, scratch, thorough=thorough)
+                found += verifier.source(self.url, list(self.inputs.tables.values()), thorough=thorough)
             return found
 
     @contextmanager
@@ -118,7 +117,7 @@ class Direct:
 
     def rebuilt(self) -> list[Finding]:
         with self.verifier() as (verifier, _), self.warehouse.glancing() as live:
-            return list(verifier.rebuild(self.data / "scratch", live))
+            return list(verifier.rebuild(live))
 
     # -- what readers see ----------------------------------------------------------------------------------------
 

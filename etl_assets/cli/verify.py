@@ -57,7 +57,11 @@ def verify(
         older = manifest.batch != bench.manifest.batch
         if older and rebuild:
             raise click.UsageError("--rebuild is for the newest batch: leave BATCH out")
-        hops = _older(bench, manifest.batch) if older else _newest(found, bench, thorough, rebuild, offline)
+        hops = (
+            _older(found, bench, manifest.batch)
+            if older
+            else _newest(found, bench, thorough, rebuild, offline)
+        )
         shown = display()
         for hop, compare in hops.items():
             shown.say(f"comparing {hop}")
@@ -124,8 +128,7 @@ def _newest(found: Any, bench: "Workbench", thorough: bool, rebuild: bool, offli
     from etl_assets.definitions import INPUTS
     from etl_assets.proof.verify import Verifier
 
-    verifier = Verifier(bench.builder, bench.manifest, bench.connection)
-    scratch = Path(found.lake.scratch)
+    verifier = Verifier(bench.builder, bench.manifest, bench.connection, Path(found.lake.scratch))
     hops: _Hops = {
         "files": lambda thorough: verifier.files(),
         "raw": lambda thorough: verifier.raw(),
@@ -135,14 +138,14 @@ def _newest(found: Any, bench: "Workbench", thorough: bool, rebuild: bool, offli
     }
     if not offline:
         hops["source"] = lambda thorough: verifier.source(
-            found.source.address(), list(INPUTS.tables.values()), scratch, thorough=thorough
+            found.source.address(), list(INPUTS.tables.values()), thorough=thorough
         )
     if rebuild:
-        hops["rebuild"] = lambda thorough: _rebuild(found, verifier, scratch)
+        hops["rebuild"] = lambda thorough: _rebuild(found, verifier)
     return hops
 
 
-def _older(bench: "Workbench", batch: str) -> _Hops:
+def _older(found: Any, bench: "Workbench", batch: str) -> _Hops:
     """What can be said of an older batch: of the star, only facts keep what they were."""
     from etl_assets.engine.build import Builder
     from etl_assets.proof.history import StarFilesThen, facts_alone
@@ -151,9 +154,10 @@ def _older(bench: "Workbench", batch: str) -> _Hops:
     builder = bench.builder
     then = StarFilesThen(builder.star.files, builder.batches, batch)
     manifest = builder.batches.get(batch)
-    everything = Verifier(builder, manifest, bench.connection)
-    facts = facts_alone(builder.inputs)
-    verifier = Verifier(Builder(facts, builder.current, then, bench.connection), manifest, bench.connection)
+    scratch = Path(found.lake.scratch)
+    everything = Verifier(builder, manifest, bench.connection, scratch)
+    facts = Builder(facts_alone(builder.inputs), builder.current, then, bench.connection)
+    verifier = Verifier(facts, manifest, bench.connection, scratch)
     return {
         "files": lambda thorough: everything.files(),
         "raw": lambda thorough: everything.raw(),
@@ -223,9 +227,9 @@ def _export(found: Any, report: "Report") -> "Finding":
     )
 
 
-def _rebuild(found: Any, verifier: "Verifier", scratch: Path) -> "Iterator[Finding]":
+def _rebuild(found: Any, verifier: "Verifier") -> "Iterator[Finding]":
     with found.warehouse.reading() as live:
-        yield from verifier.rebuild(scratch, live)
+        yield from verifier.rebuild(live)
 
 
 def _whatever_is_read(hop: str, findings: "Iterator[Finding]") -> "Iterator[Finding]":

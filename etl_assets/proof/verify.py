@@ -57,14 +57,17 @@ class Finding:
 
 
 class Verifier:
-    """Recomputes what a lake claims as of a manifest."""
+    """Recomputes what a lake claims as of a manifest. `scratch` is a folder for what is made meanwhile."""
 
-    def __init__(self, builder: Builder, manifest: Manifest, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self, builder: Builder, manifest: Manifest, connection: duckdb.DuckDBPyConnection, scratch: Path
+    ) -> None:
         self.builder = builder
         self.inputs = builder.inputs
         self.batches = builder.batches
         self.manifest = manifest
         self.connection = connection
+        self.scratch = scratch
         self.lake = DuckDBReader(connection)
 
     # -- files and raw -------------------------------------------------------------------------------------------
@@ -131,26 +134,37 @@ class Verifier:
             yield _or_unreadable(definition.name, "star", partial(self._star, definition, thorough=thorough))
 
     def _star(self, definition: Definition, *, thorough: bool) -> Finding:
-        schema, (first, *others) = definition.schema, definition.inputs
-        paths = self.builder.star.paths(schema.name)
-        if not paths:
+        schema = definition.schema
+        if not self.builder.star.paths(schema.name):
             return Finding(schema.name, "star", "nothing", "the star does not have it: run etl run")
+        current = current_rows(schema, self._files(self.builder.star, schema))
+        names = [c.name for c in schema.declared]
+        with self._made(definition) as made:
+            if thorough:
+                return self._row_by_row(schema, "star", made, current, names)
+            columns = self._amounts(definition)
+            expected, found = add_up(self.lake, made, columns), add_up(self.lake, current, columns)
+            difference = ""
+            if expected != found:
+                keys = self._row_by_row(schema, "star", made, current, names).difference
+                difference = f"shows {found}; the rows held make {expected}; {keys}"
+            return Finding(schema.name, "star", str(expected), difference)
+
+    @contextmanager
+    def _made(self, definition: Definition) -> Iterator[str]:
+        """What a function makes of the rows held."""
+        schema, (first, *others) = definition.schema, definition.inputs
+        if isinstance(schema, Fact) and any(name in self.inputs.tables for name in others):
+            # Each of its rows shows what other tables held in the row's own batch, so it is made batch by batch.
+            with tempfile.TemporaryDirectory(dir=self.scratch, prefix="verify-") as folder:
+                star = StarFiles(LocalFiles(Path(folder)), self.batches)
+                builder = Builder(self.inputs, self.builder.current, star, self.connection)
+                builder.build(definition, self.manifest).publish()
+                yield current_rows(schema, self._files(star, schema))
+            return
         context = {name: self.builder.read(name, self.manifest) for name in others}
         which = self.builder.existing if first in self.inputs.tables else self.builder.read
-        members = which(first, self.manifest)
-        made = view(definition.apply(self.connection, {first: members, **context}))
-        published = self.connection.read_parquet([str(self.builder.star.files.local(path)) for path in paths])
-        current = current_rows(schema, published)
-        names = [c.name for c in schema.declared]
-        if thorough:
-            return self._row_by_row(schema, "star", made, current, names)
-        columns = self._amounts(definition)
-        expected, found = add_up(self.lake, made, columns), add_up(self.lake, current, columns)
-        difference = ""
-        if expected != found:
-            keys = self._row_by_row(schema, "star", made, current, names).difference
-            difference = f"shows {found}; the rows held make {expected}; {keys}"
-        return Finding(schema.name, "star", str(expected), difference)
+        yield view(definition.apply(self.connection, {first: which(first, self.manifest), **context}))
 
     def _amounts(self, definition: Definition) -> dict[str, str]:
         """For `add_up`: the columns whose sums are compared."""
@@ -236,9 +250,7 @@ class Verifier:
 
     # -- source --------------------------------------------------------------------------------------------------
 
-    def source(
-        self, url: str, tables: Sequence[Table], scratch: Path, *, thorough: bool
-    ) -> Iterator[Finding]:
+    def source(self, url: str, tables: Sequence[Table], *, thorough: bool) -> Iterator[Finding]:
         """Compare what is held with what the source holds now. What changed there since the batch is no
         difference; a row that differs and has no recent version is one."""
         held = [table for table in tables if table.name in self.manifest.tables]
@@ -246,7 +258,7 @@ class Verifier:
             take_snapshot(
                 url, held, lake=self.manifest.lake, run_id="verify", connections=1, wait_seconds=60
             ) as snapshot,
-            tempfile.TemporaryDirectory(dir=scratch, prefix="verify-") as folder,
+            tempfile.TemporaryDirectory(dir=self.scratch, prefix="verify-") as folder,
         ):
             behind = lsn(snapshot.instant.lsn) < lsn(self.manifest.lsn)
             for name, relation in snapshot.relations.items():
@@ -301,10 +313,10 @@ class Verifier:
 
     # -- rebuild -------------------------------------------------------------------------------------------------
 
-    def rebuild(self, scratch: Path, live: WarehouseReader) -> Iterator[Finding]:
+    def rebuild(self, live: WarehouseReader) -> Iterator[Finding]:
         """Build star and warehouse from all batches in a scratch place, and compare: content and surrogate keys. The
         warehouse is built in DuckDB, whatever the live one is: they have the same content."""
-        with tempfile.TemporaryDirectory(dir=scratch, prefix="rebuild-") as folder:
+        with tempfile.TemporaryDirectory(dir=self.scratch, prefix="rebuild-") as folder:
             star = StarFiles(LocalFiles(Path(folder)), self.batches)
             current = Current(Batches(self.batches.files), self.connection, from_batches_alone=True)
             builder = Builder(self.inputs, current, star, self.connection)
@@ -317,7 +329,9 @@ class Verifier:
                 have = self._files(self.builder.star, schema)
                 columns = [c.name for c in schema.columns]
                 yield self._row_by_row(schema, "rebuilt star", again, have, columns)
-            warehouse = DuckDBWarehouse(path=str(Path(folder) / "warehouse.duckdb"), scratch=str(scratch))
+            warehouse = DuckDBWarehouse(
+                path=str(Path(folder) / "warehouse.duckdb"), scratch=str(self.scratch)
+            )
             tables = [definition.schema for definition in self.inputs.star.values()]
             versions = {table.name: builder.version(table.name, self.manifest) for table in tables}
             load_star(warehouse, star, tables, versions, "etl verify")
