@@ -18,11 +18,11 @@ from typing import Any
 
 import psycopg2
 import pytest
-from click.testing import CliRunner, Result
 
 from etl_assets.cli import environment
 from etl_assets.cli import etl as command
 from etl_assets.settings import Settings
+from etl_assets_tests.commands import etl, use
 
 ROOT = Path(__file__).parents[1]
 WRONG = "postgresql://reader:s3cret@nowhere.invalid/totesys"
@@ -33,12 +33,7 @@ SMALL = "raw/staff or raw/payment_type"
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to be in, with nothing set but where data goes."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("ETL_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("ETL_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    use(monkeypatch, tmp_path / "data", PYTHONPATH=str(ROOT))
     return tmp_path
 
 
@@ -47,11 +42,6 @@ def source(totesys: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a ToteSys that the settings name."""
     monkeypatch.setenv("ETL_SOURCE_URL", totesys)
     return totesys
-
-
-def etl(*arguments: str) -> Result:
-    """The command, in this process."""
-    return CliRunner().invoke(command, arguments, prog_name="etl", catch_exceptions=False)
 
 
 def process(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -17,13 +16,12 @@ from typing import Any
 import duckdb
 import psycopg2
 import pytest
-from click.testing import CliRunner, Result
 
-from etl_assets.cli import etl as command
 from etl_assets.proof.explain import line_of
 from etl_assets.proof.history import facts_then
 from etl_assets.source.demo.generator import Variant
 from etl_assets.source.demo.simulator import play_day
+from etl_assets_tests.commands import etl, use
 from etl_assets_tests.flow import DIMENSIONS, Flow, exact, execute
 from etl_assets_tests.oracle import FACTS
 
@@ -31,26 +29,11 @@ HOPS = {"files", "raw", "star", "warehouse", "exports", "source"}
 CHANGED, DELETED, AFTER_NEWLINES = 7, 9, 905
 
 
-def etl(*arguments: str) -> Result:
-    """The command, in this process."""
-    return CliRunner().invoke(command, arguments, prog_name="etl", catch_exceptions=False)
-
-
 def told(*arguments: str) -> Any:
     """What a command that ends well says in JSON."""
     done = etl(*arguments, "--json")
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
-
-
-def use(patch: pytest.MonkeyPatch, url: str, data: Path) -> None:
-    """Let the settings name a source and a folder, and nothing else."""
-    for name in [name for name in os.environ if name.startswith("ETL_")]:
-        patch.delenv(name)
-    patch.chdir(data.parent)
-    patch.setenv("ETL_SOURCE_URL", url)
-    patch.setenv("ETL_DATA", str(data))
-    patch.setenv("DAGSTER_HOME", "")
 
 
 @dataclass(frozen=True)
@@ -83,7 +66,7 @@ def kept(
             (905, 'five, "905"', null, '', 'a', 'b', 'c', 'd', now(), now())""",
     )
     with pytest.MonkeyPatch.context() as patch:
-        use(patch, flow.url, flow.data)
+        use(patch, flow.data, ETL_SOURCE_URL=flow.url)
         assert flow.run().success
         first = seen(flow)
         play_day(flow.url, seed=4, orders=10)
@@ -101,7 +84,7 @@ def flow(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flow:
     """A copy of what is kept, to be spoilt."""
     copied = Flow(kept.flow.url, tmp_path / "data")
     shutil.copytree(kept.flow.data, copied.data, ignore=shutil.ignore_patterns("dagster"))
-    use(monkeypatch, copied.url, copied.data)
+    use(monkeypatch, copied.data, ETL_SOURCE_URL=copied.url)
     return copied
 
 
@@ -425,7 +408,7 @@ def test_nothing_quarantined_is_said(flow: Flow) -> None:
 def test_what_does_not_fit_is_listed_and_explained(
     classroom: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, classroom, tmp_path / "data")
+    use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL=classroom)
     misread = "raw/payment or raw/sales_order"
     execute(classroom, "update payment set payment_date = E'so\non' where payment_id = 3")
     assert etl("run", "--select", misread).exit_code == 0

@@ -11,14 +11,13 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from click.testing import CliRunner, Result
 
 from etl_assets.automation.history import FLOW
 from etl_assets.cli import environment
-from etl_assets.cli import etl as command
 from etl_assets.settings import Settings
 from etl_assets.source.assets import file_assets
 from etl_assets.source.models import models
+from etl_assets_tests.commands import etl, use
 
 LARGEST = 9223372036854775807
 
@@ -26,12 +25,7 @@ LARGEST = 9223372036854775807
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to be in, with nothing set but where data goes."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("ETL_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("ETL_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    monkeypatch.setenv("ETL_MODELS", "load=models/LOAD/*.sql;transform=models/TRANSFORM/*.sql")
+    use(monkeypatch, tmp_path / "data", ETL_MODELS="load=models/LOAD/*.sql;transform=models/TRANSFORM/*.sql")
     return tmp_path
 
 
@@ -41,10 +35,6 @@ def instance(folder: Path) -> Iterator[dg.DagsterInstance]:
     environment.arrange_dagster_home(Settings.read(os.environ))
     with dg.DagsterInstance.get() as opened:
         yield opened
-
-
-def etl(*arguments: str) -> Result:
-    return CliRunner().invoke(command, arguments, prog_name="etl", catch_exceptions=False)
 
 
 def told(*arguments: str) -> Any:

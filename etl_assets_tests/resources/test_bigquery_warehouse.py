@@ -322,21 +322,30 @@ def test_a_warehouse_that_was_deleted_is_filled_again(
 # -- several at once -------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Direct], None]:
+    """Lets a flow be loaded while the next load is about to change tables."""
+
+    def arrange(other: Direct) -> None:
+        begun = []
+
+        def place(name: str) -> None:
+            if name == "warehouse loading" and not begun:
+                begun.append(name)
+                load(other)
+
+        monkeypatch.setattr(bigquery_load, "reached", place)
+
+    return arrange
+
+
 def test_of_two_loads_at_once_one_is_refused(
     day: Callable[[int], Direct],
     days: list[tuple[Direct, Content]],
-    stand_in: BigQueryStandIn,
-    monkeypatch: pytest.MonkeyPatch,
+    meanwhile: Callable[[Direct], None],
 ) -> None:
     load(day(0))
-    overtaken = []
-
-    def place(name: str) -> None:
-        if name == "warehouse loading" and not overtaken:
-            overtaken.append(name)
-            load(day(2))
-
-    monkeypatch.setattr(bigquery_load, "reached", place)
+    meanwhile(day(2))
     with pytest.raises(WarehouseError, match="another load changed the warehouse meanwhile: run again"):
         load(day(1))
     assert content(day(2)) == days[2][1]
@@ -346,17 +355,10 @@ def test_two_loads_of_the_same_are_one(
     day: Callable[[int], Direct],
     days: list[tuple[Direct, Content]],
     stand_in: BigQueryStandIn,
-    monkeypatch: pytest.MonkeyPatch,
+    meanwhile: Callable[[Direct], None],
 ) -> None:
     load(day(0))
-    begun = []
-
-    def place(name: str) -> None:
-        if name == "warehouse loading" and not begun:
-            begun.append(name)
-            load(day(1))
-
-    monkeypatch.setattr(bigquery_load, "reached", place)
+    meanwhile(day(1))
     load(day(1))
     assert content(day(1)) == days[1][1]
     assert len(scripts(stand_in)) == 2
