@@ -196,9 +196,12 @@ class Landing:
         return manifest
 
     def _plan(self, relation: Relation) -> Plan:
-        instant = self.snapshot.instant
-        behind = self.latest is not None and lsn(instant.lsn) < lsn(self.latest.lsn)
-        return plan(relation, self.latest, instant, whole=self.request.whole, lsn_behind=behind)
+        # Compared with the instant at which this very table was read: later batches may have left it out.
+        instant, last = self.snapshot.instant, self.latest
+        if last:
+            last = Batches(self.files).last_read(relation.table.name, last)
+        behind = last is not None and lsn(instant.lsn) < lsn(last.lsn)
+        return plan(relation, last, instant, whole=self.request.whole, lsn_behind=behind)
 
     def _land_table(self, reader: Reader, plan: Plan) -> Landed:
         relation = reader.relation

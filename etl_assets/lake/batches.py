@@ -191,6 +191,11 @@ class Batches:
             self._read[batch] = manifest
         return self._read[batch]
 
+    def last_read(self, table: str, upto: Manifest) -> Manifest:
+        """The batch that last read a table, up to one that may have left it out."""
+        state = upto.tables.get(table)
+        return upto if state is None or state.read_in == upto.batch else self.get(state.read_in)
+
     def commit(self, manifest: Manifest) -> None:
         """Make a batch exist. Raises `AlreadyExists` if another run took its number."""
         self.files.create(manifest_path(manifest.batch), manifest.model_dump_json(indent=1).encode())

@@ -260,13 +260,14 @@ class Verifier:
             ) as snapshot,
             tempfile.TemporaryDirectory(dir=self.scratch, prefix="verify-") as folder,
         ):
-            behind = lsn(snapshot.instant.lsn) < lsn(self.manifest.lsn)
             for name, relation in snapshot.relations.items():
                 state = self.manifest.tables[name]
                 reader = Reader(
                     relation, snapshot.connections[0], self.connection, Path(folder), lambda table, size: None
                 )
-                how = plan(relation, self.manifest, snapshot.instant, lsn_behind=behind)
+                last = self.batches.last_read(name, self.manifest)
+                behind = lsn(snapshot.instant.lsn) < lsn(last.lsn)
+                how = plan(relation, last, snapshot.instant, lsn_behind=behind)
                 fold = partial(self.builder.current.fold, name, self.manifest)
                 yield self._source(reader, how, state, fold, thorough=thorough)
 

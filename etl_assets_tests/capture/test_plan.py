@@ -139,6 +139,23 @@ def test_nothing_held_an_older_log_position_and_a_wish_mean_a_whole_read(
     assert plan(relation, manifest, instant, lsn_behind=True).why.startswith("the server stands behind")
 
 
+def test_a_table_that_a_batch_left_out_is_compared_with_the_server_it_was_read_from(
+    database: Callable[..., str], tmp_path: Path
+) -> None:
+    first = Lake(database(), tmp_path)
+    execute(first.url, *_TWENTY, "CREATE TABLE u (id int PRIMARY KEY)")
+    second = replace(first, url=database(first.url.rpartition("/")[2]))
+    execute(first.url, "UPDATE t SET a = 'only there' WHERE id = 5")
+    u = replace(T, name="u")
+    first.sync(T, u)
+    execute(second.url, "INSERT INTO u VALUES (1)")
+    second.sync(u)
+    manifest = second.sync(T, u)
+    assert manifest is not None
+    assert manifest.tables["t"].why.startswith("the source is another server or database")
+    assert second.is_exact(T, u)
+
+
 def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def change(manifest: dict[str, Any]) -> None:
         *parents, last = path.split(".")
