@@ -15,6 +15,7 @@ from etl_assets import definitions
 from etl_assets.capture.table import Table
 from etl_assets.engine.definition import Definition, Inputs
 from etl_assets.engine.schema import Column, Fact
+from etl_assets.lake.files import LakeError
 from etl_assets.source.demo.generator import Variant
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, Run, execute
@@ -258,3 +259,25 @@ def test_a_wider_declaration_brings_back_what_did_not_fit(
     wide.run()
     assert [str(v) for _, v in shown(wide)] == ["1.250", "3.145"]
     assert [finding for finding in wide.verified(thorough=True) if not finding.equal] == []
+
+
+# -- other columns than before -----------------------------------------------------------------------------------------
+
+
+def test_a_column_that_the_source_did_not_always_have_can_be_declared(
+    database: Callable[[], str], tmp_path: Path
+) -> None:
+    url = database()
+    execute(url, "CREATE TABLE t (id int PRIMARY KEY, w int); INSERT INTO t VALUES (1, 1), (2, 2)")
+    flow = keyed(url, tmp_path, {"id": "int", "w": "int", "v": "int?"}, "id")
+    old = Direct(url, tmp_path, Inputs({"t": Table("t", "", {"id": "int", "w": "int"})}, {}, {}))
+    old.capture()
+    execute(url, "ALTER TABLE t ADD v int")
+    with pytest.raises(LakeError, match="materialize raw/t first"):
+        flow.derive()
+    flow.run()
+    assert shown(flow) == [(1, None), (2, None)]
+    execute(url, "INSERT INTO t VALUES (3, 3, 3)")
+    flow.run()
+    assert shown(flow) == [(1, None), (2, None), (3, 3)]
+    assert [f for f in [*flow.verified(thorough=True), *flow.rebuilt()] if not f.equal] == []

@@ -76,6 +76,7 @@ class Builder(Frames):
 
     def build(self, definition: Definition, manifest: Manifest) -> Build:
         """Stage what a table lacks."""
+        self.check_columns(definition, manifest)
         build = Build(definition, self.version(definition.name, manifest), manifest.batch, self.star)
         try:
             if isinstance(definition.schema, Fact):
@@ -155,7 +156,7 @@ class Builder(Frames):
             if changes.rows:
                 context = {name: self.read(name, batch) for name in others}
                 rows = self.typing(source, batch).typed(
-                    self.current.read([changes.rows], state.columns),
+                    self.current.read([changes.rows], self.columns(source, batch)),
                     only_exact=not self.clean(source, batch),
                 )
                 made = definition.apply(self.connection, {source: rows, **context})
@@ -202,7 +203,7 @@ class Builder(Frames):
                 self.current.read([changes.deletions], state.key_columns).project(listing(state.key))
             )
         if changes.rows and not self.clean(source, batch):
-            rows = self.current.read([changes.rows], state.columns)
+            rows = self.current.read([changes.rows], self.columns(source, batch))
             misfits = rows.filter(f"NOT ({self.typing(source, batch).exact})")
             ended.append(misfits.project(listing(state.key)))
         if not ended:

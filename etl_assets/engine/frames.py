@@ -9,7 +9,7 @@ from etl_assets.engine.definition import Definition, Inputs, reference
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.schema import Fact
 from etl_assets.engine.typing import Typing, types_version
-from etl_assets.lake.batches import Manifest
+from etl_assets.lake.batches import Manifest, SourceColumn
 from etl_assets.lake.current import DELETED, Current, materialized, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.star import StarFile, StarFiles
@@ -66,14 +66,15 @@ class Frames:
         """The rows of a source table that can be represented, typed: all ever seen, or `which` of them (a condition);
         with `only`, those whose keys are in that table."""
         keys = self.connection.sql(f"FROM {only}") if only else None
-        rows = self.current.fold(table, manifest, only=keys).relation.filter(which)
+        columns = self.columns(table, manifest)
+        rows = self.current.fold(table, manifest, only=keys, columns=columns).relation.filter(which)
         return self.typing(table, manifest).typed(rows, only_exact=not self.clean(table, manifest))
 
     def misfits(self, table: str, manifest: Manifest) -> int:
         """How many rows that exist in the source can't be represented as declared."""
         if self.clean(table, manifest):
             return 0
-        fold = self.current.fold(table, manifest)
+        fold = self.current.fold(table, manifest, columns=self.columns(table, manifest))
         misfits = fold.relation.filter(f"NOT {DELETED} AND NOT ({self.typing(table, manifest).exact})")
         return self.count(misfits)
 
@@ -127,7 +128,25 @@ class Frames:
         return int(rows)
 
     def typing(self, table: str, manifest: Manifest) -> Typing:
-        return Typing(self.inputs.tables[table].types, manifest.tables[table].columns)
+        return Typing(self.inputs.tables[table].types, self.columns(table, manifest))
+
+    def columns(self, table: str, manifest: Manifest) -> tuple[SourceColumn, ...]:
+        """The columns of a table as of a manifest. One that is declared now and that the table did not have then is
+        NULL in all rows."""
+        had = manifest.tables[table].columns
+        lacking = self.inputs.tables[table].types.keys() - {column.name for column in had}
+        return (*had, *(SourceColumn(name=name, type="text", nullable=True) for name in sorted(lacking)))
+
+    def check_columns(self, definition: Definition, manifest: Manifest) -> None:
+        """Refuse to make a table from columns that were not captured yet. Raises `LakeError`."""
+        for table in definition.inputs:
+            if table in self.inputs.tables and table in manifest.tables:
+                had = {column.name for column in manifest.tables[table].columns}
+                if lacking := sorted(self.inputs.tables[table].types.keys() - had):
+                    raise LakeError(
+                        f"the lake does not hold {', '.join(lacking)} of the source's table {table} yet: "
+                        f"materialize raw/{table} first"
+                    )
 
     def clean(self, table: str, manifest: Manifest) -> bool:
         """Whether every value of a table so far is known to fit its declared type."""

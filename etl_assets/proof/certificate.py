@@ -17,7 +17,6 @@ from etl_assets.engine.build import Builder
 from etl_assets.engine.definition import Definition
 from etl_assets.engine.duck import identifier, literal
 from etl_assets.engine.schema import Fact
-from etl_assets.engine.typing import Typing
 from etl_assets.lake.batches import Manifest
 from etl_assets.lake.current import view
 from etl_assets.lake.star import dimension_path, fact_path
@@ -125,9 +124,9 @@ class Certifier:
         source = definition.inputs[0]
         batch = self.manifest.tables[source].changed_in
         manifest = self.builder.batches.get(batch)
-        state, changes = manifest.tables[source], manifest.changed[source]
+        changes = manifest.changed[source]
         carried = amounts(definition, self.inputs, manifest)
-        typing = Typing(self.inputs.tables[source].types, state.columns)
+        typing = self.builder.typing(source, manifest)
         # What was declared otherwise when the batch was taken may fit now, or no longer.
         clean, quarantined = self.builder.clean(source, manifest), 0
         known = self._certified(batch, schema) if clean else None
@@ -135,7 +134,7 @@ class Certifier:
             known = None
         landed = known or Totals(0, {name: Decimal(0) for name in carried})
         if changes.rows and not landed.rows:
-            rows = self.builder.current.read([changes.rows], state.columns)
+            rows = self.builder.current.read([changes.rows], self.builder.columns(source, manifest))
             typed = typing.typed(rows, only_exact=True).project(
                 ", ".join(f"{identifier(raw)} AS {identifier(column)}" for column, raw in carried.items())
                 or "1"
