@@ -264,6 +264,35 @@ def test_a_wider_declaration_brings_back_what_did_not_fit(
 # -- other columns than before -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("declared", "was", "value", "becomes", "shows"),
+    [
+        ("int", "text", "007", "int USING v::int", 7),
+        ("text", "text", "007", "int USING v::int", "7"),
+        ("text?", "text", "none", "int USING nullif(v, 'none')::int", None),
+        ("int", "numeric", "1.6", "int USING round(v)::int", 2),
+        ("double", "numeric", "8", "double precision", 8.0),
+        ("double", "double precision", "8", "numeric", "quarantined"),
+    ],
+)
+def test_a_column_of_another_type_is_shown_as_the_source_now_has_it(
+    database: Callable[[], str],
+    tmp_path: Path,
+    declared: str,
+    was: str,
+    value: str,
+    becomes: str,
+    shows: object,
+) -> None:
+    flow = keyed(database(), tmp_path, {"id": "int", "v": declared}, "id")
+    execute(flow.url, f"CREATE TABLE t (id int PRIMARY KEY, v {was}); INSERT INTO t VALUES (1, '{value}')")
+    flow.run()
+    execute(flow.url, f"ALTER TABLE t ALTER v TYPE {becomes}")
+    flow.run()
+    assert shown(flow) == ([] if shows == "quarantined" else [(1, shows)])
+    assert [finding for finding in flow.verified(thorough=True) if not finding.equal] == []
+
+
 def test_a_column_that_the_source_did_not_always_have_can_be_declared(
     database: Callable[[], str], tmp_path: Path
 ) -> None:

@@ -139,6 +139,7 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
             "__first",
             "__bucket",
             "__bits",
+            "__refits",
         }:
             complaints.append(
                 f"table {table.name} has columns that differ only in case, or one that is named like the lake's own "

@@ -32,21 +32,37 @@ def read_text(
     )
 
 
-def changed_rows(connection: duckdb.DuckDBPyConnection, read: duckdb.DuckDBPyRelation, held: Fold) -> Changed:
+def changed_rows(
+    connection: duckdb.DuckDBPyConnection,
+    read: duckdb.DuckDBPyRelation,
+    held: Fold,
+    refits: str = "false",
+) -> Changed:
     """Those of the rows read that are new or differ from what is held, in key order.
 
-    Columns that the source has no longer take no part; one that it did not have before is compared with NULL.
+    Columns that the source has no longer take no part; one that it did not have before is compared with NULL, one
+    of another type as text. Rows read for which `refits` holds (a condition) count as changed.
     """
     names, key = read.columns, held.key
     had = set(held.relation.columns)
     lacking = "".join(f", NULL AS {identifier(name)}" for name in names if name not in had)
     values = [name for name in names if name not in key]
-    differs = " OR ".join(f"r.{identifier(v)} IS DISTINCT FROM h.{identifier(v)}" for v in values) or "false"
+    now, was = (dict(zip(rows.columns, map(str, rows.types), strict=True)) for rows in (read, held.relation))
+    pairs = [
+        tuple(
+            f"CAST({side}.{identifier(v)} AS VARCHAR)"
+            if was.get(v, now[v]) != now[v]
+            else f"{side}.{identifier(v)}"
+            for side in "rh"
+        )
+        for v in values
+    ]
+    differs = " OR ".join([*(f"{r} IS DISTINCT FROM {h}" for r, h in pairs), "r.__refits"])
     table = materialized(
         connection,
         f"SELECT {listing(names, 'r.')}, coalesce(h.{DELETED}, true) AS __new, "
         f"h.{DELETED} IS NULL AS __first "
-        f"FROM {view(read)} r LEFT JOIN {view(held.relation.project(f'*{lacking}'))} h USING ({listing(key)}) "
+        f"FROM (SELECT *, {refits} AS __refits FROM {view(read)}) r LEFT JOIN {view(held.relation.project(f'*{lacking}'))} h USING ({listing(key)}) "
         f"WHERE coalesce(h.{DELETED}, true) OR {differs}",
     )
     new, changed, first_seen = duck.one(

@@ -28,14 +28,16 @@ from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.types import EXACT
 from etl_assets.engine.typing import Typing, types_version
-from etl_assets.lake.batches import Control, TableState
+from etl_assets.lake.batches import Control, SourceColumn, TableState
 from etl_assets.lake.current import Fold, storage, view
 
 
 class Folding(Protocol):
     """What the lake holds of a table (see `Current.fold`)."""
 
-    def __call__(self, only: duckdb.DuckDBPyRelation | None = None) -> Fold: ...
+    def __call__(
+        self, only: duckdb.DuckDBPyRelation | None = None, *, columns: tuple[SourceColumn, ...] = ...
+    ) -> Fold: ...
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,25 @@ class Reader:
             plan = replace(plan, renews=True)
         everything = self._copied("whole", select(self.relation))
         all_held = fold()
-        changed = changed_rows(self.duck, everything, all_held)
+        changed = self._changed(everything, all_held, held, fold)
         gone, deleted = missing_keys(self.duck, everything, all_held)
         found = self._found(plan, totals, changed, gone, deleted, all_held.relation, fold)
         return replace(found, held=self._looked_at_anew(held, everything, all_held))
+
+    def _changed(
+        self, everything: duckdb.DuckDBPyRelation, all_held: Fold, held: TableState, fold: Folding
+    ) -> Changed:
+        """What changed, also by columns that are another type now: the star shows rows as they were landed. So a
+        value that is written otherwise now is a change, and so is one that fits its declared type only now, or no
+        longer."""
+        now, types = self.relation.columns, self.relation.table.types
+        before = {c.name: c for c in held.columns if c.name not in self.relation.key}
+        was = tuple(before.get(c.name, c) for c in now)
+        if [storage(c.type) for c in was] != [storage(c.type) for c in now]:
+            all_held = fold(columns=was)
+        fitted, fits = Typing(types, was).exact, Typing(types, now).exact
+        refits = f"({fitted}) <> ({fits})" if fitted != fits else "false"
+        return changed_rows(self.duck, everything, all_held, refits)
 
     def _looked_at_anew(
         self, held: TableState, everything: duckdb.DuckDBPyRelation, all_held: Fold
