@@ -19,6 +19,7 @@ from etl_assets.engine.definition import Definition, Inputs
 from etl_assets.engine.schema import Column, Dimension, Fact
 from etl_assets.lake import current
 from etl_assets_tests.direct import Direct
+from etl_assets_tests.flow import execute
 
 CASES = 8
 BATCHES = 3
@@ -324,3 +325,25 @@ def test_increments_equal_a_rebuild_and_the_source_at_length(
     seed: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test_increments_equal_a_rebuild_and_the_source(seed, url, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("large", [0, 100_000], ids=["updated", "written anew"])
+def test_a_member_that_is_gone_reads_alike_everywhere_after_a_change_of_types(
+    large: int, database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_UPDATED_FROM_ROWS", large)
+
+    def dim_t(t: nw.LazyFrame) -> nw.LazyFrame:
+        return t.select(nw.col("id").alias("t_id"), "v")
+
+    schema = Dimension("dim_t", "", "t_id", [Column("t_id", "int"), Column("v", "text?")])
+    table = Table("t", "", {"id": "int", "v": "text?"})
+    flow = Direct(database(), tmp_path, Inputs({"t": table}, {"dim_t": Definition(schema, dim_t)}, {}))
+    for statement in (
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'x'), (2, '8')",
+        "DELETE FROM t WHERE id = 1",
+        "ALTER TABLE t ALTER v TYPE int USING v::int; INSERT INTO t VALUES (3, 9)",
+    ):
+        execute(flow.url, statement)
+        flow.run()
+    assert [f for f in [*flow.verified(thorough=True), *flow.rebuilt()] if not f.equal] == []

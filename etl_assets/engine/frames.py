@@ -91,6 +91,8 @@ class Frames:
         was = self.batches.get(held.batch)
         if first not in was.tables or self.version(definition.name, was) != held.version:
             return None
+        if was.tables[first].columns != manifest.tables[first].columns:
+            return None  # rows that are gone may read otherwise since
         if any(self.version(name, was) != self.version(name, manifest) for name in others):
             return None
         key, parts = listing(manifest.tables[first].key), []
