@@ -85,6 +85,7 @@ def test_a_change_is_in_the_warehouse_within_a_minute_and_nothing_runs_without_o
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_nothing_is_lost_doubled_or_stuck_while_parts_of_dagster_are_killed(folder: Path) -> None:
     minutes = float(os.environ.get("ETL_SOAK_MINUTES", "10"))
     rounds = max(1, round(minutes / len(VICTIMS) / 1.5))
