@@ -5,6 +5,7 @@ The long form (`make test-soak MINUTES=10`) goes on for minutes and kills every 
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,17 @@ _TICKS = """
     { sensorOrError(sensorSelector: {
         repositoryLocationName: "etl_assets", repositoryName: "__repository__", sensorName: "source_changed"})
       { ... on Sensor { sensorState { status ticks(limit: 3) { status skipReason runIds error { message } } } } } }
+"""
+_SENSORS = """
+    { repositoryOrError(repositorySelector: {
+        repositoryLocationName: "etl_assets", repositoryName: "__repository__"})
+      { ... on Repository { sensors { name sensorState { ticks(limit: 50) { status } } } } } }
+"""
+_SCHEDULE = """
+    mutation ($name: String!, $at: Float!) { scheduleDryRun(timestamp: $at, selectorData: {
+        repositoryLocationName: "etl_assets", repositoryName: "__repository__", scheduleName: $name})
+      { ... on DryRunInstigationTick {
+          evaluationResult { skipReason error { message } runRequests { runConfigYaml } } } } }
 """
 _LAUNCH = """
     mutation { launchRun(executionParams: {mode: "default", selector: {
@@ -39,6 +51,19 @@ def ticks(ui: Interface) -> list[dict[str, Any]]:
     assert state["status"] == "RUNNING"
     found: list[dict[str, Any]] = state["ticks"]
     return found
+
+
+def statuses(ui: Interface) -> dict[str, set[str]]:
+    """Sensor -> how its ticks in the daemon ended; one may be going on."""
+    sensors = ui.ask(_SENSORS)["repositoryOrError"]["sensors"]
+    return {s["name"]: {t["status"] for t in s["sensorState"]["ticks"]} - {"STARTED"} for s in sensors}
+
+
+def scheduled(ui: Interface, name: str) -> str:
+    """What the code server says that a schedule would have done at its first moment since yesterday at this time."""
+    found = ui.ask(_SCHEDULE, name=name, at=time.time() - 86_400)["scheduleDryRun"]["evaluationResult"]
+    assert found["error"] is None
+    return found["skipReason"] or f"{len(found['runRequests'])} run"
 
 
 def told(ui: Interface) -> str:
@@ -65,7 +90,16 @@ def test_a_change_is_in_the_warehouse_within_a_minute_and_nothing_runs_without_o
         assert soaking.until(_SECONDS, lambda: [run["status"] for run in runs(ui)] == ["SUCCESS"]), told(ui)
         soaking.until(22)
         (first,) = runs(ui)
-        assert f"since run {first['runId'][:8]} (etl, source_changed)" in ticks(ui)[0]["skipReason"]
+        flow = f"run {first['runId'][:8]} (etl, source_changed)"
+        assert f"since {flow}" in ticks(ui)[0]["skipReason"]
+        assert statuses(ui) == {
+            "source_changed": {"SUCCESS", "SKIPPED"},
+            "code_changed": {"SKIPPED"},
+            "alert_on_failure_and_recovery": {"SKIPPED"},
+        }
+        assert scheduled(ui, "every_15_minutes") == "1 run"
+        assert scheduled(ui, "every_night") == f"{flow} succeeded in the last 12 hours"
+        assert scheduled(ui, "forget_every_night") == "no run older than 30 days can be forgotten"
 
         change = soaking.change(1)
         assert soaking.until(_SECONDS, lambda: change.arrived is not None), told(ui)
