@@ -82,7 +82,7 @@ class Relation:
             and column.name not in self.references
             and column.name not in self.key
             and self.table.types[column.name].is_amount
-            and re.match("smallint|integer|bigint|numeric", column.type)
+            and re.fullmatch(r"(smallint|integer|bigint|numeric)(\(.+\))?", column.type)
         ]
 
     @property
@@ -91,7 +91,8 @@ class Relation:
         return [
             c.name
             for c in self.columns
-            if c.name in self.table.columns and re.match("timestamp|date", c.type)
+            if c.name in self.table.columns
+            and re.fullmatch(r"date|timestamp(\(\d\))? with(out)? time zone", c.type)
         ]
 
     @property

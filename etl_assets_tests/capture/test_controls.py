@@ -32,3 +32,17 @@ def test_sums_of_more_digits_than_python_keeps_are_proven(lake: Lake) -> None:
         "1234567890123456789012345.0123456793"
     )
     assert lake.is_exact(LEDGER)
+
+
+def test_arrays_and_ranges_of_numbers_and_days_are_not_added_up(lake: Lake) -> None:
+    holiday = Table("holiday", "", {"id": "int", "scores": "int?", "days": "text", "weeks": "text"})
+    execute(
+        lake.url,
+        "CREATE TABLE holiday (id int PRIMARY KEY, scores int[], days daterange, weeks datemultirange)",
+        "INSERT INTO holiday VALUES (1, NULL, '[2024-01-01,2024-01-06)', '{[2024-01-01,2024-01-08)}')",
+    )
+    for change in ("SELECT", "UPDATE holiday SET days = 'empty'"):
+        execute(lake.url, change)
+        assert lake.sync(holiday) is not None
+        assert lake.is_exact(holiday)
+    assert lake.latest().tables["holiday"].controls == {}
