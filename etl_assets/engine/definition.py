@@ -20,7 +20,7 @@ import pyarrow as pa
 from etl_assets.capture.table import Table
 from etl_assets.engine.code_version import code_version, declared_version
 from etl_assets.engine.duck import identifier
-from etl_assets.engine.schema import StarTable
+from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.engine.typing import types_version
 from etl_assets.errors import EtlError
 
@@ -129,6 +129,11 @@ class Inputs:
                         raise ContractError(
                             f"{definition.name}: its parameter {name!r} must name one source table, star table or "
                             f"reference file; there are {', '.join([*self.tables, *self.star, *self.references])}"
+                        )
+                    if isinstance(definition.schema, Fact) and name in self.star:
+                        raise ContractError(
+                            f"{definition.name}: a fact is made batch by batch, and {name} has no history: made again it "
+                            "would show other values; name the source tables that it needs instead"
                         )
                 self._check(definition, connection)
 
