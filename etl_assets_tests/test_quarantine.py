@@ -273,6 +273,9 @@ def test_a_wider_declaration_brings_back_what_did_not_fit(
         ("int", "numeric", "1.6", "int USING round(v)::int", 2),
         ("double", "numeric", "8", "double precision", 8.0),
         ("double", "double precision", "8", "numeric", "quarantined"),
+        ("date", "date", "2024-01-05", "int USING 7", "quarantined"),
+        ("text", "int", "7", "text USING 'soon'", "soon"),
+        ("int", "int", "7", "text USING 'soon'", "quarantined"),
     ],
 )
 def test_a_column_of_another_type_is_shown_as_the_source_now_has_it(

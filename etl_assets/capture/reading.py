@@ -107,9 +107,18 @@ class Reader:
         now, types = self.relation.columns, self.relation.table.types
         before = {c.name: c for c in held.columns if c.name not in self.relation.key}
         was = tuple(before.get(c.name, c) for c in now)
-        if [storage(c.type) for c in was] != [storage(c.type) for c in now]:
+        # What is read, as it would have been held then.
+        held_then = {
+            c.name: f"CAST({identifier(c.name)} AS VARCHAR)"
+            if storage(w.type) == "VARCHAR"
+            # As in `Current`: a TRY_CAST of a column alone would raise in the CSV reader.
+            else f"TRY_CAST(nullif({identifier(c.name)}, '') AS {storage(w.type)})"
+            for c, w in zip(now, was, strict=True)
+            if storage(c.type) != storage(w.type)
+        }
+        if held_then:
             all_held = fold(columns=was)
-        fitted, fits = Typing(types, was).exact, Typing(types, now).exact
+        fitted, fits = Typing(types, was, held_then).exact, Typing(types, now).exact
         refits = f"({fitted}) <> ({fits})" if fitted != fits else "false"
         return changed_rows(self.duck, everything, all_held, refits)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import duckdb
@@ -16,15 +16,20 @@ _MARK = "a value does not fit its declared type"
 
 @dataclass(frozen=True)
 class Typing:
-    """How the declared columns of a table are typed, given what the source's catalog says of them."""
+    """How the declared columns of a table are typed, given what the source's catalog says of them. `values`: the SQL of
+    a column, where it is not the column itself."""
 
     types: Mapping[str, Type]
     columns: Sequence[SourceColumn]
+    values: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def _decoded(self) -> dict[str, Decoded]:
         source = {column.name: column.type for column in self.columns}
-        return {name: type_.decode(identifier(name), source[name]) for name, type_ in self.types.items()}
+        return {
+            name: type_.decode(self.values.get(name, identifier(name)), source[name])
+            for name, type_ in self.types.items()
+        }
 
     @property
     def exact(self) -> str:
