@@ -53,9 +53,9 @@ def served(instance: dg.DagsterInstance, module: Path) -> Iterator[WorkspaceProc
         with workspace:
             yield workspace
     finally:
-        for served in registry._all_processes:
+        for server in registry._all_processes:
             try:
-                served.server_process.wait(30)
+                server.server_process.wait(30)
             except subprocess.TimeoutExpired:
-                served.server_process.kill()
-                served.server_process.wait()
+                server.server_process.kill()
+                server.server_process.wait()

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import boto3
 import dagster as dg
 import pytest
-from dagster_graphql.test.utils import define_out_of_process_context, execute_dagster_graphql
+from dagster_graphql.test.utils import execute_dagster_graphql
 from moto.server import ThreadedMotoServer
 
 from etl_assets.resources.alerts import Alert, AlertError, EmailAlerts, alerts
@@ -29,6 +29,7 @@ from etl_assets.resources.source import Source
 from etl_assets.resources.stand_ins.sheets import serve_sheets
 from etl_assets.resources.stand_ins.sheets_books import Book
 from etl_assets.settings import warehouse_engine
+from etl_assets_tests.automation.shown import served
 from etl_assets_tests.flow import Flow, Run
 
 ROOT = Path(__file__).parents[2]
@@ -392,12 +393,11 @@ def test_the_ui_says_where_secrets_come_from_and_not_what_they_are(
                                      configuredValues { key value type } }
         jobs { name modes { resources { name configField { defaultValueAsJson } } } }
     } } } }"""
-    definitions = str(ROOT / "etl_assets" / "definitions.py")
     with (
         dg.DagsterInstance.local_temp(str(tmp_path)) as instance,
-        define_out_of_process_context(definitions, "defs", instance) as context,
+        served(instance, ROOT / "etl_assets" / "definitions.py") as workspace,
     ):
-        shown = json.dumps(execute_dagster_graphql(context, query).data)
+        shown = json.dumps(execute_dagster_graphql(workspace.create_request_context(), query).data)
     for variable in ("ETL_SOURCE_URL", "ETL_ALERTS_URL"):
         assert json.dumps({"key": "url", "value": variable, "type": "ENV_VAR"}) in shown
     assert [secret for secret in PLANTED if secret in shown] == []
