@@ -30,7 +30,12 @@ def local(settings: Settings) -> Resources:
         if settings.source_url
         else EmbeddedSource(folder=str(settings.data / "source"), scratch=scratch)
     )
-    lake = Lake(url=settings.lake_url, scratch=scratch, cache=str(settings.data / "cache"))
+    lake = Lake(
+        url=settings.lake_url,
+        scratch=scratch,
+        cache=str(settings.data / "cache"),
+        most_batches=settings.replay_batches,
+    )
     warehouse, report_tables = _warehouse(settings, scratch)
     return {
         "source": source,

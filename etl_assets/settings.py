@@ -32,6 +32,7 @@ class Settings:
     alerts_url      ETL_ALERTS_URL     smtp://…, smtps://… or sns:arn:…; None: alerts go to the log
     ui_url          ETL_UI_URL         where the links of alerts lead to
     breaker_failures  ETL_BREAKER_FAILURES  failed runs in a row after which none is started automatically; None: never
+    replay_batches  ETL_REPLAY_BATCHES  a star table is not made anew from more batches than this unless told so
     models          ETL_MODELS         model files to observe: `name=folder/*.sql;other=folder/**/*.json`
     data            ETL_DATA           the folder for all that is kept locally and not set otherwise
     """
@@ -45,6 +46,7 @@ class Settings:
     alerts_url: str | None = field(repr=False)
     ui_url: str
     breaker_failures: int | None
+    replay_batches: int
     models: str
     data: Path
     unset: tuple[str, ...] = ()
@@ -66,17 +68,18 @@ class Settings:
             alerts_url=get("ETL_ALERTS_URL"),
             ui_url=(get("ETL_UI_URL") or "http://127.0.0.1:3000").rstrip("/"),
             breaker_failures=_count("ETL_BREAKER_FAILURES", get("ETL_BREAKER_FAILURES")),
+            replay_batches=_count("ETL_REPLAY_BATCHES", get("ETL_REPLAY_BATCHES"), "batches") or 5_000,
             models=get("ETL_MODELS") or "",
             data=data,
             unset=tuple(n for n in ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL") if not get(n)),
         )
 
 
-def _count(name: str, value: str | None) -> int | None:
+def _count(name: str, value: str | None, what: str = "runs") -> int | None:
     if value is None:
         return None
     if not value.isdecimal() or not int(value):
-        raise SettingsError(f"{name}={value} is no number of runs: write 1 or more, or leave it out")
+        raise SettingsError(f"{name}={value} is no number of {what}: write 1 or more, or leave it out")
     return int(value)
 
 

@@ -13,7 +13,7 @@ from etl_assets.engine.definition import Inputs
 from etl_assets.engine.duck import listing
 from etl_assets.lake.batches import Manifest
 from etl_assets.proof.certificate import Certifier, TableProof
-from etl_assets.proof.verify import Finding, Verifier, in_order
+from etl_assets.proof.verify import Finding, Verifier
 from etl_assets.resources.bigquery_warehouse import bigquery_warehouse
 from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
 from etl_assets.resources.lake import Lake, Workbench
@@ -74,10 +74,9 @@ class Direct:
     def derive(self, *, certified: bool = True) -> list[TableProof]:
         """Everything after the capture, as the assets do it."""
         with self.lake.open(self.inputs) as bench:
-            for definition in in_order(self.inputs.star):
-                build = bench.builder.build(definition, bench.manifest)
-                assert build.passed, (definition.name, build.audits)
-                build.publish()
+            for build in bench.builder.derive(bench.manifest):
+                assert build.passed, (build.failure, build.audits)
+                bench.publish(build)
             tables = [definition.schema for definition in self.inputs.star.values()]
             versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in tables}
             loaded = load_star(self.warehouse, bench.star, tables, versions, "a test", bench.changed_members)
@@ -95,15 +94,19 @@ class Direct:
 
     @contextmanager
     def verifier(self) -> Iterator[tuple[Verifier, Workbench]]:
-        with self.lake.open(self.inputs) as bench:
-            yield Verifier(bench.builder, bench.manifest, bench.connection, self.data / "scratch"), bench
+        scratch = self.data / "scratch"
+        with (
+            self.lake.open(self.inputs) as bench,
+            Verifier(bench.builder, bench.manifest, scratch) as verifier,
+        ):
+            yield verifier, bench
 
     def verified(self, *, thorough: bool = False, source: bool = True) -> list[Finding]:
         """The outcome of every comparison, in the order of the hops."""
         with self.verifier() as (verifier, _):
-            found = [*verifier.files(), *verifier.raw(), *verifier.star(thorough=thorough)]
+            found = [*verifier.files(), *verifier.raw(), *verifier.star()]
             with self.warehouse.glancing() as reader:
-                found += verifier.warehouse(reader, thorough=thorough)
+                found += verifier.warehouse(reader)
             if source:
                 found += verifier.source(self.url, list(self.inputs.tables.values()), thorough=thorough)
             return found

@@ -137,7 +137,7 @@ def test_the_run_shows_it_as_a_check_of_every_table_and_fails_where_it_does_not_
         for e in run.result.get_asset_check_evaluations()
         if e.check_name == "equals_the_source"
     }
-    assert len(checks) == 10  # all but the calendar, which is made of no table
+    assert len(checks) == 11
     assert all(check.passed for check in checks.values())
     with closing(psycopg2.connect(totesys)) as connection, connection.cursor() as cursor:
         for fact, amount in (("fact_payment", "payment_amount"), ("fact_sales_order", "unit_price")):

@@ -17,7 +17,7 @@ from etl_assets.capture.table import Table
 from etl_assets.definitions import definitions
 from etl_assets.deployments import resources
 from etl_assets.engine.definition import ContractError, Definition, Inputs
-from etl_assets.engine.schema import Column, Dimension, Fact
+from etl_assets.engine.schema import Column, Dimension
 from etl_assets.settings import Settings, SettingsError
 from etl_assets_tests.flow import STAGES, Flow
 
@@ -172,15 +172,16 @@ def test_a_function_that_breaks_its_promise_is_refused_at_load_time(
     assert "\n" not in message
 
 
-def test_a_fact_is_not_made_from_what_has_no_history() -> None:
-    def fact_person(person: nw.LazyFrame, dim_person: nw.LazyFrame) -> nw.LazyFrame:
-        return person.join(dim_person, on="person_id").select("person_id")
+def test_star_tables_that_are_made_from_each_other_are_refused() -> None:
+    def dim_person(person: nw.LazyFrame, dim_other: nw.LazyFrame) -> nw.LazyFrame:
+        return person.join(dim_other, on="person_id").select("person_id", "name")
 
-    schema = Fact("fact_person", "", "person_id", [Column("person_id", "int")], record="person_record_id")
-    star = {"dim_person": Definition(DIM_PERSON, right), "fact_person": Definition(schema, fact_person)}
-    with pytest.raises(
-        ContractError, match=r"^fact_person: a fact is made batch by batch, and dim_person has no"
-    ):
+    def dim_other(dim_person: nw.LazyFrame) -> nw.LazyFrame:
+        return dim_person.select("person_id")
+
+    other = Dimension("dim_other", "", "person_id", [Column("person_id", "int")])
+    star = {"dim_person": Definition(DIM_PERSON, dim_person), "dim_other": Definition(other, dim_other)}
+    with pytest.raises(ContractError, match="star tables are made from each other: dim_"):
         Inputs({"person": PERSON}, star, {})
 
 

@@ -3,12 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
+import narwhals as nw
 import pytest
 
 from etl_assets import definitions
+from etl_assets.capture.table import Table
+from etl_assets.engine.definition import Inputs, star_table
+from etl_assets.engine.schema import Column, Dimension
+from etl_assets.warehouse.assets import warehouse_assets
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, execute
-from etl_assets_tests.shop import INPUTS, SOURCE
+from etl_assets_tests.shop import INPUTS, SALE, SOURCE, TEAM, fact_sale
 
 _UNENFORCED = """
     ALTER TABLE sales_order DROP CONSTRAINT sales_order_staff_id_fkey, DROP CONSTRAINT sales_order_design_id_fkey;
@@ -100,10 +106,10 @@ def test_a_member_that_came_and_went_again_is_no_stand_in(shop: Direct) -> None:
     assert is_proven(shop)
 
 
-def test_a_member_that_is_quarantined_leaves_a_stand_in_behind(shop: Direct) -> None:
+def test_a_member_that_is_quarantined_stays_as_it_was_and_is_flagged(shop: Direct) -> None:
     execute(shop.url, "UPDATE worker SET name = NULL WHERE id IN (0, 3)")
     shop.run()
-    assert (worker(shop, 3), inferred(shop)) == ([("unknown", None, False)], [("0",), ("3",)])
+    assert (worker(shop, 3), inferred(shop)) == ([("worker 3", "team 3", True)], [("0",)])
     assert is_proven(shop)
     execute(shop.url, "UPDATE worker SET name = 'mended' WHERE id = 3")
     shop.run()
@@ -116,5 +122,58 @@ def test_a_member_that_is_quarantined_and_that_nobody_refers_to_is_not_listed(sh
     shop.run()
     execute(shop.url, "UPDATE worker SET name = NULL WHERE id = 500")
     shop.run()
-    assert (worker(shop, 500), inferred(shop)) == ([], [("0",)])
+    assert (worker(shop, 500), inferred(shop)) == ([("idle", "team 1", True)], [("0",)])
     assert is_proven(shop)
+
+
+@star_table(
+    Dimension("dim_worker", "", "worker_id", [Column("worker_id", "int"), Column("born", "date")]),
+)
+def dim_worker(worker: nw.LazyFrame) -> nw.LazyFrame:
+    return worker.select(nw.col("id").alias("worker_id"), "born")
+
+
+@star_table(Dimension("dim_team", "", "team_id", [Column("team_id", "int"), Column("name", "text")]))
+def dim_team(team: nw.LazyFrame) -> nw.LazyFrame:
+    return team.select(nw.col("id").alias("team_id"), "name")
+
+
+def test_a_step_loads_what_it_can_and_says_what_waits(database: Callable[[], str], tmp_path: Path) -> None:
+    inputs = Inputs(
+        {"worker": Table("worker", "", {"id": "int", "born": "date"}), "team": TEAM, "sale": SALE},
+        {"dim_worker": dim_worker, "dim_team": dim_team, "fact_sale": fact_sale},
+        {},
+    )
+    flow = Direct(database(), tmp_path, inputs)
+    execute(
+        flow.url,
+        """CREATE TABLE worker (id int PRIMARY KEY, born date);
+        CREATE TABLE team (id int PRIMARY KEY, name text);
+        CREATE TABLE sale (id int PRIMARY KEY, worker_id int, amount numeric(10,2), due date);
+        INSERT INTO worker VALUES (1, '1999-01-01'); INSERT INTO team VALUES (1, 'red');
+        INSERT INTO sale VALUES (1, 1, 5, '2024-01-01')""",
+    )
+    flow.run()
+    execute(flow.url, "INSERT INTO sale VALUES (2, 7, 5, '2024-01-01'); UPDATE team SET name = 'blue'")
+    flow.capture()
+    with flow.lake.open(inputs) as bench:
+        for build in bench.builder.derive(bench.manifest):
+            bench.publish(build)
+    done = dg.materialize(
+        [warehouse_assets(inputs)],
+        resources={"lake": flow.lake, "warehouse": flow.warehouse},
+        raise_on_error=False,
+    )
+    assert not done.success
+    made = [e.asset_key.path[-1] for e in done.get_asset_materialization_events() if e.asset_key]
+    assert {"dim_team", "dim_worker"} <= set(made)
+    (check,) = done.get_asset_check_evaluations()
+    assert (check.asset_key.path[-1], check.passed) == ("fact_sale", False)
+    assert check.metadata["members missing for worker_id"].value == 1
+    (failure,) = [e.event_specific_data for e in done.all_events if e.is_step_failure]
+    assert (
+        "fact_sale stays as it was in the warehouse: 1 values of worker_id in fact_sale are no member of dim_worker; "
+        "give dim_worker a row for them or declare its born nullable"
+    ) in str(failure)
+    assert flow.dump()["dim_team"] == [(1, "blue", False)]
+    assert [row[1] for row in flow.dump()["fact_sale"]] == [1]

@@ -308,7 +308,8 @@ def test_increments_equal_a_rebuild_and_the_source(
 ) -> None:
     if seed % 2:  # as a lake of millions of rows does it
         monkeypatch.setattr(current, "_COMPACT_ROWS", 1)
-        monkeypatch.setattr(build, "_UPDATED_FROM_ROWS", 0)
+        monkeypatch.setattr(build, "_SORTED_ROWS", 0)
+        monkeypatch.setattr(build, "_IN_MEMORY_ROWS", 0)
     flow = follows(seed, url, tmp_path)
     again = flow.at(tmp_path / "again")
     shutil.copytree(tmp_path / "lake/raw", tmp_path / "again/lake/raw")
@@ -331,7 +332,7 @@ def test_increments_equal_a_rebuild_and_the_source_at_length(
 def test_a_member_that_is_gone_reads_alike_everywhere_after_a_change_of_types(
     large: int, database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "_UPDATED_FROM_ROWS", large)
+    monkeypatch.setattr(build, "_SORTED_ROWS", large)
 
     def dim_t(t: nw.LazyFrame) -> nw.LazyFrame:
         return t.select(nw.col("id").alias("t_id"), "v")

@@ -71,9 +71,10 @@ class Snapshot:
 
 @contextmanager
 def take_snapshot(
-    url: str, tables: Sequence[Table], *, lake: str, run_id: str, connections: int, wait_seconds: float
+    url: str, tables: Sequence[Table], *, lake: str | None, run_id: str, connections: int, wait_seconds: float
 ) -> Iterator[Snapshot]:
-    """Take a snapshot for filling the lake with identity `lake`; one run at a time can hold it.
+    """Take a snapshot for filling the lake with identity `lake`; one run at a time can hold it. Without `lake` nothing is
+    claimed: who only reads is in nobody's way.
 
     The claim is an advisory lock of the source: the server releases it however the holder ends. Raises
     `LakeClaimed` with the holder's name when another run keeps it for longer than `wait_seconds`.
@@ -81,7 +82,8 @@ def take_snapshot(
     name = f"etl-assets {run_id[:8]} on {socket.gethostname()}"[:63]
     with ExitStack() as stack, explained("reading the source"):
         main = stack.enter_context(closing(connect(url, name)))
-        _claim(main, lake, wait_seconds)
+        if lake is not None:
+            _claim(main, lake, wait_seconds)
         lockable = [r for r in describe(main, tables).values() if r.lockable]
         names = sql.SQL(", ").join(sql.Identifier(r.table.schema, r.table.name) for r in lockable)
         lock = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE" if lockable else "").format(names)

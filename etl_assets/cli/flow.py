@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,20 +172,50 @@ def _named(graph: Any, selection: str) -> set[dg.AssetKey]:
     )
 
 
+@dataclass(frozen=True)
+class Decisions:
+    """What is decided for a single run; tables by name."""
+
+    allow_deletions: Sequence[str] = ()
+    whole: bool = False
+    rebuild: Sequence[str] = ()
+    replay: Sequence[str] = ()
+    from_now: Sequence[str] = ()
+
+    def of_steps(self, steps: Collection[str]) -> dict[str, Any]:
+        """The configuration of those steps that are run, as far as it is not the usual."""
+        rebuild = [name.removeprefix("star/") for name in self.rebuild]
+        wanted = {
+            "capture": {"allow_deletions": list(self.allow_deletions), "whole": self.whole},
+            "derive_star": {
+                "rebuild": rebuild,
+                "whole": self.whole,
+                "replay": list(self.replay),
+                "from_now": list(self.from_now),
+            },
+            "load": {"anew": rebuild, "whole": self.whole},
+        }
+        return {
+            step: {"config": config}
+            for step, config in wanted.items()
+            if step in steps and any(config.values())
+        }
+
+
 def run(
     planned: Plan,
     instance: dg.DagsterInstance,
     display: Display,
-    allow_deletions: Sequence[str] = (),
-    *,
-    whole: bool = False,
+    decisions: Decisions | None = None,
 ) -> Outcome:
     """Make what is planned. Never raises for a failure of what runs: the outcome tells."""
     outcome = Outcome(str(uuid.uuid4()))
     follower = _Follower(planned, instance, display, outcome)
     config: dict[str, Any] = {"loggers": {_LOGGER: {}}}
-    if allow_deletions or whole:
-        config["ops"] = {"capture": {"config": {"allow_deletions": list(allow_deletions), "whole": whole}}}
+    if decisions:
+        config["ops"] = decisions.of_steps(
+            [step for step, stage in planned.stage_of_step.items() if stage in planned.stages]
+        )
     started = time.monotonic()
     planned.events.handlers = [follower]
     with (

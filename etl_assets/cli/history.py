@@ -7,6 +7,7 @@ Of facts, the warehouse answers that too:
 """
 
 import datetime
+from pathlib import Path
 
 import click
 
@@ -48,15 +49,15 @@ def history(
     instant = _instant(moment) if moment else None
 
     from etl_assets.definitions import INPUTS
-    from etl_assets.proof.history import Then, at_batch, at_time
+    from etl_assets.proof.history import at_batch, at_time, table_then
 
     if table not in INPUTS.star:
         raise click.UsageError(f"there is no star table {table}; there are {', '.join(INPUTS.star)}")
     with environment.resources(settings, "lake") as found, found.lake.open(INPUTS) as bench:
         builder = bench.builder
         manifest = at_time(builder.batches, instant) if instant else at_batch(builder.batches, f"{batch:06d}")
-        then = Then(INPUTS, builder.current, builder.star, bench.connection)
-        rows = then.table(table, manifest).fetchall()
+        with table_then(builder, table, manifest, Path(found.lake.scratch)) as relation:
+            rows = relation.fetchall()
     columns = [column.name for column in INPUTS.star[table].schema.columns]
     shown = rows[: limit if limit is not None else None if as_csv or as_json else _SHOWN]
     if as_json:

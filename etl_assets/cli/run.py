@@ -26,12 +26,37 @@ if TYPE_CHECKING:
 @click.option(
     "--whole",
     is_flag=True,
-    help="Read whole tables and compare them, instead of what has a recent row version.",
+    help="Read whole tables and compare them, in the star and the warehouse too; mend what differs.",
+)
+@click.option(
+    "--rebuild",
+    metavar="TABLE",
+    multiple=True,
+    help="Make a star table anew from its first batch on, as star/dim_staff. Repeatable.",
+)
+@click.option(
+    "--replay",
+    metavar="TABLE",
+    multiple=True,
+    help="Let a star table be made from more batches than ETL_REPLAY_BATCHES. Repeatable.",
+)
+@click.option(
+    "--from-now",
+    metavar="TABLE",
+    multiple=True,
+    help="Let a star table begin at the newest batch, and give up what it was before. Repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def run(
-    ctx: click.Context, selection: str | None, allow_deletions: tuple[str, ...], whole: bool, as_json: bool
+    ctx: click.Context,
+    selection: str | None,
+    allow_deletions: tuple[str, ...],
+    whole: bool,
+    rebuild: tuple[str, ...],
+    replay: tuple[str, ...],
+    from_now: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Bring lake and warehouse up to what the source is now.
 
@@ -50,15 +75,20 @@ def run(
         raise click.UsageError(
             f"--allow-deletions {', '.join(unknown)}: the tables are {', '.join(INPUTS.tables)}"
         )
+    for option, tables in (("--rebuild", rebuild), ("--replay", replay), ("--from-now", from_now)):
+        if unknown := [t for t in tables if t.removeprefix("star/") not in INPUTS.star]:
+            raise click.UsageError(f"{option} {', '.join(unknown)}: the tables are {', '.join(INPUTS.star)}")
     try:
         planned = flow.plan(definitions(settings), "etl", selection)
     except flow.SelectionError as error:
         raise click.UsageError(f"--select {error}") from error
-    if (allow_deletions or whole) and RAW not in planned.stages:
-        option = "--allow-deletions" if allow_deletions else "--whole"
-        raise click.UsageError(f"{option} needs a selection that reads the source")
+    if allow_deletions and RAW not in planned.stages:
+        raise click.UsageError("--allow-deletions needs a selection that reads the source")
+    if whole and not {"raw", "star", "warehouse"} & planned.stages.keys():
+        raise click.UsageError("--whole needs a selection that has tables of raw, star or warehouse")
+    decisions = flow.Decisions(allow_deletions, whole, rebuild, replay, from_now)
     with environment.open_instance() as instance:
-        outcome = flow.run(planned, instance, display(), allow_deletions, whole=whole)
+        outcome = flow.run(planned, instance, display(), decisions)
     if as_json:
         output.emit_json(as_object(outcome))
     elif outcome.success:

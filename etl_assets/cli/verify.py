@@ -1,6 +1,7 @@
 """`etl verify`: is everything that lake, warehouse and exports hold what it should be, down to the live source?"""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from etl_assets.errors import EtlError
 
 if TYPE_CHECKING:
     from etl_assets.exports.contract import Report
+    from etl_assets.lake.batches import Manifest
     from etl_assets.proof.verify import Finding, Verifier
     from etl_assets.resources.lake import Workbench
 
@@ -19,9 +21,11 @@ _OLDER = "dimensions, warehouse, source and exports (they show the newest batch,
 
 @click.command()
 @click.argument("batch", required=False)
-@click.option("--thorough", is_flag=True, help="Compare all rows, not only counts, sums and ranges.")
+@click.option("--thorough", is_flag=True, help="Read the source's tables whole and compare all their rows.")
 @click.option(
-    "--rebuild", is_flag=True, help="Also build star and warehouse anew from all batches, and compare."
+    "--rebuild",
+    is_flag=True,
+    help="Also build star and warehouse anew from all batches, and compare: deleted rows and surrogate keys too.",
 )
 @click.option("--offline", is_flag=True, help="Leave the source alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -34,7 +38,7 @@ def verify(
     \b
     files      each landed file is the one that its manifest lists
     raw        the rows held add up to what the source said when the batch was taken
-    star       is what the rows held make
+    star       is what each function gives for all rows held, read again from the landed files, in all columns
     warehouse  is the star
     exports    each published report is what its query gives
     source     what is held, plus what changed since, is what the source holds now
@@ -47,29 +51,40 @@ def verify(
 
     from etl_assets.cli.display import display
     from etl_assets.definitions import INPUTS
+    from etl_assets.lake.files import LakeError
     from etl_assets.proof.history import at_batch
+    from etl_assets.proof.verify import record_verified
 
     names = ["lake", "warehouse", "reports", *([] if offline else ["source"])]
     findings: list[Finding] = []
     failure = None
-    with environment.resources(settings, *names) as found, found.lake.open(INPUTS) as bench:
+    with (
+        environment.resources(settings, *names) as found,
+        found.lake.open(INPUTS) as bench,
+        ExitStack() as stack,
+    ):
         manifest = at_batch(bench.builder.batches, wanted) if wanted else bench.manifest
         older = manifest.batch != bench.manifest.batch
         if older and rebuild:
             raise click.UsageError("--rebuild is for the newest batch: leave BATCH out")
         hops = (
-            _older(found, bench, manifest.batch)
+            _older(found, bench, manifest, stack)
             if older
-            else _newest(found, bench, thorough, rebuild, offline)
+            else _newest(found, bench, stack, thorough=thorough, rebuild=rebuild, offline=offline)
         )
         shown = display()
         for hop, compare in hops.items():
             shown.say(f"comparing {hop}")
             try:
-                findings.extend(_whatever_is_read(hop, compare(thorough)))
+                findings.extend(_whatever_is_read(hop, compare()))
             except EtlError as error:  # tell what was found before it
                 failure = error
                 break
+        if not older:
+            try:
+                record_verified(bench.builder, manifest, findings)
+            except LakeError as error:  # who may only read the lake may verify it all the same
+                shown.say(f"not noted in the lake: {error}")
     skipped = [_OLDER] if older else ["the live source (--offline)"] if offline else []
     differences = [finding for finding in findings if not finding.equal]
     if as_json:
@@ -120,52 +135,47 @@ def _number(batch: str | None) -> str | None:
     return f"{int(batch):06d}"
 
 
-_Hops = dict[str, Callable[[bool], "Iterator[Finding]"]]
-"""A hop and what compares it, thoroughly or not."""
+_Hops = dict[str, Callable[[], "Iterator[Finding]"]]
+"""A hop and what compares it."""
 
 
-def _newest(found: Any, bench: "Workbench", thorough: bool, rebuild: bool, offline: bool) -> _Hops:
+def _newest(
+    found: Any, bench: "Workbench", stack: ExitStack, *, thorough: bool, rebuild: bool, offline: bool
+) -> _Hops:
     from etl_assets.definitions import INPUTS
     from etl_assets.proof.verify import Verifier
 
-    verifier = Verifier(bench.builder, bench.manifest, bench.connection, Path(found.lake.scratch))
+    verifier = stack.enter_context(Verifier(bench.builder, bench.manifest, Path(found.lake.scratch)))
     hops: _Hops = {
-        "files": lambda thorough: verifier.files(),
-        "raw": lambda thorough: verifier.raw(),
-        "star": lambda thorough: verifier.star(thorough=thorough),
-        "warehouse": lambda thorough: _warehouse(found, verifier, thorough),
-        "exports": lambda thorough: _exports(found),
+        "files": verifier.files,
+        "raw": verifier.raw,
+        "star": verifier.star,
+        "warehouse": lambda: _warehouse(found, verifier),
+        "exports": lambda: _exports(found),
     }
     if not offline:
-        hops["source"] = lambda thorough: verifier.source(
+        hops["source"] = lambda: verifier.source(
             found.source.address(), list(INPUTS.tables.values()), thorough=thorough
         )
     if rebuild:
-        hops["rebuild"] = lambda thorough: _rebuild(found, verifier)
+        hops["rebuild"] = lambda: _rebuild(found, verifier)
     return hops
 
 
-def _older(found: Any, bench: "Workbench", batch: str) -> _Hops:
+def _older(found: Any, bench: "Workbench", manifest: "Manifest", stack: ExitStack) -> _Hops:
     """What can be said of an older batch: of the star, only facts keep what they were."""
     from etl_assets.engine.build import Builder
-    from etl_assets.proof.history import StarFilesThen, facts_alone
+    from etl_assets.proof.history import StarFilesThen
     from etl_assets.proof.verify import Verifier
 
     builder = bench.builder
-    then = StarFilesThen(builder.star.files, builder.batches, batch)
-    manifest = builder.batches.get(batch)
-    scratch = Path(found.lake.scratch)
-    everything = Verifier(builder, manifest, bench.connection, scratch)
-    facts = Builder(facts_alone(builder.inputs), builder.current, then, bench.connection)
-    verifier = Verifier(facts, manifest, bench.connection, scratch)
-    return {
-        "files": lambda thorough: everything.files(),
-        "raw": lambda thorough: everything.raw(),
-        "star": lambda thorough: verifier.star(thorough=thorough),
-    }
+    then = StarFilesThen(builder.star.files, builder.batches, manifest.batch)
+    facts = Builder(builder.inputs, builder.current, then, bench.connection)
+    verifier = stack.enter_context(Verifier(facts, manifest, Path(found.lake.scratch)))
+    return {"files": verifier.files, "raw": verifier.raw, "star": verifier.facts}
 
 
-def _warehouse(found: Any, verifier: "Verifier", thorough: bool) -> "Iterator[Finding]":
+def _warehouse(found: Any, verifier: "Verifier") -> "Iterator[Finding]":
     from etl_assets.proof.verify import Finding
 
     warehouse = found.warehouse
@@ -176,7 +186,7 @@ def _warehouse(found: Any, verifier: "Verifier", thorough: bool) -> "Iterator[Fi
             )
         return
     with warehouse.reading() as reader:
-        yield from verifier.warehouse(reader, thorough=thorough)
+        yield from verifier.warehouse(reader)
 
 
 def _exports(found: Any) -> "Iterator[Finding]":

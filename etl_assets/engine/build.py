@@ -1,29 +1,46 @@
-"""Making the star from batches: find what is still to do, run the functions, audit, stage.
+"""Making the star from batches: find what is still to do, go through the batches, audit, stage.
 
-What a star table should be is a function of its code and of the batches; its version names both. A table whose
-files carry that version is up to date. Otherwise the missing files are written beside the old ones, audited, and
-published by whoever asked (`Build.publish`), so that a reader never sees data that failed its checks.
+What a star table is as of a batch is a function of its code and of the batches up to it; its version names both. A table
+whose files carry the version of now is up to date. The others go on from the batch that their files show, or, where
+these were made by other code, from the first batch: all of them together, batch by batch, so that a table that is made
+from another one sees it as of the same batch. Files are written beside the old ones, audited, and published by whoever
+asked (`Build.publish`), so that a reader never sees data that failed its checks.
 """
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from etl_assets.engine import duck
-from etl_assets.engine.definition import Definition
-from etl_assets.engine.duck import identifier, listing, literal
-from etl_assets.engine.frames import Frames
-from etl_assets.engine.schema import Fact, StarTable
+from etl_assets.engine.application import Application, Applied
+from etl_assets.engine.course import Course, DimensionCourse, FactCourse, Step, audits_of
+from etl_assets.engine.definition import ContractError, Definition
+from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.frames import Frames, shown_key
+from etl_assets.engine.operators import Opaque
+from etl_assets.engine.reach import InputChange
+from etl_assets.engine.schema import Dimension, Fact
+from etl_assets.engine.trial import Verdict, tried
 from etl_assets.failpoints import reached
 from etl_assets.lake.batches import Manifest
-from etl_assets.lake.current import DELETED, materialized, view
+from etl_assets.lake.current import Current, forget, made_so_far, materialized, view
 from etl_assets.lake.files import StagedFile
-from etl_assets.lake.star import BATCH, VERSION, StarFiles, dimension_path, fact_path
+from etl_assets.lake.folder import LocalFiles
+from etl_assets.lake.star import BATCH, VERSION, StarFile, StarFiles, dimension_path, fact_path
 
-# Below this, a dimension is written anew, in the order of its keys.
-_UPDATED_FROM_ROWS = 100_000
+# What shows that a function can't be applied to the rows that there are. Anything else is a mistake of ours.
+_FUNCTION_FAILS = (duckdb.Error, pa.ArrowException, ContractError)
+_numbers = count()
+# A dimension up to this size is written in the order of its keys; a larger one that is brought up to a batch is not.
+_SORTED_ROWS = 100_000
+# What a function gives for all rows is put into a file, not into memory, where its first input has more rows than this.
+_IN_MEMORY_ROWS = 200_000
 
 
 @dataclass(frozen=True)
@@ -48,16 +65,33 @@ class Build:
     batch: str
     star: StarFiles
     staged: list[tuple[str, StagedFile]] = field(default_factory=list)
-    changed: duckdb.DuckDBPyRelation | None = None
+    obsolete: list[str] = field(default_factory=list)
+    """Files that what is staged takes the place of, beside those of the same name."""
+    new: int = 0
+    changed: int = 0
+    deleted: int = 0
+    touched: duckdb.DuckDBPyRelation | None = None
     """The keys of a dimension's members that may differ from those published; None: any may."""
+    held: StarFile | None = None
+    """The file of a dimension that is published."""
+    how: str = "unchanged"
+    """By what the newest batch was compared, in words."""
     audits: list[Audit] = field(default_factory=list)
+    failure: str | None = None
+    """Why the table can't show the newest batch, in one line with a remedy; then it stays as it is published."""
+    error: Exception | None = None
+    """What the function raised, if that is why."""
+    shows: str | None = None
+    """The batch that the table shows once the build is published; None if there is nothing to show."""
 
     @property
     def passed(self) -> bool:
-        return all(audit.passed for audit in self.audits)
+        return self.failure is None
 
     def publish(self) -> None:
         """Show what was staged, oldest batch first; unless another run, with a newer batch, was faster."""
+        if not self.staged:
+            return
         held = self.star.dimension(self.definition.name)
         if held and held.batch > self.batch and held.batch in self.star.batches.numbers():
             self.discard()
@@ -65,6 +99,11 @@ class Build:
         for _, file in self.staged:
             file.publish()
             reached("star published")
+        for path in self.obsolete:
+            self.star.files.remove(path)
+
+    def count(self, new: int, changed: int, deleted: int) -> None:
+        self.new, self.changed, self.deleted = self.new + new, self.changed + changed, self.deleted + deleted
 
     def discard(self) -> None:
         for _, file in self.staged:
@@ -74,231 +113,495 @@ class Build:
 class Builder(Frames):
     """Builds star tables as of a manifest."""
 
-    def build(self, definition: Definition, manifest: Manifest) -> Build:
-        """Stage what a table lacks."""
-        self.check_columns(definition, manifest)
-        build = Build(definition, self.version(definition.name, manifest), manifest.batch, self.star)
-        try:
-            if isinstance(definition.schema, Fact):
-                self._build_fact(definition, definition.schema, manifest, build)
-            else:
-                self._build_dimension(definition, manifest, build)
-        except BaseException:
-            build.discard()
-            raise
-        return build
-
-    def _build_dimension(self, definition: Definition, manifest: Manifest, build: Build) -> None:
-        held = self.star.dimension(definition.name)
-        if held and held.version == build.version:
-            return
-        path, names = dimension_path(definition.name), listing([c.name for c in definition.schema.columns])
-        first = definition.inputs[0]
-        if first not in self.inputs.tables:
-            context = {name: self.read(name, manifest) for name in definition.inputs}
-            made = definition.apply(self.connection, context).project("*, false AS deleted").project(names)
-            ordered = made.order(identifier(definition.schema.key))
-            self._stage(build, path, ordered, build.version, manifest.batch, None)
-            return
-        clean = self.clean(first, manifest)
-        expected = manifest.tables[first].members if clean else self.count(self.members(first, manifest))
-        changed = None
-        if held and clean and held.rows > _UPDATED_FROM_ROWS:
-            changed = self.changed_keys(definition, held, manifest)
-        if changed is None:
-            rows = self._dimension_rows(definition, manifest, None).project(names)
-            ordered = rows.order(identifier(definition.schema.key))
-            self._stage(build, path, ordered, build.version, manifest.batch, expected)
-            return
-        # A large dimension: the members that no batch touched are taken over from the file that is there.
-        kept = self.connection.read_parquet(str(self.star.files.local(path)))
-        new = materialized(
-            self.connection,
-            f"SELECT {names} FROM {view(self._dimension_rows(definition, manifest, changed))}",
-        )
-        build.changed = self.named(definition, self.connection.sql(f"FROM {changed}"), manifest)
-        replaced = view(build.changed)
-        rows = self.connection.sql(
-            f"SELECT {names} FROM {view(kept)} ANTI JOIN {replaced} USING ({identifier(definition.schema.key)}) "
-            f"UNION ALL FROM {new}"
-        )
-        audited = self.connection.sql(f"FROM {new}")
-        self._stage(build, path, rows, build.version, manifest.batch, expected, audited)
-
-    def _dimension_rows(
-        self, definition: Definition, manifest: Manifest, only: str | None
-    ) -> duckdb.DuckDBPyRelation:
-        """The members of a dimension, those that are gone flagged; with `only`, those with certain source keys."""
-        first, *others = definition.inputs
-        context = {name: self.read(name, manifest) for name in others}
-        parts = []
-        for deleted in (False, True):
-            members = self.members(first, manifest, f"{DELETED} = {deleted}", only)
-            made = definition.apply(self.connection, {first: members, **context})
-            parts.append(made.project(f"*, {deleted} AS deleted"))
-        return parts[0].union(parts[1])
-
-    def _build_fact(self, definition: Definition, schema: Fact, manifest: Manifest, build: Build) -> None:
-        source, *others = definition.inputs
-        self.star.remove_strays(definition.name)
-        missing = self._missing_batches(definition, manifest)
-        ending = {m.batch: relation for m in missing if (relation := self._ending(definition, m)) is not None}
-        past = _Past(self.connection, schema, list(ending.values()))
-        if missing:
-            earlier = [b for b in self.star.fact_batches(definition.name) if b < missing[0].batch]
-            past.remember([self.star.files.local(fact_path(definition.name, batch)) for batch in earlier])
-        for batch in missing:
-            state, changes = batch.tables[source], batch.changed[source]
-            # The surrogate key continues where the versions of earlier batches end: it depends on batches alone.
-            before = state.versions - changes.versions
-            parts = []
-            expected = changes.new + changes.changed - changes.quarantined_rows
-            if changes.rows:
-                context = {name: self.read(name, batch) for name in others}
-                rows = self.typing(source, batch).typed(
-                    self.current.read([changes.rows], self.columns(source, batch)),
-                    only_exact=not self.clean(source, batch),
-                )
-                made = definition.apply(self.connection, {source: rows, **context})
-                parts.append(made.project(f"*, {literal(batch.batch)} AS batch, false AS deleted"))
-                if not self.clean(source, batch):
-                    expected = self.count(rows)
-            if batch.batch in ending and past.rows:
-                endings = past.last_rows(ending[batch.batch], batch.batch)
-                parts.append(endings)
-                expected += duck.one(self.connection, f"SELECT count(*) FROM {view(endings)}")[0]
-            if not parts:  # only deletions of rows that the fact never showed
-                parts.append(self.inputs.empty(self.connection, definition.name))
-            names = [column.name for column in schema.columns if column.name != schema.record]
-            union = " UNION ALL ".join(f"SELECT {listing(names)} FROM {view(part)}" for part in parts)
-            numbered = self.connection.sql(
-                f"SELECT {before} + row_number() OVER (ORDER BY {identifier(schema.key)}) AS "
-                f"{identifier(schema.record)}, {listing(names)} FROM ({union}) ORDER BY 1"
-            )
-            version = self.version(definition.name, batch)
-            path = fact_path(definition.name, batch.batch)
-            self._stage(build, path, numbered, version, batch.batch, expected)
-            past.remember([build.staged[-1][1].local])
-
-    def _missing_batches(self, definition: Definition, manifest: Manifest) -> list[Manifest]:
-        """The batches that changed a fact's table and that the fact does not hold as its code now makes them."""
-        source = definition.inputs[0]
-        held = self.star.fact_batches(definition.name)
-        after = None
-        if held:
-            newest = self.star.fact(definition.name, held[-1])
-            if newest and newest.version == self.version(definition.name, self.batches.get(held[-1])):
-                # Files are published oldest first, so the newest vouches for those before it.
-                after = held[-1]
-        return list(self.batches.changing(source, manifest, after=after))[::-1]
-
-    def _ending(self, definition: Definition, batch: Manifest) -> duckdb.DuckDBPyRelation | None:
-        """The keys, as the fact names them, of rows whose latest version a batch ended without one that the star
-        can show: those deleted, and those quarantined."""
-        source = definition.inputs[0]
-        state, changes = batch.tables[source], batch.changed[source]
-        ended = []
-        if changes.deletions:
-            ended.append(
-                self.current.read([changes.deletions], state.key_columns).project(listing(state.key))
-            )
-        if changes.rows and not self.clean(source, batch):
-            rows = self.current.read([changes.rows], self.columns(source, batch))
-            misfits = rows.filter(f"NOT ({self.typing(source, batch).exact})")
-            ended.append(misfits.project(listing(state.key)))
-        if not ended:
-            return None
-        keys = self.connection.sql(" UNION ALL ".join(f"FROM {view(relation)}" for relation in ended))
-        return self.named(definition, keys, batch)
-
-    def _stage(
+    def derive(
         self,
-        build: Build,
-        path: str,
-        relation: duckdb.DuckDBPyRelation,
-        version: str,
-        batch: str,
-        expected: int | None,
-        audited: duckdb.DuckDBPyRelation | None = None,
+        manifest: Manifest,
+        names: Sequence[str] | None = None,
+        anew: Collection[str] = (),
+        *,
+        replay: Collection[str] = (),
+        most_batches: int | None = None,
+    ) -> Iterator[Build]:
+        """Stage what star tables lack (all, or those named), each after those that it is made from. Those in `anew` are
+        made again from their first batch, whatever is published. A table that more than `most_batches` would have to be
+        gone through for stays as it is, unless it is in `replay`."""
+        with ExitStack() as stack:
+            derivation = _Derivation(self, manifest, names or list(self.inputs.star), anew, stack)
+            if most_batches is not None:
+                derivation.limit(most_batches, replay)
+            yield from derivation.run()
+
+
+class _Derivation:
+    """One way through the batches."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        manifest: Manifest,
+        names: Sequence[str],
+        anew: Collection[str],
+        stack: ExitStack,
     ) -> None:
-        """Write and audit a file. `audited` are the rows to look at, where the others were when they were new."""
+        self.builder = builder
+        self.inputs = builder.inputs
+        self.star = builder.star
+        self.connection = builder.connection
+        self.manifest = manifest
+        self.stack = stack
+        self.anew = set(anew)
+        self.from_nothing: set[str] = set()
+        """The tables that are made from the first batch on."""
+        self.folder: Path | None = None
+        self.builds: dict[str, Build] = {}
+        self.courses: dict[str, Course] = {}
+        self.pending: dict[str, list[Manifest]] = {}
+        needed = self._needed(names)
+        self.order = [d for d in self.inputs.in_order() if d.name in needed]
+        self.names = set(names)
+        for definition in self.order:
+            builder.check_columns(definition, manifest)
+            self._begin(definition, definition.name in anew)
+        self._ghosts()
+
+    def _needed(self, names: Sequence[str]) -> set[str]:
+        """Tables, and those that they are made from."""
+        found: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += [i for i in self.inputs.star[name].inputs if i in self.inputs.star]
+        return found
+
+    # -- where each table stands ---------------------------------------------------------------------------------
+
+    def _begin(self, definition: Definition, anew: bool) -> None:
+        name, schema = definition.name, definition.schema
+        version = self.builder.version(name, self.manifest)
+        build = Build(definition, version, self.manifest.batch, self.star)
+        at = None if anew else self._stands_at(definition, build)
+        self.builds[name] = build
+        build.shows = at.batch if at else None
+        if at is None:
+            self.from_nothing.add(name)
+        if isinstance(schema, Fact):
+            files = [self.star.files.local(fact_path(name, b)) for b in self._held(name, at)]
+            self.courses[name] = FactCourse(schema, self.connection, at, files=files)
+        elif isinstance(schema, Dimension):
+            self.courses[name] = self._dimension(schema, at)
+        self.pending[name] = self.builder.changing(name, self.manifest, at.batch if at else None)
+
+    def _dimension(self, schema: Dimension, at: Manifest | None) -> DimensionCourse:
+        course = DimensionCourse(schema, self.connection, at)
+        if at:
+            path = self.star.files.local(dimension_path(schema.name))
+            course.members = view(self.connection.read_parquet(str(path)))
+            course.touched = materialized(
+                self.connection, f"SELECT {course.keys} FROM {course.members} LIMIT 0"
+            )
+        return course
+
+    def _stands_at(self, definition: Definition, build: Build) -> Manifest | None:
+        """The batch that the published files of a table show, if the code of now made them."""
+        name = definition.name
+        if isinstance(definition.schema, Fact):
+            batches = self.star.fact_batches(name)
+            held = self.star.fact(name, batches[-1]) if batches else None
+            # Files are published oldest first, so the newest vouches for those before it.
+            batch = batches[-1] if batches else ""
+        else:
+            held = build.held = self.star.dimension(name)
+            batch = held.batch if held else ""
+        if held is None or batch > self.manifest.batch or batch not in self.star.batches.numbers():
+            return None
+        at = self.builder.batches.get(batch)
+        return at if self.builder.version(name, at) == held.version else None
+
+    def _held(self, name: str, at: Manifest | None) -> list[str]:
+        return [b for b in self.star.fact_batches(name) if at and b <= at.batch]
+
+    def _ghosts(self) -> None:
+        """A dimension that is further than a table that is made from it is gone through from the first batch too: its
+        file does not say what it was before."""
+        for definition in reversed(self.order):
+            own = self.courses[definition.name]
+            if not self.pending[definition.name]:
+                continue
+            for name in definition.inputs:
+                course = self.courses.get(name)
+                if not isinstance(course, DimensionCourse) or course.at is None:
+                    continue
+                since = own.at.batch if own.at else None
+                if any(m.batch <= course.at.batch for m in self.builder.changing(name, self.manifest, since)):
+                    self.courses[name] = self._dimension(course.schema, None)
+                    self.pending[name] = self.builder.changing(name, self.manifest)
+
+    def limit(self, most_batches: int, replay: Collection[str]) -> None:
+        """Leave tables as they are that would have to be made from very many batches, until somebody decides."""
+        for name in self.from_nothing - set(replay):
+            build, course, pending = self.builds[name], self.courses[name], len(self.pending[name])
+            if pending <= most_batches:
+                continue
+            self.pending[name] = []
+            course.stopped = True
+            build.shows = self._published(name)
+            build.failure = (
+                f"{name} was made by other code, or by none: to make it means to go through {pending:,} batches, more "
+                f"than {most_batches:,} (ETL_REPLAY_BATCHES); run again with --replay star/{name}, or, to let it begin "
+                f"at the newest batch, without what it was before, with --from-now star/{name}"
+            )
+
+    def _published(self, name: str) -> str | None:
+        """The batch that published files show of a table, whatever code made them."""
+        if isinstance(self.inputs.star[name].schema, Fact):
+            return max(self.star.fact_batches(name), default=None)
+        held = self.builds[name].held
+        return held.batch if held else None
+
+    # -- the way -------------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[Build]:
+        batches = {m.batch: m for pending in self.pending.values() for m in pending}
+        several, since = len(batches) > 1, made_so_far()
+        if several:
+            self._bases_of_our_own()
+            for name, course in self.courses.items():
+                if isinstance(course, FactCourse) and len(self.pending[name]) > 1:
+                    course.keep = True
+        try:
+            for batch in sorted(batches):
+                for definition in self.order:
+                    self._batch(definition, batches[batch])
+                if several:
+                    self._tidy(batches[batch], since)
+            for definition in self.order:
+                if definition.name in self.names:
+                    yield self._finished(definition)
+        finally:
+            for build in self.builds.values():
+                build.discard()
+
+    def _tidy(self, batch: Manifest, since: int) -> None:
+        """After one of many batches: keep what the next ones need, and nothing else."""
+        kept = set().union(*(course.settled() for course in self.courses.values()))
+        for course in self.courses.values():
+            course.last = None
+        self.builder.forget()
+        forget(self.connection, kept, since)
+        for table in batch.changed:
+            self.builder.current.compact(table, batch)
+
+    def _bases_of_our_own(self) -> None:
+        """Where many batches are gone through, keep what the lake keeps of the newest one for each on the way."""
+        folder = self._scratch() / "lake"
+        shared = self.builder.current
+        own = Current(
+            shared.batches,
+            self.connection,
+            from_batches_alone=shared.from_batches_alone,
+            bases=LocalFiles(folder),
+        )
+        self.builder.current = own
+        self.stack.callback(setattr, self.builder, "current", shared)
+
+    def _scratch(self) -> Path:
+        if self.folder is None:
+            (place,) = duck.one(self.connection, "SELECT current_setting('temp_directory')")
+            made = self.stack.enter_context(tempfile.TemporaryDirectory(dir=place, prefix="derive-"))
+            self.folder = Path(made)
+        return self.folder
+
+    def _batch(self, definition: Definition, batch: Manifest) -> None:
+        """Bring one table up to a batch."""
+        name = definition.name
+        course, build = self.courses[name], self.builds[name]
+        course.last = None
+        if not self.pending[name] or self.pending[name][0].batch != batch.batch:
+            return
+        self.pending[name].pop(0)
+        blocked = [i for i in definition.inputs if i in self.courses and self.courses[i].stopped]
+        if blocked:
+            course.stopped = True
+            build.failure = f"{name} is made from {', '.join(blocked)}, which can't show batch {batch.batch}"
+            return
+        try:
+            failure = self._step(definition, course, build, batch)
+        except _FUNCTION_FAILS as error:
+            told = " ".join(str(error).split()).removeprefix(f"{name}: ")
+            failure = told if isinstance(error, ContractError) else f"its function fails: {told}"
+            build.error = error
+        if failure:
+            course.stopped, course.last = True, None
+            cause = self._cause(definition, course.at, batch)
+            stays = f"it stays at batch {build.shows}" if build.shows else "there is no earlier version of it"
+            build.failure = f"{name} can't show batch {batch.batch}: {failure}; {cause}; {stays}"
+            return
+        course.at, course.stopped = batch, False
+        build.failure, build.shows = None, batch.batch
+
+    def _cause(self, definition: Definition, at: Manifest | None, batch: Manifest) -> str:
+        """Which input's rows are behind a failure."""
+        found = []
+        for table in self.builder.sources(definition.name):
+            change = self.builder.change(table, at, batch)
+            if at is not None and not change.changed:
+                continue
+            rows = change.come or change.rows
+            key = listing(change.keys)
+            some = self.connection.execute(f"SELECT {key} FROM {rows} ORDER BY ALL LIMIT 3").fetchall()
+            names = ", ".join(map(shown_key, change.keys))
+            keys = "; ".join(", ".join(map(str, row)) for row in some)
+            found.append(f"{table} ({names}: {keys}, …)" if keys else table)
+        return (
+            f"behind it are rows that came with {', '.join(found)}: mend them in the source and run again, or let the "
+            "function give one complete row for each key"
+        )
+
+    def _step(self, definition: Definition, course: Course, build: Build, batch: Manifest) -> str | None:
+        """What a batch does to a table, taken in; or why it can't be shown."""
+        changes = {name: self._input(definition, name, course, batch) for name in definition.inputs}
+        applied = self._applied(definition, course, changes)
+        build.how = applied.how
+        if course.at is None:
+            return self._first(definition, course, build, batch, applied)
+        audits = self._audited(course, applied.now)
+        step = None
+        if all(audit.passed for audit in audits):
+            forced = self._forced(definition, course, batch)
+            come, gone = course.compared(applied.now, applied.was or course.current(), forced)
+            step = Step(come, gone, course.without(gone, come), applied.how)
+            audits += self._clash(definition, course, step, batch)
+            counted = self._counts(step)
+            audits += self._lost(definition, course.at, batch, counted[0] - counted[2])
+        build.audits += audits
+        if step is None or not all(audit.passed for audit in audits):
+            return _broken(audits)
+        build.count(*counted)
+        if isinstance(course, FactCourse):
+            rows = course.versions(step, step.come, self._base(definition, course, batch), batch.batch)
+            course.add(self._stage(build, fact_path(definition.name, batch.batch), rows, batch).local)
+        course.advance(step)
+        course.last = step
+        return None
+
+    def _first(
+        self, definition: Definition, course: Course, build: Build, batch: Manifest, applied: Applied
+    ) -> str | None:
+        """The first rows of a table. Those of a fact are written at once, and looked at then: nothing is computed twice."""
+        staged = None
+        rows = applied.now
+        if isinstance(course, FactCourse):
+            numbered = course.versions(None, rows, 0, batch.batch)
+            staged = self._stage(build, fact_path(definition.name, batch.batch), numbered, batch)
+            rows = duck.parquet([staged.local])
+        audits = self._audited(course, rows)
+        (total,) = duck.one(self.connection, f"SELECT count(*) FROM {rows}")
+        audits += self._lost(definition, None, batch, total)
+        build.audits += audits
+        if not all(audit.passed for audit in audits):
+            if staged:
+                build.staged.pop()
+                staged.discard()
+            return _broken(audits)
+        build.count(total, 0, 0)
+        if isinstance(course, FactCourse) and staged:
+            course.add(staged.local)
+        course.begin(applied)
+        return None
+
+    def _input(self, definition: Definition, name: str, course: Course, batch: Manifest) -> InputChange:
+        if name not in self.courses:
+            return self.builder.change(name, course.at, batch)
+        versions = name in definition.schema.facts_with_versions
+        return self.courses[name].as_input(versions=versions, moved=course.at is not None)
+
+    def _applied(self, definition: Definition, course: Course, changes: Mapping[str, InputChange]) -> Applied:
+        application = Application(definition, self.inputs, self.connection)
+        verdict = Verdict()
+        if not self.inputs.by_row(definition):  # row by row there is nothing to be wrong about
+            verdict = tried(definition, self.inputs, changes, self.connection, self.star.files)
+        if course.at is None:
+            applied = application.whole(changes, "it is made for the first time, or anew")
+            return applied if isinstance(course, FactCourse) else self._computed(applied, changes)
+        if course.stopped:
+            return self._computed(application.whole(changes, "it could not show the batch before"), changes)
+        try:
+            if verdict.parts:
+                raise Opaque(verdict.parts)
+            return application.to_changes(changes)
+        except Opaque as reason:
+            return self._computed(application.whole(changes, str(reason)), changes)
+
+    def _computed(self, applied: Applied, changes: Mapping[str, InputChange]) -> Applied:
+        """What a function gives for all rows, computed once, to be looked at several times."""
+        rows = next(iter(changes.values())).rows
+        (total,) = duck.one(self.connection, f"SELECT count(*) FROM {rows}")
+        if total <= _IN_MEMORY_ROWS:
+            now = materialized(self.connection, f"SELECT * FROM {applied.now}")
+        else:
+            path = self._scratch() / f"{next(_numbers)}.parquet"
+            duck.write_parquet(self.connection.sql(f"FROM {applied.now}"), path, {}, compression="lz4_raw")
+            now = view(self.connection.read_parquet(str(path)))
+        return Applied(now, None, applied.how)
+
+    def _forced(self, definition: Definition, course: Course, batch: Manifest) -> str | None:
+        """The keys of a fact's rows that have a new version because their source row has one."""
+        carried = self._carried(definition, batch) if isinstance(course, FactCourse) else None
+        if carried is None:
+            return None
+        table = definition.inputs[0]
+        change = self.builder.change(table, course.at, batch)
+        if not change.changed:
+            return None
+        key = self.builder.as_of(table, batch).tables[table].key
+        chosen = ", ".join(f"{identifier(k)} AS {identifier(c)}" for k, c in zip(key, carried, strict=True))
+        return f"(SELECT {course.keys} FROM (SELECT {chosen} FROM {change.come}))"
+
+    # -- audits --------------------------------------------------------------------------------------------------
+
+    def _audited(self, course: Course, rows: str) -> list[Audit]:
+        _, missing, twice, examples = audits_of(self.connection, course.schema, rows)
+        return [
+            Audit("keys_are_unique", twice, tuple(examples)),
+            Audit("required_values_are_present", missing),
+        ]
+
+    def _clash(self, definition: Definition, course: Course, step: Step, batch: Manifest) -> list[Audit]:
+        """Rows that come with the key of one that stays. There is none where the source's own key is the star's."""
+        if self._carried(definition, batch) is not None:
+            return []
+        keys = course.keys
+        came = course.without(step.come, step.gone)
+        found = self.connection.execute(
+            f"SELECT {keys} FROM {came} SEMI JOIN {course.current()} USING ({keys}) ORDER BY ALL LIMIT 5"
+        ).fetchall()
+        return [Audit("keys_are_unique", len(found), tuple(", ".join(map(str, key)) for key in found))]
+
+    def _carried(self, definition: Definition, batch: Manifest) -> Sequence[str] | None:
+        """The columns of a table's key that carry its first input's, in the order of that key."""
+        table = definition.inputs[0]
+        if table not in self.inputs.tables:
+            return None
+        return self.inputs.carried_key(definition, self.builder.as_of(table, batch).tables[table].key)
+
+    def _counts(self, step: Step) -> tuple[int, int, int]:
+        """Rows that are new, changed and deleted."""
+        come, gone, left = duck.one(
+            self.connection,
+            f"SELECT (SELECT count(*) FROM {step.come}), (SELECT count(*) FROM {step.gone}), "
+            f"(SELECT count(*) FROM {step.left})",
+        )
+        return come - (gone - left), gone - left, left
+
+    def _lost(self, definition: Definition, at: Manifest | None, batch: Manifest, grown: int) -> list[Audit]:
+        """Whether a table grew by as many rows as the one that each of its rows is made from."""
+        table = definition.inputs[0]
+        if definition.schema.rows != "one per row" or table not in self.inputs.tables:
+            return []
+        return [Audit("no_row_is_lost_or_added", abs(grown - self._grown(table, at, batch)))]
+
+    def _grown(self, table: str, at: Manifest | None, batch: Manifest) -> int:
+        """By how many rows that fit their types a table grew."""
+        if at is None:
+            now = self.builder.as_of(table, batch)
+            if self.builder.clean(table, now):
+                return now.tables[table].rows
+            return self.builder.count(self.builder.existing(table, now))
+        change = self.builder.change(table, at, batch)
+        if not change.changed:
+            return 0
+        (grown,) = duck.one(
+            self.connection,
+            f"SELECT (SELECT count(*) FROM {change.come}) - (SELECT count(*) FROM {change.gone})",
+        )
+        return int(grown)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def _base(self, definition: Definition, course: FactCourse, batch: Manifest) -> int:
+        """The number after which a batch's versions are numbered."""
+        if self.inputs.by_row(definition):
+            # The versions that the source's table had before, so that numbers depend on the batches alone.
+            state = self.builder.as_of(definition.inputs[0], batch).tables[definition.inputs[0]]
+            first = state.changed_in != batch.batch
+            return 0 if first or state.changes is None else state.versions - state.changes.versions
+        return course.highest()
+
+    def _stage(self, build: Build, path: str, rows: duckdb.DuckDBPyRelation, batch: Manifest) -> StagedFile:
         # Another run may be staging here right now; what is older than a day was left by a kill.
         self.star.files.sweep(path.rpartition("/")[0], older_than_seconds=86_400)
         staged = self.star.files.staging(path)
         build.staged.append((path, staged))
-        notes = {VERSION.decode(): version, BATCH.decode(): batch}
-        duck.write_parquet(relation, staged.local, notes)
+        notes = {
+            VERSION.decode(): self.builder.version(build.definition.name, batch),
+            BATCH.decode(): batch.batch,
+        }
+        duck.write_parquet(rows, staged.local, notes)
         reached("star staged")
-        written = self.connection.read_parquet(str(staged.local))
-        build.audits.extend(_audits(self.connection, build.definition.schema, audited or written))
-        if expected is not None:
-            build.audits.append(Audit("no_row_is_lost_or_added", abs(expected - self.count(written))))
+        return staged
 
+    def _finished(self, definition: Definition) -> Build:
+        """What was made of a table, staged."""
+        name = definition.name
+        course, build = self.courses[name], self.builds[name]
+        if isinstance(course, DimensionCourse):
+            made_before = build.held and build.held.version == build.version and name not in self.anew
+            if course.steps and course.at and not made_before:
+                self._write_members(course, build, course.at)
+            if course.touched:
+                build.touched = self.connection.sql(f"FROM {course.touched}")
+        else:
+            self.star.remove_strays(name)
+            if build.staged and name in self.from_nothing:
+                staged = {path for path, _ in build.staged}
+                held = [fact_path(name, batch) for batch in self.star.fact_batches(name)]
+                build.obsolete = [path for path in held if path not in staged]
+        self._hold_back(definition, build)
+        return build
 
-def _audits(
-    connection: duckdb.DuckDBPyConnection, schema: StarTable, rows: duckdb.DuckDBPyRelation
-) -> list[Audit]:
-    """Look at rows before they are published."""
-    key, source = identifier(schema.key), view(rows)
-    required = [c.name for c in schema.columns if not c.type.nullable]
-    nulls = " + ".join(f"count(*) FILTER ({identifier(name)} IS NULL)" for name in required)
-    count, without_value, distinct = duck.one(
-        connection, f"SELECT count(*), {nulls}, count(DISTINCT {key}) FROM {source}"
-    )
-    duplicated: tuple[str, ...] = ()
-    if count != distinct:
-        found = connection.execute(
-            f"SELECT {key} FROM {source} GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT 5"
-        ).fetchall()
-        duplicated = tuple(str(value) for (value,) in found)
-    return [
-        Audit("keys_are_unique", count - distinct, duplicated),
-        Audit("required_values_are_present", without_value),
-    ]
-
-
-class _Past:
-    """The rows of a fact, in earlier batches, of those keys whose deletion is to be recorded."""
-
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, schema: Fact, ending: list[duckdb.DuckDBPyRelation]
-    ) -> None:
-        self.connection = connection
-        self.schema = schema
-        self.names = listing([column.name for column in schema.columns])
-        self.keys = None
-        self.rows: list[str] = []
-        if ending:
-            self.keys = materialized(
-                connection, " UNION ".join(f"FROM {view(relation)}" for relation in ending)
-            )
-
-    def remember(self, files: list[Path]) -> None:
-        """Take note of what published or staged files hold of these keys."""
-        if self.keys and files:
-            rows = self.connection.read_parquet([str(file) for file in files])
-            self.rows.append(
-                materialized(
-                    self.connection,
-                    f"SELECT {self.names} FROM {view(rows)} SEMI JOIN {self.keys} "
-                    f"USING ({identifier(self.schema.key)})",
+    def _hold_back(self, definition: Definition, build: Build) -> None:
+        """Let a table stay with a dimension that it refers to, where that can't show the newest batch."""
+        for name in set(definition.schema.links.values()) - {definition.name}:
+            dimension = self.builds.get(name)
+            if dimension is None or dimension.passed or not build.staged:
+                continue
+            kept = [
+                (path, file)
+                for path, file in build.staged
+                if isinstance(definition.schema, Fact)
+                and dimension.shows
+                and Path(path).stem <= dimension.shows
+            ]
+            for path, file in build.staged:
+                if (path, file) not in kept:
+                    file.discard()
+            if len(kept) < len(build.staged):
+                build.staged, build.shows = kept, dimension.shows
+                build.failure = build.failure or (
+                    f"{definition.name} refers to {name}, which stays at batch {dimension.shows}: it stays there too"
                 )
-            )
 
-    def last_rows(self, keys: duckdb.DuckDBPyRelation, batch: str) -> duckdb.DuckDBPyRelation:
-        """The last version of each key, as the row that records its deletion in `batch`."""
-        past = " UNION ALL ".join(f"FROM {rows}" for rows in self.rows)
-        kept = f"* EXCLUDE ({identifier(self.schema.record)}, batch, deleted)"
-        return self.connection.sql(
-            f"SELECT {kept}, {literal(batch)} AS batch, true AS deleted FROM ("
-            f"FROM ({past}) SEMI JOIN {view(keys)} USING ({identifier(self.schema.key)}) "
-            f"QUALIFY row_number() OVER (PARTITION BY {identifier(self.schema.key)} "
-            f"ORDER BY {identifier(self.schema.record)} DESC) = 1) WHERE NOT deleted"
-        )
+    def _write_members(self, course: DimensionCourse, build: Build, at: Manifest) -> None:
+        names = listing([column.name for column in course.schema.columns])
+        rows = self.connection.sql(f"SELECT {names} FROM {course.members}")
+        if build.held is None or build.held.rows <= _SORTED_ROWS or course.touched is None:
+            rows = rows.order(course.keys)
+        self._stage(build, dimension_path(course.schema.name), rows, at)
 
 
-def merged(audits: list[Audit]) -> Mapping[str, Audit]:
-    """The audits of several files of one table, added up by name."""
+def _broken(audits: Sequence[Audit]) -> str:
+    """The audits that did not pass, in words."""
+    return "; ".join(
+        f"{name}: {a.found:,}" + (f" ({'; '.join(a.examples)})" if a.examples else "")
+        for name, a in merged(audits).items()
+        if not a.passed
+    )
+
+
+def merged(audits: Sequence[Audit]) -> Mapping[str, Audit]:
+    """The audits of several batches of one table, added up by name."""
     result: dict[str, Audit] = {}
     for audit in audits:
         before = result.get(audit.name, Audit(audit.name, 0))

@@ -4,10 +4,12 @@ The function's parameters name its inputs: source tables, other star tables, ref
 compared with what is promised before any data exists, by running it on empty tables.
 """
 
+import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -16,11 +18,13 @@ import duckdb
 import narwhals as nw
 import pandas as pd
 import pyarrow as pa
+import sqlglot
+from sqlglot.tokenizer_core import TokenType
 
 from etl_assets.capture.table import Table
 from etl_assets.engine.code_version import code_version, declared_version
 from etl_assets.engine.duck import identifier
-from etl_assets.engine.schema import Fact, StarTable
+from etl_assets.engine.schema import Dimension, Fact, StarTable
 from etl_assets.engine.typing import types_version
 from etl_assets.errors import EtlError
 
@@ -54,13 +58,36 @@ class Definition:
     def apply(
         self, connection: duckdb.DuckDBPyConnection, inputs: Mapping[str, duckdb.DuckDBPyRelation]
     ) -> duckdb.DuckDBPyRelation:
-        """Call the function, and bring what it returns to the declared types."""
-        return as_relation(connection, self.function(**self.frames(inputs)), self.schema)
+        """Call the function, and bring what it returns to the declared types. Raises `ContractError` for whatever it
+        raises: that is its business, and the other tables'."""
+        frames = self.frames(inputs)
+        try:
+            made = self.function(**frames)
+        except _RAISED as error:
+            told = " ".join(str(error).split()) or type(error).__name__
+            raise ContractError(f"{self.name}: its function fails: {told}") from error
+        return as_relation(connection, made, self.schema)
 
     def frames(self, inputs: Mapping[str, duckdb.DuckDBPyRelation]) -> dict[str, Any]:
         """The arguments of the function: each parameter gets the kind of frame that it is annotated with."""
         hints = get_type_hints(self.function)
         return {name: as_frame(inputs[name], hints.get(name)) for name in self.inputs}
+
+
+# What a function of somebody's may raise.
+_RAISED = (
+    nw.exceptions.NarwhalsError,
+    duckdb.Error,
+    pa.ArrowException,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def star_table(schema: StarTable) -> Callable[[Callable[..., Any]], Definition]:
@@ -120,6 +147,10 @@ class Inputs:
     references: Mapping[str, Path]
     lineage: dict[str, Mapping[str, Origin]] = field(default_factory=dict, repr=False)
     """What `etl_assets.engine.lineage` found out so far; it takes a while and does not change."""
+    queries: dict[str, str | None] = field(default_factory=dict, repr=False)
+    """The SQL of each star function; None for one that computes its frame in memory."""
+    plain: dict[str, bool] = field(default_factory=dict, repr=False)
+    """What `by_row` found out so far."""
 
     def __post_init__(self) -> None:
         with duckdb.connect() as connection:
@@ -130,12 +161,60 @@ class Inputs:
                             f"{definition.name}: its parameter {name!r} must name one source table, star table or "
                             f"reference file; there are {', '.join([*self.tables, *self.star, *self.references])}"
                         )
-                    if isinstance(definition.schema, Fact) and name in self.star:
-                        raise ContractError(
-                            f"{definition.name}: a fact is made batch by batch, and {name} has no history: made again it "
-                            "would show other values; name the source tables that it needs instead"
-                        )
+                self._check_links(definition.schema)
+                self._check_declared(definition)
+            for definition in self.in_order():
                 self._check(definition, connection)
+
+    def in_order(self) -> list[Definition]:
+        """The star tables such that each comes after those it is made from. Raises `ContractError` for a circle."""
+        order = TopologicalSorter({name: self.star.keys() & d.inputs for name, d in self.star.items()})
+        try:
+            return [self.star[name] for name in order.static_order()]
+        except CycleError as error:
+            raise ContractError(
+                f"star tables are made from each other: {' from '.join(error.args[1])}"
+            ) from error
+
+    def types(self, name: str) -> Mapping[str, str]:
+        """The columns of an input, as DuckDB types, as a function sees them."""
+        if name in self.tables:
+            return {n: t.duckdb for n, t in self.tables[name].types.items()}
+        if name in self.references:
+            with duckdb.connect() as connection:
+                return dict.fromkeys(reference(connection, self.references[name]).columns, "VARCHAR")
+        return {c.name: c.type.duckdb for c in self.star[name].schema.columns}
+
+    def by_row(self, definition: Definition) -> bool:
+        """Whether a function makes each row from one row of its only input, a source table."""
+        if definition.name not in self.plain:
+            self.plain[definition.name] = self._by_row(definition)
+        return self.plain[definition.name]
+
+    def _by_row(self, definition: Definition) -> bool:
+        sql = self.queries[definition.name]
+        (first, *others), schema = definition.inputs, definition.schema
+        if others or first not in self.tables or schema.rows != "one per row":
+            return False
+        if sql is None:
+            return schema.by == "row"
+        return not any(token.token_type in _OF_SEVERAL_ROWS for token in sqlglot.tokenize(sql, read="duckdb"))
+
+    def carried_key(self, definition: Definition, key: Sequence[str]) -> Sequence[str] | None:
+        """The columns of a star table's key that carry, unchanged, the columns of its first table's `key`, in that
+        order; None where the star's key is another."""
+        from etl_assets.engine.lineage import column_lineage
+
+        first, columns = definition.inputs[0], definition.schema.key_columns
+        if definition.schema.rows != "one per row" or first not in self.tables or len(key) != len(columns):
+            return None
+        origins = column_lineage(definition, self)
+        carried = {
+            origins[name].columns[0][1]: name
+            for name in columns
+            if name in origins and origins[name].unchanged and origins[name].columns[0][0] == first
+        }
+        return [carried[name] for name in key] if carried.keys() == set(key) else None
 
     def code_version(self, definition: Definition) -> str:
         """What a star table is made by: its function, and as what its source tables are typed for it."""
@@ -145,32 +224,74 @@ class Inputs:
     def empty(self, connection: duckdb.DuckDBPyConnection, name: str) -> duckdb.DuckDBPyRelation:
         """An input without rows, in the types that its function will see."""
         if name in self.references:
-            return reference(connection, self.references[name]).limit(0)
-        if name in self.tables:
-            schema, columns = "raw", {n: t.duckdb for n, t in self.tables[name].types.items()}
-        else:
-            schema, columns = "star", {c.name: c.type.duckdb for c in self.star[name].schema.columns}
+            # A file is read by a function call; as a table it has columns that can be followed.
+            table = f"reference.{identifier(name)}"
+            connection.execute("CREATE SCHEMA IF NOT EXISTS reference")
+            rows = reference(connection, self.references[name]).limit(0)
+            rows.query("file", f"CREATE TABLE IF NOT EXISTS {table} AS FROM file")
+            return connection.table(table)
+        schema, columns = "raw" if name in self.tables else "star", self.types(name)
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         declared = ", ".join(f"{identifier(column)} {type_}" for column, type_ in columns.items())
         connection.execute(f"CREATE TABLE IF NOT EXISTS {schema}.{identifier(name)} ({declared})")
         return connection.table(f"{schema}.{identifier(name)}")
+
+    def _check_links(self, schema: StarTable) -> None:
+        """Refuse references that lead nowhere."""
+        for columns, name in schema.links.items():
+            told = f"{schema.name}: {', '.join(columns)} refers to {name}"
+            found = self.star.get(name)
+            dimensions = [n for n, d in self.star.items() if isinstance(d.schema, Dimension)]
+            if found is None or not isinstance(found.schema, Dimension):
+                close = difflib.get_close_matches(name, dimensions, 1)
+                raise ContractError(
+                    f"{told}, which is no dimension: "
+                    + (f"write {close[0]}" if close else f"there are {', '.join(dimensions) or 'none'}")
+                )
+            key = found.schema.key_columns
+            if len(key) != len(columns):
+                raise ContractError(
+                    f"{told}, whose key is ({', '.join(key)}): write "
+                    + "references={("
+                    + ", ".join(f'"…{part}"' for part in key)
+                    + f'): "{name}"}}'
+                )
+            for column, part in zip(columns, key, strict=True):
+                own, other = schema.by_name[column].type, found.schema.by_name[part].type
+                if own.name != other.name:
+                    raise ContractError(
+                        f"{schema.name}: {column} is {own.name}, and refers to {name}, whose {part} is {other.name}: "
+                        "declare both as the same type"
+                    )
+
+    def _check_declared(self, definition: Definition) -> None:
+        """Refuse what a table says of its inputs and they are not."""
+        schema = definition.schema
+        for name in schema.facts_with_versions:
+            if (
+                name not in definition.inputs
+                or name not in self.star
+                or not isinstance(self.star[name].schema, Fact)
+            ):
+                raise ContractError(
+                    f"{schema.name}: versions_of names {name}, which is no fact among its parameters "
+                    f"({', '.join(definition.inputs)})"
+                )
+        for name in schema.by_columns or ():
+            if not any(name in self.types(i) for i in definition.inputs if i not in self.references):
+                raise ContractError(f"{schema.name}: by names {name}, which is no column of its inputs")
 
     def _check(self, definition: Definition, connection: duckdb.DuckDBPyConnection) -> None:
         """Compare what a function gives for empty inputs with what is declared."""
         inputs = {name: self.empty(connection, name) for name in definition.inputs}
         try:
             made = definition.apply(connection, inputs)
-        except (
-            nw.exceptions.NarwhalsError,
-            duckdb.Error,
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-        ) as error:
+        except duckdb.Error as error:
             raise ContractError(
                 f"{definition.name}: its function fails: {' '.join(str(error).split())}"
             ) from error
+        self.queries[definition.name] = _query(definition, inputs)
+        self._check_promises(definition, connection)
         given = dict(zip(made.columns, (str(type_) for type_ in made.types), strict=True))
         declared = {c.name: c.type.duckdb for c in definition.schema.declared}
         declared = {n: "TIMESTAMP WITH TIME ZONE" if t == "TIMESTAMPTZ" else t for n, t in declared.items()}
@@ -184,7 +305,50 @@ class Inputs:
                 f"{definition.name}: its function does not give what is declared: {'; '.join(differ)}"
             )
 
+    def _check_promises(self, definition: Definition, connection: duckdb.DuckDBPyConnection) -> None:
+        """Refuse a function that does not say one thing, and one that costs more than its contract allows."""
+        from etl_assets.engine import determinism
+        from etl_assets.engine.application import classified, plan
+        from etl_assets.engine.operators import Opaque
+
+        sql = self.queries[definition.name]
+        found: list[str] = []
+        if sql is not None:
+            found += determinism.undetermined(connection, sql)
+            if determinism.may_depend_on_order(sql):
+                query, tree = plan(definition, self)
+                found += determinism.floats_added_up(connection, query.sql)
+                found += [] if isinstance(tree, Opaque) else determinism.numbered_anyhow(tree)
+        if found:
+            raise ContractError(f"{definition.name}: {'; '.join(dict.fromkeys(found))}")
+        if definition.schema.strict and (told := classified(definition, self)).startswith("compared whole"):
+            raise ContractError(f"{definition.name}: it is declared strict, and would be {told}")
+
 
 def reference(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
     """A reference file of the project (CSV) as text columns."""
     return connection.read_csv(str(path), header=True, all_varchar=True)
+
+
+# What tells in SQL that a row of a result depends on more than one row of an input, or gives more than one.
+_OF_SEVERAL_ROWS = {
+    TokenType.JOIN,
+    TokenType.GROUP_BY,
+    TokenType.OVER,
+    TokenType.DISTINCT,
+    TokenType.UNION,
+    TokenType.EXCEPT,
+    TokenType.INTERSECT,
+    TokenType.LIMIT,
+    TokenType.UNNEST,
+    TokenType.QUALIFY,
+    TokenType.WHERE,
+}
+
+
+def _query(definition: Definition, inputs: Mapping[str, duckdb.DuckDBPyRelation]) -> str | None:
+    """The SQL that a function makes of tables; None for one that computes its frame in memory."""
+    if any(not isinstance(frame, nw.LazyFrame) for frame in definition.frames(inputs).values()):
+        return None
+    native = nw.to_native(definition.function(**definition.frames(inputs)), pass_through=True)
+    return str(native.sql_query()) if isinstance(native, duckdb.DuckDBPyRelation) else None

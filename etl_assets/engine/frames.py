@@ -1,22 +1,40 @@
-"""What star functions read: the inputs of a star table as of a manifest, and what identifies them."""
+"""What star functions read: source tables and reference files as of a batch, what a batch changed in them, and what
+identifies them."""
 
 import hashlib
+from collections.abc import Iterator
 
 import duckdb
 
 from etl_assets.engine import duck
 from etl_assets.engine.definition import Definition, Inputs, reference
 from etl_assets.engine.duck import identifier, listing
-from etl_assets.engine.schema import Fact
+from etl_assets.engine.reach import InputChange
 from etl_assets.engine.typing import Typing, types_version
 from etl_assets.lake.batches import Manifest, SourceColumn
 from etl_assets.lake.current import DELETED, Current, materialized, view
 from etl_assets.lake.files import LakeError
-from etl_assets.lake.star import StarFile, StarFiles
+from etl_assets.lake.star import StarFiles
+
+# A row's key, beside the columns that a function sees: under a name that no column has (U+2060 is the word joiner).
+_HIDDEN = "\N{WORD JOINER}"
+# What the rules say that make a table from its function. Tables whose function does more than treat one source table
+# row by row were made by others before, and are made anew.
+_RULES = "the law"
+
+
+def hidden(name: str) -> str:
+    """The name under which a key column stands beside those that a function sees."""
+    return _HIDDEN + name
+
+
+def shown_key(name: str) -> str:
+    """What people call a key column that stands under a hidden name."""
+    return name.removeprefix(_HIDDEN)
 
 
 class Frames:
-    """The inputs of star functions, from the batches of a lake and the star's own files."""
+    """The inputs of star functions, from the batches of a lake."""
 
     def __init__(
         self, inputs: Inputs, current: Current, star: StarFiles, connection: duckdb.DuckDBPyConnection
@@ -26,49 +44,171 @@ class Frames:
         self.batches = current.batches
         self.star = star
         self.connection = connection
+        self._changes: dict[tuple[str, str, str | None], InputChange] = {}
+
+    def forget(self) -> None:
+        """Let go of what was found out about older batches."""
+        self._changes.clear()
+        self.current.forget()
+
+    # -- what identifies an input --------------------------------------------------------------------------------
 
     def version(self, name: str, manifest: Manifest) -> str:
         """What identifies an input, or a star table, as of a manifest."""
         if name in self.inputs.tables:
-            history = self._newest_change(name, manifest).tables[name].history
+            history = self.as_of(name, manifest).tables[name].history
             return f"{history}:{types_version(self.inputs.tables[name].types)}"
         if name in self.inputs.references:
             return hashlib.sha256(self.inputs.references[name].read_bytes()).hexdigest()
         definition = self.inputs.star[name]
-        if isinstance(definition.schema, Fact):
-            # A fact is made batch by batch: it stands as its newest batch left it.
-            manifest = self._newest_change(definition.inputs[0], manifest)
         parts = [definition.code_version, *(self.version(i, manifest) for i in definition.inputs)]
+        if not self.inputs.by_row(definition):
+            parts.append(_RULES)
+        if baseline := self.star.baseline(name):
+            parts.append(f"from {baseline}")
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
-    def _newest_change(self, table: str, manifest: Manifest) -> Manifest:
-        if table not in manifest.tables:
-            raise LakeError(
-                f"the lake holds nothing of the source's table {table}: materialize raw/{table} first"
-            )
-        return self.batches.get(manifest.tables[table].changed_in)
+    def as_of(self, table: str, manifest: Manifest) -> Manifest:
+        """The manifest that says what a function sees of a source table as of a batch: that of the batch, or, where the
+        table was declared later, that of the batch that first read it. Raises `LakeError` if none has."""
+        if table in manifest.tables:
+            return manifest
+        for number in self.batches.numbers():
+            if number > manifest.batch and table in (later := self.batches.get(number)).tables:
+                return later
+        raise LakeError(
+            f"the lake holds nothing of the source's table {table}: materialize raw/{table} first (etl run)"
+        )
 
-    def read(self, name: str, manifest: Manifest) -> duckdb.DuckDBPyRelation:
-        """An input as star functions see it: a source table's members (deleted ones included, since history
-        refers to them), a star table, or a reference file."""
-        if name in self.inputs.references:
-            return reference(self.connection, self.inputs.references[name])
+    def sources(self, name: str) -> list[str]:
+        """The source tables that a star table is made from, by way of other star tables too, in declared order."""
         if name in self.inputs.tables:
-            return self.members(name, manifest)
-        paths = self.star.paths(name)
-        if not paths:
-            return self.inputs.empty(self.connection, name)
-        return self.connection.read_parquet([str(self.star.files.local(path)) for path in paths])
+            return [name]
+        if name in self.inputs.references:
+            return []
+        found = [table for i in self.inputs.star[name].inputs for table in self.sources(i)]
+        return list(dict.fromkeys(found))
 
-    def members(
-        self, table: str, manifest: Manifest, which: str = "true", only: str | None = None
+    def changing(self, name: str, upto: Manifest, after: str | None = None) -> list[Manifest]:
+        """The batches, oldest first, as of which a star table may be another than before: those that changed a source
+        table that it is made from, up to one and later than another; without `after` from the first on that has any."""
+        found: dict[str, Manifest] = {}
+        firsts = []
+        for table in self.sources(name):
+            own = [m for m in self.batches.changing(table, upto, after=after) if m.batch <= upto.batch]
+            # What a table held when it was first read counts for the batches before, too.
+            if own and own[-1].tables[table].previous is None:
+                firsts.append(own.pop())
+            found.update((m.batch, m) for m in own)
+        if after is None and firsts:
+            first = min(firsts, key=lambda m: m.batch)
+            found[first.batch] = first
+        if after is None and (baseline := self.star.baseline(name)) and baseline <= upto.batch:
+            found = {batch: m for batch, m in found.items() if batch > baseline}
+            found[baseline] = self.batches.get(baseline)
+        return [found[batch] for batch in sorted(found)]
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def existing(self, table: str, manifest: Manifest) -> duckdb.DuckDBPyRelation:
+        """The rows that exist in the source and fit their declared types, typed."""
+        return self._rows(table, manifest)
+
+    def reference(self, name: str) -> duckdb.DuckDBPyRelation:
+        """The rows of a reference file."""
+        return reference(self.connection, self.inputs.references[name])
+
+    def change(self, name: str, was: Manifest | None, now: Manifest) -> InputChange:
+        """A source table or reference file as of a batch, and what is other than as of an earlier one; without one
+        nothing is said of that."""
+        if name in self.inputs.references:
+            rows = self.reference(name)
+            return InputChange(name, tuple(rows.columns), (), view(rows))
+        now = self.as_of(name, now)
+        state = now.tables[name]
+        before = self.as_of(name, was).tables[name].history if was else None
+        known = (name, state.history, before)
+        if known not in self._changes:
+            self._changes[known] = self._change(name, was, now)
+        return self._changes[known]
+
+    def _change(self, name: str, was: Manifest | None, now: Manifest) -> InputChange:
+        state = now.tables[name]
+        columns, keys = tuple(self.inputs.tables[name].types), tuple(hidden(key) for key in state.key)
+        rows = view(self._rows(name, now, hide=True))
+
+        def pick(wanted: str) -> str:
+            names = ", ".join(f"{identifier(k)} AS {identifier(shown_key(k))}" for k in keys)
+            only = self.connection.sql(f"SELECT {names} FROM {wanted}")
+            return view(self._rows(name, now, only, hide=True))
+
+        if was is None or (was := self.as_of(name, was)).tables[name].history == state.history:
+            return InputChange(name, columns, keys, rows, pick)
+        batches = list(self.batches.changing(name, now, after=was.tables[name].changed_in))
+        touched_keys = self._touched_keys(name, batches)
+        if len(batches) == 1 and batches[0].tables[name].columns == state.columns:
+            landed = batches[0].changed[name].rows
+            come = (
+                self._typed(name, now, self.current.read([landed], self.columns(name, now)))
+                if landed
+                else None
+            )
+        else:
+            come = self._rows(name, now, touched_keys, hide=True)
+        gone = self._rows(name, was, touched_keys, hide=True)
+        names = listing([*columns, *keys])
+        return InputChange(
+            name,
+            columns,
+            keys,
+            rows,
+            pick,
+            materialized(self.connection, f"SELECT {names} FROM {view(gone)}"),
+            materialized(
+                self.connection,
+                f"SELECT {names} FROM {view(come)}" if come else f"SELECT {names} FROM {view(gone)} LIMIT 0",
+            ),
+            reshaped=self._shape(name, was) != self._shape(name, now),
+        )
+
+    def _touched_keys(self, table: str, batches: list[Manifest]) -> duckdb.DuckDBPyRelation:
+        """The keys of the rows that batches brought or deleted."""
+        parts = [
+            self.current.read([file], batch.tables[table].key_columns).project(
+                listing(batch.tables[table].key)
+            )
+            for batch in batches
+            for file in (batch.changed[table].rows, batch.changed[table].deletions)
+            if file
+        ]
+        return self.connection.sql(" UNION ".join(f"FROM {view(part)}" for part in parts))
+
+    def _shape(self, table: str, manifest: Manifest) -> dict[str, str]:
+        """The source's types of the declared columns: where they change, rows may read otherwise that nobody wrote."""
+        declared = self.inputs.tables[table].types
+        return {c.name: c.type for c in manifest.tables[table].columns if c.name in declared}
+
+    def _rows(
+        self,
+        table: str,
+        manifest: Manifest,
+        only: duckdb.DuckDBPyRelation | None = None,
+        *,
+        hide: bool = False,
     ) -> duckdb.DuckDBPyRelation:
-        """The rows of a source table that can be represented, typed: all ever seen, or `which` of them (a condition);
-        with `only`, those whose keys are in that table."""
-        keys = self.connection.sql(f"FROM {only}") if only else None
         columns = self.columns(table, manifest)
-        rows = self.current.fold(table, manifest, only=keys, columns=columns).relation.filter(which)
-        return self.typing(table, manifest).typed(rows, only_exact=not self.clean(table, manifest))
+        rows = self.current.fold(table, manifest, only=only, columns=columns).relation.filter(
+            f"NOT {DELETED}"
+        )
+        return self._typed(table, manifest, rows, hide=hide)
+
+    def _typed(
+        self, table: str, manifest: Manifest, rows: duckdb.DuckDBPyRelation, *, hide: bool = True
+    ) -> duckdb.DuckDBPyRelation:
+        """The declared columns of rows that fit, and their keys as the lake has them."""
+        kept = {hidden(key): key for key in manifest.tables[table].key} if hide else {}
+        only_exact = not self.clean(table, manifest)
+        return self.typing(table, manifest).typed(rows, only_exact=only_exact, kept=kept)
 
     def misfits(self, table: str, manifest: Manifest) -> int:
         """How many rows that exist in the source can't be represented as declared."""
@@ -78,56 +218,11 @@ class Frames:
         misfits = fold.relation.filter(f"NOT {DELETED} AND NOT ({self.typing(table, manifest).exact})")
         return self.count(misfits)
 
-    def existing(self, table: str, manifest: Manifest) -> duckdb.DuckDBPyRelation:
-        """The rows that exist in the source, typed."""
-        return self.members(table, manifest, f"NOT {DELETED}")
-
-    def changed_keys(self, definition: Definition, held: StarFile, manifest: Manifest) -> str | None:
-        """The name of a table with the keys of the first input's rows that changed since a file was made from it.
-        None where that does not say which rows of the file differ: other code, or another input changed too."""
-        first, *others = definition.inputs
-        if first not in self.inputs.tables or held.batch not in self.batches.numbers():
-            return None
-        was = self.batches.get(held.batch)
-        if first not in was.tables or self.version(definition.name, was) != held.version:
-            return None
-        if was.tables[first].columns != manifest.tables[first].columns:
-            return None  # rows that are gone may read otherwise since
-        if any(self.version(name, was) != self.version(name, manifest) for name in others):
-            return None
-        key, parts = listing(manifest.tables[first].key), []
-        for batch in self.batches.changing(first, manifest, after=was.tables[first].changed_in):
-            changes, columns = batch.changed[first], batch.tables[first].key_columns
-            for file in (changes.rows, changes.deletions):
-                if file:
-                    parts.append(self.current.read([file], columns).project(key))
-        if not parts:
-            return None
-        return materialized(self.connection, " UNION ".join(f"FROM {view(part)}" for part in parts))
-
-    def named(
-        self, definition: Definition, keys: duckdb.DuckDBPyRelation, manifest: Manifest | None = None
-    ) -> duckdb.DuckDBPyRelation:
-        """Source keys as a star table names them: its function says how, the other columns do not matter. Of keys as
-        the lake holds them as of a manifest, NULL for one that does not fit its declared type."""
-        first = definition.inputs[0]
-        source = {column.name: column.type for column in manifest.tables[first].columns} if manifest else {}
-        chosen = []
-        for name, type_ in self.inputs.tables[first].types.items():
-            value = "NULL"
-            if name in keys.columns and not manifest:
-                value = f"TRY_CAST({identifier(name)} AS {type_.duckdb})"
-            elif name in keys.columns:
-                decoded = type_.decode(identifier(name), source[name])
-                value = f"CASE WHEN {decoded.exact} THEN {decoded.value} END"
-            chosen.append(f"CAST({value} AS {type_.duckdb}) AS {identifier(name)}")
-        context = {name: self.inputs.empty(self.connection, name) for name in definition.inputs[1:]}
-        made = definition.apply(self.connection, {first: keys.project(", ".join(chosen)), **context})
-        return made.project(identifier(definition.schema.key))
-
     def count(self, relation: duckdb.DuckDBPyRelation) -> int:
         (rows,) = duck.one(self.connection, f"SELECT count(*) FROM {view(relation)}")
         return int(rows)
+
+    # -- types ---------------------------------------------------------------------------------------------------
 
     def typing(self, table: str, manifest: Manifest) -> Typing:
         return Typing(self.inputs.tables[table].types, self.columns(table, manifest))
@@ -142,8 +237,8 @@ class Frames:
     def check_columns(self, definition: Definition, manifest: Manifest) -> None:
         """Refuse to make a table from columns that were not captured yet. Raises `LakeError`."""
         for table in definition.inputs:
-            if table in self.inputs.tables and table in manifest.tables:
-                had = {column.name for column in manifest.tables[table].columns}
+            if table in self.inputs.tables:
+                had = {column.name for column in self.as_of(table, manifest).tables[table].columns}
                 if lacking := sorted(self.inputs.tables[table].types.keys() - had):
                     raise LakeError(
                         f"the lake does not hold {', '.join(lacking)} of the source's table {table} yet: "
@@ -153,3 +248,10 @@ class Frames:
     def clean(self, table: str, manifest: Manifest) -> bool:
         """Whether every value of a table so far is known to fit its declared type."""
         return manifest.tables[table].clean_under == types_version(self.inputs.tables[table].types)
+
+    def quarantined(self, batch: Manifest, tables: list[str]) -> Iterator[tuple[str, int]]:
+        """The tables of which a batch has rows that do not fit, and how many."""
+        for table in tables:
+            changes = batch.changed.get(table)
+            if changes and changes.quarantined_rows:
+                yield table, changes.quarantined_rows

@@ -3,13 +3,10 @@
 from collections.abc import Mapping
 
 import duckdb
-import narwhals as nw
 from sqlglot import exp
 from sqlglot.lineage import Node, lineage
 
 from etl_assets.engine.definition import Definition, Inputs, Origin
-from etl_assets.engine.duck import identifier
-from etl_assets.lake.current import view
 
 Origins = Mapping[str, Origin]
 
@@ -25,22 +22,15 @@ def column_lineage(definition: Definition, inputs: Inputs) -> Origins:
 
 def _column_lineage(definition: Definition, inputs: Inputs, connection: duckdb.DuckDBPyConnection) -> Origins:
     relations = {name: inputs.empty(connection, name) for name in definition.inputs}
-    for name in inputs.references.keys() & relations.keys():
-        # A file is read by a function call; as a table it has columns that can be followed.
-        table = f"reference.{identifier(name)}"
-        connection.execute("CREATE SCHEMA IF NOT EXISTS reference")
-        connection.execute(f"CREATE OR REPLACE TABLE {table} AS FROM {view(relations[name])}")
-        relations[name] = connection.table(table)
-    made = definition.function(**definition.frames(relations))
-    native = nw.to_native(made, pass_through=True)
-    if not isinstance(native, duckdb.DuckDBPyRelation):
+    sql = inputs.queries[definition.name]
+    if sql is None:
         return {}
     schema: dict[str, dict[str, dict[str, str]]] = {}
     for name, relation in relations.items():
         kind = "reference" if name in inputs.references else "raw" if name in inputs.tables else "star"
         columns = {c: str(t) for c, t in zip(relation.columns, relation.types, strict=True)}
         schema.setdefault(kind, {})[name] = columns
-    nodes = lineage(None, native.sql_query(), schema, dialect="duckdb")
+    nodes = lineage(None, sql, schema, dialect="duckdb")
     return {column: Origin(_origins(node), _unchanged(node)) for column, node in nodes.items()}
 
 

@@ -7,6 +7,7 @@ checks are derived. Which tables there are is declared in `etl_assets/star/schem
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import pyarrow as pa
 
@@ -30,19 +31,79 @@ class Column:
 
 @dataclass(frozen=True)
 class StarTable:
-    """What dimensions and facts have in common: a name, a meaning, columns with a key."""
+    """What dimensions and facts have in common: a name, a meaning, columns with a key.
+
+    `key`: the column, or the columns, whose values tell the rows apart that exist at the same time. None of them may be
+    NULL. `references`: columns -> the dimension in whose key their values must exist, for references over several
+    columns; a single column may say so itself (`Column.references`). A reference that has a NULL part is not checked.
+
+    `rows`: "one per row" of the function's first parameter (audited), or "any": it may filter, explode, aggregate.
+    `by`: for a function whose SQL does not tell what a change reaches (pandas, Arrow): "row" if each row of the first
+    parameter is treated by itself, or the columns whose groups are (every parameter that has them is then given to the
+    function by whole groups). `strict`: that the whole table must be computed to find what a change did is an error.
+    `versions_of`: facts among the parameters of which the function sees all versions, not only the current rows.
+    """
 
     name: str
     description: str
-    key: str
+    key: str | Sequence[str]
     declared: Sequence[Column] = field(repr=False)
+    references: Mapping[str | tuple[str, ...], str] = field(default_factory=dict, kw_only=True)
+    rows: Literal["one per row", "any"] = field(default="one per row", kw_only=True)
+    by: str | Sequence[str] | None = field(default=None, kw_only=True)
+    strict: bool = field(default=False, kw_only=True)
+    versions_of: str | Sequence[str] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
+        """Raise `ValueError` for a declaration that contradicts itself."""
         names = [column.name for column in self.declared]
-        if self.key not in names:
-            raise ValueError(f"{self.name}: the key {self.key!r} is not among its columns {names}")
-        if len(set(names)) != len(names):
-            raise ValueError(f"{self.name}: a column is declared twice in {names}")
+        if self.rows not in ("one per row", "any"):
+            raise ValueError(f'{self.name}: rows={self.rows!r} means nothing: write "one per row" or "any"')
+        if not self.key_columns:
+            raise ValueError(f"{self.name}: name the column, or the columns, of its key")
+        for name in self.key_columns:
+            if name not in names:
+                raise ValueError(f"{self.name}: the key {name!r} is not among its columns {names}")
+            if self.by_name[name].type.nullable:
+                raise ValueError(
+                    f"{self.name}: the key {name!r} is declared {self.by_name[name].declared!r}, but no part of a key is "
+                    "NULL: take the ? away"
+                )
+        every = [column.name for column in self.columns]
+        for name in every:
+            if every.count(name) > 1:
+                added = (
+                    ""
+                    if names.count(name) > 1
+                    else "; the platform adds a column of that name, give yours another"
+                )
+                raise ValueError(f"{self.name}: the column {name!r} is declared twice{added}")
+        for columns, dimension in self.links.items():
+            if lacking := [name for name in columns if name not in names]:
+                raise ValueError(
+                    f"{self.name}: {', '.join(lacking)}, which refers to {dimension}, is not among its columns {names}"
+                )
+
+    @cached_property
+    def key_columns(self) -> tuple[str, ...]:
+        """The columns of the key, in declared order."""
+        return _several(self.key)
+
+    @cached_property
+    def links(self) -> Mapping[tuple[str, ...], str]:
+        """Columns -> the dimension in whose key their values must exist."""
+        single = {(column.name,): column.references for column in self.declared if column.references}
+        return single | {_several(columns): dimension for columns, dimension in self.references.items()}
+
+    @property
+    def by_columns(self) -> tuple[str, ...] | None:
+        """The columns whose groups the function treats by themselves, if that is declared."""
+        return None if self.by in (None, "row") else _several(self.by or ())
+
+    @property
+    def facts_with_versions(self) -> tuple[str, ...]:
+        """The parameters that stand for all versions of a fact."""
+        return _several(self.versions_of)
 
     @property
     def columns(self) -> Sequence[Column]:
@@ -54,15 +115,31 @@ class StarTable:
         return {column.name: column for column in self.columns}
 
     @property
-    def primary_key(self) -> str:
-        """The column whose values are unique over the whole table."""
-        return self.key
+    def primary_key(self) -> tuple[str, ...]:
+        """The columns whose values are unique over the whole table."""
+        return self.key_columns
 
     @cached_property
     def version(self) -> str:
-        """What identifies the declaration. Descriptions don't count."""
+        """What identifies the declaration. Descriptions don't count, nor does what is left at its default."""
         columns = [(column.name, column.declared, column.references) for column in self.columns]
-        return declared_version(type(self).__name__, self.name, self.key, repr(columns))
+        further = {
+            name: value
+            for name, value in {
+                "references": {_several(names): dimension for names, dimension in self.references.items()},
+                "rows": self.rows,
+                "by": self.by_columns or self.by,
+                "versions_of": self.facts_with_versions,
+            }.items()
+            if value and value != "one per row"
+        }
+        return declared_version(
+            type(self).__name__,
+            self.name,
+            self.key_columns[0] if len(self.key_columns) == 1 else repr(self.key_columns),
+            repr(columns),
+            *([repr(further)] if further else []),
+        )
 
     @cached_property
     def arrow(self) -> pa.Schema:
@@ -72,11 +149,6 @@ class StarTable:
                 for column in self.columns
             ]
         )
-
-    @property
-    def references(self) -> Mapping[str, str]:
-        """Column -> the dimension in which each of its values must exist."""
-        return {column.name: column.references for column in self.columns if column.references}
 
 
 @dataclass(frozen=True)
@@ -101,9 +173,11 @@ class Fact(StarTable):
     record: str = ""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not self.record:
-            raise ValueError(f"{self.name}: a fact needs the name of its surrogate key (record=)")
+            raise ValueError(
+                f'{self.name}: a fact needs the name of its surrogate key: write record="…_record_id"'
+            )
+        super().__post_init__()
 
     @cached_property
     def columns(self) -> Sequence[Column]:
@@ -117,9 +191,13 @@ class Fact(StarTable):
         ]
 
     @property
-    def primary_key(self) -> str:
-        return self.record
+    def primary_key(self) -> tuple[str, ...]:
+        return (self.record,)
 
     @property
     def date_columns(self) -> list[str]:
         return [column.name for column in self.declared if column.type.name == "date"]
+
+
+def _several(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)

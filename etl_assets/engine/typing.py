@@ -37,9 +37,11 @@ class Typing:
         tested = [f"({d.exact})" for d in self._decoded.values() if d.exact != "true"]
         return " AND ".join(tested) or "true"
 
-    def typed(self, relation: duckdb.DuckDBPyRelation, *, only_exact: bool) -> duckdb.DuckDBPyRelation:
+    def typed(
+        self, relation: duckdb.DuckDBPyRelation, *, only_exact: bool, kept: Mapping[str, str] | None = None
+    ) -> duckdb.DuckDBPyRelation:
         """The declared columns of rows as the lake holds them. A row that can't be represented is left out if
-        `only_exact`, and else is an error when it is read."""
+        `only_exact`, and else is an error when it is read. `kept`: name -> column that is handed on as it is held."""
         if only_exact:
             relation = relation.filter(self.exact)
         chosen = []
@@ -50,6 +52,7 @@ class Typing:
                     f"CASE WHEN {decoded.exact} THEN {value} ELSE error({literal(f'{name}: {_MARK}')}) END"
                 )
             chosen.append(f"{value} AS {identifier(name)}")
+        chosen += [f"{identifier(column)} AS {identifier(name)}" for name, column in (kept or {}).items()]
         return relation.project(", ".join(chosen))
 
     def misfits(

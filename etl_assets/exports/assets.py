@@ -10,6 +10,8 @@ from etl_assets.engine.code_version import code_version
 from etl_assets.exports.contract import Report, ReportError, content_version
 from etl_assets.exports.lineage import Query
 from etl_assets.exports.publishing import Sheet, Warehouse, Workbook
+from etl_assets.proof.certificate import uncertified
+from etl_assets.resources.lake import Lake
 from etl_assets.warehouse.assets import warehouse_key
 
 GROUP = "exports"
@@ -60,8 +62,10 @@ def report_asset(report: Report) -> dg.AssetsDefinition:
         else None,
     )
     def made(
-        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], lake: Lake
     ) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.AssetCheckResult]:
+        if reason := uncertified(lake.files(), lake.batches(), read):
+            raise dg.Failure(f"{report.name} is not published: {reason}", allow_retries=False)
         frame = report.make(warehouse.query(query.sql))
         if control:
             # Before the frame is handed on: a check that ran after the publish would guard nothing.

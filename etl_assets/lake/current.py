@@ -6,7 +6,7 @@ Integers are kept as integers, everything else as PostgreSQL's own text: both ex
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.lake.batches import Batches, LandedFile, Manifest, SourceColumn
-from etl_assets.lake.files import LakeError
+from etl_assets.lake.files import Files, LakeError
 
 DELETED = "__deleted"
 BATCH = "__batch"
@@ -50,6 +50,25 @@ def materialized(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     return name
 
 
+def forget(connection: duckdb.DuckDBPyConnection, kept: Collection[str], since: int) -> None:
+    """Drop what `view` and `materialized` made after a point (see `made_so_far`), but for what is kept."""
+    known = {name.strip('"') for name in kept}
+    for kind, prefix in (("view", "step"), ("table", "kept")):
+        names = connection.execute(
+            f"SELECT {kind}_name FROM duckdb_{kind}s() WHERE starts_with({kind}_name, $prefix)",
+            {"prefix": f"{prefix}_"},
+        ).fetchall()
+        for (name,) in names:
+            number = name.removeprefix(f"{prefix}_")
+            if number.isdecimal() and int(number) > since and name not in known:
+                connection.execute(f"DROP {kind} IF EXISTS {identifier(name)}")
+
+
+def made_so_far() -> int:
+    """A point in time, for `forget`."""
+    return next(_names)
+
+
 @dataclass(frozen=True)
 class Fold:
     """A table's content after a batch: `relation` has the source's columns and `__deleted`."""
@@ -68,13 +87,24 @@ class Current:
     """The content of the tables of a lake, as DuckDB relations."""
 
     def __init__(
-        self, batches: Batches, connection: duckdb.DuckDBPyConnection, *, from_batches_alone: bool = False
+        self,
+        batches: Batches,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        from_batches_alone: bool = False,
+        bases: Files | None = None,
     ) -> None:
+        """`bases`: where the folds of older batches are kept, the lake itself unless another place is given."""
         self.batches = batches
-        self.from_batches_alone = from_batches_alone
+        self.from_batches_alone = from_batches_alone and bases is None
+        self.bases = bases or batches.files
         self.connection = connection
         self._verified: set[str] = set()
         self._known_deltas: dict[tuple[object, ...], tuple[str | None, str | None]] = {}
+
+    def forget(self) -> None:
+        """Let go of what was computed for older batches."""
+        self._known_deltas.clear()
 
     def landed(self, file: LandedFile, *, fresh: bool = False) -> Path:
         """The local path of a landed file, after checking that it is what its manifest says; with `fresh`, that the
@@ -160,7 +190,7 @@ class Current:
         parts = []
         if base_batch:
             # Chosen right at the scan, so that few rows go through what follows.
-            base = duck.parquet([self.batches.files.local(f"current/{table}/{base_batch}.parquet")])
+            base = duck.parquet([self.bases.local(f"current/{table}/{base_batch}.parquet")])
             kept = f"(SELECT {names}, {DELETED}, {literal(base_batch)} AS {BATCH} FROM {base}){chosen}"
             parts.append(f"FROM {kept} ANTI JOIN {later} USING ({key})" if later else f"FROM {kept}")
         if later:
@@ -220,7 +250,7 @@ class Current:
             return
         state = upto.tables[table]
         folder = f"current/{table}"
-        staged = self.batches.files.staging(f"{folder}/{state.changed_in}.parquet")
+        staged = self.bases.staging(f"{folder}/{state.changed_in}.parquet")
         try:
             # In whatever order rows come: a sort would cost more than it gives to the joins that read this.
             # Likewise it is read often and kept briefly: quick to decode counts for more than small.
@@ -231,21 +261,21 @@ class Current:
             staged.publish()
         finally:
             staged.discard()
-        for name in self.batches.files.names(folder):
-            if name < f"{state.changed_in}.parquet":
-                self.batches.files.remove(f"{folder}/{name}")
+        # The one before stays: whoever is still at an older batch reads that.
+        for name in [n for n in self.bases.names(folder) if n < f"{state.changed_in}.parquet"][:-1]:
+            self.bases.remove(f"{folder}/{name}")
 
     def _base(self, table: str, upto: Manifest, columns: tuple[SourceColumn, ...]) -> str | None:
         """The batch of the newest base that these batches give, and that keeps all `columns` as they are held now."""
         if self.from_batches_alone:
             return None
         wanted = {(c.name, storage(c.type)) for c in columns}
-        for name in reversed(self.batches.files.names(f"current/{table}")):
+        for name in reversed(self.bases.names(f"current/{table}")):
             batch = name.removesuffix(".parquet")
             if batch <= upto.tables[table].changed_in and self.batches.files.exists(
                 f"raw/batches/{batch}.json"
             ):
-                stream = self.batches.files.reading(f"current/{table}/{name}")
+                stream = self.bases.reading(f"current/{table}/{name}")
                 if stream is None:
                     continue
                 try:

@@ -3,6 +3,7 @@
 What a file was made from stands in its footer, so that what is still to do is found from the files themselves.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class StarFiles:
     def __init__(self, files: Files, batches: Batches) -> None:
         self.files = files
         self.batches = batches
+        self._baselines: dict[str, str | None] = {}
 
     def dimension(self, name: str) -> StarFile | None:
         """The file of a dimension, None if there is none that can be read."""
@@ -61,6 +63,20 @@ class StarFiles:
             return [dimension_path(name)]
         return [fact_path(name, batch) for batch in self.fact_batches(name)]
 
+    def baseline(self, name: str) -> str | None:
+        """The batch from which on a table is made, if that was decided not to be the first one."""
+        if name not in self._baselines:
+            path = baseline_path(name)
+            kept = json.loads(self.files.read(path))["batch"] if self.files.exists(path) else None
+            self._baselines[name] = kept
+        return self._baselines[name]
+
+    def begin_at(self, name: str, batch: str) -> None:
+        """Decide that a table is made from a batch on, now and whenever it is made again."""
+        with self.files.writing(baseline_path(name)) as stream:
+            stream.write(json.dumps({"batch": batch}).encode())
+        self._baselines[name] = batch
+
     def _open(self, path: str) -> StarFile | None:
         stream = self.files.reading(path)
         if stream is None:
@@ -78,6 +94,10 @@ class StarFiles:
             footer.num_rows,
             size,
         )
+
+
+def baseline_path(name: str) -> str:
+    return f"star/baselines/{name}.json"
 
 
 def dimension_path(name: str) -> str:

@@ -3,26 +3,32 @@
 The count and the sums of each table were compared with the source's before the batch was committed, in its own
 snapshot (`etl_assets.capture.controls`). The certificate follows what the batch brought from there on: as much
 must stand in the star's files and in the warehouse as was landed, less what was quarantined. And it compares the two
-ends: what the source said in that snapshot, and what the warehouse now shows as current. `etl verify` looks at all
-that lies between.
+ends: what the source said in that snapshot, and what the warehouse now shows as current.
+
+Of a table that has not one row for each of its first input (`rows="any"`) nobody can say how many rows it should have
+but its function: the certificate follows its inputs from the source to raw and what it gives from the star to the
+warehouse, and names the batch as of which `etl verify` last applied it whole and found it equal.
 """
 
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cached_property
 from itertools import pairwise
 
+from etl_assets.engine import duck
 from etl_assets.engine.build import Builder
 from etl_assets.engine.definition import Definition
-from etl_assets.engine.duck import identifier, literal
+from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.engine.schema import Fact
-from etl_assets.lake.batches import Manifest
+from etl_assets.lake.batches import FOLDER, Batches, Manifest
 from etl_assets.lake.current import view
+from etl_assets.lake.files import Files
 from etl_assets.lake.star import dimension_path, fact_path
 from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows, loaded_rows
 from etl_assets.resources.duckdb_warehouse import DuckDBReader
-from etl_assets.resources.warehouse import WarehouseReader
+from etl_assets.resources.warehouse import INFERRED, LOADS, SCHEMA, WarehouseReader
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,12 @@ class TableProof:
     differences: tuple[str, ...] = field(default=())
     whole: Mapping[str, Totals] = field(default_factory=dict)
     """Of a fact: everything that exists, in the source and in the warehouse; `hops` is what the batch brought."""
+    by_other_inputs: int | None = None
+    """Of a fact: how many versions of the batch came about by a change of what is joined to its first input."""
+    applied_whole: str | None = None
+    """The batch as of which a verification applied the function whole and found the star equal; None: not yet."""
+    stand_ins: int = 0
+    """Of a dimension: members of the warehouse that stand in for what facts refer to and the star does not have."""
 
     @property
     def equal(self) -> bool:
@@ -49,9 +61,28 @@ class TableProof:
             "quarantined_rows": self.quarantined,
             "hops": {hop: totals.as_json() for hop, totals in self.hops.items()},
             "whole": {hop: totals.as_json() for hop, totals in self.whole.items()},
+            "by_other_inputs": self.by_other_inputs,
+            "applied_whole": self.applied_whole,
+            "stand_ins": self.stand_ins,
             "equal": self.equal,
             "differences": list(self.differences),
         }
+
+
+def uncertified(files: Files, batches: Batches, tables: Sequence[str]) -> str | None:
+    """Why what is made from tables of the warehouse must not be published: what the newest batch's certificate says
+    against them. None if it says nothing."""
+    numbers = batches.numbers()
+    path = certificate_path(numbers[-1]) if numbers else ""
+    if not path or not files.exists(path):
+        return None
+    proofs = json.loads(files.read(path))["tables"]
+    against = [proofs[name]["differences"] for name in tables if name in proofs and not proofs[name]["equal"]]
+    return "; ".join(difference for differences in against for difference in differences) or None
+
+
+def verified_path(batch: str) -> str:
+    return f"raw/batches/{batch}.verified.json"
 
 
 def certificate_path(batch: str) -> str:
@@ -68,20 +99,79 @@ class Certifier:
         self.lake = DuckDBReader(builder.connection)
         self.warehouse = warehouse
 
-    @property
-    def tables(self) -> list[str]:
-        """The star tables that can be certified: those that are made from a source table."""
-        return [name for name, made in self.inputs.star.items() if made.inputs[0] in self.inputs.tables]
-
     def proofs(self, only: Collection[str] | None = None) -> list[TableProof]:
-        """One proof per star table that is made from a source table; `only` of those named."""
+        """One proof per star table; `only` of those named."""
         return [
-            self._fact(definition, definition.schema)
-            if isinstance(definition.schema, Fact)
-            else self._dimension(definition)
+            replace(
+                self._proof(definition),
+                applied_whole=self._verified.get(name),
+                stand_ins=self._stand_ins.get(name, 0),
+            )
             for name, definition in self.inputs.star.items()
-            if name in self.tables and (only is None or name in only)
+            if only is None or name in only
         ]
+
+    def _proof(self, definition: Definition) -> TableProof:
+        if behind := self._behind(definition):
+            first = definition.inputs[0]
+            return TableProof(definition.name, first, self._shown(definition) or "none", {}, 0, (behind,))
+        if isinstance(definition.schema, Fact):
+            return self._fact(definition, definition.schema)
+        return self._dimension(definition)
+
+    def _shown(self, definition: Definition) -> str | None:
+        """The batch that the star's files show of a table."""
+        star = self.builder.star
+        if isinstance(definition.schema, Fact):
+            return max(star.fact_batches(definition.name), default=None)
+        held = star.dimension(definition.name)
+        return held.batch if held else None
+
+    def _behind(self, definition: Definition) -> str | None:
+        """Why a table can't be certified as of the batch; None if it shows it."""
+        star, name = self.builder.star, definition.name
+        shown = self._shown(definition)
+        held = (
+            star.fact(name, shown) if shown and isinstance(definition.schema, Fact) else star.dimension(name)
+        )
+        if held is None or held.version != self.builder.version(name, self.manifest):
+            return (
+                f"{name} shows batch {shown or 'none'} and not what batch {self.manifest.batch} makes of it"
+            )
+        loaded = self._loaded.get(name)
+        if loaded != held.batch:
+            return f"the warehouse shows batch {loaded or 'none'} of {name}, the star {held.batch}"
+        return None
+
+    @cached_property
+    def _loaded(self) -> Mapping[str, str]:
+        """The newest batch of each table that the warehouse holds."""
+        return dict(
+            self.warehouse.rows(
+                f"SELECT table_name, max(batch) FROM {SCHEMA}.{LOADS.name} GROUP BY table_name"
+            )
+        )
+
+    @cached_property
+    def _stand_ins(self) -> Mapping[str, int]:
+        return dict(
+            self.warehouse.rows(
+                f"SELECT table_name, count(*) FROM {SCHEMA}.{INFERRED.name} GROUP BY table_name"
+            )
+        )
+
+    @cached_property
+    def _verified(self) -> Mapping[str, str]:
+        """The newest batch, up to this one, as of which each table was verified whole."""
+        files, found = self.builder.star.files, {}
+        names = [name for name in files.names(FOLDER) if name.endswith(".verified.json")]
+        for name in sorted(names):
+            batch = name.removesuffix(".verified.json")
+            if batch <= self.manifest.batch:
+                tables = json.loads(files.read(f"{FOLDER}/{name}"))["tables"]
+                now = {n: self.builder.inputs.star[n].code_version for n in tables if n in self.inputs.star}
+                found.update({n: batch for n, version in tables.items() if now.get(n) == version})
+        return found
 
     def publish(self, proofs: list[TableProof]) -> str:
         """Write the certificate beside the manifest; returns its path. What it said of other tables stays; those of
@@ -94,7 +184,7 @@ class Certifier:
             **(json.loads(before)["tables"] if before else {}),
             **{proof.table: proof.as_json() for proof in proofs},
         }
-        lacking = [name for name in self.tables if name not in tables]
+        lacking = [name for name in self.inputs.star if name not in tables]
         content = {
             "batch": manifest.batch,
             "lake": manifest.lake,
@@ -109,9 +199,9 @@ class Certifier:
                 }
                 for name, state in manifest.tables.items()
             },
-            "tables": {name: tables[name] for name in self.tables if name in tables},
+            "tables": {name: tables[name] for name in self.inputs.star if name in tables},
             "not_certified": lacking,
-            "equal": not lacking and all(tables[name]["equal"] for name in self.tables),
+            "equal": not lacking and all(tables[name]["equal"] for name in self.inputs.star),
         }
         text = json.dumps(content, indent=1).encode()
         if text != before:
@@ -122,51 +212,87 @@ class Certifier:
     def _fact(self, definition: Definition, schema: Fact) -> TableProof:
         """The newest batch of a fact: what was landed, what its file holds, what the warehouse holds of it."""
         source = definition.inputs[0]
-        batch = self.manifest.tables[source].changed_in
+        batch = self.builder.star.fact_batches(schema.name)[-1]
+        file = duck.parquet([self.builder.star.files.local(fact_path(schema.name, batch))])
+        rows = f"(SELECT * FROM {file} WHERE NOT deleted) AS brought"
+        if source not in self.inputs.tables or schema.rows != "one per row":
+            amounts_ = {c.name: c.name for c in schema.declared if c.type.is_amount}
+            hops = self._brought(schema, batch, rows, amounts_)
+            return TableProof(schema.name, source, batch, hops, 0, tuple(_unequal(hops, schema.name)))
         manifest = self.builder.batches.get(batch)
-        changes = manifest.changed[source]
-        carried = amounts(definition, self.inputs, manifest)
-        typing = self.builder.typing(source, manifest)
-        # What was declared otherwise when the batch was taken may fit now, or no longer.
-        clean, quarantined = self.builder.clean(source, manifest), 0
-        known = self._certified(batch, schema) if clean else None
-        if known and known.sums.keys() != carried.keys():  # the function has changed since
-            known = None
-        landed = known or Totals(0, {name: Decimal(0) for name in carried})
-        if changes.rows and not landed.rows:
-            rows = self.builder.current.read([changes.rows], self.builder.columns(source, manifest))
-            typed = typing.typed(rows, only_exact=True).project(
-                ", ".join(f"{identifier(raw)} AS {identifier(column)}" for column, raw in carried.items())
-                or "1"
-            )
-            landed = add_up(self.lake, view(typed), as_decimal(carried, schema))
-            quarantined = 0 if clean else self.builder.count(rows.filter(f"NOT ({typing.exact})"))
-        path = self.builder.star.files.local(fact_path(schema.name, batch))
-        file = view(self.builder.connection.read_parquet(str(path)))
-        decimals = as_decimal(carried, schema)
-        hops = {
-            "landed": landed,
-            "star": add_up(self.lake, f"(SELECT * FROM {file} WHERE NOT deleted) AS brought", decimals),
-            "warehouse": add_up(
-                self.warehouse,
-                f"(SELECT * FROM star.{identifier(schema.name)} WHERE batch = {literal(batch)} AND NOT deleted) "
-                "AS brought",
-                decimals,
-            ),
-        }
-        expected = changes.new + changes.changed
-        differences = (
-            []
-            if landed.rows + quarantined == expected
-            else [
-                f"batch {batch} brought {expected:,} rows, of which {landed.rows:,} fit and {quarantined:,} are "
-                "quarantined"
-            ]
-        )
-        differences += _unequal(hops, f"batch {batch} of {schema.name}")
+        carried = amounts(definition, self.inputs, self.builder.as_of(source, manifest))
+        hops = self._brought(schema, batch, rows, carried)
+        differences = _unequal(hops, f"batch {batch} of {schema.name}")
+        others: int | None = None
+        quarantined = 0
+        if source in manifest.changed and (keys := self._landed_keys(definition, manifest)):
+            landed, quarantined = self._landed(definition, schema, manifest, carried)
+            own = f"(SELECT brought.* FROM {rows} SEMI JOIN {keys} AS k USING ({listing(schema.key_columns)})) AS own"
+            of_landed = add_up(self.lake, own, as_decimal(carried, schema))
+            others = hops["star"].rows - of_landed.rows
+            differences += _unequal({"landed": landed, "star": of_landed}, f"batch {batch} of {schema.name}")
+            expected = manifest.changed[source].new + manifest.changed[source].changed
+            if landed.rows + quarantined != expected:
+                differences.append(
+                    f"batch {batch} brought {expected:,} rows, of which {landed.rows:,} fit and {quarantined:,} are "
+                    "quarantined"
+                )
+            if not others:
+                hops = {"landed": landed, **hops}
         whole = self._whole(source, schema, carried)
         differences += _unequal(whole, schema.name)
-        return TableProof(schema.name, source, batch, hops, quarantined, tuple(differences), whole)
+        return TableProof(
+            schema.name, source, batch, hops, quarantined, tuple(differences), whole, by_other_inputs=others
+        )
+
+    def _brought(self, schema: Fact, batch: str, rows: str, carried: Mapping[str, str]) -> dict[str, Totals]:
+        """What a batch's file holds, and what the warehouse holds of that batch."""
+        decimals = as_decimal(carried, schema)
+        loaded = f"(SELECT * FROM star.{identifier(schema.name)} WHERE batch = {literal(batch)} AND NOT deleted) AS brought"
+        return {
+            "star": add_up(self.lake, rows, decimals),
+            "warehouse": add_up(self.warehouse, loaded, decimals),
+        }
+
+    def _landed_keys(self, definition: Definition, manifest: Manifest) -> str | None:
+        """A table with the keys of the rows that a batch landed, as the fact names them; None if it names others."""
+        source = definition.inputs[0]
+        state, changes = manifest.tables[source], manifest.changed[source]
+        carried = self.inputs.carried_key(definition, state.key)
+        if carried is None:
+            return None
+        types = self.inputs.tables[source].types
+        if changes.rows is None:
+            rows = self.inputs.empty(self.builder.connection, source)
+        else:
+            raw = self.builder.current.read([changes.rows], self.builder.columns(source, manifest))
+            rows = self.builder.typing(source, manifest).typed(raw, only_exact=True)
+        chosen = ", ".join(
+            f"CAST({identifier(k)} AS {types[k].duckdb}) AS {identifier(c)}"
+            for k, c in zip(state.key, carried, strict=True)
+        )
+        return view(rows.project(chosen))
+
+    def _landed(
+        self, definition: Definition, schema: Fact, manifest: Manifest, carried: Mapping[str, str]
+    ) -> tuple[Totals, int]:
+        """What a batch landed of a fact's first input and fits, and how many rows do not."""
+        source, batch = definition.inputs[0], manifest.batch
+        changes = manifest.changed[source]
+        typing = self.builder.typing(source, manifest)
+        # What was declared otherwise when the batch was taken may fit now, or no longer.
+        clean = self.builder.clean(source, manifest)
+        known = self._certified(batch, schema) if clean else None
+        if known and known.sums.keys() == carried.keys():  # the function has not changed since
+            return known, 0
+        if not changes.rows:
+            return Totals(0, {name: Decimal(0) for name in carried}), 0
+        rows = self.builder.current.read([changes.rows], self.builder.columns(source, manifest))
+        typed = typing.typed(rows, only_exact=True).project(
+            ", ".join(f"{identifier(raw)} AS {identifier(column)}" for column, raw in carried.items()) or "1"
+        )
+        quarantined = 0 if clean else self.builder.count(rows.filter(f"NOT ({typing.exact})"))
+        return add_up(self.lake, view(typed), as_decimal(carried, schema)), quarantined
 
     def _whole(self, source: str, schema: Fact, carried: Mapping[str, str]) -> dict[str, Totals]:
         """All that exists, from end to end: what the source said in the batch's snapshot, what the lake holds, what
@@ -191,25 +317,28 @@ class Certifier:
         if not files.exists(path):
             return None
         proof = json.loads(files.read(path))["tables"].get(schema.name)
-        return Totals.from_json(proof["hops"]["landed"]) if proof and proof["batch"] == batch else None
+        known = proof["hops"].get("landed") if proof and proof["batch"] == batch else None
+        return Totals.from_json(known) if known else None
 
     def _dimension(self, definition: Definition) -> TableProof:
         """The members that exist: in the source, in the star's file, in the warehouse."""
         schema, source = definition.schema, definition.inputs[0]
-        state = self.manifest.tables[source]
-        path = self.builder.star.files.local(dimension_path(schema.name))
-        file = self.builder.connection.read_parquet(str(path))
-        star = add_up(self.lake, current_rows(schema, file), {})
-        quarantined = self.builder.misfits(source, self.manifest)
+        file = self.builder.connection.read_parquet(
+            str(self.builder.star.files.local(dimension_path(schema.name)))
+        )
         hops = {
-            "source": Totals(state.rows - quarantined, {}),
-            "star": star,
+            "star": add_up(self.lake, current_rows(schema, file), {}),
             "warehouse": add_up(
                 self.warehouse, current_rows(schema, loaded_rows(schema, self.warehouse)), {}
             ),
         }
-        differences = _unequal(hops, schema.name)
-        return TableProof(schema.name, source, state.changed_in, hops, quarantined, tuple(differences))
+        batch, quarantined = self._shown(definition) or "none", 0
+        if source in self.inputs.tables and schema.rows == "one per row":
+            now = self.builder.as_of(source, self.manifest)
+            quarantined = self.builder.misfits(source, now)
+            hops = {"source": Totals(now.tables[source].rows - quarantined, {}), **hops}
+            batch = now.tables[source].changed_in
+        return TableProof(schema.name, source, batch, hops, quarantined, tuple(_unequal(hops, schema.name)))
 
 
 def _unequal(hops: Mapping[str, Totals], what: str) -> list[str]:

@@ -1,23 +1,30 @@
-"""The certificate as asset checks: one per table, with the numbers side by side."""
+"""The proofs as asset checks: the certificate of each run, and the verification that a schedule starts."""
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from pathlib import Path
 
 import dagster as dg
 
 from etl_assets.engine.definition import Inputs
+from etl_assets.lake.batches import TableState
 from etl_assets.proof.certificate import Certifier
 from etl_assets.proof.totals import Totals
+from etl_assets.proof.verify import Verifier, record_verified
+from etl_assets.raw.assets import raw_key
 from etl_assets.resources.lake import Lake
+from etl_assets.resources.source import Source
 from etl_assets.resources.warehouse import Warehouse
 from etl_assets.warehouse.assets import warehouse_key
 
 _NAME = "equals_the_source"
+VERIFICATION = dg.AssetKey(["proof", "verification"])
+# Differences that the failure of a run names.
+_TOLD = 3
 
 
 def certificate_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
     """Certify the newest batch after it was loaded."""
-    tables = [name for name, definition in inputs.star.items() if definition.inputs[0] in inputs.tables]
 
     @dg.multi_asset_check(
         name="certificate",
@@ -26,10 +33,11 @@ def certificate_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
             dg.AssetCheckSpec(
                 _NAME,
                 asset=warehouse_key(name),
-                description="Count and exact sums are the same in source, raw, star and warehouse.",
+                description="Count and exact sums are the same in source, raw, star and warehouse, as far as each row of "
+                "the table is one of the source's; of other tables in star and warehouse.",
                 blocking=True,
             )
-            for name in tables
+            for name in inputs.star
         ],
     )
     def certificate(
@@ -41,7 +49,7 @@ def certificate_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
             proofs = certifier.proofs(wanted)
             path = certifier.publish(proofs)
         for proof in proofs:
-            state = bench.manifest.tables[proof.source_table]
+            state = bench.manifest.tables.get(proof.source_table)
             yield dg.AssetCheckResult(
                 asset_key=warehouse_key(proof.table),
                 check_name=_NAME,
@@ -49,18 +57,12 @@ def certificate_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
                 metadata={
                     **({"everything, side by side": _side_by_side(proof.whole)} if proof.whole else {}),
                     ("the batch, side by side" if proof.whole else "side by side"): _side_by_side(proof.hops),
-                    "source": "; ".join(
-                        [
-                            f"{state.rows:,} rows in {proof.source_table}",
-                            *(
-                                f"{n} {Decimal(c.sum):,}"
-                                for n, c in state.controls.items()
-                                if c.sum is not None
-                            ),
-                        ]
-                    ),
+                    **({"source": _said(proof.source_table, state)} if state else {}),
                     "differences": "; ".join(proof.differences) or "none",
                     "quarantined rows": proof.quarantined,
+                    **({"versions by other inputs": proof.by_other_inputs} if proof.by_other_inputs else {}),
+                    **({"members that stand in": proof.stand_ins} if proof.stand_ins else {}),
+                    "applied whole and equal as of batch": proof.applied_whole or "not yet: etl verify",
                     "batch": proof.batch,
                     "as of": dg.MetadataValue.timestamp(bench.manifest.server_time),
                     "certificate": f"{lake.url}/{path}",
@@ -68,6 +70,87 @@ def certificate_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
             )
 
     return certificate
+
+
+def verification_asset(inputs: Inputs) -> dg.AssetSpec:
+    """What the checks of the verification hang on. It is made by nothing, so that no run that makes something verifies
+    everything by the way."""
+    return dg.AssetSpec(
+        VERIFICATION,
+        deps=[*map(raw_key, inputs.tables), *map(warehouse_key, inputs.star)],
+        description="Whether lake and warehouse are what they claim to be, recomputed from the landed files and the source "
+        "by the job `verify`: a check for each table.",
+        group_name="proof",
+        kinds={"duckdb"},
+        owners=["team:data-platform"],
+    )
+
+
+def verification_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
+    """Recompute from storage and source what lake and warehouse claim; a run that finds a difference is red."""
+    tables = {f"raw_{name}": name for name in inputs.tables} | {f"star_{name}": name for name in inputs.star}
+
+    @dg.multi_asset_check(
+        name="verification",
+        can_subset=True,
+        specs=[
+            dg.AssetCheckSpec(
+                check,
+                asset=VERIFICATION,
+                description=f"What was landed of {name} is in its files and is what the source holds."
+                if check.startswith("raw_")
+                else f"What the function of {name} gives for all rows, read again from the landed files, is what star and "
+                "warehouse show, in all columns.",
+            )
+            for check, name in tables.items()
+        ],
+    )
+    def verification(
+        context: dg.AssetCheckExecutionContext, lake: Lake, warehouse: Warehouse, source: Source
+    ) -> Iterator[dg.AssetCheckResult]:
+        with (
+            lake.open(inputs) as bench,
+            Verifier(bench.builder, bench.manifest, Path(lake.scratch)) as verifier,
+        ):
+            found = [*verifier.files(), *verifier.raw(), *verifier.star()]
+            with warehouse.reading() as reader:
+                found += verifier.warehouse(reader)
+            found += verifier.source(source.address(), list(inputs.tables.values()), thorough=False)
+            record_verified(bench.builder, bench.manifest, found)
+        for key in sorted(context.selected_asset_check_keys, key=lambda k: k.name):
+            own = [
+                finding
+                for finding in found
+                if finding.table == tables[key.name]
+                and (finding.hop in ("star", "warehouse")) is key.name.startswith("star_")
+            ]
+            yield dg.AssetCheckResult(
+                asset_key=key.asset_key,
+                check_name=key.name,
+                passed=all(finding.equal for finding in own),
+                metadata={
+                    "batch": bench.manifest.batch,
+                    "as of": dg.MetadataValue.timestamp(bench.manifest.server_time),
+                    **{finding.hop: finding.difference or f"equal: {finding.compared}" for finding in own},
+                },
+            )
+        differing = [finding for finding in found if not finding.equal]
+        if differing:
+            raise dg.Failure(
+                f"batch {bench.manifest.batch}: "
+                + "; ".join(f"{f.hop}, {f.table}: {f.difference}" for f in differing[:_TOLD])
+                + (f"; and {len(differing) - _TOLD} more" if len(differing) > _TOLD else "")
+                + " (etl verify shows all; etl run --whole mends star and warehouse)",
+                allow_retries=False,
+            )
+
+    return verification
+
+
+def _said(table: str, state: TableState) -> str:
+    """What the source said of a table."""
+    sums = [f"{n} {Decimal(c.sum):,}" for n, c in state.controls.items() if c.sum is not None]
+    return "; ".join([f"{state.rows:,} rows in {table}", *sums])
 
 
 def _side_by_side(hops: Mapping[str, Totals]) -> dg.TableMetadataValue:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
-import pyarrow as pa
 from psycopg2 import sql
 
 from etl_assets.capture.catalog import describe
@@ -25,7 +24,6 @@ from etl_assets.engine import duck
 from etl_assets.engine.definition import Definition
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.frames import Frames
-from etl_assets.engine.lineage import column_lineage
 from etl_assets.engine.schema import Fact
 from etl_assets.errors import EtlError
 from etl_assets.lake.batches import LandedFile, Manifest, SourceColumn
@@ -145,13 +143,13 @@ class Explainer:
     def key(self) -> tuple[str, ...]:
         """The columns of the key."""
         if self.table is None:
-            return (self.inputs.star[self.name].schema.key,)
+            return self.inputs.star[self.name].schema.key_columns
         if self.table.name not in self.manifest.tables:
             raise LakeError(f"the lake holds nothing of {self.table.name} yet: run etl run")
         key = self.manifest.tables[self.table.name].key
         if self.name in self.inputs.star:
-            origin = column_lineage(self.made[0], self.inputs).get(self.made[0].schema.key)
-            if len(key) != 1 or not origin or origin.columns != [(self.table.name, key[0])]:
+            carried = self.inputs.carried_key(self.made[0], key)
+            if carried is None or list(carried) != list(self.made[0].schema.key_columns):
                 raise UnknownTable(
                     f"the key of {self.name} is none of the source's: ask for {self.table.name}"
                 )
@@ -198,20 +196,22 @@ class Explainer:
             ],
         )
 
-    def _named(self, made: Definition, key: Sequence[str]) -> object:
-        """The key as a star table has it, None if it can't have it."""
+    def _named(self, made: Definition, key: Sequence[str]) -> tuple[object, ...] | None:
+        """The key as a star table has it, None if it can't have it, or if it is not made of the source's key alone."""
+        carried = self.key if self.table is None else self.inputs.carried_key(made, self.key)
+        if carried is None:
+            return None
         if any(n in self._integers and not _INTEGER.fullmatch(k) for n, k in zip(self.key, key, strict=True)):
             return None  # DuckDB would round 7.4
-        text = self.frames.connection.from_arrow(
-            pa.table({name: [part] for name, part in zip(self.key, key, strict=True)})
+        types = made.schema.by_name
+        values = dict(zip(carried, key, strict=True))
+        chosen = ", ".join(
+            f"TRY_CAST(${name} AS {types[column].type.duckdb})"
+            for name, column in ((f"key_{i}", column) for i, column in enumerate(made.schema.key_columns))
         )
-        if self.table is None:
-            column = made.schema.by_name[made.schema.key]
-            text = text.project(f"TRY_CAST({identifier(self.key[0])} AS {column.type.duckdb})")
-        else:
-            text = self.frames.named(made, text)
-        found = text.fetchall()
-        return found[0][0] if found else None
+        params = {f"key_{i}": values[column] for i, column in enumerate(made.schema.key_columns)}
+        found = duck.one(self.frames.connection, f"SELECT {chosen}", params)
+        return None if None in found else found
 
     # -- the lake ------------------------------------------------------------------------------------------------
 
@@ -263,25 +263,26 @@ class Explainer:
 
     # -- star and warehouse --------------------------------------------------------------------------------------
 
-    def _published(self, name: str, value: object) -> Iterator[Version]:
+    def _published(self, name: str, value: tuple[object, ...]) -> Iterator[Version]:
         paths = [self.frames.star.files.local(path) for path in self.frames.star.paths(name)]
         if paths:
             lake = DuckDBReader(self.frames.connection)
             yield from self._versions(lake, name, duck.parquet(paths), value, files=True)
 
-    def _loaded(self, warehouse: WarehouseReader, name: str, value: object) -> Iterator[Version]:
+    def _loaded(self, warehouse: WarehouseReader, name: str, value: tuple[object, ...]) -> Iterator[Version]:
         if warehouse.has(name):
             yield from self._versions(warehouse, name, f"star.{identifier(name)}", value, files=False)
 
     def _versions(
-        self, reader: WarehouseReader, name: str, rows: str, value: object, *, files: bool
+        self, reader: WarehouseReader, name: str, rows: str, value: tuple[object, ...], *, files: bool
     ) -> Iterator[Version]:
         schema = self.inputs.star[name].schema
         columns = [column.name for column in schema.columns]
         found = reader.rows(
-            f"SELECT {listing(columns)} FROM {rows} WHERE {identifier(schema.key)} = $value "
-            f"ORDER BY {identifier(schema.primary_key)}",
-            {"value": value},
+            f"SELECT {listing(columns)} FROM {rows} WHERE "
+            + " AND ".join(f"{identifier(key)} = $key_{i}" for i, key in enumerate(schema.key_columns))
+            + f" ORDER BY {listing(schema.primary_key)}",
+            {f"key_{i}": part for i, part in enumerate(value)},
         )
         for i, row in enumerate(found, 1):
             values = dict(zip(columns, row, strict=True))

@@ -8,12 +8,12 @@ from typing import Any
 import duckdb
 
 from etl_assets.engine.definition import Definition, Inputs
-from etl_assets.engine.duck import identifier, literal
+from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.engine.lineage import column_lineage
 from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.lake.batches import Manifest
 from etl_assets.lake.current import view
-from etl_assets.resources.warehouse import INFERRED, SCHEMA, WarehouseReader
+from etl_assets.resources.warehouse import DUCKDB, INFERRED, SCHEMA, WarehouseReader
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def current_rows(schema: StarTable, rows: duckdb.DuckDBPyRelation | str) -> str:
     if not isinstance(schema, Fact):
         return f"(SELECT * FROM {table} WHERE NOT deleted) AS existing"
     latest = (
-        f"FROM {table} QUALIFY row_number() OVER (PARTITION BY {identifier(schema.key)} "
+        f"FROM {table} QUALIFY row_number() OVER (PARTITION BY {listing(schema.key_columns)} "
         f"ORDER BY {identifier(schema.record)} DESC) = 1"
     )
     return f"(FROM ({latest}) WHERE NOT deleted)"
@@ -86,8 +86,7 @@ def loaded_rows(schema: StarTable, reader: WarehouseReader) -> str:
     )
     if not inferred:  # the usual case, and a large dimension is looked through much faster
         return place
-    member = f"CAST(i.member_key AS {schema.by_name[schema.key].type.duckdb})"
     return (
         f"(SELECT t.* FROM {place} AS t WHERE NOT EXISTS (SELECT 1 FROM {SCHEMA}.{INFERRED.name} AS i "
-        f"WHERE i.table_name = {literal(schema.name)} AND {member} = t.{identifier(schema.key)})) AS loaded"
+        f"WHERE i.table_name = {literal(schema.name)} AND i.member_key = {DUCKDB.member_key(schema, 't')})) AS loaded"
     )

@@ -2,20 +2,25 @@
 
     files      every landed file is the one its manifest lists
     raw        the rows held are as many, and add up to as much, as the source said in the batch's snapshot
-    star       what the functions make of the rows held is what the star shows as current
+    star       every function, applied whole to the inputs as of the batch, gives what the star shows, in all columns
     warehouse  is the star, history included
     source     what is held, plus what changed since, is what the source holds now
 
-By default counts, sums and ranges are compared; thoroughly, all rows are.
+The inputs are read from the landed files by `etl_assets.proof.landed`, which has nothing in common with what the flow
+does but the declared types: a star function meets them here for the first time. Nothing is claimed, and nothing waited
+for: what is compared is the batch that was the newest when the verification began.
 """
 
+import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import duckdb
 import pyarrow as pa
@@ -28,7 +33,7 @@ from etl_assets.capture.snapshot import take_snapshot
 from etl_assets.capture.table import Table
 from etl_assets.engine import duck
 from etl_assets.engine.build import Builder
-from etl_assets.engine.definition import Definition
+from etl_assets.engine.definition import ContractError, Definition
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.lake.batches import Batches, Manifest, TableState
@@ -36,10 +41,17 @@ from etl_assets.lake.current import Current, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.star import StarFiles
-from etl_assets.proof.totals import add_up, amounts, as_decimal, current_rows, loaded_rows
+from etl_assets.proof.certificate import verified_path
+from etl_assets.proof.landed import LandedTable, keys_ever, landed_table
+from etl_assets.proof.totals import current_rows, loaded_rows
 from etl_assets.resources.duckdb_warehouse import DuckDBReader, DuckDBWarehouse
 from etl_assets.resources.warehouse import WarehouseError, WarehouseReader
 from etl_assets.resources.warehouse_load import load_star
+
+# Differences that are told in full.
+_TOLD = 3
+# What the engine may use here before it spills: the process as a whole stays below a GiB.
+_MEMORY_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -57,18 +69,32 @@ class Finding:
 
 
 class Verifier:
-    """Recomputes what a lake claims as of a manifest. `scratch` is a folder for what is made meanwhile."""
+    """Recomputes what a lake claims as of a manifest. `scratch` is a folder for what is made meanwhile.
 
-    def __init__(
-        self, builder: Builder, manifest: Manifest, connection: duckdb.DuckDBPyConnection, scratch: Path
-    ) -> None:
+    Used in a `with` block: what is made meanwhile goes with it.
+    """
+
+    def __init__(self, builder: Builder, manifest: Manifest, scratch: Path) -> None:
         self.builder = builder
         self.inputs = builder.inputs
         self.batches = builder.batches
         self.manifest = manifest
-        self.connection = connection
         self.scratch = scratch
-        self.lake = DuckDBReader(connection)
+        self._stack = ExitStack()
+        self._landed: dict[str, LandedTable] = {}
+        self._expected: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        made = self._stack.enter_context(tempfile.TemporaryDirectory(dir=self.scratch, prefix="verify-"))
+        self.folder = Path(made)
+        self.connection = self._stack.enter_context(duck.connect(self.folder))
+        self.connection.execute("SET memory_limit = $limit", {"limit": f"{_MEMORY_BYTES}B"})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
 
     # -- files and raw -------------------------------------------------------------------------------------------
 
@@ -98,8 +124,7 @@ class Verifier:
         types = self.inputs.tables[name].types
         sums = [c for c, control in state.controls.items() if control.held is not None and c in types]
         ranges = [c for c, control in state.controls.items() if control.min is not None and c in types]
-        misfits = self.builder.misfits(name, self.manifest)
-        rows = view(self.builder.existing(name, self.manifest))
+        landed = self._read(name)
         chosen = ", ".join(
             [
                 "count(*)",
@@ -107,10 +132,10 @@ class Verifier:
                 *(f"min({identifier(c)})::VARCHAR, max({identifier(c)})::VARCHAR" for c in ranges),
             ]
         )
-        count, *values = duck.one(self.connection, f"SELECT {chosen} FROM {rows}")
+        count, *values = duck.one(self.connection, f"SELECT {chosen} FROM {duck.parquet([landed.path])}")
         differences = []
-        if count + misfits != state.rows:
-            differences.append(f"{count + misfits:,} rows are held, the source had {state.rows:,}")
+        if count + landed.misfits != state.rows:
+            differences.append(f"{count + landed.misfits:,} rows are held, the source had {state.rows:,}")
         for column, value in zip(sums, values, strict=False):
             if Decimal(value) != Decimal(state.controls[column].sum or 0):
                 differences.append(
@@ -119,134 +144,256 @@ class Verifier:
         for i, column in enumerate(ranges):
             low, high = values[len(sums) + 2 * i : len(sums) + 2 * i + 2]
             control = state.controls[column]
-            if not misfits and (low, high) != (control.min, control.max):
+            if not landed.misfits and (low, high) != (control.min, control.max):
                 differences.append(
                     f"{column} is in {low} … {high}, in the source in {control.min} … {control.max}"
                 )
-        compared = f"{state.rows:,} rows, {len(sums)} sums, {len(ranges)} ranges, {misfits} quarantined"
+        compared = (
+            f"{state.rows:,} rows, {len(sums)} sums, {len(ranges)} ranges, {landed.misfits} quarantined"
+        )
         return Finding(name, "raw", compared, "; ".join(differences))
 
-    # -- star and warehouse --------------------------------------------------------------------------------------
+    def _read(self, name: str) -> LandedTable:
+        if name not in self._landed:
+            table = self.inputs.tables[name]
+            self._landed[name] = landed_table(
+                table, self.manifest, self.batches, self.connection, self.folder
+            )
+        return self._landed[name]
 
-    def star(self, *, thorough: bool) -> Iterator[Finding]:
-        """Compare what the star shows as current with what its functions make of the rows held."""
-        for definition in self.inputs.star.values():
-            yield _or_unreadable(definition.name, "star", partial(self._star, definition, thorough=thorough))
+    # -- star ----------------------------------------------------------------------------------------------------
 
-    def _star(self, definition: Definition, *, thorough: bool) -> Finding:
-        schema = definition.schema
-        if not self.builder.star.paths(schema.name):
-            return Finding(schema.name, "star", "nothing", "the star does not have it: run etl run")
-        current = current_rows(schema, self._files(self.builder.star, schema))
+    def star(self) -> Iterator[Finding]:
+        """Compare what the star shows with what its functions give."""
+        for definition in self.inputs.in_order():
+            yield _or_unreadable(definition.name, "star", partial(self._star, definition))
+
+    def facts(self) -> Iterator[Finding]:
+        """The same of the facts that are made from nothing but source tables, whose files say what they were."""
+        for definition in self.inputs.in_order():
+            if isinstance(definition.schema, Fact) and not self.inputs.star.keys() & definition.inputs:
+                yield _or_unreadable(definition.name, "star", partial(self._star, definition))
+
+    def _star(self, definition: Definition) -> Finding:
+        schema, star = definition.schema, self.builder.star
+        if behind := self._behind(definition):
+            return Finding(schema.name, "star", "nothing", behind)
+        expected = self._applied(definition)
+        found = self._shown(schema)
         names = [c.name for c in schema.declared]
-        with self._made(definition) as made:
-            if thorough:
-                return self._row_by_row(schema, "star", made, current, names)
-            columns = self._amounts(definition)
-            expected, found = add_up(self.lake, made, columns), add_up(self.lake, current, columns)
-            difference = ""
-            if expected != found:
-                keys = self._row_by_row(schema, "star", made, current, names).difference
-                difference = f"shows {found}; the rows held make {expected}; {keys}"
-            return Finding(schema.name, "star", str(expected), difference)
+        finding = self._compare(schema, "star", expected, f"(SELECT {listing(names)} FROM {found})", names)
+        if finding.equal:
+            finding = self._deleted(definition, finding, expected)
+        if not finding.equal and (moved := self._behind(definition)):
+            return Finding(schema.name, "star", "nothing", moved)
+        return (
+            finding if star.paths(schema.name) else replace(finding, difference="the star does not have it")
+        )
 
-    @contextmanager
-    def _made(self, definition: Definition) -> Iterator[str]:
-        """What a function makes of the rows held."""
-        schema, (first, *others) = definition.schema, definition.inputs
-        if isinstance(schema, Fact) and any(name in self.inputs.tables for name in others):
-            # Each of its rows shows what other tables held in the row's own batch, so it is made batch by batch.
-            with tempfile.TemporaryDirectory(dir=self.scratch, prefix="verify-") as folder:
-                star = StarFiles(LocalFiles(Path(folder)), self.batches)
-                builder = Builder(self.inputs, self.builder.current, star, self.connection)
-                builder.build(definition, self.manifest).publish()
-                yield current_rows(schema, self._files(star, schema))
-            return
-        context = {name: self.builder.read(name, self.manifest) for name in others}
-        which = self.builder.existing if first in self.inputs.tables else self.builder.read
-        yield view(definition.apply(self.connection, {first: which(first, self.manifest), **context}))
+    def _behind(self, definition: Definition) -> str:
+        """Why what is published of a table is not to be compared; empty if it is of the batch."""
+        name, star = definition.name, self.builder.star
+        if isinstance(definition.schema, Fact):
+            held = star.fact_batches(name)
+            shown = star.fact(name, held[-1]) if held else None
+        else:
+            shown = star.dimension(name)
+        if shown is None:
+            paths = star.paths(name)
+            return (f"{paths[-1]} can't be read" if paths else "the star does not have it") + ": run etl run"
+        if shown.version == self.builder.version(name, self.manifest):
+            return ""
+        return f"the star shows batch {shown.batch} of it, or what other code made, not batch {self.manifest.batch}: run etl run"
 
-    def _amounts(self, definition: Definition) -> dict[str, str]:
-        """For `add_up`: the columns whose sums are compared."""
-        if definition.inputs[0] not in self.inputs.tables:
-            return {}
-        return as_decimal(amounts(definition, self.inputs, self.manifest), definition.schema)
+    def _applied(self, definition: Definition) -> str:
+        """A FROM clause with what a function gives for all rows of its inputs, computed once."""
+        if definition.name not in self._expected:
+            made = definition.apply(
+                self.connection, {n: self._input(definition, n) for n in definition.inputs}
+            )
+            names = listing([column.name for column in definition.schema.declared])
+            path = self.folder / f"star-{len(self._expected)}.parquet"
+            duck.write_parquet(made.project(names), path, {}, compression="lz4_raw")
+            self._expected[definition.name] = duck.parquet([path])
+        return self._expected[definition.name]
 
-    def warehouse(self, reader: WarehouseReader, *, thorough: bool) -> Iterator[Finding]:
-        """Compare the warehouse's tables, history included, with the star's files."""
-        for definition in self.inputs.star.values():
-            compare = partial(self._warehouse, definition, reader, thorough=thorough)
-            yield _or_unreadable(definition.name, "warehouse", compare)
+    def _input(self, definition: Definition, name: str) -> duckdb.DuckDBPyRelation:
+        """An input as of the batch, in the order of its keys for a function that computes in memory."""
+        keys: Sequence[str] = ()
+        if name in self.inputs.references:
+            rows = self.builder.reference(name).to_arrow_table()
+            self.connection.register(f"reference {name}", rows)
+            relation = self.connection.table(identifier(f"reference {name}"))
+        elif name in self.inputs.tables:
+            landed, types = self._read(name), self.inputs.tables[name].types
+            keys = landed.keys
+            chosen = ", ".join(
+                f"CAST({identifier(n)} AS {t.duckdb}) AS {identifier(n)}" for n, t in types.items()
+            )
+            relation = self.connection.sql(
+                f"SELECT {chosen}, {listing(keys)} FROM {duck.parquet([landed.path])}"
+            )
+        else:
+            relation, keys = self._star_input(definition, self.inputs.star[name])
+        if self.inputs.queries[definition.name] is None:
+            relation = relation.order(listing(keys) if keys else "ALL")
+        return relation.project(
+            listing([c for c in relation.columns if c not in keys or name in self.inputs.star])
+        )
 
-    def _warehouse(self, definition: Definition, reader: WarehouseReader, *, thorough: bool) -> Finding:
+    def _star_input(
+        self, definition: Definition, other: Definition
+    ) -> tuple[duckdb.DuckDBPyRelation, Sequence[str]]:
+        schema, keys = other.schema, other.schema.key_columns
+        if not isinstance(schema, Fact):
+            expected = self._applied(other)
+            return self.connection.sql(f"SELECT *, false AS deleted FROM {expected}"), keys
+        # Of a fact the function sees numbers and batches too. What its rows are was compared before.
+        rows = duck.parquet(self._paths(self.builder.star, schema))
+        if schema.name in definition.schema.facts_with_versions:
+            return self.connection.sql(f"FROM {rows}"), schema.primary_key
+        return self.connection.sql(f"FROM {self._latest(schema, rows)}"), keys
+
+    def _deleted(self, definition: Definition, finding: Finding, expected: str) -> Finding:
+        """Compare which keys are marked as deleted with those that were landed once and are no longer given. Of a table
+        whose key is not the source's own, only a rebuild can say that."""
         schema = definition.schema
-        paths = [self.builder.star.files.local(path) for path in self.builder.star.paths(schema.name)]
+        table = definition.inputs[0]
+        if table not in self.inputs.tables or table not in self.manifest.tables:
+            return finding
+        state = self.manifest.tables[table]
+        carried = self.inputs.carried_key(definition, state.key)
+        if carried is None or not set(state.key) <= self.inputs.tables[table].types.keys():
+            return finding
+        ever = keys_ever(self.inputs.tables[table], self.manifest, self.batches, self.connection)
+        own = ", ".join(
+            f"CAST({identifier(k)} AS {schema.by_name[c].type.duckdb}) AS {identifier(c)}"
+            for k, c in zip(state.key, carried, strict=True)
+        )
+        keys = listing(schema.key_columns)
+        gone = f"(SELECT DISTINCT {keys} FROM (SELECT {own} FROM {ever}) ANTI JOIN {expected} USING ({keys}))"
+        marked = f"(SELECT {keys} FROM {self._everything(schema)} WHERE deleted)"
+        if isinstance(schema, Fact):
+            marked = f"(SELECT DISTINCT {keys} FROM {marked} ANTI JOIN {expected} USING ({keys}))"
+        return self._compare(
+            schema, "star", gone, marked, schema.key_columns, "deleted keys", finding.compared
+        )
+
+    def _shown(self, schema: StarTable) -> str:
+        """A FROM clause with the rows that the star shows as existing."""
+        rows = self._everything(schema)
+        return self._latest(schema, rows) if isinstance(schema, Fact) else f"(FROM {rows} WHERE NOT deleted)"
+
+    def _everything(self, schema: StarTable) -> str:
+        paths = self._paths(self.builder.star, schema)
+        return duck.parquet(paths) if paths else view(self.inputs.empty(self.connection, schema.name))
+
+    def _latest(self, schema: Fact, rows: str) -> str:
+        record = identifier(schema.record)
+        newest = f"SELECT max({record}) FROM {rows} GROUP BY {listing(schema.key_columns)}"
+        return f"(FROM {rows} WHERE NOT deleted AND {record} IN ({newest}))"
+
+    def _paths(self, star: StarFiles, schema: StarTable) -> list[Path]:
+        return [star.files.local(path) for path in star.paths(schema.name)]
+
+    # -- warehouse -----------------------------------------------------------------------------------------------
+
+    def warehouse(self, reader: WarehouseReader) -> Iterator[Finding]:
+        """Compare the warehouse's tables, history included, with the star's files, and what it shows as current with
+        what the functions give."""
+        for definition in self.inputs.star.values():
+            yield _or_unreadable(definition.name, "warehouse", partial(self._warehouse, definition, reader))
+
+    def _warehouse(self, definition: Definition, reader: WarehouseReader) -> Finding:
+        schema = definition.schema
+        paths = self._paths(self.builder.star, schema)
         if not paths or not reader.has(schema.name):
             return Finding(schema.name, "warehouse", "nothing", "the warehouse does not have it: run etl run")
-        files = duck.parquet(paths)
-        finding = self._loaded(definition, reader, files, loaded_rows(schema, reader), thorough=thorough)
-        if finding.equal and isinstance(schema, Fact):
-            # The view is what analysts query, and what it leaves out stands in a table of its own.
-            name, current = f"star.{identifier(schema.name + '_current')}", current_rows(schema, files)
-            shown = self._loaded(definition, reader, current, name, thorough=thorough)
-            if not shown.equal:
-                return replace(shown, difference=f"{schema.name}_current: {shown.difference}")
-        return finding
+        names = [c.name for c in schema.columns]
+        finding = self._loaded(schema, reader, duck.parquet(paths), loaded_rows(schema, reader), names)
+        if not finding.equal or self._behind(definition):
+            return finding
+        declared = [c.name for c in schema.declared]
+        current = f"star.{identifier(schema.name + '_current')}"
+        if not isinstance(schema, Fact):
+            current = current_rows(schema, loaded_rows(schema, reader))
+        shown = self._loaded(schema, reader, self._applied(definition), current, declared)
+        return finding if shown.equal else replace(shown, difference=f"what is current: {shown.difference}")
 
     def _loaded(
-        self,
-        definition: Definition,
-        reader: WarehouseReader,
-        files: str,
-        name: str,
-        *,
-        thorough: bool,
+        self, schema: StarTable, reader: WarehouseReader, expected: str, rows: str, names: Sequence[str]
     ) -> Finding:
-        schema = definition.schema
-        if thorough:
-            return self._rows_of(reader, name, schema, files)
-        sums = self._amounts(definition)
-        expected, found = add_up(self.lake, files, sums), add_up(reader, name, sums)
-        difference = ""
-        if expected != found:
-            keys = self._rows_of(reader, name, schema, files).difference
-            difference = f"has {found}; the star has {expected}; {keys}"
-        return Finding(schema.name, "warehouse", str(expected), difference)
-
-    def _rows_of(self, reader: WarehouseReader, name: str, schema: StarTable, files: str) -> Finding:
-        with self._copied(schema, reader, name) as copy:
-            return self._row_by_row(schema, "warehouse", files, copy, [c.name for c in schema.columns])
+        if isinstance(reader, DuckDBReader) and self._digest(schema, expected, names) == reader.one(
+            _digest_of(schema, rows, names)
+        ):
+            return Finding(schema.name, "warehouse", self._size(expected, names))
+        with self._copied(schema, reader, rows, names) as copy:
+            return self._compare(schema, "warehouse", expected, copy, names)
 
     @contextmanager
-    def _copied(self, schema: StarTable, reader: WarehouseReader, rows: str) -> Iterator[str]:
+    def _copied(
+        self, schema: StarTable, reader: WarehouseReader, rows: str, names: Sequence[str]
+    ) -> Iterator[str]:
         """Rows of a warehouse, beside the lake's for as long as they are compared."""
-        copy = reader.copy(self.connection, schema.columns, rows)
+        copy = reader.copy(self.connection, [schema.by_name[name] for name in names], rows)
         try:
             yield copy
         finally:
             self.connection.execute(f"DROP TABLE {copy}")
 
-    def _row_by_row(
+    # -- comparing -----------------------------------------------------------------------------------------------
+
+    def _compare(
         self,
         schema: StarTable,
         hop: str,
         expected: str,
         found: str,
-        columns: Sequence[str],
+        names: Sequence[str],
+        what: str = "all columns",
+        before: str = "",
     ) -> Finding:
-        """Compare all rows. A difference names how many keys differ, and from which to which."""
-        key = identifier(schema.key)
-        names = listing(columns)
-        differing = (
-            f"(SELECT {names} FROM {expected} EXCEPT ALL SELECT {names} FROM {found}) UNION ALL "
-            f"(SELECT {names} FROM {found} EXCEPT ALL SELECT {names} FROM {expected})"
+        """Compare all rows. A difference names the table's keys, columns and both values."""
+        compared = before or self._size(expected, names, what)
+        if self._digest(schema, expected, names) == self._digest(schema, found, names):
+            return Finding(schema.name, hop, compared)
+        return Finding(schema.name, hop, compared, self._told(schema, expected, found, names, what))
+
+    def _digest(self, schema: StarTable, rows: str, names: Sequence[str]) -> tuple[object, ...]:
+        """How many rows there are, and a sum over all values of each, whatever their order."""
+        return duck.one(self.connection, _digest_of(schema, rows, names))
+
+    def _size(self, rows: str, names: Sequence[str], what: str = "all columns") -> str:
+        (count,) = duck.one(self.connection, f"SELECT count(*) FROM {rows}")
+        return f"{count:,} rows, {what}"
+
+    def _told(self, schema: StarTable, expected: str, found: str, names: Sequence[str], what: str) -> str:
+        """Which keys differ, and how."""
+        keys = [key for key in schema.primary_key if key in names] or list(schema.key_columns)
+        same = " AND ".join(f"e.{identifier(k)} = f.{identifier(k)}" for k in keys)
+        differs = " OR ".join(f"e.{identifier(n)} IS DISTINCT FROM f.{identifier(n)}" for n in names)
+        either = ", ".join(
+            f"coalesce(e.{identifier(k)}, f.{identifier(k)}) AS k{i}" for i, k in enumerate(keys)
         )
-        keys, first, last = duck.one(
-            self.connection, f"SELECT count(DISTINCT {key}), min({key}), max({key}) FROM ({differing})"
+        values = ", ".join(
+            f"CAST(e.{identifier(n)} AS VARCHAR) AS e{i}, CAST(f.{identifier(n)} AS VARCHAR) AS f{i}"
+            for i, n in enumerate(names)
         )
-        (rows,) = duck.one(self.connection, f"SELECT count(*) FROM {expected}")
-        difference = f"{keys:,} keys differ, {schema.key} {first} to {last}" if keys else ""
-        return Finding(schema.name, hop, f"{rows:,} rows, all columns", difference)
+        joined = f"(SELECT *, true AS __here FROM {expected}) e FULL JOIN (SELECT *, true AS __here FROM {found}) f ON {same}"
+        one, other = "e.__here IS NULL", "f.__here IS NULL"
+        condition = f"{one} OR {other} OR ({differs})"
+        (count,) = duck.one(self.connection, f"SELECT count(*) FROM {joined} WHERE {condition}")
+        if not count:
+            return "the same keys occur more often than once"
+        order = ", ".join(f"k{i}" for i in range(len(keys)))
+        query = (
+            f"SELECT {either}, {one} AS lacking, {other} AS missing, {values} FROM {joined} WHERE {condition} "
+            f"ORDER BY {order} LIMIT {_TOLD}"
+        )
+        rows = self.connection.execute(query).fetchall()
+        told = [_difference(keys, names, row, what) for row in rows]
+        more = f"; {count - _TOLD:,} more" if count > _TOLD else ""
+        return f"{count:,} {'keys differ' if count > 1 else 'key differs'}: {'; '.join(told)}{more}"
 
     # -- source --------------------------------------------------------------------------------------------------
 
@@ -255,11 +402,10 @@ class Verifier:
         difference; a row that differs and has no recent version is one."""
         held = [table for table in tables if table.name in self.manifest.tables]
         with (
-            take_snapshot(
-                url, held, lake=self.manifest.lake, run_id="verify", connections=1, wait_seconds=60
-            ) as snapshot,
+            take_snapshot(url, held, lake=None, run_id="verify", connections=1, wait_seconds=60) as snapshot,
             tempfile.TemporaryDirectory(dir=self.scratch, prefix="verify-") as folder,
         ):
+            current = Current(self.batches, self.connection)
             for name, relation in snapshot.relations.items():
                 state = self.manifest.tables[name]
                 reader = Reader(
@@ -268,7 +414,7 @@ class Verifier:
                 last = self.batches.last_read(name, self.manifest)
                 behind = lsn(snapshot.instant.lsn) < lsn(last.lsn)
                 how = plan(relation, last, snapshot.instant, lsn_behind=behind)
-                fold = partial(self.builder.current.fold, name, self.manifest)
+                fold = partial(current.fold, name, self.manifest)
                 yield self._source(reader, how, state, fold, thorough=thorough)
 
     def _source(
@@ -315,66 +461,86 @@ class Verifier:
     # -- rebuild -------------------------------------------------------------------------------------------------
 
     def rebuild(self, live: WarehouseReader) -> Iterator[Finding]:
-        """Build star and warehouse from all batches in a scratch place, and compare: content and surrogate keys. The
+        """Go through all batches again in a scratch place, and compare: content, deleted rows and surrogate keys. The
         warehouse is built in DuckDB, whatever the live one is: they have the same content."""
         with tempfile.TemporaryDirectory(dir=self.scratch, prefix="rebuild-") as folder:
             star = StarFiles(LocalFiles(Path(folder)), self.batches)
             current = Current(Batches(self.batches.files), self.connection, from_batches_alone=True)
             builder = Builder(self.inputs, current, star, self.connection)
-            for definition in in_order(self.inputs.star):
-                build = builder.build(definition, self.manifest)
+            shown: dict[str, str] = {}
+            for build in builder.derive(self.manifest):
                 build.publish()
-            for definition in self.inputs.star.values():
-                schema = definition.schema
-                again = self._files(star, schema)
-                have = self._files(self.builder.star, schema)
-                columns = [c.name for c in schema.columns]
-                yield self._row_by_row(schema, "rebuilt star", again, have, columns)
+                if build.passed:
+                    shown[build.definition.name] = build.version
+            tables = [definition.schema for definition in self.inputs.star.values()]
+            for schema in tables:
+                again, have = (self._everything_in(place, schema) for place in (star, self.builder.star))
+                names = [c.name for c in schema.columns]
+                yield _or_unreadable(
+                    schema.name,
+                    "rebuilt star",
+                    partial(self._compare, schema, "rebuilt star", again, have, names),
+                )
             warehouse = DuckDBWarehouse(
                 path=str(Path(folder) / "warehouse.duckdb"), scratch=str(self.scratch)
             )
-            tables = [definition.schema for definition in self.inputs.star.values()]
-            versions = {table.name: builder.version(table.name, self.manifest) for table in tables}
-            load_star(warehouse, star, tables, versions, "etl verify")
+            load_star(warehouse, star, tables, shown, "etl verify")
             with warehouse.reading() as made:
-                for table in tables:
-                    compare = partial(self._rebuilt, table, made, live)
-                    yield _or_unreadable(table.name, "rebuilt warehouse", compare)
+                for name in shown:
+                    compare = partial(self._rebuilt, self.inputs.star[name].schema, made, live)
+                    yield _or_unreadable(name, "rebuilt warehouse", compare)
+
+    def _everything_in(self, star: StarFiles, schema: StarTable) -> str:
+        paths = self._paths(star, schema)
+        return duck.parquet(paths) if paths else view(self.inputs.empty(self.connection, schema.name))
 
     def _rebuilt(self, schema: StarTable, made: WarehouseReader, live: WarehouseReader) -> Finding:
-        place = f"star.{identifier(schema.name)}"
-        with self._copied(schema, made, place) as again, self._copied(schema, live, place) as have:
-            names = [c.name for c in schema.columns]
-            return self._row_by_row(schema, "rebuilt warehouse", again, have, names)
+        place, names = f"star.{identifier(schema.name)}", [c.name for c in schema.columns]
+        with (
+            self._copied(schema, made, place, names) as again,
+            self._copied(schema, live, place, names) as have,
+        ):
+            return self._compare(schema, "rebuilt warehouse", again, have, names)
 
-    def _files(self, star: StarFiles, schema: StarTable) -> str:
-        paths = [str(star.files.local(path)) for path in star.paths(schema.name)]
-        return (
-            view(self.connection.read_parquet(paths))
-            if paths
-            else view(self.inputs.empty(self.connection, schema.name))
-        )
+
+def record_verified(builder: Builder, manifest: Manifest, findings: Sequence[Finding]) -> None:
+    """Note in the lake which star tables were found equal as of a batch, and what code made them."""
+    equal = {f.table for f in findings if f.hop == "star" and f.equal}
+    tables = {name: made.code_version for name, made in builder.inputs.star.items() if name in equal}
+    if tables:
+        with builder.star.files.writing(verified_path(manifest.batch)) as stream:
+            stream.write(json.dumps({"batch": manifest.batch, "tables": tables}, indent=1).encode())
+
+
+def _digest_of(schema: StarTable, rows: str, names: Sequence[str]) -> str:
+    values = ", ".join(f"CAST({identifier(n)} AS {schema.by_name[n].type.duckdb})" for n in names)
+    return f"SELECT count(*), coalesce(sum(CAST(hash({values}) AS HUGEINT)), 0) FROM {rows}"
+
+
+def _difference(keys: Sequence[str], names: Sequence[str], row: Sequence[object], what: str) -> str:
+    """One key that differs: where it is missing, or in which columns it has which value, and should have which."""
+    key = ", ".join(f"{name} {value}" for name, value in zip(keys, row, strict=False))
+    lacking, missing = row[len(keys)], row[len(keys) + 1]
+    if lacking:
+        return f"{key} is there and should not be" + (f" ({what})" if what != "all columns" else "")
+    if missing:
+        return f"{key} is missing" + (f" ({what})" if what != "all columns" else "")
+    values = row[len(keys) + 2 :]
+    pairs = zip(names, values[::2], values[1::2], strict=True)
+    told = [
+        f"{name} is {found} and should be {expected}" for name, expected, found in pairs if expected != found
+    ]
+    return f"{key}: " + ", ".join(told)
 
 
 def _or_unreadable(table: str, hop: str, compare: Callable[[], Finding]) -> Finding:
     """A comparison. Where what is to be compared can't be read, that is the difference."""
     try:
         return compare()
-    except (LakeError, WarehouseError, duckdb.Error, pa.ArrowInvalid) as error:
+    except (LakeError, WarehouseError, ContractError, duckdb.Error, pa.ArrowInvalid) as error:
         return Finding(table, hop, "nothing", " ".join(str(error).split()))
 
 
 def _from_to(keys: Sequence[tuple[object, ...]]) -> str:
     """The first and the last of sorted keys."""
     return " to ".join(",".join(map(str, key)) for key in (keys[0], keys[-1])) if keys else "unknown"
-
-
-def in_order(definitions: Mapping[str, Definition]) -> list[Definition]:
-    """Star tables such that each comes after those it is made from."""
-    remaining = dict(definitions)
-    ordered: list[Definition] = []
-    while remaining:
-        for name, definition in list(remaining.items()):
-            if not any(other in remaining for other in definition.inputs):
-                ordered.append(remaining.pop(name))
-    return ordered

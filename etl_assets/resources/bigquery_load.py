@@ -37,6 +37,21 @@ from etl_assets.resources.warehouse import BOOKS, SCHEMA, Book, Rows, Session
 
 _URIS_PER_JOB = 10_000
 _STAGED_MILLISECONDS = 24 * 3600 * 1000
+# Types by which a table can be clustered, and of which a column of a key can be that BigQuery takes note of.
+_CLUSTERING = {
+    "BIGNUMERIC",
+    "BOOL",
+    "BOOLEAN",
+    "DATE",
+    "DATETIME",
+    "INT64",
+    "INTEGER",
+    "NUMERIC",
+    "STRING",
+    "TIMESTAMP",
+}
+_CLUSTERING_COLUMNS = 4
+_KEY_COLUMNS = 16
 _CHANGED = "another load changed the warehouse meanwhile: run again"
 
 
@@ -185,8 +200,8 @@ class BigQuerySession(Session):
         reached("warehouse loading")
         self._run(";\n".join(script), f"load_{change}")
         reached("warehouse committed")
-        for table in sorted(self._all.values(), key=lambda t: isinstance(t, Fact)):
-            if self._is_there(table.name):
+        for table in sorted(self._all.values(), key=lambda t: (isinstance(t, Fact), bool(t.links))):
+            if self._is_declared(table):
                 self._furnish(table)
 
     def _create(self, table: StarTable | Book, place: str | None = None) -> None:
@@ -196,7 +211,7 @@ class BigQuerySession(Session):
             [_field(column) for column in table.columns],
         )
         made.description = table.description
-        made.clustering_fields = [table.key] if isinstance(table, StarTable) else list(table.key)
+        made.clustering_fields = _clustering(table)
         if isinstance(table, Fact) and table.date_columns:
             # By month: one job may change 4,000 partitions, and a first load brings many years.
             made.time_partitioning = bigquery.TimePartitioning("MONTH", table.date_columns[0])
@@ -246,15 +261,18 @@ class BigQuerySession(Session):
     def _keys(self, table: StarTable) -> TableConstraints:
         """Keys, which BigQuery takes note of and does not enforce. The load sees to it that they hold."""
         return TableConstraints(
-            PrimaryKey([table.primary_key]),
+            PrimaryKey(list(table.primary_key)) if _is_noted(table) else None,
             [
                 ForeignKey(
-                    f"{table.name}_{column}",
-                    TableReference.from_string(self.places.table(SCHEMA, dimension), self.client.project),
-                    [ColumnReference(column, self._all[dimension].key)],
+                    "_".join([table.name, *columns]),
+                    TableReference.from_string(self.places.table(SCHEMA, name), self.client.project),
+                    [
+                        ColumnReference(column, key)
+                        for column, key in zip(columns, self._all[name].key_columns, strict=True)
+                    ],
                 )
-                for column, dimension in table.references.items()
-                if self._is_there(dimension)
+                for columns, name in table.links.items()
+                if name != table.name and _is_noted(self._all[name]) and self._is_declared(self._all[name])
             ],
         )
 
@@ -286,8 +304,10 @@ class BigQuerySession(Session):
             )
         )
 
-    def _is_there(self, name: str) -> bool:
-        return name in self._made or self._table(name) is not None
+    def _is_declared(self, table: StarTable) -> bool:
+        """Whether a table is there as declared: one that was not loaded may be declared otherwise meanwhile."""
+        held = list(self.columns(table.name).items())
+        return table.name in self._made or held == DIALECT.declared(table)
 
     def _table(self, name: str) -> bigquery.Table | None:
         """A table of `star` as it was when it was first asked for."""
@@ -344,12 +364,25 @@ def _file(rows: Rows, folder: Path) -> Path:
 
 def _said(keys: TableConstraints | None) -> object:
     """Keys in a form that can be compared."""
-    if keys is None:
-        return None
-    primary = keys.primary_key.columns if keys.primary_key else []
+    primary = keys.primary_key.columns if keys and keys.primary_key else []
     foreign = {
-        (c.referencing_column, f.referenced_table.table_id)
-        for f in keys.foreign_keys or []
-        for c in f.column_references
+        (
+            f.referenced_table.table_id,
+            *((c.referencing_column, c.referenced_column) for c in f.column_references),
+        )
+        for f in (keys.foreign_keys if keys else None) or []
     }
     return primary, foreign
+
+
+def _clustering(table: StarTable | Book) -> list[str] | None:
+    """The columns that rows lie ordered by: those of the key, as far as BigQuery can."""
+    key = table.key_columns if isinstance(table, StarTable) else table.key
+    kinds = {column.name: _field(column).field_type for column in table.columns}
+    return [name for name in key if kinds[name] in _CLUSTERING][:_CLUSTERING_COLUMNS] or None
+
+
+def _is_noted(table: StarTable) -> bool:
+    """Whether BigQuery can take note of a table's key."""
+    kinds = {_field(table.by_name[name]).field_type for name in table.primary_key}
+    return kinds <= _CLUSTERING and len(table.primary_key) <= _KEY_COLUMNS

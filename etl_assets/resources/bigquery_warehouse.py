@@ -25,6 +25,7 @@ from etl_assets.engine.schema import Column
 from etl_assets.resources.bigquery import BigQuery
 from etl_assets.resources.bigquery_jobs import ONCE, BigQueryError, explaining
 from etl_assets.resources.warehouse import (
+    DUCKDB,
     SCHEMA,
     Dialect,
     Session,
@@ -44,10 +45,13 @@ _PREFIX = re.compile(r"[A-Za-z0-9_]*")
 
 
 class BigQueryDialect(Dialect):
-    """Texts are escaped by a backslash."""
+    """Texts are escaped by a backslash, and bytes are written by a function of its own."""
 
     def literal(self, text: str) -> str:
         return exp.Literal.string(text).sql("bigquery")
+
+    def hexadecimal(self, value: str) -> str:
+        return f"to_hex({value})"
 
 
 DIALECT = BigQueryDialect("bigquery", "`")
@@ -197,7 +201,7 @@ class BigQueryReader(WarehouseReader):
     def copy(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], source: str) -> str:
         self.asked += 1
         wanted = pa.schema([pa.field(column.name, column.type.arrow) for column in columns])
-        names = Dialect("duckdb").listing([column.name for column in columns])
+        names = DUCKDB.listing([column.name for column in columns])
         sql = self.places.rewritten(f"SELECT {names} FROM {source}", "duckdb")
         copied = given(connection, wanted.empty_table())
         with explaining(source):

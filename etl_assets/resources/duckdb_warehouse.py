@@ -20,9 +20,9 @@ from etl_assets.failpoints import reached
 from etl_assets.lake.current import materialized
 from etl_assets.resources.warehouse import (
     BOOKS,
+    DUCKDB,
     SCHEMA,
     Book,
-    Dialect,
     Rows,
     Session,
     Warehouse,
@@ -30,9 +30,8 @@ from etl_assets.resources.warehouse import (
     WarehouseInUse,
     WarehouseReader,
     given,
+    typed,
 )
-
-_DIALECT = Dialect("duckdb")
 
 
 class DuckDBWarehouse(Warehouse):
@@ -154,14 +153,14 @@ class DuckDBReader(WarehouseReader):
         }
 
     def copy(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], source: str) -> str:
-        names = _DIALECT.listing([column.name for column in columns])
+        names = DUCKDB.listing([column.name for column in columns])
         return given(connection, self.connection.sql(f"SELECT {names} FROM {source}").to_arrow_reader())
 
 
 class DuckDBSession(Session):
     """A load inside a transaction of a connection."""
 
-    dialect = _DIALECT
+    dialect = DUCKDB
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
@@ -177,7 +176,7 @@ class DuckDBSession(Session):
         return source if rows.among is None else self.keep(name, f"FROM {source}")
 
     def stage_values(self, name: str, columns: Sequence[Column], values: pa.Table) -> str:
-        return given(self.connection, values)
+        return typed(self.connection, columns, values)
 
     def keep(self, name: str, sql: str) -> str:
         return materialized(self.connection, sql)
@@ -185,8 +184,8 @@ class DuckDBSession(Session):
     def create(self, table: StarTable) -> Sequence[str]:
         statements = _create(table)
         if isinstance(table, Fact):
-            view = _DIALECT.place(f"{table.name}_current")
-            statements.append(f"CREATE OR REPLACE VIEW {view} AS {_DIALECT.current_view(table)}")
+            view = DUCKDB.place(f"{table.name}_current")
+            statements.append(f"CREATE OR REPLACE VIEW {view} AS {DUCKDB.current_view(table)}")
         return statements
 
     def commit(self, statements: Sequence[str], name: str) -> None:
@@ -209,12 +208,12 @@ def _open(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
 
 
 def _create(table: StarTable | Book) -> list[str]:
-    place = _DIALECT.place(table.name)
+    place = DUCKDB.place(table.name)
     columns = ", ".join(
-        f"{_DIALECT.identifier(c.name)} {c.type.duckdb}{'' if c.type.nullable else ' NOT NULL'}"
+        f"{DUCKDB.identifier(c.name)} {c.type.duckdb}{'' if c.type.nullable else ' NOT NULL'}"
         for c in table.columns
     )
     return [
         f"CREATE OR REPLACE TABLE {place} ({columns})",
-        *_DIALECT.comments(table),
+        *DUCKDB.comments(table),
     ]

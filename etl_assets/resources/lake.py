@@ -22,6 +22,9 @@ from etl_assets.lake.current import Current
 from etl_assets.lake.files import Files, LakeError, open_files
 from etl_assets.lake.star import StarFile, StarFiles
 
+Touched = dict[str, tuple[str | None, str, pa.Table]]
+"""Dimension -> the version of its file before, the one after, and the keys of the members that may differ."""
+
 
 @dataclass(frozen=True)
 class Workbench:
@@ -31,16 +34,22 @@ class Workbench:
     builder: Builder
     star: StarFiles
     connection: duckdb.DuckDBPyConnection
+    touched: Touched
+
+    def publish(self, build: Build) -> None:
+        """Show what a build staged, and remember which members it touched, for the load that follows."""
+        if build.touched is not None and build.held:
+            keys = build.touched.to_arrow_table()
+            self.touched[build.definition.name] = (build.held.version, build.version, keys)
+        build.publish()
 
     def changed_members(self, table: StarTable, held: StarFile) -> pa.Table | None:
         """The keys of a dimension's members that changed since a file of it was made; None if that is unknown."""
-        definition = self.builder.inputs.star[table.name]
-        keys = self.builder.changed_keys(definition, held, self.manifest)
-        if keys is None:
+        before, after, keys = self.touched.get(table.name, (None, "", None))
+        published = self.star.dimension(table.name)
+        if before != held.version or published is None or published.version != after:
             return None
-        return self.builder.named(
-            definition, self.connection.sql(f"FROM {keys}"), self.manifest
-        ).to_arrow_table()
+        return keys
 
 
 class Lake(dg.ConfigurableResource):
@@ -49,7 +58,11 @@ class Lake(dg.ConfigurableResource):
     url: str = Field(description="A folder, s3://bucket/prefix or gs://bucket/prefix.")
     scratch: str = Field(description="Folder for what does not fit into memory.")
     cache: str = Field(description="Folder for local copies of what is kept in a bucket.")
+    most_batches: int = Field(
+        default=5_000, description="A star table is not made anew from more batches than this unless told so."
+    )
     _database: duckdb.DuckDBPyConnection | None = PrivateAttr(default=None)
+    _touched: Touched = PrivateAttr(default_factory=dict)
 
     def files(self) -> Files:
         return open_files(self.url, Path(self.cache))
@@ -82,13 +95,23 @@ class Lake(dg.ConfigurableResource):
         with self._database.cursor() as connection:  # a fresh session, with tables of its own
             duck.configure(connection, scratch)
             star = StarFiles(files, batches)
-            yield Workbench(
-                manifest, Builder(inputs, Current(batches, connection), star, connection), star, connection
-            )
+            builder = Builder(inputs, Current(batches, connection), star, connection)
+            yield Workbench(manifest, builder, star, connection, self._touched)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         if self._database is not None:
             self._database.close()
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a star asset hands to the IO manager: a build, and the lake that it is for."""
+
+    bench: Workbench
+    build: Build
+
+    def publish(self) -> None:
+        self.bench.publish(self.build)
 
 
 class StarIOManager(dg.ConfigurableIOManager):
@@ -99,7 +122,7 @@ class StarIOManager(dg.ConfigurableIOManager):
 
     lake: dg.ResourceDependency[Lake]
 
-    def handle_output(self, context: dg.OutputContext, obj: Build) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: Published) -> None:
         obj.publish()
 
     def load_input(self, context: dg.InputContext) -> Any:

@@ -85,6 +85,9 @@ def in_postgres(sql: str) -> str:
     placeholders = list(parsed.find_all(exp.Placeholder))
     for placeholder in placeholders:
         placeholder.replace(exp.Var(this=f"\x00{placeholder.name}\x00"))
+    for node in list(parsed.find_all(exp.Hex)):  # which sqlglot leaves as it is
+        written = exp.func("encode", node.this, exp.Literal.string("hex"))
+        node.replace(written if isinstance(node, exp.LowerHex) else exp.Upper(this=written))
     text = parsed.sql(dialect="postgres")
     # The driver looks for % only where there is something to fill in.
     return re.sub("\x00(.*?)\x00", r"%(\1)s", text.replace("%", "%%")) if placeholders else text

@@ -45,9 +45,17 @@ from etl_assets.resources.warehouse import (
     given,
 )
 
+
+class PostgresDialect(Dialect):
+    """Bytes are written by a function of its own."""
+
+    def hexadecimal(self, value: str) -> str:
+        return f"encode({value}, 'hex')"
+
+
 SETTING = "ETL_WAREHOUSE_URL"
+_DIALECT = PostgresDialect("postgres")
 _SCHEMAS = (SCHEMA, "reporting")
-_DIALECT = Dialect("postgres")
 _LOADING = 0x65746C  # the number of the advisory lock of whoever loads; locks are per database
 _ADVICE = {
     errorcodes.INSUFFICIENT_PRIVILEGE: f"grant it to the role of {SETTING} (docs/warehouses.md lists the rights)",
@@ -157,6 +165,14 @@ class PostgresSession(Session):
     def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
         return columns_of(self.cursor, SCHEMA, table)
 
+    def keyed_by(self, table: str) -> Sequence[str]:
+        self.cursor.execute(
+            "SELECT a.attname FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY(c.conkey) "
+            "WHERE c.contype = 'p' AND c.conrelid = to_regclass(%s)",
+            (_DIALECT.place(table),),
+        )
+        return [name for (name,) in self.cursor.fetchall()]
+
     def stage(self, name: str, rows: Rows) -> str:
         return self._copy(name, rows.table.columns, rows.source(self.lake))
 
@@ -164,7 +180,7 @@ class PostgresSession(Session):
         return self._copy(name, columns, given(self.lake, values))
 
     def keep(self, name: str, sql: str) -> str:
-        kept = f"kept_{name}_{next(_names)}"
+        kept = f"kept_{next(_names)}_{name}"  # the number first: PostgreSQL cuts long names off
         self.cursor.execute(f"CREATE TEMP TABLE {identifier(kept)} ON COMMIT DROP AS {sql}")
         return self._counted(kept)
 
@@ -187,29 +203,33 @@ class PostgresSession(Session):
 
     def put(self, table: StarTable, keys: str, source: str) -> Sequence[str]:
         # In place: a member that is deleted and inserted again would be looked for in all facts.
-        names = [column.name for column in table.columns]
-        key, place = identifier(table.key), _DIALECT.place(table.name)
+        names, key, d = [column.name for column in table.columns], table.key_columns, _DIALECT
+        place = d.place(table.name)
         updates = ", ".join(
-            f"{identifier(name)} = EXCLUDED.{identifier(name)}" for name in names if name != table.key
+            f"{identifier(name)} = EXCLUDED.{identifier(name)}" for name in names if name not in key
         )
         return [
-            f"INSERT INTO {place} ({_DIALECT.listing(names)}) {source} ON CONFLICT ({key}) DO UPDATE SET {updates}",
-            f"DELETE FROM {place} AS t WHERE t.{key} IN (SELECT k.{key} FROM {keys} AS k) "
-            f"AND NOT EXISTS (SELECT 1 FROM ({source}) AS s WHERE s.{key} = t.{key})",
+            f"INSERT INTO {place} ({d.listing(names)}) {source} "
+            f"ON CONFLICT ({d.listing(key)}) DO UPDATE SET {updates}",
+            f"DELETE FROM {place} AS t WHERE EXISTS (SELECT 1 FROM {keys} AS k WHERE {d.same(key, 'k', 't')}) "
+            f"AND NOT EXISTS (SELECT 1 FROM ({source}) AS s WHERE {d.same(key, 's', 't')})",
         ]
 
     def settle(self, tables: Mapping[str, StarTable], created: set[str], emptied: set[str]) -> Sequence[str]:
         keys, indexes, references = [], [], []
         for name in sorted(created):
             table = tables[name]
-            keys.append(_primary_key(name, [table.primary_key]))
-            if table.key != table.primary_key:
-                indexes.append(f"CREATE INDEX ON {_DIALECT.place(name)} ({identifier(table.key)})")
-        there = created | {name for name in tables if self.columns(name)}
-        for fact in (tables[name] for name in tables if name in there):
-            for column, dimension in fact.references.items():
-                if dimension in there and {fact.name, dimension} & (created | emptied):
-                    references.append(_foreign_key(fact.name, column, tables[dimension]))
+            keys.append(_primary_key(name, table.primary_key))
+            if table.key_columns != table.primary_key:
+                indexes.append(
+                    f"CREATE INDEX ON {_DIALECT.place(name)} ({_DIALECT.listing(table.key_columns)})"
+                )
+        for table in tables.values():
+            for columns, dimension in table.links.items():
+                if {table.name, dimension} & (created | emptied) and self._agree(
+                    table, columns, tables[dimension], created
+                ):
+                    references.append(_foreign_key(table.name, columns, tables[dimension]))
         if not (keys or references):
             return []
         return [
@@ -220,6 +240,21 @@ class PostgresSession(Session):
             *(f"ANALYZE {_DIALECT.place(name)}" for name in (*sorted(created | emptied), SUPERSEDED.name)),
         ]
 
+    def _agree(
+        self, table: StarTable, columns: Sequence[str], dimension: StarTable, created: set[str]
+    ) -> bool:
+        """Whether a table and the dimension that it refers to are there as declared, as far as the reference goes: a
+        table that is not loaded now may be declared otherwise meanwhile."""
+        refers = table.name in created or _DIALECT.declares(self.columns(table.name), table, columns)
+        key = dimension.key_columns
+        return refers and (
+            dimension.name in created
+            or (
+                _DIALECT.declares(self.columns(dimension.name), dimension, key)
+                and set(self.keyed_by(dimension.name)) == set(key)
+            )
+        )
+
     def commit(self, statements: Sequence[str], name: str) -> None:
         for statement in statements:
             reached("warehouse loading")
@@ -229,7 +264,7 @@ class PostgresSession(Session):
 
     def _copy(self, name: str, columns: Sequence[Column], source: str) -> str:
         """A temporary table with rows of the lake's DuckDB."""
-        staged = f"staged_{name}_{next(_names)}"
+        staged = f"staged_{next(_names)}_{name}"
         place = identifier(staged)
         self.cursor.execute(f"CREATE TEMP TABLE {place} ({declared(columns)}) ON COMMIT DROP")
         copy_in(self.cursor, place, columns, self.lake, source, self.scratch)
@@ -313,10 +348,10 @@ def _primary_key(table: str, key: Sequence[str]) -> str:
     return f"ALTER TABLE {_DIALECT.place(table)} ADD PRIMARY KEY ({_DIALECT.listing(key)})"
 
 
-def _foreign_key(fact: str, column: str, dimension: StarTable) -> str:
+def _foreign_key(table: str, columns: Sequence[str], dimension: StarTable) -> str:
     return (
-        f"ALTER TABLE {_DIALECT.place(fact)} ADD FOREIGN KEY ({identifier(column)}) REFERENCES "
-        f"{_DIALECT.place(dimension.name)} ({identifier(dimension.key)}) DEFERRABLE INITIALLY DEFERRED"
+        f"ALTER TABLE {_DIALECT.place(table)} ADD FOREIGN KEY ({_DIALECT.listing(columns)}) REFERENCES "
+        f"{_DIALECT.place(dimension.name)} ({_DIALECT.listing(dimension.key_columns)}) DEFERRABLE INITIALLY DEFERRED"
     )
 
 

@@ -21,7 +21,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from etl_assets.engine.duck import identifier, parquet
+from etl_assets.engine.duck import listing, parquet
 from etl_assets.engine.schema import Column, Fact, StarTable
 from etl_assets.engine.types import Type
 from etl_assets.errors import EtlError
@@ -107,6 +107,45 @@ class Dialect:
     def cast(self, value: str, type_: Type) -> str:
         return f"CAST({value} AS {self.type(type_)})"
 
+    def hexadecimal(self, value: str) -> str:
+        return f"lower(hex({value}))"
+
+    def same(self, names: Sequence[str], one: str, other: str) -> str:
+        """The condition that two rows have the same values in columns, none of which is NULL."""
+        return " AND ".join(
+            f"{one}.{self.identifier(name)} = {other}.{self.identifier(name)}" for name in names
+        )
+
+    def present(self, names: Sequence[str], row: str) -> str:
+        """The condition that no value of columns is NULL."""
+        return " AND ".join(f"{row}.{self.identifier(name)} IS NOT NULL" for name in names)
+
+    def member_key(self, table: "StarTable", row: str) -> str:
+        """The text of a row's key in `star.inferred_members`. Of several columns each value stands in quotes, a quote in
+        it is doubled: no two keys have the same text."""
+        parts = [self._text(f"{row}.{self.identifier(n)}", table.by_name[n].type) for n in table.key_columns]
+        if len(parts) == 1:
+            return parts[0]
+        quote, doubled, between = (self.literal(text) for text in ('"', '""', '","'))
+        quoted = [f"replace({part}, {quote}, {doubled})" for part in parts]
+        return f"({quote} || {f' || {between} || '.join(quoted)} || {quote})"
+
+    def _text(self, value: str, type_: Type) -> str:
+        if type_.name == "bytea":  # bytes need be no text
+            return f"({self.literal(chr(92) + 'x')} || {self.hexadecimal(value)})"
+        return self.cast(value, INFERRED.columns[1].type)
+
+    def declared(self, table: "StarTable") -> list[tuple[str, tuple[str, bool]]]:
+        """The columns of a table as `WarehouseReader.columns` tells them when it is as declared."""
+        return [(c.name, (self.type(c.type), c.type.nullable)) for c in table.columns]
+
+    def declares(
+        self, held: Mapping[str, tuple[str, bool]], table: "StarTable", names: Sequence[str]
+    ) -> bool:
+        """Whether columns that a table has (`held`) are of the types that are declared."""
+        wanted = {name: self.type(table.by_name[name].type) for name in names}
+        return all(name in held and held[name][0] == wanted[name] for name in names)
+
     def comments(self, table: "StarTable | Book") -> list[str]:
         """What a table and its columns mean, as DuckDB and PostgreSQL are told."""
         place = self.place(table.name)
@@ -128,10 +167,13 @@ class Dialect:
         )
 
 
+DUCKDB = Dialect("duckdb")
+
+
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the lake to be staged: those in Parquet files, `paths` in the lake; with `among` (a table with one
-    column, the table's key) those of its keys only."""
+    """Rows of the lake to be staged: those in Parquet files, `paths` in the lake; with `among` (whose columns are those
+    of the table's key) those of its keys only."""
 
     table: StarTable
     lake: Files
@@ -143,20 +185,23 @@ class Rows:
         files = parquet([self.lake.local(path) for path in self.paths])
         if self.among is None:
             return files
-        keys = given(connection, self.among)
-        return f"(FROM {files} SEMI JOIN {keys} USING ({identifier(self.table.key)}))"
+        names = self.table.key_columns
+        keys = typed(connection, [self.table.by_name[name] for name in names], self.among)
+        return f"(FROM {files} SEMI JOIN {keys} USING ({listing(names)}))"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load did to one table. `dangling`: by column, members it refers to that are nowhere and can't be inferred;
+    """What a load did to one table. `dangling`: by columns, members it refers to that are nowhere and can't be inferred;
+    `waits`: the table was left as it was, because its rows would dangle, or rows that refer to it.
     `inferred`: members that stand in until the dimension has them. `rows` counts them too."""
 
     rows: int
     rows_loaded: int
     batches: tuple[str, ...]
-    dangling: Mapping[str, int] = field(default_factory=dict)
+    dangling: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     inferred: int = 0
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,6 +221,14 @@ def given(connection: duckdb.DuckDBPyConnection, values: pa.Table | pa.RecordBat
         return materialized(connection, "FROM given")
     finally:
         connection.unregister("given")
+
+
+def typed(connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], values: pa.Table) -> str:
+    """As `given`, with the columns in their declared types: Arrow has a UUID as text."""
+    chosen = ", ".join(
+        f"{DUCKDB.cast(name, c.type)} AS {name}" for c in columns for name in [DUCKDB.identifier(c.name)]
+    )
+    return materialized(connection, f"SELECT {chosen} FROM {given(connection, values)}")
 
 
 class WarehouseReader(ABC):
@@ -234,6 +287,10 @@ class Session(ABC):
     def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
         """As `WarehouseReader.columns`, of schema `star`."""
 
+    def keyed_by(self, table: str) -> Sequence[str] | None:
+        """The columns by which the engine itself tells a table's rows apart; None where it does not."""
+        return None
+
     @abstractmethod
     def stage(self, name: str, rows: Rows) -> str:
         """Make rows of the lake readable in this session, in their declared types. Returns what can stand after FROM
@@ -257,13 +314,13 @@ class Session(ABC):
         return [f"DELETE FROM {self.dialect.place(table.name)} WHERE true"]
 
     def put(self, table: StarTable, keys: str, source: str) -> Sequence[str]:
-        """Statements after which a dimension has, of the members `keys` (after FROM; its column is the table's key,
-        unique), exactly the rows of `source` (a query that gives the table's columns, of these members only)."""
+        """Statements after which a dimension has, of the members `keys` (after FROM; its columns are those of the
+        table's key), exactly the rows of `source` (a query that gives the table's columns, of these members only)."""
         d = self.dialect
-        key, place = d.identifier(table.key), d.place(table.name)
+        place, same = d.place(table.name), d.same(table.key_columns, "k", "t")
         names = d.listing([column.name for column in table.columns])
         return [
-            f"DELETE FROM {place} WHERE {key} IN (SELECT k.{key} FROM {keys} AS k)",
+            f"DELETE FROM {place} AS t WHERE EXISTS (SELECT 1 FROM {keys} AS k WHERE {same})",
             f"INSERT INTO {place} ({names}) {source}",
         ]
 

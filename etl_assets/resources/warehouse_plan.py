@@ -1,6 +1,6 @@
 """What a load has to do: which files of the lake each table lacks, found by comparing the lake with the books."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,9 +24,11 @@ class Plan:
 class Planner:
     """What a warehouse held when a load began, beside what the lake has."""
 
-    def __init__(self, session: Session, star: StarFiles) -> None:
+    def __init__(self, session: Session, star: StarFiles, anew: Collection[str] = ()) -> None:
+        """`anew`: tables of which nothing that was loaded counts."""
         self.session = session
         self.star = star
+        self.anew = anew
         self._had: dict[str, Mapping[str, tuple[str, bool]]] = {}
 
     @cached_property
@@ -45,8 +47,8 @@ class Planner:
         behind = WarehouseError(
             f"the lake's {table.name} is not up to date: materialize star/{table.name} first"
         )
-        create = not self._is_declared(table)
-        known = {} if create else self.known.get(table.name, {})
+        create = not self.is_declared(table)
+        known = {} if create or table.name in self.anew else self.known.get(table.name, {})
         if not isinstance(table, Fact):
             file = star.dimension(table.name)
             if file is None or file.version != version:
@@ -68,10 +70,19 @@ class Planner:
             raise behind
         return Plan(table, files, create, anew)
 
-    def _is_declared(self, table: StarTable) -> bool:
+    def is_declared(self, table: StarTable) -> bool:
         """Whether the warehouse has the table as declared."""
-        declared = [(c.name, (self.session.dialect.type(c.type), c.type.nullable)) for c in table.columns]
-        return list(self.columns(table.name).items()) == declared
+        held = list(self.columns(table.name).items())
+        return held == self.session.dialect.declared(table) and self.is_keyed(table)
+
+    def is_keyed(self, table: StarTable) -> bool:
+        """Whether the warehouse has the table with the key that is declared."""
+        key = self.session.keyed_by(table.name)
+        return self.has(table, table.primary_key) and (key is None or set(key) == set(table.primary_key))
+
+    def has(self, table: StarTable, names: Sequence[str]) -> bool:
+        """Whether the warehouse has the table with columns of the types that are declared."""
+        return self.session.dialect.declares(self.columns(table.name), table, names)
 
     def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
         """The columns that a table had when this load began."""

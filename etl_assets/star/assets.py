@@ -2,20 +2,21 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from graphlib import TopologicalSorter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from etl_assets.engine.build import Build, merged
-from etl_assets.engine.definition import Definition, Inputs
-from etl_assets.engine.deltas import Delta, dimension_delta, fact_delta
+from etl_assets.engine.definition import ContractError, Definition, Inputs
 from etl_assets.engine.lineage import column_lineage
 from etl_assets.engine.preview import markdown
 from etl_assets.engine.schema import Fact, StarTable
+from etl_assets.proof.verify import Verifier
 from etl_assets.raw.assets import raw_key
-from etl_assets.resources.lake import Lake, Workbench
+from etl_assets.resources.lake import Lake, Published, Workbench
 from etl_assets.source.assets import source_key
 
 GROUP = "star"
@@ -23,6 +24,26 @@ IO_MANAGER = "star_io"
 _PREVIEW_ROWS = 5
 # One check for all audits: each costs a run several events, and there are many tables.
 _CHECK = "is_sound"
+
+
+class DeriveConfig(dg.Config):
+    """What may be decided for a single run."""
+
+    rebuild: list[str] = Field(
+        default=[], description="Star tables to make anew from their first batch on, whatever is published."
+    )
+    whole: bool = Field(
+        default=False,
+        description="Apply every function to all rows, read again from the landed files, and make anew what differs.",
+    )
+    replay: list[str] = Field(
+        default=[], description="Star tables that may be made from more batches than ETL_REPLAY_BATCHES."
+    )
+    from_now: list[str] = Field(
+        default=[],
+        description="Star tables to begin at the newest batch, now and whenever they are made again: what they were "
+        "before is given up.",
+    )
 
 
 def star_key(name: str) -> dg.AssetKey:
@@ -39,8 +60,7 @@ def input_key(name: str, inputs: Inputs) -> dg.AssetKey:
 def star_assets(inputs: Inputs) -> dg.AssetsDefinition:
     """All star tables, as one asset each; any of them can be left out of a run. One step makes them, from one batch:
     a step for each would cost a small run more than its work does."""
-    order = TopologicalSorter({name: inputs.star.keys() & d.inputs for name, d in inputs.star.items()})
-    made = {star_key(name): inputs.star[name] for name in order.static_order()}
+    made = {star_key(definition.name): definition for definition in inputs.in_order()}
 
     @dg.multi_asset(
         name="derive_star",
@@ -50,23 +70,58 @@ def star_assets(inputs: Inputs) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(
                 _CHECK,
                 asset=key,
-                description="What was staged, before it is published: no key occurs twice (in a fact: twice in one "
-                "batch), no column that must have a value is empty, and as many rows come out as went in.",
-                blocking=True,
+                description="What was staged, before it is published: no key occurs twice, no column that must have a "
+                "value is empty, and, if it has a row for each of its first input, as many rows came and went.",
             )
             for key in made
         ],
     )
     def derive_star(
-        context: dg.AssetExecutionContext, lake: Lake
+        context: dg.AssetExecutionContext, config: DeriveConfig, lake: Lake
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        """Bring star tables up to the newest batch: stage, audit, publish one after the other."""
+        """Bring star tables up to the newest batch, all of them batch by batch: stage, audit, publish."""
         with lake.open(inputs) as bench:
-            for key, definition in made.items():
-                if key in context.selected_asset_keys:
-                    yield from _make(key, definition, bench, inputs)
+            names = [d.name for key, d in made.items() if key in context.selected_asset_keys]
+            for name in _named(config.from_now, inputs):
+                bench.star.begin_at(name, bench.manifest.batch)
+            anew = _named(config.rebuild, inputs)
+            failures: list[Build] = []
+            started = time.monotonic()
+            for build in _builds(bench, lake, names, anew, config, inputs):
+                yield from _made(build, bench, inputs, time.monotonic() - started)
+                failures += [] if build.passed else [build]
+                started = time.monotonic()
+        if failures:
+            # What could be published is, and is loaded: see the executor in `definitions`.
+            error = next((build.error for build in failures if build.error), None)
+            told = "; ".join(str(build.failure) for build in failures)
+            raise dg.Failure(told, allow_retries=False) from error
 
     return derive_star
+
+
+def _builds(
+    bench: Workbench, lake: Lake, names: list[str], anew: list[str], config: DeriveConfig, inputs: Inputs
+) -> Iterator[Build]:
+    """The builds of a run. If whole tables are to be compared, what is published is brought up to the batch first."""
+    derive = partial(
+        bench.builder.derive, replay=_named(config.replay, inputs), most_batches=lake.most_batches
+    )
+    if config.whole:
+        for build in derive(bench.manifest, names, anew):
+            bench.publish(build)
+        with Verifier(bench.builder, bench.manifest, Path(lake.scratch)) as verifier:
+            anew = [finding.table for finding in verifier.star() if not finding.equal]
+    yield from derive(bench.manifest, names, anew)
+
+
+def _named(tables: list[str], inputs: Inputs) -> list[str]:
+    """Star tables by their names, `star/` before them or not. Raises `ContractError` for one that there is not."""
+    names = [name.removeprefix(f"{GROUP}/") for name in tables]
+    for name in names:
+        if name not in inputs.star:
+            raise ContractError(f"there is no star table {name}; there are {', '.join(inputs.star)}")
+    return names
 
 
 def _spec(definition: Definition, inputs: Inputs) -> dg.AssetSpec:
@@ -84,36 +139,31 @@ def _spec(definition: Definition, inputs: Inputs) -> dg.AssetSpec:
     ).with_io_manager_key(IO_MANAGER)
 
 
-def _make(
-    key: dg.AssetKey, definition: Definition, bench: Workbench, inputs: Inputs
+def _made(
+    build: Build, bench: Workbench, inputs: Inputs, seconds: float
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-    started = time.monotonic()
-    build = bench.builder.build(definition, bench.manifest)
-    try:
-        yield _check_result(key, build)
-        if not build.passed:
-            # Before anything is published: the old version stays as it is.
-            broken = "; ".join(
-                f"{a.name}: {a.found} ({', '.join(a.examples)})" for a in build.audits if not a.passed
-            )
-            raise dg.Failure(f"{definition.name} is not published: {broken}", allow_retries=False)
-        yield dg.MaterializeResult(
-            asset_key=key,
-            value=build,
-            data_version=dg.DataVersion(build.version),
-            metadata=_metadata(build, bench, inputs, time.monotonic() - started),
-        )
-    finally:
-        build.discard()
+    """What became of a table. One that can't show the newest batch stays as it is published, and is not materialized."""
+    key = star_key(build.definition.name)
+    yield _check_result(key, build)
+    if build.failure and build.shows is None:
+        return
+    yield dg.MaterializeResult(
+        asset_key=key,
+        value=Published(bench, build),
+        data_version=dg.DataVersion(build.version if build.passed else f"{build.shows}:stays"),
+        metadata=_metadata(build, bench, inputs, seconds),
+    )
 
 
 def _check_result(key: dg.AssetKey, build: Build) -> dg.AssetCheckResult:
     metadata: dict[str, Any] = {
-        name.replace("_", " "): f"{audit.found:,} violations: {', '.join(audit.examples)}".rstrip(": ")
+        name.replace("_", " "): f"{audit.found:,} violations: {'; '.join(audit.examples)}".rstrip(": ")
         if audit.found
         else "yes"
         for name, audit in merged(build.audits).items()
     }
+    if build.failure:
+        metadata["not published"] = build.failure
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=_CHECK,
@@ -127,24 +177,30 @@ def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) ->
     star = bench.star
     # What is staged stands in for what is published: publishing happens right after.
     staged = {path: file.local for path, file in build.staged}
-    paths = list(dict.fromkeys([*star.paths(schema.name), *staged]))
+    held = [path for path in star.paths(schema.name) if path not in build.obsolete]
+    paths = list(dict.fromkeys([*held, *staged]))
     written = _count(bench, list(staged.values()))
-    delta = _delta(build, bench, staged)
     metadata: dict[str, Any] = {
         "dagster/row_count": _rows(build, bench, staged, paths),
         "dagster/column_schema": column_schema(schema),
         "dagster/uri": f"{star.files.url}/{GROUP}/{schema.name}"
         + ("" if isinstance(schema, Fact) else ".parquet"),
         "unchanged": not build.staged,
-        "batch": build.batch,
-        "rows new": delta.new,
-        "rows changed": delta.changed,
-        "rows deleted": delta.deleted,
+        "batch": build.batch if build.passed else (build.shows or "none"),
+        "compared": build.how,
+        "rows new": build.new,
+        "rows changed": build.changed,
+        "rows deleted": build.deleted,
         "rows written": written,
         "bytes written": sum(file.stat().st_size for file in staged.values()),
         "seconds": round(seconds, 3),
         "rows per second": round(written / seconds) if seconds else 0,
     }
+    if build.failure:
+        metadata["not published"] = build.failure
+    causes = bench.builder.quarantined(bench.manifest, bench.builder.sources(schema.name))
+    if told := "; ".join(f"{table}: {rows:,}" for table, rows in causes):
+        metadata["left out, in quarantine"] = told
     origins = column_lineage(build.definition, inputs)
     if origins:
         metadata["dagster/column_lineage"] = dg.TableColumnLineage(
@@ -165,7 +221,8 @@ def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) ->
 def _rows(build: Build, bench: Workbench, staged: Mapping[str, Path], paths: Sequence[str]) -> int:
     """How many rows a table has, once what is staged is published."""
     source = build.definition.inputs[0]
-    if isinstance(build.definition.schema, Fact) and bench.builder.clean(source, bench.manifest):
+    by_row = bench.builder.inputs.by_row(build.definition) and isinstance(build.definition.schema, Fact)
+    if by_row and build.passed and bench.builder.clean(source, bench.manifest):
         return bench.manifest.tables[source].versions  # the files would say the same; there may be thousands
     return _count(bench, [staged[p] if p in staged else bench.star.files.local(p) for p in paths])
 
@@ -175,22 +232,6 @@ def _count(bench: Workbench, files: Sequence[Path]) -> int:
         return 0
     ((rows,),) = bench.connection.read_parquet([str(file) for file in files]).count("*").fetchall()
     return int(rows)
-
-
-def _delta(build: Build, bench: Workbench, staged: Mapping[str, Path]) -> Delta:
-    """What publishing the staged files will change. To be asked before they are."""
-    schema, star = build.definition.schema, bench.star
-    if not staged:
-        return Delta()
-    if isinstance(schema, Fact):
-        batches = [bench.builder.batches.get(Path(path).stem) for path in staged]
-        brought = [batch.changed[build.definition.inputs[0]] for batch in batches]
-        return fact_delta(bench.connection, list(staged.values()), brought)
-    ((path, made),) = staged.items()
-    held = star.dimension(schema.name)
-    return dimension_delta(
-        bench.connection, schema, made, star.files.local(path) if held else None, build.changed
-    )
 
 
 def column_schema(schema: StarTable) -> dg.TableSchema:
@@ -203,7 +244,7 @@ def column_schema(schema: StarTable) -> dg.TableSchema:
                 description=column.description or None,
                 constraints=dg.TableColumnConstraints(
                     nullable=column.type.nullable,
-                    unique=column.name == schema.primary_key,
+                    unique=(column.name,) == schema.primary_key,
                     other=[f"references {column.references}"] if column.references else [],
                 ),
             )

@@ -20,6 +20,9 @@ DIM_DATE = Dimension(
         Column("day_name", "text", "In English: Monday to Sunday."),
         Column("month_name", "text", "In English: January to December."),
     ],
+    rows="any",
+    # A version that was corrected since refers to its days all the same.
+    versions_of=("fact_sales_order", "fact_purchase_order", "fact_payment"),
 )
 DIM_STAFF = Dimension(
     "dim_staff",

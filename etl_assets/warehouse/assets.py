@@ -1,23 +1,33 @@
 """The warehouse's tables as assets, loaded together in one transaction."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
+from pydantic import Field
 
 from etl_assets.engine.definition import Inputs
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.preview import markdown
 from etl_assets.engine.schema import Fact, StarTable
+from etl_assets.lake.star import StarFiles
 from etl_assets.proof.freshness import DAILY
 from etl_assets.resources.lake import Lake
-from etl_assets.resources.warehouse import SCHEMA, Warehouse, WarehouseReader
+from etl_assets.resources.warehouse import SCHEMA, Loaded, Warehouse, WarehouseReader
 from etl_assets.resources.warehouse_load import load_star
+from etl_assets.resources.warehouse_references import unfillable
 from etl_assets.star.assets import column_schema, star_key
 
 GROUP = "warehouse"
 _CHECK = "references_resolve"
 _PREVIEW_ROWS = 5
+
+
+class LoadConfig(dg.Config):
+    """What may be decided for a single run."""
+
+    anew: list[str] = Field(default=[], description="Tables to load anew, whatever was loaded before.")
+    whole: bool = Field(default=False, description="Load all tables anew, and replace what differs.")
 
 
 def warehouse_key(name: str) -> dg.AssetKey:
@@ -66,43 +76,50 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
         ],
     )
     def load(
-        context: dg.AssetExecutionContext, lake: Lake, warehouse: Warehouse
+        context: dg.AssetExecutionContext, config: LoadConfig, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """Bring the warehouse up to the lake's star."""
         started = time.monotonic()
         wanted = [table for table in tables if warehouse_key(table.name) in context.selected_asset_keys]
         with lake.open(inputs) as bench:
             versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in wanted}
+            # What the star can't show stays here too; why is said where it was made.
+            ready = {name: v for name, v in versions.items() if _published(bench.star, inputs, name) == v}
             loaded = load_star(
-                warehouse, bench.star, tables, versions, context.run.run_id, bench.changed_members
+                warehouse,
+                bench.star,
+                tables,
+                ready,
+                context.run.run_id,
+                bench.changed_members,
+                [table.name for table in tables] if config.whole else config.anew,
             )
         seconds = time.monotonic() - started
         for fact in facts:
             if dg.AssetCheckKey(warehouse_key(fact.name), _CHECK) not in context.selected_asset_check_keys:
                 continue
-            dangling = {column: count for column, count in loaded[fact.name].dangling.items() if count}
+            found = loaded[fact.name].dangling if fact.name in loaded else {}
+            dangling = {", ".join(columns): count for columns, count in found.items()}
             yield dg.AssetCheckResult(
                 asset_key=warehouse_key(fact.name),
                 check_name=_CHECK,
                 passed=not dangling,
-                metadata={f"members missing for {column}": count for column, count in dangling.items()},
+                metadata={f"members missing for {columns}": count for columns, count in dangling.items()},
             )
-        broken = [
-            f"{count} values of {column} in {name} are no member of {inputs.star[name].schema.references[column]}"
-            for name, outcome in loaded.items()
-            for column, count in outcome.dangling.items()
-            if count
-        ]
-        if broken:
-            raise dg.Failure(f"the warehouse stays as it was: {'; '.join(broken)}", allow_retries=False)
+        held = warehouse.held()
+        waiting = [name for name, outcome in loaded.items() if outcome.waits]
         with warehouse.reading() as reader:
-            previews = {table.name: _preview(reader, table) for table in wanted}
+            previews = {table.name: _preview(reader, table) for table in wanted if table.name in held}
         size = warehouse.size_bytes()
         for table in wanted:
-            outcome = loaded[table.name]
+            outcome = loaded.get(table.name) or Loaded(
+                held[table.name].rows if table.name in held else 0, 0, ()
+            )
+            stays = table.name in waiting or table.name not in loaded
+            shows = held[table.name].batch if table.name in held else "none"
             yield dg.MaterializeResult(
                 asset_key=warehouse_key(table.name),
-                data_version=dg.DataVersion(versions[table.name]),
+                data_version=dg.DataVersion(f"{shows}:stays" if stays else versions[table.name]),
                 metadata={
                     "dagster/row_count": outcome.rows,
                     "dagster/table_name": f"star.{table.name}",
@@ -114,21 +131,56 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
                     "rows loaded": outcome.rows_loaded,
                     "inferred members": outcome.inferred,
                     "batch": bench.manifest.batch,
+                    **({"stays at batch": shows} if stays else {}),
                     "batches loaded": ", ".join(outcome.batches[-5:]) or "none",
                     **({} if size is None else {"bytes of the warehouse": size}),
                     "seconds": round(seconds, 3),
                     "rows per second": round(outcome.rows_loaded / seconds),
                     "warehouse": warehouse.where,
-                    "preview": dg.MetadataValue.md(previews[table.name]),
+                    **(
+                        {"preview": dg.MetadataValue.md(previews[table.name])}
+                        if table.name in previews
+                        else {}
+                    ),
                 },
+            )
+        if waiting:
+            stay = "stays as it was" if len(waiting) == 1 else "stay as they were"
+            raise dg.Failure(
+                f"{', '.join(waiting)} {stay} in the warehouse: {'; '.join(_dangling(inputs, loaded))}",
+                allow_retries=False,
             )
 
     return load
 
 
+def _published(star: StarFiles, inputs: Inputs, name: str) -> str | None:
+    """The version of what the star's files show of a table."""
+    if not isinstance(inputs.star[name].schema, Fact):
+        file = star.dimension(name)
+    else:
+        batches = star.fact_batches(name)
+        file = star.fact(name, batches[-1]) if batches else None
+    return file.version if file else None
+
+
+def _dangling(inputs: Inputs, loaded: Mapping[str, Loaded]) -> Iterator[str]:
+    """What leads nowhere, and what can be done."""
+    for name, outcome in loaded.items():
+        for columns, count in outcome.dangling.items():
+            dimension = inputs.star[name].schema.links[columns]
+            schema = inputs.star[dimension].schema
+            remedies = [f"give {dimension} a row for them"]
+            if required := [column for column in unfillable(schema) if column not in schema.key_columns]:
+                remedies.append(f"declare its {', '.join(required)} nullable")
+            yield (
+                f"{count} values of {', '.join(columns)} in {name} are no member of {dimension}; {' or '.join(remedies)}"
+            )
+
+
 def _preview(reader: WarehouseReader, table: StarTable) -> str:
     """A few rows of a table: of a fact the newest."""
-    newest = f" ORDER BY {identifier(table.primary_key)} DESC" if isinstance(table, Fact) else ""
+    newest = f" ORDER BY {identifier(table.record)} DESC" if isinstance(table, Fact) else ""
     names = [column.name for column in table.columns]
     found = reader.rows(
         f"SELECT {listing(names)} FROM {SCHEMA}.{identifier(table.name)}{newest} LIMIT {_PREVIEW_ROWS}"

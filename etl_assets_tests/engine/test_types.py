@@ -280,9 +280,8 @@ def outcome(module_database: Callable[[], str], tmp_path_factory: pytest.TempPat
     with duck.connect(folder) as connection:
         star = StarFiles(batches.files, batches)
         builder = Builder(inputs, Current(batches, connection), star, connection)
-        for name, definition in inputs.star.items():
-            build = builder.build(definition, manifest)
-            audits[name] = sum(audit.found for audit in build.audits)
+        for build in builder.derive(manifest):
+            audits[build.definition.name] = sum(audit.found for audit in build.audits)
             build.publish()
         schemas = [definition.schema for definition in inputs.star.values()]
         versions = {schema.name: builder.version(schema.name, manifest) for schema in schemas}

@@ -18,6 +18,7 @@ from etl_assets.exports.contract import Report
 from etl_assets.exports.publishing import Workbook
 from etl_assets.exports.reports import REPORTS
 from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
+from etl_assets.resources.lake import Lake
 from etl_assets.resources.report_tables import DuckDBReportTables, ReportIOManager
 from etl_assets.resources.workbook import XlsxWorkbook
 from etl_assets.star import schema
@@ -72,6 +73,15 @@ class Star:
         return DuckDBReportTables(warehouse=self.warehouse)
 
     @property
+    def lake(self) -> Lake:
+        """A lake without batches: no certificate speaks against a report."""
+        return Lake(
+            url=str(self.folder / "lake"),
+            scratch=str(self.folder / "scratch"),
+            cache=str(self.folder / "cache"),
+        )
+
+    @property
     def workbook(self) -> Path:
         return self.folder / "out" / "sales.xlsx"
 
@@ -88,7 +98,7 @@ class Star:
             if isinstance(table, Fact):
                 connection.execute(
                     f"CREATE OR REPLACE VIEW star.{table.name}_current AS SELECT * FROM star.{table.name} QUALIFY "
-                    f"row_number() OVER (PARTITION BY {table.key} ORDER BY {table.record} DESC) = 1 AND NOT deleted"
+                    f"row_number() OVER (PARTITION BY {', '.join(table.key_columns)} ORDER BY {table.record} DESC) = 1 AND NOT deleted"
                 )
 
     def sales(self, *rows: Mapping[str, Any]) -> None:
@@ -116,6 +126,7 @@ class Star:
             instance=dg.DagsterInstance.ephemeral(str(self.folder)),
             resources={
                 "warehouse": self.warehouse,
+                "lake": self.lake,
                 "reports": ReportIOManager(tables=self.tables),
                 "workbook": workbook or XlsxWorkbook(path=str(self.workbook)),
             },

@@ -220,6 +220,7 @@ def test_a_contract_violation_publishes_nothing(star: Star, column: str, value: 
             instance=dg.DagsterInstance.ephemeral(str(star.folder)),
             resources={
                 "warehouse": star.warehouse,
+                "lake": star.lake,
                 "reports": _NoTables(),
                 "workbook": dg.ResourceDefinition.none_resource(),
             },

@@ -1,15 +1,17 @@
 """The warehouse in BigQuery: all tables at once or nothing, each load once, whatever goes wrong on the way."""
 
+import datetime as dt
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from etl_assets.engine.definition import Inputs, star_table
-from etl_assets.engine.schema import Column, Dimension
+from etl_assets.engine.schema import Column, Dimension, Fact
 from etl_assets.resources import bigquery_load
 from etl_assets.resources.bigquery_warehouse import bigquery_warehouse
 from etl_assets.resources.stand_ins import gcs
@@ -23,6 +25,7 @@ from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
 from etl_assets_tests.resources.conftest import PROJECT
 from etl_assets_tests.resources.test_bigquery import CUT, LOST, PASSING, every, since
+from etl_assets_tests.shelf import Shelf
 
 URL = f"bigquery://{PROJECT}?location=EU"
 Content = dict[str, list[tuple[Any, ...]]]
@@ -183,6 +186,50 @@ def test_what_is_said_of_a_table_is_mended_by_the_next_load(
     fact = stand_in.tables.resource("star", "fact_sale")
     assert fact["description"] == ""
     assert fact["tableConstraints"]["primaryKey"] == {"columns": ["sale_record_id"]}
+
+
+def test_keys_of_several_columns_are_noted_as_far_as_bigquery_can(
+    stand_in: BigQueryStandIn, tmp_path: Path
+) -> None:
+    parts = {
+        "raw": "bytea",
+        "city": "text",
+        "zone": "int",
+        "day": "date",
+        "mark": "uuid",
+        "amount": "numeric(8,2)",
+    }
+    columns = [Column(name, kind) for name, kind in parts.items()]
+    place = Dimension("dim_place", "", ("city", "zone"), columns)
+    thing = Dimension("dim_thing", "", tuple(parts), columns)
+    stop = Fact(
+        "fact_stop",
+        "",
+        ("zone", "city"),
+        columns,
+        references={("city", "zone"): "dim_place", tuple(parts): "dim_thing"},
+        record="stop_record_id",
+    )
+    here = Shelf(tmp_path, bigquery_warehouse(URL, str(tmp_path)), {t.name: t for t in (place, thing, stop)})
+    member = (b"\x00", "Ulm", 1, dt.date(2024, 5, 1), "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", Decimal("1.5"))
+    here.put("dim_place", member)
+    here.put("dim_thing", member)
+    here.put("fact_stop", (1, *member))
+    here.load()
+    places, things, stops = (stand_in.tables.resource("star", name) for name in here.tables)
+    assert places["clustering"] == {"fields": ["city", "zone"]}
+    assert things["clustering"] == {"fields": ["city", "zone", "day", "mark"]}
+    assert stops["clustering"] == {"fields": ["zone", "city"]}
+    assert places["tableConstraints"] == {"primaryKey": {"columns": ["city", "zone"]}}
+    assert "tableConstraints" not in things, "no key has bytes in it"
+    (key,) = stops["tableConstraints"]["foreignKeys"]
+    assert key["referencedTable"]["tableId"] == "dim_place"
+    assert [tuple(part.values()) for part in key["columnReferences"]] == [("city", "city"), ("zone", "zone")]
+    # It is all said: the next load has nothing to add.
+    here.put("dim_place", member, (b"", *member[1:2], 2, *member[3:]))
+    here.load()
+    for before, name in ((things, "dim_thing"), (stops, "fact_stop")):
+        assert stand_in.tables.resource("star", name)["etag"] == before["etag"]
 
 
 # -- faults ----------------------------------------------------------------------------------------------------------
@@ -408,8 +455,8 @@ def test_a_table_that_is_declared_otherwise_takes_the_place_of_the_old_one_whole
         before = day(0).dump()["dim_worker"]
         flow = replace(flow, warehouse_url=None)
         with flow.lake.open(flow.inputs) as bench:
-            build = bench.builder.build(wider, bench.manifest)
-            build.publish()
+            for build in bench.builder.derive(bench.manifest):
+                bench.publish(build)
         flow = replace(flow, warehouse_url=URL)
 
         def fault(job: Any, number: int) -> Refused | None:

@@ -15,7 +15,7 @@ import sqlglot
 from sqlglot import TokenType, exp
 from sqlglot.errors import SqlglotError
 
-from etl_assets.resources.stand_ins.bigquery_tables import Json, Refused, Tables
+from etl_assets.resources.stand_ins.bigquery_tables import TEXT, Json, Refused, Tables
 from etl_assets.resources.stand_ins.bigquery_types import Field, duckdb_type, fields_of, parameter
 
 _DML: dict[type[exp.Expr], str] = {
@@ -229,6 +229,9 @@ class Script:
     def _bound(self, tree: exp.Expr) -> exp.Expr:
         """A statement that DuckDB can run: parameters filled in, tables looked up, numbers as wide as they are."""
         bound = tree.transform(self._fill)
+        for cast in list(bound.find_all(exp.Cast)):
+            if type(cast) is exp.Cast and cast.to.this == exp.DataType.Type.TEXT:
+                cast.replace(exp.Anonymous(this=TEXT, expressions=[cast.this]))
         named = {cte.alias for cte in bound.find_all(exp.CTE)}
         for table in list(bound.find_all(exp.Table)):
             if _JOBS.search(".".join(part.name for part in table.parts)):

@@ -22,6 +22,13 @@ from etl_assets.resources.stand_ins.bigquery_types import (
 
 Json = dict[str, Any]
 
+TEXT = "bigquery_text"
+# The text of a number ends with its last digit that counts, however many its type has.
+_TEXT = f"""CREATE MACRO {TEXT}(x) AS CASE
+    WHEN starts_with(typeof(x), 'DECIMAL') AND contains(CAST(x AS VARCHAR), '.')
+    THEN rtrim(rtrim(CAST(x AS VARCHAR), '0'), '.') ELSE CAST(x AS VARCHAR) END"""
+_KEYS = {"BIGNUMERIC", "BOOLEAN", "DATE", "DATETIME", "INTEGER", "NUMERIC", "STRING", "TIMESTAMP"}
+
 
 class Refused(Exception):
     """What the service answers instead of doing it: an HTTP status, a reason, a message."""
@@ -39,6 +46,7 @@ class Tables:
         self.database = duckdb.connect()
         self.database.execute("SET TimeZone = 'UTC'")
         self.database.execute("SET python_enable_replacements = false")
+        self.database.execute(_TEXT)
         self.datasets: dict[str, Json] = {}
         self.tables: dict[tuple[str, str], Json] = {}
         self._seen: set[tuple[str, str, str]] = set()
@@ -87,6 +95,7 @@ class Tables:
         if (dataset, name) in self.tables:
             raise Refused(409, "duplicate", f"Already Exists: Table {self.project}:{dataset}.{name}")
         place = _place(dataset, name)
+        _check_layout(body, body)
         if view_sql:
             self.database.execute(f"CREATE VIEW {place} AS {view_sql}")
         else:
@@ -145,6 +154,7 @@ class Tables:
         if etag and etag != held["etag"]:
             raise Refused(412, "conditionNotMet", "Precondition check failed.")
         place = _place(dataset, name)
+        _check_layout(body, held)
         if view_sql:
             self.database.execute(f"CREATE OR REPLACE VIEW {place} AS {view_sql}")
             body = {**body, "schema": {"fields": fields_of(self.database.sql(f"FROM {place} LIMIT 0"))}}
@@ -310,6 +320,25 @@ class Tables:
             raise Refused(400, "invalid", f"Required column has null values: {error}") from None
         finally:
             self.database.unregister("unwritten")
+
+
+def _check_layout(body: Json, held: Json) -> None:
+    """Refuse clustering and keys by columns that a table (`held`) does not have, or of types that can't be."""
+    kinds = {field["name"]: legacy_name(field["type"]) for field in held.get("schema", {}).get("fields", [])}
+    clustering = (body.get("clustering") or {}).get("fields", [])
+    constraints = body.get("tableConstraints") or {}
+    foreign = [part for key in constraints.get("foreignKeys", []) for part in key["columnReferences"]]
+    keys = [
+        *constraints.get("primaryKey", {}).get("columns", []),
+        *(part["referencingColumn"] for part in foreign),
+    ]
+    if len(clustering) > 4:
+        raise Refused(400, "invalid", "Too many clustering columns: 4 at the most")
+    for column in [*clustering, *keys]:
+        if kinds.get(column) not in _KEYS:
+            raise Refused(
+                400, "invalid", f"{column} can be in no key and in no clustering: {kinds.get(column)}"
+            )
 
 
 def _place(dataset: str, name: str) -> str:

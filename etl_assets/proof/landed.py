@@ -1,0 +1,368 @@
+"""Source tables as of a batch, read a second time: from the landed files alone, by other means than the flow's.
+
+The flow folds batches into a base and types text in SQL. Here Arrow reads the files, the newest version of each key is
+found by the numbers of the batches, and Arrow's own conversions type the text. What the two have in common is the
+declared types, and what they mean: a value is represented exactly, or its row is left out.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, time
+from decimal import InvalidOperation
+from pathlib import Path
+from uuid import UUID
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.dataset
+import pyarrow.parquet as pq
+
+from etl_assets.capture.table import Table
+from etl_assets.engine.duck import header, identifier
+from etl_assets.engine.types import Type
+from etl_assets.lake.batches import Batches, LandedFile, Manifest, TableState
+from etl_assets.lake.files import LakeError
+
+# Of the memory of a machine this takes a part that does not grow with the table.
+_BLOCK_BYTES = 32 << 20
+_BATCH_ROWS = 100_000
+_INTEGERS = {"smallint": (16, pa.int16()), "int": (32, pa.int32()), "bigint": (64, pa.int64())}
+# A type of PostgreSQL -> the declared types that hold all of its usual values as they are written.
+_NATIVE = {
+    "smallint": {"smallint", "int", "bigint"},
+    "integer": {"int", "bigint"},
+    "bigint": {"bigint"},
+    "boolean": {"boolean"},
+    "real": {"real", "double"},
+    "double precision": {"double"},
+    "date": {"date"},
+    "time without time zone": {"time"},
+    "timestamp without time zone": {"timestamp"},
+    "timestamp with time zone": {"timestamptz"},
+    "uuid": {"uuid"},
+    "bytea": {"bytea"},
+}
+_KEY = "\N{WORD JOINER}"
+
+
+@dataclass(frozen=True)
+class LandedTable:
+    """A source table as of a batch. `path`: a Parquet file with the rows that exist and fit, in declared columns and
+    types (an identifier as text), and the key as it was landed under names that begin with U+2060. `misfits` counts the
+    existing rows that do not fit. `keys`: a Parquet file with every key that ever came with a row that fits."""
+
+    path: Path
+    rows: int
+    misfits: int
+    keys: tuple[str, ...]
+
+
+def landed_table(
+    table: Table, manifest: Manifest, batches: Batches, connection: duckdb.DuckDBPyConnection, folder: Path
+) -> LandedTable:
+    """Read a source table as of a batch; where it was declared later, as of the batch that first read it."""
+    manifest = _holding(table.name, manifest, batches)
+    state = manifest.tables[table.name]
+    path = folder / f"{len(list(folder.iterdir()))}.parquet"
+    schema = pa.schema(
+        [pa.field(name, type_.arrow) for name, type_ in table.types.items()]
+        + [pa.field(_KEY + name, pa.int64() if _whole(state, name) else pa.string()) for name in state.key]
+    )
+    rows = misfits = 0
+    with pq.ParquetWriter(path, schema, compression="lz4") as writer:
+        for texts in _newest(table.name, manifest, batches, connection):
+            typed, fits = _typed(table.types, state, texts, schema)
+            misfits += len(fits) - (fitting := pc.sum(fits).as_py() or 0)
+            rows += fitting
+            writer.write_batch(typed.filter(fits) if fitting < len(fits) else typed)
+    return LandedTable(path, rows, misfits, tuple(_KEY + name for name in state.key))
+
+
+def keys_ever(
+    table: Table, manifest: Manifest, batches: Batches, connection: duckdb.DuckDBPyConnection
+) -> str:
+    """The name of a table with every key that ever came with a row that fitted, in its declared types."""
+    manifest = _holding(table.name, manifest, batches)
+    state = manifest.tables[table.name]
+    schema = pa.schema([pa.field(name, table.types[name].arrow) for name in state.key])
+    name = f"ever_{table.name}"
+    connection.register("nothing_landed", schema.empty_table())
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS FROM nothing_landed")
+    connection.unregister("nothing_landed")
+    for changing in batches.changing(table.name, manifest):
+        file = changing.changed[table.name].rows
+        if file is None:
+            continue
+        then = changing.tables[table.name]
+        full = pa.schema([pa.field(n, t.arrow) for n, t in table.types.items()])
+        for texts in _read(_local(batches, file), then).to_batches(batch_size=_BATCH_ROWS):
+            typed, fits = _typed(table.types, then, texts, full)
+            connection.register(
+                "landed_part", pa.Table.from_batches([typed.filter(fits)]).select(list(state.key))
+            )
+            connection.execute(f"INSERT INTO {identifier(name)} FROM landed_part")
+            connection.unregister("landed_part")
+    return identifier(name)
+
+
+def _holding(table: str, manifest: Manifest, batches: Batches) -> Manifest:
+    if table in manifest.tables:
+        return manifest
+    later = (batches.get(number) for number in batches.numbers() if number > manifest.batch)
+    found = next((m for m in later if table in m.tables), None)
+    if found is None:
+        raise LakeError(f"the lake holds nothing of the source's table {table}: run etl run")
+    return found
+
+
+def _local(batches: Batches, file: LandedFile) -> Path:
+    return batches.files.local(file.path)
+
+
+def _whole(state: TableState, name: str) -> bool:
+    kinds = {column.name: column.type for column in state.columns}
+    return kinds[name] in {"smallint", "integer", "bigint"}
+
+
+# -- the newest version of each row --------------------------------------------------------------------------------
+
+
+def _read(path: Path, state: TableState) -> pa.dataset.Dataset:
+    """A landed file as text: an unquoted nothing is NULL, a quoted one is the empty text."""
+    names = header(path)
+    format_ = pa.dataset.CsvFileFormat(
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+        read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES),
+        convert_options=pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+        ),
+    )
+    schema = pa.schema([pa.field(name, pa.string()) for name in names])
+    return pa.dataset.dataset(path, format=format_, schema=schema)
+
+
+def _newest(
+    table: str, manifest: Manifest, batches: Batches, connection: duckdb.DuckDBPyConnection
+) -> Iterator[pa.RecordBatch]:
+    """The newest version of each row that exists, as text."""
+    state = manifest.tables[table]
+    keys = ", ".join(map(identifier, state.key))
+    seen = identifier(f"seen_{table}")
+    declared = ", ".join(f"{identifier(name)} VARCHAR" for name in state.key)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {seen} ({declared})")
+    changing = list(batches.changing(table, manifest))  # newest first
+    for i, batch in enumerate(changing):
+        changes = batch.changed[table]
+        if changes.rows:
+            rows = _read(_local(batches, changes.rows), batch.tables[table])
+            if i == 0:  # nothing is newer
+                yield from rows.to_batches(batch_size=_BATCH_ROWS)
+            else:
+                connection.register("landed_rows", rows)
+                reader = connection.sql(f"FROM landed_rows ANTI JOIN {seen} USING ({keys})").to_arrow_reader(
+                    _BATCH_ROWS
+                )
+                yield from reader
+                connection.unregister("landed_rows")
+        if i + 1 < len(changing):
+            for file in (changes.rows, changes.deletions):
+                if file:
+                    connection.register("landed_rows", _read(_local(batches, file), batch.tables[table]))
+                    connection.execute(f"INSERT INTO {seen} SELECT {keys} FROM landed_rows")
+                    connection.unregister("landed_rows")
+
+
+# -- types ---------------------------------------------------------------------------------------------------------
+
+
+def _typed(
+    types: Mapping[str, Type], state: TableState, texts: pa.RecordBatch, schema: pa.Schema
+) -> tuple[pa.RecordBatch, pa.Array]:
+    """Declared columns (and keys, if the schema has them) in their types, and which rows fit in all of them."""
+    source = {column.name: column.type for column in state.columns}
+    fits = pa.array([True] * texts.num_rows, pa.bool_())
+    columns = []
+    for name, type_ in types.items():
+        at = texts.schema.get_field_index(name)
+        text = texts.column(at).cast(pa.string()) if at >= 0 else pa.nulls(texts.num_rows, pa.string())
+        values = _convert(type_, source.get(name, "text"), text)
+        lost = pc.and_(pc.is_valid(text), pc.is_null(values))
+        fits = pc.and_(fits, pc.invert(lost))
+        if not type_.nullable:
+            fits = pc.and_(fits, pc.is_valid(text))
+        columns.append(values)
+    for field in schema:
+        if field.name.startswith(_KEY):
+            columns.append(pc.cast(texts.column(field.name.removeprefix(_KEY)), field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema), fits
+
+
+def _convert(type_: Type, source: str, text: pa.Array) -> pa.Array:
+    """Text as values of a type; NULL for what it can't hold exactly."""
+    if type_.arrow == pa.string() and type_.name != "uuid":
+        return text
+    native = type_.name in _NATIVE.get(re.sub(r"\(.*\)", "", source), set())
+    if native and type_.name in {"smallint", "int", "bigint", "date", "timestamp"}:
+        try:
+            return pc.cast(text, type_.arrow)  # all at once, as long as nothing is unusual
+        except pa.ArrowInvalid:
+            pass
+    if type_.arrow.id == pa.decimal128(1).id:
+        return _decimals(type_, text)
+    distinct = pc.dictionary_encode(text)
+    known = pa.array(
+        [_value(type_, value, native) for value in distinct.dictionary.to_pylist()],
+        type=_integral(type_.arrow),
+    )
+    return pc.cast(known.take(distinct.indices), type_.arrow)
+
+
+def _integral(type_: pa.DataType) -> pa.DataType:
+    """What stands for values of a type on the way: times are counted."""
+    if pa.types.is_temporal(type_):
+        return pa.int32() if pa.types.is_date32(type_) else pa.int64()
+    return type_
+
+
+def _decimals(type_: Type, text: pa.Array) -> pa.Array:
+    precision, scale = type_.arrow.precision, type_.arrow.scale
+    plain = pc.match_substring_regex(text, r"^-?[0-9]+(\.[0-9]+)?$")
+    trimmed = pc.replace_substring_regex(text, r"(\.[0-9]*?)0+$", r"\1")
+    trimmed = pc.replace_substring_regex(trimmed, r"\.$", "")
+    whole = pc.utf8_length(pc.replace_substring_regex(trimmed, r"^-?0*([0-9]*)(\..*)?$", r"\1"))
+    behind = pc.utf8_length(pc.replace_substring_regex(trimmed, r"^[^.]*\.?", ""))
+    within = pc.and_(pc.less_equal(whole, precision - scale), pc.less_equal(behind, scale))
+    return pc.cast(pc.if_else(pc.and_(plain, within), trimmed, None), type_.arrow)
+
+
+def _value(type_: Type, text: str | None, native: bool) -> object:
+    """One text as a value, None if the type can't hold it. What is not of the source's own type counts only in its
+    canonical form."""
+    if text is None:
+        return None
+    try:
+        return _READ[type_.name](text, native)
+    except (ValueError, OverflowError, InvalidOperation):
+        return None
+
+
+def _integer(bits: int) -> Callable[[str, bool], int | None]:
+    def read(text: str, native: bool) -> int | None:
+        if not re.fullmatch(r"0|-?[1-9][0-9]*", text):
+            return None
+        value = int(text)
+        return value if -(1 << (bits - 1)) <= value < 1 << (bits - 1) else None
+
+    return read
+
+
+def _boolean(text: str, native: bool) -> bool | None:
+    return (
+        {"t": True, "f": False, "true": True, "false": False}.get(text)
+        if native
+        else {
+            "true": True,
+            "false": False,
+        }.get(text)
+    )
+
+
+def _float(text: str, native: bool) -> float | None:
+    value = float(text)
+    if value != value or value in (float("inf"), float("-inf")) or "_" in text or text != text.strip():
+        return None
+    return value if native or repr(value) == text else None
+
+
+def _single(text: str, native: bool) -> float | None:
+    value = _float(text, True)
+    if value is None:
+        return None
+    narrow: float = pa.scalar(value, pa.float32()).as_py()
+    if narrow in (float("inf"), float("-inf")):
+        return None
+    if native:
+        return narrow
+    shortest = str(pc.cast(pa.scalar(value, pa.float32()), pa.string()).as_py())
+    return narrow if text in {shortest, f"{shortest}.0"} else None
+
+
+_DAY = re.compile(r"([0-9]{4}|[1-9][0-9]{4,})-([0-9]{2})-([0-9]{2})")
+_CLOCK = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,6}))?")
+_EPOCH = date(1970, 1, 1).toordinal()
+_400_YEARS_DAYS = 146_097
+
+
+def _days(text: str) -> int | None:
+    """Days since 1970-01-01. Python's calendar ends with the year 9999: later years are moved by whole cycles."""
+    found = _DAY.fullmatch(text)
+    if not found:
+        return None
+    year, month, day = (int(part) for part in found.groups())
+    cycles, year = divmod(year - 1, 400)
+    return date(year + 1, month, day).toordinal() - _EPOCH + cycles * _400_YEARS_DAYS
+
+
+def _date(text: str, native: bool) -> int | None:
+    days = _days(text)
+    return days if days is None or -(2**31) < days < 2**31 - 1 else None
+
+
+def _microseconds(text: str, native: bool) -> int | None:
+    found = _CLOCK.fullmatch(text)
+    if not found or (not native and (found[4] or "1").endswith("0")):
+        return None
+    hour, minute, second = (int(part) for part in found.groups()[:3])
+    time(hour, minute, second)  # raises for what is no time of day, 24:00:00 too
+    return ((hour * 60 + minute) * 60 + second) * 1_000_000 + int((found[4] or "").ljust(6, "0"))
+
+
+def _timestamp(text: str, native: bool) -> int | None:
+    day, blank, clock = text.partition(" ")
+    days, within = _days(day), _microseconds(clock, native) if blank else None
+    if days is None or within is None:
+        return None
+    value = days * 86_400_000_000 + within
+    return value if -(2**63) < value < 2**63 - 1 else None
+
+
+_OFFSET = re.compile(r"(.*)([+-])([0-9]{2})(?::([0-9]{2}))?(?::([0-9]{2}))?")
+
+
+def _timestamptz(text: str, native: bool) -> int | None:
+    found = _OFFSET.fullmatch(text)
+    if not found or (not native and found[2] + found[3] + (found[4] or "") != "+00"):
+        return None
+    value = _timestamp(found[1], native)
+    seconds = int(found[3]) * 3600 + int(found[4] or 0) * 60 + int(found[5] or 0)
+    return None if value is None else value - (1 if found[2] == "+" else -1) * seconds * 1_000_000
+
+
+def _uuid(text: str, native: bool) -> str | None:
+    return text if str(UUID(text)) == text else None
+
+
+def _bytes(text: str, native: bool) -> bytes | None:
+    return bytes.fromhex(text[2:]) if re.fullmatch(r"\\x([0-9a-f]{2})*", text) else None
+
+
+_READ: Mapping[str, Callable[[str, bool], object]] = {
+    "smallint": _integer(16),
+    "int": _integer(32),
+    "bigint": _integer(64),
+    "boolean": _boolean,
+    "double": _float,
+    "real": _single,
+    "date": _date,
+    "time": _microseconds,
+    "timestamp": _timestamp,
+    "timestamptz": _timestamptz,
+    "uuid": _uuid,
+    "bytea": _bytes,
+}
