@@ -87,7 +87,8 @@ class Direct:
                 certifier = Certifier(bench.builder, bench.manifest, reader)
                 proofs = certifier.proofs()
                 certifier.publish(proofs)
-        assert [proof.differences for proof in proofs if not proof.equal] == []
+        differences = [proof.differences for proof in proofs if not proof.equal]
+        assert differences == [], differences
         return proofs
 
     # -- proof ---------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from etl_assets.cli.doctor import doctor
 from etl_assets.cli.explain import explain
 from etl_assets.cli.history import history
 from etl_assets.cli.quarantine import quarantine
+from etl_assets.cli.retire import retire
 from etl_assets.cli.run import run
 from etl_assets.cli.simulate import simulate
 from etl_assets.cli.status import status
@@ -94,6 +95,7 @@ for _command in (
     explain,
     history,
     quarantine,
+    retire,
     run,
     simulate,
     status,

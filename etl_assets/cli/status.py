@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from etl_assets.automation.runs import Step
+    from etl_assets.lake.batches import Manifest
+    from etl_assets.lake.star import StarFile, StarFiles
 
 _FAILED = 5
 """How many failed runs are told, of the last ones."""
@@ -28,7 +30,8 @@ _FAILED = 5
     help="Print only when the last successful run of the whole flow was completed (ISO 8601, UTC), or its id.",
 )
 def status(as_json: bool, wanted: str | None) -> None:
-    """Show what lake and warehouse hold, how the last runs went, and what is out of date, and why.
+    """Show what lake and warehouse hold, which star tables are behind or no longer declared, how the last runs went, and
+    what is out of date, and why.
 
     \b
     Exit codes:
@@ -43,13 +46,15 @@ def status(as_json: bool, wanted: str | None) -> None:
         _print_last_success(settings, wanted)
         return
     lake, warehouse, recorded = _lake(settings), _warehouse(settings), _recorded(settings)
+    star = _star(settings, warehouse)
     if as_json:
-        output.emit_json({"lake": lake, "warehouse": warehouse, **recorded})
+        output.emit_json({"lake": lake, "warehouse": warehouse, "star": star, **recorded})
         return
     _show_lake(lake)
     click.echo()
     _show_warehouse(warehouse)
     click.echo()
+    _show_star(star)
     _show_runs(recorded["runs"])
     _show_assets(recorded["assets"])
 
@@ -95,12 +100,88 @@ def _warehouse(settings: Settings) -> dict[str, Any]:
     from etl_assets.resources.warehouse import WarehouseInUse
 
     with environment.resources(settings, "warehouse") as found:
-        told: dict[str, Any] = {"path": found.warehouse.where, "in_use": False, "tables": {}}
+        told: dict[str, Any] = {
+            "path": found.warehouse.where,
+            "in_use": False,
+            "tables": {},
+            "stand_ins": {},
+        }
         try:
-            told["tables"] = {name: asdict(held) for name, held in found.warehouse.held().items()}
+            noted = found.warehouse.noted()
         except WarehouseInUse:
-            told["in_use"] = True
-    return told
+            return told | {"in_use": True}
+    tables = {name: asdict(held) for name, held in noted.tables.items()}
+    return told | {"tables": tables, "stand_ins": dict(noted.stand_ins)}
+
+
+def _star(settings: Settings, warehouse: dict[str, Any]) -> dict[str, Any]:
+    """Which batch lake and warehouse show of each star table, and what there is of tables that are not declared."""
+    from etl_assets.lake.batches import Batches
+    from etl_assets.lake.files import open_files
+    from etl_assets.lake.retired import in_lake
+    from etl_assets.lake.star import StarFiles
+
+    files = open_files(settings.lake_url, settings.data / "cache")
+    star = StarFiles(files, Batches(files))
+    manifest = star.batches.latest()
+    if manifest is None and not warehouse["tables"] and not in_lake(files, {}):
+        return {"tables": {}, "no_longer_declared": {}}
+
+    from etl_assets.definitions import INPUTS
+
+    kept = in_lake(files, {name: made.schema for name, made in INPUTS.star.items()})
+    left = {name: ["lake"] for name in kept}
+    for name in warehouse["tables"]:
+        if name not in INPUTS.star:
+            left.setdefault(name, []).append("warehouse")
+    tables = {}
+    if manifest is not None:
+        due = _due(star, manifest)
+        tables = {
+            name: _standing(star.shown(made.schema), due[name], warehouse, name)
+            for name, made in INPUTS.star.items()
+        }
+    return {"tables": tables, "no_longer_declared": dict(sorted(left.items()))}
+
+
+def _due(star: "StarFiles", manifest: "Manifest") -> dict[str, str | None]:
+    """The version that each star table should have; None where a source table was never read that it is made from."""
+    import duckdb
+
+    from etl_assets.definitions import INPUTS
+    from etl_assets.engine.frames import Frames
+    from etl_assets.lake.current import Current
+    from etl_assets.lake.files import LakeError
+
+    due: dict[str, str | None] = {}
+    with duckdb.connect() as connection:
+        frames = Frames(INPUTS, Current(star.batches, connection), star, connection)
+        for name in INPUTS.star:
+            try:
+                due[name] = frames.version(name, manifest)
+            except LakeError:
+                due[name] = None
+    return due
+
+
+def _standing(
+    shown: "StarFile | None", due: str | None, warehouse: dict[str, Any], name: str
+) -> dict[str, Any]:
+    """Which batch lake and warehouse show of a star table, and why that is not the newest state of it."""
+    held = warehouse["tables"].get(name)
+    why = None
+    if shown is None:
+        why = "the lake has no file of it that can be read"
+    elif shown.version != due:
+        why = "the lake shows an older batch of it, or what other code made"
+    elif not warehouse["in_use"] and (held is None or held["version"] != shown.version):
+        why = "the warehouse does not show what the lake does"
+    return {
+        "lake": shown and shown.batch,
+        "warehouse": held and held["batch"],
+        "newest": why is None,
+        "why": why,
+    }
 
 
 def _recorded(settings: Settings) -> dict[str, Any]:
@@ -180,10 +261,34 @@ def _show_warehouse(warehouse: dict[str, Any]) -> None:
         click.echo(f"{where}: not loaded yet")
         return
     click.echo(where)
+    stand_ins, nothing = warehouse["stand_ins"], {"rows": 0, "batch": None, "loaded_at": None}
     output.table(
-        ["table", "rows", "batch", "loaded at (UTC)"],
-        [(name, t["rows"], t["batch"], t["loaded_at"]) for name, t in warehouse["tables"].items()],
+        ["table", "rows", "batch", "loaded at (UTC)", "stand-ins"],
+        [
+            (name, t["rows"], t["batch"], t["loaded_at"], stand_ins.get(name))
+            for name, t in {**dict.fromkeys(stand_ins, nothing), **warehouse["tables"]}.items()
+        ],
     )
+
+
+def _show_star(star: dict[str, Any]) -> None:
+    tables, left = star["tables"], star["no_longer_declared"]
+    behind = {name: one for name, one in tables.items() if not one["newest"]}
+    if tables:
+        of = output.count(len(tables), "star table", "star tables")
+        click.echo(f"at the newest batch: {len(tables) - len(behind)} of {of}")
+    if behind:
+        output.table(
+            ["star table", "lake", "warehouse", "because"],
+            [(name, one["lake"], one["warehouse"], one["why"]) for name, one in behind.items()],
+        )
+    if left:
+        told = [
+            f"star/{name} {', '.join(f'in the {place}' for place in places)}" for name, places in left.items()
+        ]
+        click.echo(f"no longer declared: {'; '.join(told)}: etl retire removes them")
+    if tables or left:
+        click.echo()
 
 
 def _show_runs(runs: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from etl_assets.engine.application import Application, Applied
 from etl_assets.engine.course import Course, DimensionCourse, FactCourse, Step, audits_of
 from etl_assets.engine.definition import ContractError, Definition
 from etl_assets.engine.duck import identifier, listing
-from etl_assets.engine.frames import Frames, shown_key
+from etl_assets.engine.frames import Arrivals, Frames, shown_key
 from etl_assets.engine.operators import Opaque
 from etl_assets.engine.reach import InputChange
 from etl_assets.engine.schema import Dimension, Fact
@@ -205,19 +205,13 @@ class _Derivation:
 
     def _stands_at(self, definition: Definition, build: Build) -> Manifest | None:
         """The batch that the published files of a table show, if the code of now made them."""
-        name = definition.name
-        if isinstance(definition.schema, Fact):
-            batches = self.star.fact_batches(name)
-            held = self.star.fact(name, batches[-1]) if batches else None
-            # Files are published oldest first, so the newest vouches for those before it.
-            batch = batches[-1] if batches else ""
-        else:
-            held = build.held = self.star.dimension(name)
-            batch = held.batch if held else ""
-        if held is None or batch > self.manifest.batch or batch not in self.star.batches.numbers():
+        held = self.star.shown(definition.schema)
+        if isinstance(definition.schema, Dimension):
+            build.held = held
+        if held is None or held.batch > self.manifest.batch or held.batch not in self.star.batches.numbers():
             return None
-        at = self.builder.batches.get(batch)
-        return at if self.builder.version(name, at) == held.version else None
+        at = self.builder.batches.get(held.batch)
+        return at if self.builder.version(definition.name, at) == held.version else None
 
     def _held(self, name: str, at: Manifest | None) -> list[str]:
         return [b for b in self.star.fact_batches(name) if at and b <= at.batch]
@@ -255,9 +249,7 @@ class _Derivation:
 
     def _published(self, name: str) -> str | None:
         """The batch that published files show of a table, whatever code made them."""
-        if isinstance(self.inputs.star[name].schema, Fact):
-            return max(self.star.fact_batches(name), default=None)
-        held = self.builds[name].held
+        held = self.star.shown(self.inputs.star[name].schema)
         return held.batch if held else None
 
     # -- the way -------------------------------------------------------------------------------------------------
@@ -361,6 +353,8 @@ class _Derivation:
 
     def _step(self, definition: Definition, course: Course, build: Build, batch: Manifest) -> str | None:
         """What a batch does to a table, taken in; or why it can't be shown."""
+        if (arrived := self._arrived(definition, course, batch)) is not None:
+            return self._plain(definition, course, build, batch, arrived)
         changes = {name: self._input(definition, name, course, batch) for name in definition.inputs}
         applied = self._applied(definition, course, changes)
         build.how = applied.how
@@ -379,11 +373,56 @@ class _Derivation:
         if step is None or not all(audit.passed for audit in audits):
             return _broken(audits)
         build.count(*counted)
+        self._take_in(definition, course, build, batch, step)
+        return None
+
+    def _take_in(
+        self, definition: Definition, course: Course, build: Build, batch: Manifest, step: Step
+    ) -> None:
         if isinstance(course, FactCourse):
             rows = course.versions(step, step.come, self._base(definition, course, batch), batch.batch)
             course.add(self._stage(build, fact_path(definition.name, batch.batch), rows, batch).local)
         course.advance(step)
         course.last = step
+
+    def _arrived(self, definition: Definition, course: Course, batch: Manifest) -> Arrivals | None:
+        """What a batch landed, where that is all that a table needs to know: each of its rows is made from one, under
+        that one's key, and no other table asks what it was before."""
+        if course.at is None or course.stopped or not self.builder.plain(definition, batch):
+            return None
+        asked = [
+            d.name
+            for d in self.order
+            if definition.name in d.inputs and definition.name not in d.schema.facts_with_versions
+        ]
+        return None if asked else self.builder.arrivals(definition.inputs[0], course.at, batch)
+
+    def _plain(
+        self, definition: Definition, course: Course, build: Build, batch: Manifest, arrived: Arrivals
+    ) -> str | None:
+        """The same as `_step` for such a table."""
+        made = []
+        for rows in (arrived.come, arrived.left):
+            relation = definition.apply(
+                self.connection, {definition.inputs[0]: self.connection.sql(f"FROM {rows}")}
+            )
+            made.append(materialized(self.connection, f"SELECT {course.declared} FROM {view(relation)}"))
+        come, left = made
+        given, expected, gone = duck.one(
+            self.connection,
+            f"SELECT (SELECT count(*) FROM {come}), (SELECT count(*) FROM {arrived.come}), (SELECT count(*) FROM {left})",
+        )
+        audits = [
+            *self._audited(course, come),
+            Audit("no_row_is_lost_or_added", abs(given - expected)),
+        ]
+        build.audits += audits
+        if not all(audit.passed for audit in audits):
+            return _broken(audits)
+        build.how = f"by row: {given + gone:,} of {definition.inputs[0]}"
+        new = min(arrived.changes.new, given)
+        build.count(new, given - new, gone)
+        self._take_in(definition, course, build, batch, Step(come, left, left, build.how))
         return None
 
     def _first(
@@ -436,8 +475,7 @@ class _Derivation:
 
     def _computed(self, applied: Applied, changes: Mapping[str, InputChange]) -> Applied:
         """What a function gives for all rows, computed once, to be looked at several times."""
-        rows = next(iter(changes.values())).rows
-        (total,) = duck.one(self.connection, f"SELECT count(*) FROM {rows}")
+        total = max(change.size or self._size(change) for change in changes.values())
         if total <= _IN_MEMORY_ROWS:
             now = materialized(self.connection, f"SELECT * FROM {applied.now}")
         else:
@@ -446,9 +484,13 @@ class _Derivation:
             now = view(self.connection.read_parquet(str(path)))
         return Applied(now, None, applied.how)
 
+    def _size(self, change: InputChange) -> int:
+        (rows,) = duck.one(self.connection, f"SELECT count(*) FROM {change.rows}")
+        return int(rows)
+
     def _forced(self, definition: Definition, course: Course, batch: Manifest) -> str | None:
         """The keys of a fact's rows that have a new version because their source row has one."""
-        carried = self._carried(definition, batch) if isinstance(course, FactCourse) else None
+        carried = self.builder.carried_key(definition, batch) if isinstance(course, FactCourse) else None
         if carried is None:
             return None
         table = definition.inputs[0]
@@ -470,7 +512,7 @@ class _Derivation:
 
     def _clash(self, definition: Definition, course: Course, step: Step, batch: Manifest) -> list[Audit]:
         """Rows that come with the key of one that stays. There is none where the source's own key is the star's."""
-        if self._carried(definition, batch) is not None:
+        if self.builder.carried_key(definition, batch) is not None:
             return []
         keys = course.keys
         came = course.without(step.come, step.gone)
@@ -478,13 +520,6 @@ class _Derivation:
             f"SELECT {keys} FROM {came} SEMI JOIN {course.current()} USING ({keys}) ORDER BY ALL LIMIT 5"
         ).fetchall()
         return [Audit("keys_are_unique", len(found), tuple(", ".join(map(str, key)) for key in found))]
-
-    def _carried(self, definition: Definition, batch: Manifest) -> Sequence[str] | None:
-        """The columns of a table's key that carry its first input's, in the order of that key."""
-        table = definition.inputs[0]
-        if table not in self.inputs.tables:
-            return None
-        return self.inputs.carried_key(definition, self.builder.as_of(table, batch).tables[table].key)
 
     def _counts(self, step: Step) -> tuple[int, int, int]:
         """Rows that are new, changed and deleted."""
@@ -522,7 +557,7 @@ class _Derivation:
 
     def _base(self, definition: Definition, course: FactCourse, batch: Manifest) -> int:
         """The number after which a batch's versions are numbered."""
-        if self.inputs.by_row(definition):
+        if self.builder.plain(definition, batch):
             # The versions that the source's table had before, so that numbers depend on the batches alone.
             state = self.builder.as_of(definition.inputs[0], batch).tables[definition.inputs[0]]
             first = state.changed_in != batch.batch

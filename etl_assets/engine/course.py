@@ -75,20 +75,21 @@ class Course(ABC):
     def compared(self, now: str, was: str, forced: str | None) -> tuple[str, str]:
         """Of the rows that a function gives now, those that differ from what it gave, and what it gave for these and
         for those it no longer gives. `forced`: keys of rows that have a new version though nothing differs."""
-        same = self._equal("n", "o")
-        differing = materialized(
-            self.connection,
-            f"SELECT {self._either()} FROM (SELECT {self.keys}, hash({self.declared}) AS __hash FROM {now}) n "
-            f"FULL JOIN (SELECT {self.keys}, hash({self.declared}) AS __hash FROM {was}) o ON {same} "
-            "WHERE n.__hash IS DISTINCT FROM o.__hash"
-            + (f" UNION SELECT {self.keys} FROM {forced}" if forced else ""),
-        )
+        # A hash beside the key stands for the values: of the other side not more than that need be kept at hand.
+        names = [column.name for column in self.schema.declared]
+        same = f"{self._equal('r', 'o')} AND hash({listing(names, 'r.')}) = o.__hash"
         come, gone = (
             materialized(
                 self.connection,
-                f"SELECT {self.declared} FROM {rows} SEMI JOIN {differing} USING ({self.keys})",
+                f"SELECT {self.declared} FROM {rows} AS r ANTI JOIN "
+                f"(SELECT {self.keys}, hash({self.declared}) AS __hash FROM {others}) AS o ON {same}"
+                + (
+                    f" UNION SELECT {self.declared} FROM {rows} SEMI JOIN {forced} USING ({self.keys})"
+                    if forced
+                    else ""
+                ),
             )
-            for rows in (now, was)
+            for rows, others in ((now, was), (was, now))
         )
         return come, gone
 
@@ -101,12 +102,6 @@ class Course(ABC):
     def _equal(self, one: str, other: str) -> str:
         return " AND ".join(
             f"{one}.{identifier(key)} = {other}.{identifier(key)}" for key in self.schema.key_columns
-        )
-
-    def _either(self) -> str:
-        return ", ".join(
-            f"coalesce(n.{identifier(key)}, o.{identifier(key)}) AS {identifier(key)}"
-            for key in self.schema.key_columns
         )
 
 
@@ -202,14 +197,11 @@ class FactCourse(Course):
             return self.latest
         if not self.files:
             return self._nothing()
-        files, record = duck.parquet(self.files), identifier(self.schema.record)
-        rows = f"(SELECT {self.names} FROM {files} WHERE NOT deleted"
-        if len(self.files) > 1:
-            rows += f" AND {record} IN (SELECT max({record}) FROM {files} GROUP BY {self.keys})"
+        rows = latest_versions(self.schema, self.files)
         if self.keep:
-            self.latest = materialized(self.connection, f"SELECT * FROM {rows})")
+            self.latest = materialized(self.connection, f"SELECT {self.names} FROM {rows}")
             return self.latest
-        return rows + ")"
+        return rows
 
     def begin(self, applied: Applied) -> None:
         pass  # the file is all there is
@@ -284,6 +276,21 @@ class FactCourse(Course):
         return f"(SELECT {columns} WHERE false)"
 
 
+def latest_versions(schema: Fact, files: Sequence[Path]) -> str:
+    """A FROM clause with the current version of each row of a fact, given its files, oldest first. The first file is
+    usually all there was, and the others are small: of its rows those are current that no other file has a version of."""
+    first, *others = files
+    names, keys = listing([column.name for column in schema.columns]), listing(schema.key_columns)
+    begun = f"SELECT {names} FROM {duck.parquet([first])}"
+    if not others:
+        return f"({begun} WHERE NOT deleted)"
+    later, record = duck.parquet(others), identifier(schema.record)
+    return (
+        f"(SELECT * FROM ({begun} ANTI JOIN {later} AS o USING ({keys}) UNION ALL SELECT {names} FROM {later} "
+        f"WHERE {record} IN (SELECT max({record}) FROM {later} GROUP BY {keys})) WHERE NOT deleted)"
+    )
+
+
 def audits_of(
     connection: duckdb.DuckDBPyConnection, schema: StarTable, rows: str
 ) -> "tuple[int, int, int, Sequence[str]]":
@@ -292,9 +299,9 @@ def audits_of(
     keys = listing(schema.key_columns)
     required = [column.name for column in schema.declared if not column.type.nullable]
     nulls = " + ".join(f"count(*) FILTER ({identifier(name)} IS NULL)" for name in required)
-    distinct = keys if len(schema.key_columns) == 1 else f"({keys})"
     count, missing, different = duck.one(
-        connection, f"SELECT count(*), {nulls}, count(DISTINCT {distinct}) FROM {rows}"
+        connection,
+        f"SELECT count(*), {nulls}, (SELECT count(*) FROM (SELECT 1 FROM {rows} GROUP BY {keys})) FROM {rows}",
     )
     if count == different:
         return count, missing, 0, ()

@@ -2,7 +2,8 @@
 identifies them."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import duckdb
 
@@ -11,15 +12,15 @@ from etl_assets.engine.definition import Definition, Inputs, reference
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.reach import InputChange
 from etl_assets.engine.typing import Typing, types_version
-from etl_assets.lake.batches import Manifest, SourceColumn
+from etl_assets.lake.batches import Changes, Manifest, SourceColumn
 from etl_assets.lake.current import DELETED, Current, materialized, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.star import StarFiles
 
 # A row's key, beside the columns that a function sees: under a name that no column has (U+2060 is the word joiner).
 _HIDDEN = "\N{WORD JOINER}"
-# What the rules say that make a table from its function. Tables whose function does more than treat one source table
-# row by row were made by others before, and are made anew.
+# What the rules say that make a table from its function. Tables that are more than the rows of one source table under
+# that table's key were made by others before, and are made anew.
 _RULES = "the law"
 
 
@@ -31,6 +32,16 @@ def hidden(name: str) -> str:
 def shown_key(name: str) -> str:
     """What people call a key column that stands under a hidden name."""
     return name.removeprefix(_HIDDEN)
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What a batch landed of a table: rows that are new or changed, as they are (`come`), and rows that left, as they were
+    (`left`); both names of relations with the declared columns."""
+
+    come: str
+    left: str
+    changes: Changes
 
 
 class Frames:
@@ -62,11 +73,23 @@ class Frames:
             return hashlib.sha256(self.inputs.references[name].read_bytes()).hexdigest()
         definition = self.inputs.star[name]
         parts = [definition.code_version, *(self.version(i, manifest) for i in definition.inputs)]
-        if not self.inputs.by_row(definition):
+        if not self.plain(definition, manifest):
             parts.append(_RULES)
         if baseline := self.star.baseline(name):
             parts.append(f"from {baseline}")
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+    def carried_key(self, definition: Definition, manifest: Manifest) -> Sequence[str] | None:
+        """The columns of a star table's key that carry the key of its first input, a source table, in that key's order;
+        None where the star's key is another."""
+        table = definition.inputs[0]
+        if table not in self.inputs.tables:
+            return None
+        return self.inputs.carried_key(definition, self.as_of(table, manifest).tables[table].key)
+
+    def plain(self, definition: Definition, manifest: Manifest) -> bool:
+        """Whether each row of a star table is made from one row of its only input, and has that row's key."""
+        return self.inputs.by_row(definition) and self.carried_key(definition, manifest) is not None
 
     def as_of(self, table: str, manifest: Manifest) -> Manifest:
         """The manifest that says what a function sees of a source table as of a batch: that of the batch, or, where the
@@ -143,7 +166,7 @@ class Frames:
             return view(self._rows(name, now, only, hide=True))
 
         if was is None or (was := self.as_of(name, was)).tables[name].history == state.history:
-            return InputChange(name, columns, keys, rows, pick)
+            return InputChange(name, columns, keys, rows, pick, size=state.rows)
         batches = list(self.batches.changing(name, now, after=was.tables[name].changed_in))
         touched_keys = self._touched_keys(name, batches)
         if len(batches) == 1 and batches[0].tables[name].columns == state.columns:
@@ -169,7 +192,36 @@ class Frames:
                 f"SELECT {names} FROM {view(come)}" if come else f"SELECT {names} FROM {view(gone)} LIMIT 0",
             ),
             reshaped=self._shape(name, was) != self._shape(name, now),
+            size=state.rows,
         )
+
+    def arrivals(self, table: str, was: Manifest, now: Manifest) -> "Arrivals | None":
+        """What one batch landed of a table, without a look at what it takes the place of; None where that is not all
+        there is to know."""
+        batches = list(self.batches.changing(table, now, after=was.tables[table].changed_in))
+        if len(batches) != 1 or table not in was.tables or self._shape(table, was) != self._shape(table, now):
+            return None
+        (batch,) = batches
+        changes, columns = batch.changed[table], self.columns(table, batch)
+        names = listing(list(self.inputs.tables[table].types))
+        come = view(self.existing(table, now).limit(0))
+        ended = []
+        if changes.rows:
+            landed = self.current.read([changes.rows], columns)
+            typed = self._typed(table, batch, landed, hide=False)
+            come = materialized(self.connection, f"SELECT {names} FROM {view(typed)}")
+            if not self.clean(table, batch):
+                misfits = landed.filter(f"NOT ({self.typing(table, batch).exact})")
+                ended.append(misfits.project(listing(batch.tables[table].key)))
+        if changes.deletions:
+            keys = self.current.read([changes.deletions], batch.tables[table].key_columns)
+            ended.append(keys.project(listing(batch.tables[table].key)))
+        left = view(self.existing(table, now).limit(0))
+        if ended:
+            only = self.connection.sql(" UNION ".join(f"FROM {view(part)}" for part in ended))
+            rows = self._rows(table, was, only)
+            left = materialized(self.connection, f"SELECT {names} FROM {view(rows)}")
+        return Arrivals(come, left, changes)
 
     def _touched_keys(self, table: str, batches: list[Manifest]) -> duckdb.DuckDBPyRelation:
         """The keys of the rows that batches brought or deleted."""

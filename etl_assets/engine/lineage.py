@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import duckdb
 from sqlglot import exp
+from sqlglot.errors import SqlglotError
 from sqlglot.lineage import Node, lineage
 
 from etl_assets.engine.definition import Definition, Inputs, Origin
@@ -12,7 +13,8 @@ Origins = Mapping[str, Origin]
 
 
 def column_lineage(definition: Definition, inputs: Inputs) -> Origins:
-    """Where each declared column comes from. Empty for a function that computes its frame in memory."""
+    """Where each declared column comes from. Empty where that is not known, as for a function that computes its frame in
+    memory."""
     if not inputs.lineage:
         with duckdb.connect() as connection:
             for one in inputs.star.values():
@@ -30,7 +32,10 @@ def _column_lineage(definition: Definition, inputs: Inputs, connection: duckdb.D
         kind = "reference" if name in inputs.references else "raw" if name in inputs.tables else "star"
         columns = {c: str(t) for c, t in zip(relation.columns, relation.types, strict=True)}
         schema.setdefault(kind, {})[name] = columns
-    nodes = lineage(None, sql, schema, dialect="duckdb")
+    try:
+        nodes = lineage(None, sql, schema, dialect="duckdb")
+    except SqlglotError:  # some queries it can't follow: then it is not known where their columns come from
+        return {}
     return {column: Origin(_origins(node), _unchanged(node)) for column, node in nodes.items()}
 
 

@@ -63,6 +63,8 @@ class InputChange:
     gone: str | None = None
     come: str | None = None
     reshaped: bool = False
+    size: int | None = None
+    """How many rows there are about, where that is known."""
 
     @property
     def changed(self) -> bool:
@@ -530,6 +532,9 @@ class Reach:
         if change.pick is None:
             return f"(SELECT {_ROW}.* FROM {table})"
         # First their keys, from few columns; then the rows: what is not asked for need not be typed.
+        if [text(e) for e in touched.expressions] == [text(column(key)) for key in change.keys]:
+            named = ", ".join(f"v{i} AS {identifier(key)}" for i, key in enumerate(change.keys))
+            return change.pick(self._values(f"SELECT DISTINCT {named} FROM {touched.table}"))
         keys = ", ".join(f"{_ROW}.{identifier(key)}" for key in change.keys)
         return change.pick(self._values(f"SELECT DISTINCT {keys} FROM {table}"))
 

@@ -20,6 +20,7 @@ from etl_assets.engine.operators import Opaque
 from etl_assets.engine.reach import InputChange
 from etl_assets.lake.current import forget, made_so_far, materialized
 from etl_assets.lake.files import Files
+from etl_assets.lake.star import trial_path
 
 _ROWS = 300
 
@@ -51,7 +52,7 @@ def tried(
     """Try a function on some rows of its inputs, unless this version of it was tried before; the verdict is kept in the
     lake. Raises `Refuted` where that leaves nothing to go by."""
     version = inputs.code_version(definition)
-    path = f"current/trials/{definition.name}.json"
+    path = trial_path(definition.name)
     if version not in _known and files.exists(path):
         kept = json.loads(files.read(path))
         _known[kept["code_version"]] = Verdict(kept["order"], kept["parts"])

@@ -52,6 +52,14 @@ class Files(ABC):
         """The names of the files directly in `folder`, sorted; none if there is no such folder."""
 
     @abstractmethod
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The same files, with the bytes of each."""
+
+    @abstractmethod
+    def folders(self, folder: str) -> list[str]:
+        """The names of the folders directly in `folder` that hold something, sorted; none if there is no such folder."""
+
+    @abstractmethod
     def read(self, path: str) -> bytes:
         """The content of a file. Raises `LakeError` if there is none."""
 
@@ -79,6 +87,10 @@ class Files(ABC):
     @abstractmethod
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens if there is none."""
+
+    @abstractmethod
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder that holds nothing, for who alone writes there; nothing happens if it holds something."""
 
     @abstractmethod
     def exists(self, path: str) -> bool: ...

@@ -25,9 +25,25 @@ class LocalFiles(Files):
         return self.root / self._inside(path)
 
     def names(self, folder: str) -> list[str]:
+        return sorted(entry.name for entry in self._entries(folder) if _is_whole(entry))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        found = {}
+        for entry in self._entries(folder):
+            if _is_whole(entry):
+                with suppress(FileNotFoundError):  # removed a moment ago
+                    found[entry.name] = entry.stat().st_size
+        return dict(sorted(found.items()))
+
+    def folders(self, folder: str) -> list[str]:
+        # One that holds nothing is none, as in a bucket.
+        inside = [entry.name for entry in self._entries(folder) if entry.is_dir()]
+        return sorted(name for name in inside if self._entries(f"{folder}/{name}"))
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(self._resolve(folder)) as entries:
-                return sorted(e.name for e in entries if e.is_file() and not e.name.startswith(_UNFINISHED))
+                return list(entries)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -95,6 +111,10 @@ class LocalFiles(Files):
         with self._explained(path):
             self._resolve(path).unlink(missing_ok=True)
 
+    def remove_folder(self, folder: str) -> None:
+        with suppress(OSError):  # it is not there, or holds something
+            self._resolve(folder).rmdir()
+
     def exists(self, path: str) -> bool:
         return self._resolve(path).exists()
 
@@ -124,6 +144,11 @@ class LocalFiles(Files):
                 f"can't write {self.url}/{path}: {error.strerror}; see that the lake (ETL_LAKE_URL) can be written "
                 "by this user and has room"
             ) from error
+
+
+def _is_whole(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a file that was finished."""
+    return entry.is_file() and not entry.name.startswith(_UNFINISHED)
 
 
 def _sync(path: Path) -> None:

@@ -25,6 +25,7 @@ from etl_assets.lake.object_store import (
     Bucket,
     Changed,
     ObjectFiles,
+    Page,
     Patience,
     StoredObject,
     Taken,
@@ -88,18 +89,18 @@ class GCSBucket(Bucket):
         named = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(prefixes)))
         return _client(named).bucket(self.name)
 
-    def page(self, prefix: str, token: str | None) -> tuple[dict[str, StoredObject], str | None]:
+    def page(self, prefix: str, token: str | None) -> Page:
         listing = self.bucket.client.list_blobs(
             self.name,
             prefix=prefix,
             delimiter="/",
             page_token=token,
             page_size=_PAGE,
-            fields="items(name,generation,size),nextPageToken",
+            fields="items(name,generation,size),prefixes,nextPageToken",
             **self.once,
         )
         found = {b.name: StoredObject(str(b.generation), b.size) for b in next(listing.pages, ())}
-        return found, listing.next_page_token
+        return Page(found, sorted(listing.prefixes), listing.next_page_token)
 
     def find(self, key: str) -> StoredObject | None:
         blob = self.bucket.get_blob(key, **self.once)

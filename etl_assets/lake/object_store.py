@@ -12,7 +12,7 @@ import os
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -59,6 +59,15 @@ class StoredObject:
 
 
 @dataclass(frozen=True)
+class Page:
+    """Part of what follows a prefix: objects by key, folders by their prefix, and what to ask for the next page."""
+
+    objects: dict[str, StoredObject]
+    folders: Sequence[str]
+    token: str | None
+
+
+@dataclass(frozen=True)
 class Unfinished:
     """An upload that was begun and neither finished nor aborted."""
 
@@ -97,8 +106,9 @@ class Bucket(ABC):
     """What a request may raise when it fails."""
 
     @abstractmethod
-    def page(self, prefix: str, token: str | None) -> tuple[dict[str, StoredObject], str | None]:
-        """Some of the keys, with their objects, that follow `prefix` with no further `/`, and what to ask for the next ones."""
+    def page(self, prefix: str, token: str | None) -> Page:
+        """Some of the keys, with their objects, that follow `prefix` with no further `/`, and of what others begin with up
+        to there."""
 
     @abstractmethod
     def find(self, key: str) -> StoredObject | None: ...
@@ -161,15 +171,33 @@ class ObjectFiles(Files):
         self._listed: dict[str, tuple[float, StoredObject]] = {}
 
     def names(self, folder: str) -> list[str]:
-        prefix = f"{self._key(folder)}/"
-        asked = time.monotonic()
-        found, token = self.ask("list", folder, lambda: self.bucket.page(prefix, None))
-        while token is not None:
-            more, token = self.ask("list", folder, partial(self.bucket.page, prefix, token))
-            found |= more
+        return list(self.sizes(folder))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        prefix, asked = f"{self._key(folder)}/", time.monotonic()
+        found: dict[str, StoredObject] = {}
+        for page in self._pages(folder):
+            found |= page.objects
         found.pop(prefix, None)  # some tools mark a folder by an object whose name ends there
         self._listed |= {key: (asked, stored) for key, stored in found.items()}
-        return sorted(key.removeprefix(prefix) for key in found)
+        return {key.removeprefix(prefix): found[key].bytes for key in sorted(found)}
+
+    def folders(self, folder: str) -> list[str]:
+        prefix = f"{self._key(folder)}/"
+        inside = {
+            name.removeprefix(prefix).rstrip("/") for page in self._pages(folder) for name in page.folders
+        }
+        return sorted(inside - {""})
+
+    def _pages(self, folder: str) -> Iterator[Page]:
+        """All that lies directly in a folder."""
+        prefix, token = f"{self._key(folder)}/", None
+        while True:
+            page = self.ask("list", folder, partial(self.bucket.page, prefix, token))
+            yield page
+            token = page.token
+            if token is None:
+                return
 
     def read(self, path: str) -> bytes:
         key = self._key(path)
@@ -251,6 +279,9 @@ class ObjectFiles(Files):
         key = self._key(path)
         self._listed.pop(key, None)
         self.ask("delete", path, lambda: self.bucket.delete(key))
+
+    def remove_folder(self, folder: str) -> None:
+        self._inside(folder)  # there is no such thing in a bucket
 
     def exists(self, path: str) -> bool:
         return self._find(path) is not None

@@ -19,6 +19,7 @@ from etl_assets.lake.object_store import (
     Bucket,
     Changed,
     ObjectFiles,
+    Page,
     Patience,
     StoredObject,
     Taken,
@@ -104,12 +105,13 @@ class S3Bucket(Bucket):
         kinds = {rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm") for rule in rules}
         return {"ServerSideEncryption": "AES256"} if kinds <= {"AES256", None} else {}
 
-    def page(self, prefix: str, token: str | None) -> tuple[dict[str, StoredObject], str | None]:
+    def page(self, prefix: str, token: str | None) -> Page:
         more = {"ContinuationToken": token} if token else {}
         found = self.client.list_objects_v2(Bucket=self.name, Prefix=prefix, Delimiter="/", **more)
         entries = found.get("Contents", [])
         objects = {entry["Key"]: StoredObject(entry["ETag"], entry["Size"]) for entry in entries}
-        return objects, found.get("NextContinuationToken")
+        folders = [entry["Prefix"] for entry in found.get("CommonPrefixes", [])]
+        return Page(objects, folders, found.get("NextContinuationToken"))
 
     def find(self, key: str) -> StoredObject | None:
         try:

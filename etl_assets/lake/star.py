@@ -11,9 +11,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.lake.batches import Batches
-from etl_assets.lake.files import Files
+from etl_assets.lake.files import Files, LakeError
 
+STAR = "star"
+BASELINES = f"{STAR}/baselines"
+TRIALS = "current/trials"
 VERSION = b"etl.version"
 BATCH = b"etl.batch"
 
@@ -57,11 +61,32 @@ class StarFiles:
     def fact(self, name: str, batch: str) -> StarFile | None:
         return self._open(fact_path(name, batch))
 
-    def paths(self, name: str) -> list[str]:
+    def shown(self, table: StarTable) -> StarFile | None:
+        """The file that says where a table stands: that of a dimension, of a fact the newest; None if there is none, or
+        it can't be read. Files of a fact are published oldest first, so the newest vouches for those before it."""
+        if not isinstance(table, Fact):
+            return self.dimension(table.name)
+        batches = self.fact_batches(table.name)
+        return self.fact(table.name, batches[-1]) if batches else None
+
+    def paths(self, table: StarTable) -> list[str]:
         """All files of a table, in the order of its batches."""
-        if self.files.exists(dimension_path(name)):
-            return [dimension_path(name)]
-        return [fact_path(name, batch) for batch in self.fact_batches(name)]
+        if isinstance(table, Fact):
+            return [fact_path(table.name, batch) for batch in self.fact_batches(table.name)]
+        path = dimension_path(table.name)
+        return [path] if self.files.exists(path) else []
+
+    def paths_of_any(self, name: str) -> list[str]:
+        """The same for who does not know what a table is declared as. Raises `LakeError` if it was one thing, is another
+        now, and has files of both."""
+        dimension = [dimension_path(name)] if self.files.exists(dimension_path(name)) else []
+        fact = [fact_path(name, batch) for batch in self.fact_batches(name)]
+        if dimension and fact:
+            raise LakeError(
+                f"the lake {self.files.url} holds {name} as a dimension and as a fact: etl retire {name} removes what it "
+                "is no longer"
+            )
+        return dimension or fact
 
     def baseline(self, name: str) -> str | None:
         """The batch from which on a table is made, if that was decided not to be the first one."""
@@ -97,12 +122,16 @@ class StarFiles:
 
 
 def baseline_path(name: str) -> str:
-    return f"star/baselines/{name}.json"
+    return f"{BASELINES}/{name}.json"
+
+
+def trial_path(name: str) -> str:
+    return f"{TRIALS}/{name}.json"
 
 
 def dimension_path(name: str) -> str:
-    return f"star/{name}.parquet"
+    return f"{STAR}/{name}.parquet"
 
 
 def fact_path(name: str, batch: str) -> str:
-    return f"star/{name}/{batch}.parquet"
+    return f"{STAR}/{name}/{batch}.parquet"

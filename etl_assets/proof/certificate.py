@@ -121,23 +121,15 @@ class Certifier:
 
     def _shown(self, definition: Definition) -> str | None:
         """The batch that the star's files show of a table."""
-        star = self.builder.star
-        if isinstance(definition.schema, Fact):
-            return max(star.fact_batches(definition.name), default=None)
-        held = star.dimension(definition.name)
+        held = self.builder.star.shown(definition.schema)
         return held.batch if held else None
 
     def _behind(self, definition: Definition) -> str | None:
         """Why a table can't be certified as of the batch; None if it shows it."""
-        star, name = self.builder.star, definition.name
-        shown = self._shown(definition)
-        held = (
-            star.fact(name, shown) if shown and isinstance(definition.schema, Fact) else star.dimension(name)
-        )
+        name, held = definition.name, self.builder.star.shown(definition.schema)
         if held is None or held.version != self.builder.version(name, self.manifest):
-            return (
-                f"{name} shows batch {shown or 'none'} and not what batch {self.manifest.batch} makes of it"
-            )
+            shown = held.batch if held else "none"
+            return f"{name} shows batch {shown} and not what batch {self.manifest.batch} makes of it"
         loaded = self._loaded.get(name)
         if loaded != held.batch:
             return f"the warehouse shows batch {loaded or 'none'} of {name}, the star {held.batch}"
@@ -225,11 +217,14 @@ class Certifier:
         differences = _unequal(hops, f"batch {batch} of {schema.name}")
         others: int | None = None
         quarantined = 0
-        if source in manifest.changed and (keys := self._landed_keys(definition, manifest)):
+        if source in manifest.changed and self.builder.carried_key(definition, manifest) is not None:
             landed, quarantined = self._landed(definition, schema, manifest, carried)
-            own = f"(SELECT brought.* FROM {rows} SEMI JOIN {keys} AS k USING ({listing(schema.key_columns)})) AS own"
-            of_landed = add_up(self.lake, own, as_decimal(carried, schema))
-            others = hops["star"].rows - of_landed.rows
+            of_landed, others = hops["star"], 0
+            if of_landed != landed:  # a change of what is joined brings versions too
+                keys = self._landed_keys(definition, manifest)
+                own = f"(SELECT brought.* FROM {rows} SEMI JOIN {keys} AS k USING ({listing(schema.key_columns)})) AS own"
+                of_landed = add_up(self.lake, own, as_decimal(carried, schema))
+                others = hops["star"].rows - of_landed.rows
             differences += _unequal({"landed": landed, "star": of_landed}, f"batch {batch} of {schema.name}")
             expected = manifest.changed[source].new + manifest.changed[source].changed
             if landed.rows + quarantined != expected:
@@ -254,13 +249,11 @@ class Certifier:
             "warehouse": add_up(self.warehouse, loaded, decimals),
         }
 
-    def _landed_keys(self, definition: Definition, manifest: Manifest) -> str | None:
-        """A table with the keys of the rows that a batch landed, as the fact names them; None if it names others."""
+    def _landed_keys(self, definition: Definition, manifest: Manifest) -> str:
+        """A table with the keys of the rows that a batch landed, as the fact names them."""
         source = definition.inputs[0]
         state, changes = manifest.tables[source], manifest.changed[source]
-        carried = self.inputs.carried_key(definition, state.key)
-        if carried is None:
-            return None
+        carried = self.builder.carried_key(definition, manifest) or ()
         types = self.inputs.tables[source].types
         if changes.rows is None:
             rows = self.inputs.empty(self.builder.connection, source)

@@ -264,7 +264,8 @@ class Explainer:
     # -- star and warehouse --------------------------------------------------------------------------------------
 
     def _published(self, name: str, value: tuple[object, ...]) -> Iterator[Version]:
-        paths = [self.frames.star.files.local(path) for path in self.frames.star.paths(name)]
+        star, schema = self.frames.star, self.inputs.star[name].schema
+        paths = [star.files.local(path) for path in star.paths(schema)]
         if paths:
             lake = DuckDBReader(self.frames.connection)
             yield from self._versions(lake, name, duck.parquet(paths), value, files=True)

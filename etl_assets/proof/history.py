@@ -55,7 +55,7 @@ def table_then(
         if lacking := [batch for batch in wanted if batch not in held]:
             raise LakeError(f"the star's {name} lacks batch {', '.join(lacking)}: run etl run")
         then = StarFilesThen(builder.star.files, builder.batches, manifest.batch)
-        rows = builder.connection.read_parquet([str(then.files.local(path)) for path in then.paths(name)])
+        rows = builder.connection.read_parquet([str(then.files.local(path)) for path in then.paths(schema)])
         yield builder.connection.sql(f"FROM {current_rows(schema, rows)}").order(keys)
         return
     with tempfile.TemporaryDirectory(dir=scratch, prefix="history-") as folder:

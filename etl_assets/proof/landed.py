@@ -7,6 +7,7 @@ declared types, and what they mean: a value is represented exactly, or its row i
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import InvalidOperation
@@ -21,14 +22,14 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from etl_assets.capture.table import Table
-from etl_assets.engine.duck import header, identifier
+from etl_assets.engine.duck import MAX_LINE_BYTES, header, identifier
 from etl_assets.engine.types import Type
 from etl_assets.lake.batches import Batches, LandedFile, Manifest, TableState
 from etl_assets.lake.files import LakeError
 
 # Of the memory of a machine this takes a part that does not grow with the table.
-_BLOCK_BYTES = 32 << 20
-_BATCH_ROWS = 100_000
+_BATCH_ROWS = 50_000
+_PAST = "__past"
 _INTEGERS = {"smallint": (16, pa.int16()), "int": (32, pa.int32()), "bigint": (64, pa.int64())}
 # A type of PostgreSQL -> the declared types that hold all of its usual values as they are written.
 _NATIVE = {
@@ -51,10 +52,12 @@ _KEY = "\N{WORD JOINER}"
 @dataclass(frozen=True)
 class LandedTable:
     """A source table as of a batch. `path`: a Parquet file with the rows that exist and fit, in declared columns and
-    types (an identifier as text), and the key as it was landed under names that begin with U+2060. `misfits` counts the
-    existing rows that do not fit. `keys`: a Parquet file with every key that ever came with a row that fits."""
+    types (an identifier as text), and the key as it was landed under names that begin with U+2060 (`keys`). `misfits`
+    counts the existing rows that do not fit. `once`: a Parquet file with the keys, in declared types, of versions that
+    fitted and that a later one or a deletion took the place of."""
 
     path: Path
+    once: Path
     rows: int
     misfits: int
     keys: tuple[str, ...]
@@ -66,46 +69,27 @@ def landed_table(
     """Read a source table as of a batch; where it was declared later, as of the batch that first read it."""
     manifest = _holding(table.name, manifest, batches)
     state = manifest.tables[table.name]
-    path = folder / f"{len(list(folder.iterdir()))}.parquet"
-    schema = pa.schema(
-        [pa.field(name, type_.arrow) for name, type_ in table.types.items()]
-        + [pa.field(_KEY + name, pa.int64() if _whole(state, name) else pa.string()) for name in state.key]
-    )
+    path, once = folder / f"{table.name}-now.parquet", folder / f"{table.name}-once.parquet"
+    declared = [pa.field(name, type_.arrow) for name, type_ in table.types.items()]
+    keys = [pa.field(_KEY + name, pa.int64() if _whole(state, name) else pa.string()) for name in state.key]
+    schema = pa.schema([*declared, *keys])
+    own = pa.schema([field for field in declared if field.name in state.key])
     rows = misfits = 0
-    with pq.ParquetWriter(path, schema, compression="lz4") as writer:
-        for texts in _newest(table.name, manifest, batches, connection):
-            typed, fits = _typed(table.types, state, texts, schema)
-            misfits += len(fits) - (fitting := pc.sum(fits).as_py() or 0)
-            rows += fitting
-            writer.write_batch(typed.filter(fits) if fitting < len(fits) else typed)
-    return LandedTable(path, rows, misfits, tuple(_KEY + name for name in state.key))
-
-
-def keys_ever(
-    table: Table, manifest: Manifest, batches: Batches, connection: duckdb.DuckDBPyConnection
-) -> str:
-    """The name of a table with every key that ever came with a row that fitted, in its declared types."""
-    manifest = _holding(table.name, manifest, batches)
-    state = manifest.tables[table.name]
-    schema = pa.schema([pa.field(name, table.types[name].arrow) for name in state.key])
-    name = f"ever_{table.name}"
-    connection.register("nothing_landed", schema.empty_table())
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS FROM nothing_landed")
-    connection.unregister("nothing_landed")
-    for changing in batches.changing(table.name, manifest):
-        file = changing.changed[table.name].rows
-        if file is None:
-            continue
-        then = changing.tables[table.name]
-        full = pa.schema([pa.field(n, t.arrow) for n, t in table.types.items()])
-        for texts in _read(_local(batches, file), then).to_batches(batch_size=_BATCH_ROWS):
-            typed, fits = _typed(table.types, then, texts, full)
-            connection.register(
-                "landed_part", pa.Table.from_batches([typed.filter(fits)]).select(list(state.key))
-            )
-            connection.execute(f"INSERT INTO {identifier(name)} FROM landed_part")
-            connection.unregister("landed_part")
-    return identifier(name)
+    with (
+        pq.ParquetWriter(path, schema, compression="lz4") as writer,
+        pq.ParquetWriter(once, own, compression="lz4") as past,
+    ):
+        for texts, held in _versions(table.name, manifest, batches, connection):
+            typed, fits = _typed(table.types, held, texts, schema)
+            current = pc.invert(texts.column(_PAST)) if _PAST in texts.schema.names else fits.is_valid()
+            shown = pc.and_(fits, current)
+            count = pc.sum(shown).as_py() or 0
+            rows, misfits = rows + count, misfits + (pc.sum(current).as_py() or 0) - count
+            writer.write_batch(typed if count == len(fits) else typed.filter(shown))
+            if count < len(fits):
+                ended = typed.filter(pc.and_(fits, pc.invert(current)))
+                past.write_batch(ended.select(own.names))
+    return LandedTable(path, once, rows, misfits, tuple(field.name for field in keys))
 
 
 def _holding(table: str, manifest: Manifest, batches: Batches) -> Manifest:
@@ -118,24 +102,20 @@ def _holding(table: str, manifest: Manifest, batches: Batches) -> Manifest:
     return found
 
 
-def _local(batches: Batches, file: LandedFile) -> Path:
-    return batches.files.local(file.path)
-
-
 def _whole(state: TableState, name: str) -> bool:
     kinds = {column.name: column.type for column in state.columns}
     return kinds[name] in {"smallint", "integer", "bigint"}
 
 
-# -- the newest version of each row --------------------------------------------------------------------------------
+# -- the versions of each row ------------------------------------------------------------------------------------------
 
 
-def _read(path: Path, state: TableState) -> pa.dataset.Dataset:
+def _read(path: Path, block_bytes: int) -> pa.RecordBatchReader:
     """A landed file as text: an unquoted nothing is NULL, a quoted one is the empty text."""
     names = header(path)
     format_ = pa.dataset.CsvFileFormat(
         parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-        read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES),
+        read_options=pa.csv.ReadOptions(block_size=block_bytes),
         convert_options=pa.csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()),
             strings_can_be_null=True,
@@ -144,38 +124,53 @@ def _read(path: Path, state: TableState) -> pa.dataset.Dataset:
         ),
     )
     schema = pa.schema([pa.field(name, pa.string()) for name in names])
-    return pa.dataset.dataset(path, format=format_, schema=schema)
+    data = pa.dataset.dataset(path, format=format_, schema=schema)
+    scanner = data.scanner(batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1)
+    return scanner.to_reader()
 
 
-def _newest(
+def _versions(
     table: str, manifest: Manifest, batches: Batches, connection: duckdb.DuckDBPyConnection
-) -> Iterator[pa.RecordBatch]:
-    """The newest version of each row that exists, as text."""
-    state = manifest.tables[table]
-    keys = ", ".join(map(identifier, state.key))
-    seen = identifier(f"seen_{table}")
-    declared = ", ".join(f"{identifier(name)} VARCHAR" for name in state.key)
+) -> Iterator[tuple[pa.RecordBatch, TableState]]:
+    """All versions of all rows as text, newest first, with the table as it was then. Column `_PAST`, where there is one,
+    says whether something newer is known of the row."""
+    keys = manifest.tables[table].key
+    listed = ", ".join(map(identifier, keys))
+    seen = identifier(f"seen {table}")
+    declared = ", ".join(f"{identifier(name)} VARCHAR" for name in keys)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {seen} ({declared})")
     changing = list(batches.changing(table, manifest))  # newest first
     for i, batch in enumerate(changing):
-        changes = batch.changed[table]
+        changes, state = batch.changed[table], batch.tables[table]
         if changes.rows:
-            rows = _read(_local(batches, changes.rows), batch.tables[table])
-            if i == 0:  # nothing is newer
-                yield from rows.to_batches(batch_size=_BATCH_ROWS)
-            else:
-                connection.register("landed_rows", rows)
-                reader = connection.sql(f"FROM landed_rows ANTI JOIN {seen} USING ({keys})").to_arrow_reader(
-                    _BATCH_ROWS
-                )
-                yield from reader
-                connection.unregister("landed_rows")
+            with _file(connection, batches, changes.rows) as rows:
+                if i == 0:  # nothing is newer
+                    for texts in rows:
+                        yield texts, state
+                else:
+                    same = " AND ".join(f"r.{identifier(k)} = s.{identifier(k)}" for k in keys)
+                    query = f"SELECT r.*, EXISTS (FROM {seen} s WHERE {same}) AS {_PAST} FROM landed_rows r"
+                    for texts in connection.sql(query).to_arrow_reader(_BATCH_ROWS):
+                        yield texts, state
         if i + 1 < len(changing):
             for file in (changes.rows, changes.deletions):
                 if file:
-                    connection.register("landed_rows", _read(_local(batches, file), batch.tables[table]))
-                    connection.execute(f"INSERT INTO {seen} SELECT {keys} FROM landed_rows")
-                    connection.unregister("landed_rows")
+                    with _file(connection, batches, file):
+                        connection.execute(f"INSERT INTO {seen} SELECT {listed} FROM landed_rows")
+
+
+@contextmanager
+def _file(
+    connection: duckdb.DuckDBPyConnection, batches: Batches, file: LandedFile
+) -> Iterator[pa.RecordBatchReader]:
+    """A landed file to be read once, as it is or as `landed_rows` in a query."""
+    # A row has to lie in two blocks at the most.
+    reader = _read(batches.files.local(file.path), min(file.bytes, MAX_LINE_BYTES) + 1)
+    connection.register("landed_rows", reader)
+    try:
+        yield reader
+    finally:
+        connection.unregister("landed_rows")
 
 
 # -- types ---------------------------------------------------------------------------------------------------------
@@ -208,7 +203,9 @@ def _convert(type_: Type, source: str, text: pa.Array) -> pa.Array:
     if type_.arrow == pa.string() and type_.name != "uuid":
         return text
     native = type_.name in _NATIVE.get(re.sub(r"\(.*\)", "", source), set())
-    if native and type_.name in {"smallint", "int", "bigint", "date", "timestamp"}:
+    if type_.arrow.id == pa.decimal128(1).id and re.fullmatch(r"numeric\(\d+,\d+\)", source):
+        native = True
+    if native and (type_.name in {"smallint", "int", "bigint", "date", "timestamp"} or "(" in type_.name):
         try:
             return pc.cast(text, type_.arrow)  # all at once, as long as nothing is unusual
         except pa.ArrowInvalid:

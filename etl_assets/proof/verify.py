@@ -33,6 +33,7 @@ from etl_assets.capture.snapshot import take_snapshot
 from etl_assets.capture.table import Table
 from etl_assets.engine import duck
 from etl_assets.engine.build import Builder
+from etl_assets.engine.course import latest_versions
 from etl_assets.engine.definition import ContractError, Definition
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.schema import Fact, StarTable
@@ -42,7 +43,7 @@ from etl_assets.lake.files import LakeError
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.star import StarFiles
 from etl_assets.proof.certificate import verified_path
-from etl_assets.proof.landed import LandedTable, keys_ever, landed_table
+from etl_assets.proof.landed import LandedTable, landed_table
 from etl_assets.proof.totals import current_rows, loaded_rows
 from etl_assets.resources.duckdb_warehouse import DuckDBReader, DuckDBWarehouse
 from etl_assets.resources.warehouse import WarehouseError, WarehouseReader
@@ -186,20 +187,14 @@ class Verifier:
             finding = self._deleted(definition, finding, expected)
         if not finding.equal and (moved := self._behind(definition)):
             return Finding(schema.name, "star", "nothing", moved)
-        return (
-            finding if star.paths(schema.name) else replace(finding, difference="the star does not have it")
-        )
+        return finding if star.paths(schema) else replace(finding, difference="the star does not have it")
 
     def _behind(self, definition: Definition) -> str:
         """Why what is published of a table is not to be compared; empty if it is of the batch."""
         name, star = definition.name, self.builder.star
-        if isinstance(definition.schema, Fact):
-            held = star.fact_batches(name)
-            shown = star.fact(name, held[-1]) if held else None
-        else:
-            shown = star.dimension(name)
+        shown = star.shown(definition.schema)
         if shown is None:
-            paths = star.paths(name)
+            paths = star.paths(definition.schema)
             return (f"{paths[-1]} can't be read" if paths else "the star does not have it") + ": run etl run"
         if shown.version == self.builder.version(name, self.manifest):
             return ""
@@ -252,7 +247,7 @@ class Verifier:
         rows = duck.parquet(self._paths(self.builder.star, schema))
         if schema.name in definition.schema.facts_with_versions:
             return self.connection.sql(f"FROM {rows}"), schema.primary_key
-        return self.connection.sql(f"FROM {self._latest(schema, rows)}"), keys
+        return self.connection.sql(f"FROM {self._shown(schema)}"), keys
 
     def _deleted(self, definition: Definition, finding: Finding, expected: str) -> Finding:
         """Compare which keys are marked as deleted with those that were landed once and are no longer given. Of a table
@@ -265,13 +260,13 @@ class Verifier:
         carried = self.inputs.carried_key(definition, state.key)
         if carried is None or not set(state.key) <= self.inputs.tables[table].types.keys():
             return finding
-        ever = keys_ever(self.inputs.tables[table], self.manifest, self.batches, self.connection)
+        once = duck.parquet([self._read(table).once])
         own = ", ".join(
             f"CAST({identifier(k)} AS {schema.by_name[c].type.duckdb}) AS {identifier(c)}"
             for k, c in zip(state.key, carried, strict=True)
         )
         keys = listing(schema.key_columns)
-        gone = f"(SELECT DISTINCT {keys} FROM (SELECT {own} FROM {ever}) ANTI JOIN {expected} USING ({keys}))"
+        gone = f"(SELECT DISTINCT {keys} FROM (SELECT {own} FROM {once}) ANTI JOIN {expected} USING ({keys}))"
         marked = f"(SELECT {keys} FROM {self._everything(schema)} WHERE deleted)"
         if isinstance(schema, Fact):
             marked = f"(SELECT DISTINCT {keys} FROM {marked} ANTI JOIN {expected} USING ({keys}))"
@@ -281,20 +276,16 @@ class Verifier:
 
     def _shown(self, schema: StarTable) -> str:
         """A FROM clause with the rows that the star shows as existing."""
-        rows = self._everything(schema)
-        return self._latest(schema, rows) if isinstance(schema, Fact) else f"(FROM {rows} WHERE NOT deleted)"
+        if isinstance(schema, Fact):
+            return latest_versions(schema, self._paths(self.builder.star, schema))
+        return f"(FROM {self._everything(schema)} WHERE NOT deleted)"
 
     def _everything(self, schema: StarTable) -> str:
         paths = self._paths(self.builder.star, schema)
         return duck.parquet(paths) if paths else view(self.inputs.empty(self.connection, schema.name))
 
-    def _latest(self, schema: Fact, rows: str) -> str:
-        record = identifier(schema.record)
-        newest = f"SELECT max({record}) FROM {rows} GROUP BY {listing(schema.key_columns)}"
-        return f"(FROM {rows} WHERE NOT deleted AND {record} IN ({newest}))"
-
     def _paths(self, star: StarFiles, schema: StarTable) -> list[Path]:
-        return [star.files.local(path) for path in star.paths(schema.name)]
+        return [star.files.local(path) for path in star.paths(schema)]
 
     # -- warehouse -----------------------------------------------------------------------------------------------
 

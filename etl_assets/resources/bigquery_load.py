@@ -32,8 +32,16 @@ from etl_assets.failpoints import reached
 from etl_assets.resources import bigquery_values
 from etl_assets.resources.bigquery import BigQuery
 from etl_assets.resources.bigquery_jobs import ONCE, REFUSALS, explaining
-from etl_assets.resources.bigquery_warehouse import DIALECT, LAST_CHANGE, Places, columns, last_change, tuples
-from etl_assets.resources.warehouse import BOOKS, SCHEMA, Book, Rows, Session
+from etl_assets.resources.bigquery_warehouse import (
+    DIALECT,
+    LAST_CHANGE,
+    Places,
+    columns,
+    kind,
+    last_change,
+    tuples,
+)
+from etl_assets.resources.warehouse import BOOKS, LOADS, SCHEMA, Book, Kind, Rows, Session, current
 
 _URIS_PER_JOB = 10_000
 _STAGED_MILLISECONDS = 24 * 3600 * 1000
@@ -95,6 +103,7 @@ class BigQuerySession(Session):
         self._staged: list[str] = []
         self._held: dict[str, bigquery.Table | None] = {}
         self._made: dict[str, StarTable] = {}
+        self._retired: Sequence[str] = ()
         self._all: Mapping[str, StarTable] = {}
         self._before = ""
 
@@ -134,6 +143,9 @@ class BigQuerySession(Session):
     def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
         return columns(self._table(table))
 
+    def kind(self, name: str) -> Kind | None:
+        return kind(self._table(name))
+
     def stage(self, name: str, rows: Rows) -> str:
         place = self._stageable(name)
         fields = [_field(column) for column in rows.table.columns]
@@ -169,27 +181,40 @@ class BigQuerySession(Session):
         self._made[table.name] = table
         return []
 
+    def retire(self, names: Sequence[str]) -> Sequence[str]:
+        self._retired = names
+        return []
+
     def settle(self, tables: Mapping[str, StarTable], created: set[str], emptied: set[str]) -> Sequence[str]:
         self._all = tables
         return []
 
     def commit(self, statements: Sequence[str], name: str) -> None:
-        moved = {}
+        moved, views = {}, []
         for table in self._made.values():
             if self._table(table.name) is None:
                 self._create(table)
             else:
                 moved[table.name] = self._stageable(f"{table.name}_anew")
                 self._create(table, moved[table.name])
+                views += [] if isinstance(table, Fact) else self.without_view(table.name)
         change = hashlib.sha256(f"{name} {self._before}".encode()).hexdigest()[:32]
         turn = f"{SCHEMA}.{LAST_CHANGE}"
-        script = [
-            "BEGIN TRANSACTION",
+        our_turn = (
             f"ASSERT ({self.places.rewritten(f'SELECT name FROM {turn}')}) = {DIALECT.literal(self._before)} "
-            f"AS {DIALECT.literal(_CHANGED)}",
+            f"AS {DIALECT.literal(_CHANGED)}"
+        )
+        gone = super().retire(self._retired)
+        self._forget(self._retired)
+        script = [
+            # No table is dropped in a transaction. The books are changed last: what they name is dropped again.
+            *([our_turn, *map(self.places.rewritten, gone)] if gone else []),
+            "BEGIN TRANSACTION",
+            our_turn,
             *(self.places.rewritten(statement, moved=moved) for statement in statements),
             self.places.rewritten(f"UPDATE {turn} SET name = {DIALECT.literal(change)} WHERE true"),
             "COMMIT TRANSACTION",
+            *map(self.places.rewritten, views),
             *(
                 # What is staged expires; that must not be taken along.
                 f"CREATE OR REPLACE TABLE {self._quoted(self.places.table(SCHEMA, table))} "
@@ -203,6 +228,23 @@ class BigQuerySession(Session):
         for table in sorted(self._all.values(), key=lambda t: (isinstance(t, Fact), bool(t.links))):
             if self._is_declared(table):
                 self._furnish(table)
+
+    def _forget(self, names: Sequence[str]) -> None:
+        """Take back what is said of references to tables that go."""
+
+        def change(held: bigquery.Table) -> list[str]:
+            keys = held.table_constraints
+            told = (keys.foreign_keys if keys else None) or []
+            kept = [key for key in told if key.referenced_table.table_id not in names]
+            if keys is None or len(kept) == len(told):
+                return []
+            held.table_constraints = TableConstraints(keys.primary_key, kept)
+            return ["table_constraints"]
+
+        known = self.rows(f"SELECT DISTINCT table_name FROM {SCHEMA}.{LOADS.name}") if names else []
+        for (name,) in known:
+            if name not in names and self.kind(str(name)) == "table":
+                self.resource.amend(self.client, self.places.table(SCHEMA, str(name)), change)
 
     def _create(self, table: StarTable | Book, place: str | None = None) -> None:
         """Make a table as declared, empty; with a fact that was not there its view."""
@@ -242,7 +284,7 @@ class BigQuerySession(Session):
 
     def _furnish_view(self, fact: Fact) -> None:
         """The view of what is current."""
-        place = self.places.table(SCHEMA, f"{fact.name}_current")
+        place = self.places.table(SCHEMA, current(fact.name))
         query = self.places.rewritten(DIALECT.current_view(fact))
         made = bigquery.Table(f"{self.client.project}.{place}")
         made.view_query = query
@@ -254,7 +296,7 @@ class BigQuerySession(Session):
             held.view_query = query
             return ["view_query"]
 
-        if self._table(f"{fact.name}_current") is None:
+        if self._table(current(fact.name)) is None:
             self._make(made)
         self.resource.amend(self.client, place, change)
 

@@ -28,6 +28,7 @@ from etl_assets.resources.warehouse import (
     DUCKDB,
     SCHEMA,
     Dialect,
+    Kind,
     Session,
     Warehouse,
     WarehouseError,
@@ -40,6 +41,7 @@ from etl_assets.settings import SettingsError
 REPORTING = "reporting"
 LAST_CHANGE = "last_change"
 _NAMES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
+_KINDS: Mapping[str, Kind] = {"TABLE": "table", "VIEW": "view"}
 _PROJECT = re.compile(r"[a-z][a-z0-9.:-]{4,62}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9_]*")
 
@@ -198,6 +200,11 @@ class BigQueryReader(WarehouseReader):
         with explaining(f"{schema}.{table}"):
             return columns(self.resource.held(self.client, self.places.table(schema, table)))
 
+    def kind(self, schema: str, name: str) -> Kind | None:
+        self.asked += 1
+        with explaining(f"{schema}.{name}"):
+            return kind(self.resource.held(self.client, self.places.table(schema, name)))
+
     def copy(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], source: str) -> str:
         self.asked += 1
         wanted = pa.schema([pa.field(column.name, column.type.arrow) for column in columns])
@@ -251,6 +258,11 @@ def columns(table: bigquery.Table | None) -> Mapping[str, tuple[str, bool]]:
     if table is None:
         return {}
     return {field.name: (_type(field), field.mode != "REQUIRED") for field in table.schema}
+
+
+def kind(table: bigquery.Table | None) -> Kind | None:
+    """What something is that was found under a name."""
+    return _KINDS.get(table.table_type) if table else None
 
 
 def _type(field: bigquery.SchemaField) -> str:

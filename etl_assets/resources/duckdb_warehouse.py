@@ -23,15 +23,19 @@ from etl_assets.resources.warehouse import (
     DUCKDB,
     SCHEMA,
     Book,
+    Kind,
     Rows,
     Session,
     Warehouse,
     WarehouseError,
     WarehouseInUse,
     WarehouseReader,
+    current,
     given,
     typed,
 )
+
+_KINDS: Mapping[str, Kind] = {"BASE TABLE": "table", "VIEW": "view"}
 
 
 class DuckDBWarehouse(Warehouse):
@@ -152,6 +156,14 @@ class DuckDBReader(WarehouseReader):
             for name, kind, nullable in found
         }
 
+    def kind(self, schema: str, name: str) -> Kind | None:
+        found = self.rows(
+            "SELECT table_type FROM information_schema.tables WHERE table_catalog = current_database() "
+            "AND table_schema = $schema AND table_name = $name",
+            {"schema": schema, "name": name},
+        )
+        return _KINDS.get(found[0][0]) if found else None
+
     def copy(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], source: str) -> str:
         names = DUCKDB.listing([column.name for column in columns])
         return given(connection, self.connection.sql(f"SELECT {names} FROM {source}").to_arrow_reader())
@@ -171,6 +183,9 @@ class DuckDBSession(Session):
     def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
         return DuckDBReader(self.connection).columns(SCHEMA, table)
 
+    def kind(self, name: str) -> Kind | None:
+        return DuckDBReader(self.connection).kind(SCHEMA, name)
+
     def stage(self, name: str, rows: Rows) -> str:
         source = rows.source(self.connection)
         return source if rows.among is None else self.keep(name, f"FROM {source}")
@@ -182,11 +197,10 @@ class DuckDBSession(Session):
         return materialized(self.connection, sql)
 
     def create(self, table: StarTable) -> Sequence[str]:
-        statements = _create(table)
-        if isinstance(table, Fact):
-            view = DUCKDB.place(f"{table.name}_current")
-            statements.append(f"CREATE OR REPLACE VIEW {view} AS {DUCKDB.current_view(table)}")
-        return statements
+        if not isinstance(table, Fact):
+            return [*self.without_view(table.name), *_create(table)]
+        view = DUCKDB.place(current(table.name))
+        return [*_create(table), f"CREATE OR REPLACE VIEW {view} AS {DUCKDB.current_view(table)}"]
 
     def commit(self, statements: Sequence[str], name: str) -> None:
         for statement in statements:

@@ -19,7 +19,7 @@ from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.schema import Column
 from etl_assets.lake.current import materialized
-from etl_assets.resources.warehouse import WarehouseReader
+from etl_assets.resources.warehouse import Kind, WarehouseReader
 
 BUFFER_BYTES = 1 << 20
 _ARROW = {
@@ -35,6 +35,7 @@ _ARROW = {
     1114: pa.timestamp("us"),
     1184: pa.timestamp("us", "UTC"),
 }
+_KINDS: Mapping[str, Kind] = {"r": "table", "p": "table", "v": "view"}
 _NUMERIC = 1700
 _MOST_DIGITS = 38  # of a decimal in Arrow
 
@@ -64,6 +65,9 @@ class PostgresReader(WarehouseReader):
 
     def columns(self, schema: str, table: str) -> Mapping[str, tuple[str, bool]]:
         return columns_of(self.cursor, schema, table)
+
+    def kind(self, schema: str, name: str) -> Kind | None:
+        return kind_of(self.cursor, schema, name)
 
     def copy(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], source: str) -> str:
         names = listing([column.name for column in columns])
@@ -100,6 +104,15 @@ def columns_of(cursor: Cursor, schema: str, table: str) -> Mapping[str, tuple[st
         (f"{identifier(schema)}.{identifier(table)}",),
     )
     return {name: (kind, nullable) for name, kind, nullable in cursor.fetchall()}
+
+
+def kind_of(cursor: Cursor, schema: str, name: str) -> Kind | None:
+    cursor.execute(
+        "SELECT relkind FROM pg_class WHERE oid = to_regclass(%s)",
+        (f"{identifier(schema)}.{identifier(name)}",),
+    )
+    found = cursor.fetchone()
+    return _KINDS.get(found[0]) if found else None
 
 
 def _typed(column: Column) -> str:

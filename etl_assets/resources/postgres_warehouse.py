@@ -28,7 +28,7 @@ from etl_assets.engine.definition import Inputs
 from etl_assets.engine.duck import identifier
 from etl_assets.engine.schema import Column, Fact, StarTable
 from etl_assets.failpoints import reached
-from etl_assets.resources.postgres_reader import BUFFER_BYTES, PostgresReader, columns_of
+from etl_assets.resources.postgres_reader import BUFFER_BYTES, PostgresReader, columns_of, kind_of
 from etl_assets.resources.secrets import SecretError, database_url
 from etl_assets.resources.warehouse import (
     BOOKS,
@@ -36,12 +36,14 @@ from etl_assets.resources.warehouse import (
     SUPERSEDED,
     Book,
     Dialect,
+    Kind,
     Rows,
     Session,
     Warehouse,
     WarehouseError,
     WarehouseInUse,
     WarehouseReader,
+    current,
     given,
 )
 
@@ -165,6 +167,9 @@ class PostgresSession(Session):
     def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
         return columns_of(self.cursor, SCHEMA, table)
 
+    def kind(self, name: str) -> Kind | None:
+        return kind_of(self.cursor, SCHEMA, name)
+
     def keyed_by(self, table: str) -> Sequence[str]:
         self.cursor.execute(
             "SELECT a.attname FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY(c.conkey) "
@@ -186,20 +191,23 @@ class PostgresSession(Session):
 
     def create(self, table: StarTable) -> Sequence[str]:
         place = _DIALECT.place(table.name)
-        view = _DIALECT.place(f"{table.name}_current")
-        fact = isinstance(table, Fact)
+        view = _DIALECT.place(current(table.name))
         return [
-            *self._released(table, "confrelid"),
-            *([f"DROP VIEW IF EXISTS {view}"] if fact else []),
+            *self._released(table.name, "confrelid"),
+            *self.without_view(table.name),
             f"DROP TABLE IF EXISTS {place}",
             *_create(table),
             *([f"CREATE VIEW {view} AS {_DIALECT.current_view(table)}"] if isinstance(table, Fact) else []),
         ]
 
+    def retire(self, names: Sequence[str]) -> Sequence[str]:
+        released = [statement for name in names for statement in self._released(name, "confrelid")]
+        return [*released, *super().retire(names)]
+
     def empty(self, table: StarTable) -> Sequence[str]:
         # Its references are checked by one join when it is full again, not row by row. TRUNCATE would be faster, but
         # who reads in a snapshot from before would see nothing.
-        return [*self._released(table, "conrelid"), *super().empty(table)]
+        return [*self._released(table.name, "conrelid"), *super().empty(table)]
 
     def put(self, table: StarTable, keys: str, source: str) -> Sequence[str]:
         # In place: a member that is deleted and inserted again would be looked for in all facts.
@@ -276,12 +284,12 @@ class PostgresSession(Session):
         self.cursor.execute(f"ANALYZE {place}")
         return place
 
-    def _released(self, table: StarTable, side: str) -> list[str]:
+    def _released(self, table: str, side: str) -> list[str]:
         """Statements that drop the star's foreign keys that refer to a table (confrelid) or are of it (conrelid)."""
         self.cursor.execute(
             f"SELECT r.relname, c.conname FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid "
             f"WHERE c.contype = 'f' AND c.{side} = to_regclass(%s) AND c.connamespace = to_regnamespace(%s)",
-            (_DIALECT.place(table.name), SCHEMA),
+            (_DIALECT.place(table), SCHEMA),
         )
         return [
             f"ALTER TABLE {_DIALECT.place(name)} DROP CONSTRAINT {identifier(constraint)}"

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import duckdb
@@ -32,6 +32,7 @@ from etl_assets.lake.star import StarFile
 SCHEMA = "star"
 ChangedMembers = Callable[[StarTable, StarFile], pa.Table | None]
 """Gives the keys of a dimension's members that changed since a file of it was made; None if nobody knows."""
+Kind = Literal["table", "view"]
 
 
 class WarehouseError(EtlError):
@@ -206,12 +207,27 @@ class Loaded:
 
 @dataclass(frozen=True)
 class HeldTable:
-    """What the books say of one table. `batch` is the newest of which rows were loaded; `loaded_at` is UTC."""
+    """What the books say of one table. `batch` is the newest of which rows were loaded, `version` that of its file;
+    `loaded_at` is UTC."""
 
     rows: int
     batch: str
+    version: str
     loaded_at: datetime.datetime
     run_id: str
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What the books say: of what is loaded, by table, and how many members of a dimension are stand-ins."""
+
+    tables: Mapping[str, HeldTable] = field(default_factory=dict)
+    stand_ins: Mapping[str, int] = field(default_factory=dict)
+
+
+def current(fact: str) -> str:
+    """The view with the latest version of each row of a fact that still exists."""
+    return f"{fact}_current"
 
 
 def given(connection: duckdb.DuckDBPyConnection, values: pa.Table | pa.RecordBatchReader) -> str:
@@ -252,6 +268,10 @@ class WarehouseReader(ABC):
         NULL. Empty if there is no such table."""
 
     @abstractmethod
+    def kind(self, schema: str, name: str) -> Kind | None:
+        """What there is under a name; None if there is neither a table nor a view."""
+
+    @abstractmethod
     def copy(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], source: str) -> str:
         """Bring rows of `source` (what stands after FROM) to a DuckDB connection, in constant memory; returns the name
         of the temporary table there, whose columns have the declared types."""
@@ -287,6 +307,10 @@ class Session(ABC):
     def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
         """As `WarehouseReader.columns`, of schema `star`."""
 
+    @abstractmethod
+    def kind(self, name: str) -> Kind | None:
+        """As `WarehouseReader.kind`, of schema `star`."""
+
     def keyed_by(self, table: str) -> Sequence[str] | None:
         """The columns by which the engine itself tells a table's rows apart; None where it does not."""
         return None
@@ -307,7 +331,19 @@ class Session(ABC):
     @abstractmethod
     def create(self, table: StarTable) -> Sequence[str]:
         """Statements that make a table empty and as declared, comments included, in place of one that is declared
-        otherwise; with a fact its `_current` view (`Dialect.current_view`)."""
+        otherwise; with a fact its `_current` view (`Dialect.current_view`), with a dimension none: it may have been a
+        fact."""
+
+    def retire(self, names: Sequence[str]) -> Sequence[str]:
+        """Statements that remove tables, whatever they were declared as, each with its `_current` view."""
+        tables = [name for name in names if self.kind(name) == "table"]
+        views = [statement for name in names for statement in self.without_view(name)]
+        return [*views, *(f"DROP TABLE IF EXISTS {self.dialect.place(name)}" for name in tables)]
+
+    def without_view(self, name: str) -> list[str]:
+        """The statement that removes the `_current` view of a table, if there is one."""
+        view = current(name)
+        return [f"DROP VIEW IF EXISTS {self.dialect.place(view)}"] if self.kind(view) == "view" else []
 
     def empty(self, table: StarTable) -> Sequence[str]:
         """Statements that take all rows out of a table."""
@@ -374,22 +410,24 @@ class Warehouse(dg.ConfigurableResource, ABC):
         with self.reading() as reader:
             return reader.frame(sql, params)
 
-    def held(self) -> dict[str, HeldTable]:
+    def held(self) -> Mapping[str, HeldTable]:
         """What is loaded, by table. Waits for nobody: raises `WarehouseInUse`."""
+        return self.noted().tables
+
+    def noted(self) -> Noted:
+        """What the books say. Waits for nobody: raises `WarehouseInUse`."""
         if not self.exists:
-            return {}
+            return Noted()
         with self.glancing() as reader:
             if not reader.has(LOADS.name):
-                return {}
+                return Noted()
             found = reader.rows(
-                'SELECT table_name, CAST(sum("rows") AS BIGINT), max(batch), max(loaded_at) FROM star.loads '
-                "GROUP BY table_name ORDER BY table_name"
+                "SELECT l.table_name, n.total, l.batch, l.version, n.newest, l.run_id FROM star.loads AS l JOIN "
+                '(SELECT table_name, CAST(sum("rows") AS BIGINT) AS total, max(batch) AS batch, '
+                "max(loaded_at) AS newest FROM star.loads GROUP BY table_name) AS n "
+                "ON n.table_name = l.table_name AND n.batch = l.batch ORDER BY l.table_name"
             )
-            runs = dict(
-                reader.rows(
-                    "SELECT l.table_name, max(l.run_id) FROM star.loads AS l JOIN (SELECT table_name, "
-                    "max(loaded_at) AS newest FROM star.loads GROUP BY table_name) AS n "
-                    "ON n.table_name = l.table_name AND n.newest = l.loaded_at GROUP BY l.table_name"
-                )
+            inferred = reader.rows(
+                f"SELECT table_name, count(*) FROM star.{INFERRED.name} GROUP BY table_name ORDER BY table_name"
             )
-        return {name: HeldTable(rows, batch, loaded_at, runs[name]) for name, rows, batch, loaded_at in found}
+        return Noted({name: HeldTable(*values) for name, *values in found}, dict(inferred))

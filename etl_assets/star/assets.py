@@ -177,7 +177,7 @@ def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) ->
     star = bench.star
     # What is staged stands in for what is published: publishing happens right after.
     staged = {path: file.local for path, file in build.staged}
-    held = [path for path in star.paths(schema.name) if path not in build.obsolete]
+    held = [path for path in star.paths(schema) if path not in build.obsolete]
     paths = list(dict.fromkeys([*held, *staged]))
     written = _count(bench, list(staged.values()))
     metadata: dict[str, Any] = {

@@ -10,7 +10,6 @@ from etl_assets.engine.definition import Inputs
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.preview import markdown
 from etl_assets.engine.schema import Fact, StarTable
-from etl_assets.lake.star import StarFiles
 from etl_assets.proof.freshness import DAILY
 from etl_assets.resources.lake import Lake
 from etl_assets.resources.warehouse import SCHEMA, Loaded, Warehouse, WarehouseReader
@@ -83,8 +82,9 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
         wanted = [table for table in tables if warehouse_key(table.name) in context.selected_asset_keys]
         with lake.open(inputs) as bench:
             versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in wanted}
+            shown = {table.name: bench.star.shown(table) for table in wanted}
             # What the star can't show stays here too; why is said where it was made.
-            ready = {name: v for name, v in versions.items() if _published(bench.star, inputs, name) == v}
+            ready = {n: v for n, v in versions.items() if (file := shown[n]) and file.version == v}
             loaded = load_star(
                 warehouse,
                 bench.star,
@@ -152,16 +152,6 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
             )
 
     return load
-
-
-def _published(star: StarFiles, inputs: Inputs, name: str) -> str | None:
-    """The version of what the star's files show of a table."""
-    if not isinstance(inputs.star[name].schema, Fact):
-        file = star.dimension(name)
-    else:
-        batches = star.fact_batches(name)
-        file = star.fact(name, batches[-1]) if batches else None
-    return file.version if file else None
 
 
 def _dangling(inputs: Inputs, loaded: Mapping[str, Loaded]) -> Iterator[str]:

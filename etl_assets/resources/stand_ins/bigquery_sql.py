@@ -189,17 +189,22 @@ class Script:
 
     def _drop(self, tree: exp.Drop) -> Answer:
         table = tree.find(exp.Table)
-        if table is None or tree.kind != "TABLE":
-            raise Refused(400, "invalidQuery", "the stand-in drops tables by query, or by the REST API")
+        if table is None or tree.kind not in {"TABLE", "VIEW"}:
+            raise Refused(
+                400, "invalidQuery", "the stand-in drops tables and views by query, or by the REST API"
+            )
         if not table.db and table.name in self.temporary:
             self.database.execute(f'DROP TABLE temp."{table.name}"')
             self.temporary.discard(table.name)
             return Answer("DROP_TABLE")
         self._refuse_in_transaction()
         target = self._target(table)
-        if not tree.args.get("exists") or (target["datasetId"], target["tableId"]) in self.tables.tables:
-            self.tables.delete(target["datasetId"], target["tableId"])
-        return Answer("DROP_TABLE", target=target)
+        place = (target["datasetId"], target["tableId"])
+        if not tree.args.get("exists") or place in self.tables.tables:
+            if ("view" in self.tables.held(*place)) != (tree.kind == "VIEW"):
+                raise Refused(400, "invalidQuery", f"{'.'.join(place)} is not a {tree.kind.lower()}")
+            self.tables.delete(*place)
+        return Answer(f"DROP_{tree.kind}", target=target)
 
     def _refuse_in_transaction(self) -> None:
         if self.open:

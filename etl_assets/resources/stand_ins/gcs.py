@@ -166,6 +166,9 @@ class Buckets:
             answer["prefixes"] = cut_short
         if len(entries) > size:
             answer["nextPageToken"] = base64.b64encode(chosen[-1].encode()).decode()
+        if "fields" in query:
+            wanted = re.sub(r"\([^)]*\)", "", query["fields"]).split(",")
+            return {name: value for name, value in answer.items() if name in wanted}
         return answer
 
     def begin(self, bucket: str, resource: Json, query: Mapping[str, str]) -> str:
