@@ -8,6 +8,7 @@ from etl_assets.automation import jobs
 from etl_assets.automation.alerting import alerting
 from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.code_changed import code_changed
+from etl_assets.automation.in_process import EXECUTOR
 from etl_assets.automation.retention import forget_every_night, forget_old_runs
 from etl_assets.automation.source_changed import source_changed
 from etl_assets.deployments import resources
@@ -28,13 +29,6 @@ INPUTS = Inputs(
     tables={table.name: table for table in totesys.TABLES},
     star=definitions_in(dimensions, facts),
     references=REFERENCES,
-)
-
-
-# Spawned processes would cost seconds per step; capture has threads. A step goes on from what the one before gave, also
-# where that failed in the end: a table that can't be shown is red, and does not keep the others from being loaded.
-_IN_PROCESS = dg.in_process_executor.configured(
-    {"step_dependency_config": {"require_upstream_step_success": False}}, name="in_process"
 )
 
 
@@ -74,7 +68,7 @@ def definitions(settings: Settings) -> dg.Definitions:
             alerting(settings.ui_url),
         ],
         resources=resources(settings),
-        executor=_IN_PROCESS,
+        executor=EXECUTOR,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import dagster as dg
 from dagster._utils.interrupts import capture_interrupts
 
+from etl_assets.automation.in_process import execute
 from etl_assets.automation.orphans import process_tag
 from etl_assets.cli.display import Display
 from etl_assets.failures import failure_line, failure_trace
@@ -225,13 +226,13 @@ def run(
         # Ctrl-C is obeyed in a step, or before the next; not while Dagster writes its history.
         capture_interrupts(),
     ):
-        result = planned.job.execute_in_process(
+        result = execute(
+            planned.job,
+            instance,
             run_config=config,
-            instance=instance,
-            asset_selection=planned.keys if planned.partial else None,
+            assets=planned.keys if planned.partial else None,
             run_id=outcome.run_id,
             tags=_TAGS | process_tag(),
-            raise_on_error=False,
         )
     outcome.success = result.success
     outcome.seconds = time.monotonic() - started

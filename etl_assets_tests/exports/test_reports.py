@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 import subprocess
 import sys
 import warnings
@@ -21,6 +22,8 @@ from etl_assets.exports.assets import export_assets, export_key
 from etl_assets.exports.contract import Column, Report, ReportError, content_version, report
 from etl_assets.exports.lineage import Query
 from etl_assets.exports.reports import AGES, REPORTS, age, sales_by_month, top_designs, unpaid_payments
+from etl_assets.lake.batches import manifest_path
+from etl_assets.proof.certificate import certificate_path
 from etl_assets_tests.exports.conftest import DAY, TABLES, Star
 
 Metadata = Callable[[dg.ExecuteInProcessResult], dict[str, dict[str, Any]]]
@@ -327,3 +330,20 @@ def _cash() -> Report:
         return answer
 
     return cash
+
+
+def test_a_report_over_a_table_that_is_not_certified_is_not_published(star: Star) -> None:
+    star.publish()
+    before = star.tables.read("sales_by_month")
+    star.sales({"units_sold": 5, "unit_price": Decimal("3.00")})
+    files = star.lake.files()
+    files.create(manifest_path("000001"), b"{}")
+    proofs = {
+        "fact_sales_order": {"equal": False, "differences": ["fact_sales_order shows batch 000000"]},
+        "fact_payment": {"equal": True, "differences": []},
+    }
+    files.create(certificate_path("000001"), json.dumps({"tables": proofs}).encode())
+    result = star.publish(expect_failure=True)
+    told = {e.step_key for e in result.all_events if e.is_step_failure}
+    assert told == {"exports__sales_by_month", "exports__top_designs"}
+    assert star.tables.read("sales_by_month").equals(before)

@@ -210,6 +210,32 @@ def test_a_folder_shows_its_own_files_and_all_of_them(files: Files, store: Store
     assert files.names("raw") == ["t.csv"]
     assert files.names("raw/t/deeper") == ["1.csv"]
     assert files.names("ra") == files.names("raw/none") == []
+    assert files.sizes("raw/t") == {name: len(f"raw/t/{name}") for name in many}
+    assert files.sizes("raw/none") == {}
+
+
+def test_a_folder_shows_the_folders_in_it_that_hold_something(files: Files, store: Store) -> None:
+    many = [f"fact_{n:04d}" for n in range(1203)]
+    store.fill(f"star/{name}/000001.parquet" for name in many)
+    store.fill(["star/dim.parquet", "star/a b/ä/deep.csv", "start/x/1.csv", "other.csv"])
+    if store.kind == "folder":
+        Path(store.url, "star/empty").mkdir()
+    assert files.folders("star") == ["a b", *many]
+    assert files.folders("star/a b") == ["ä"]
+    assert files.folders("star/a b/ä") == files.folders("sta") == files.folders("none") == []
+    assert files.names("star") == ["dim.parquet"]
+
+
+def test_only_a_folder_that_holds_nothing_is_removed(files: Files, store: Store) -> None:
+    files.create("star/fact/000001.parquet", b"x")
+    files.remove_folder("star/fact")
+    files.remove_folder("star/none")
+    assert store.everything() == {"star/fact/000001.parquet": b"x"}
+    files.remove("star/fact/000001.parquet")
+    files.remove_folder("star/fact")
+    assert not Path(store.url, "star/fact").exists()
+    files.create("star/fact/000001.parquet", b"y")
+    assert store.everything() == {"star/fact/000001.parquet": b"y"}
 
 
 @pytest.fixture
@@ -241,8 +267,12 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_version(
     "path", ["../x", "a/../../x", "/etc/passwd", "..", "raw/t/../../../x", "", ".", "//x"]
 )
 @pytest.mark.parametrize(
-    "use", ["read", "create", "writing", "staging", "local", "reading", "remove", "exists", "names", "sweep"]
-)
+    "use",
+    [
+        "read", "create", "writing", "staging", "local", "reading", "remove", "remove_folder", "exists", "names", "sizes",
+        "folders", "sweep",
+    ],
+)  # fmt: skip
 def test_a_path_out_of_the_lake_is_refused(files: Files, store: Store, path: str, use: str) -> None:
     uses: dict[str, Callable[[], object]] = {
         "create": lambda: files.create(path, b"x"),

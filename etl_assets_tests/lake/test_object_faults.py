@@ -43,6 +43,7 @@ def seek(files: Files, path: str) -> bytes:
 
 USES: dict[str, Callable[[Files], object]] = {
     "names": lambda files: files.names("raw/t"),
+    "folders": lambda files: files.folders("raw"),
     "read": lambda files: files.read("raw/t/000001.csv"),
     "create": lambda files: files.create("raw/batches/000002.json", b"manifest"),
     "write": lambda files: write(files, "raw/t/000002.csv", b"small"),
@@ -77,7 +78,11 @@ def test_a_lake_is_the_same_when_requests_failed_meanwhile(bucket: Store, fault:
     assert bucket.proxy
     bucket.fill(_BEFORE)
     files = bucket.open(replace(HASTY, answer_seconds=patient(fault)))
-    quiet = {name: use(bucket.open()) for name, use in USES.items() if name in {"names", "read", "local"}}
+    quiet = {
+        name: use(bucket.open())
+        for name, use in USES.items()
+        if name in {"names", "folders", "read", "local"}
+    }
     with bucket.proxy.failing(fault, every):
         found = {name: use(files) for name, use in USES.items()}
     assert len(bucket.proxy.seen) // every >= 2  # so many failed, at least

@@ -1,0 +1,236 @@
+"""A star table that can't be shown stays as it was and keeps nothing else from being shown; when the source is mended, it
+goes on by itself."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import narwhals as nw
+import pytest
+
+from etl_assets.automation.in_process import EXECUTOR, execute
+from etl_assets.capture.table import Table
+from etl_assets.engine.definition import Inputs, star_table
+from etl_assets.engine.schema import Column, Dimension, Fact
+from etl_assets.proof.checks import certificate_checks
+from etl_assets.raw.assets import raw_assets
+from etl_assets.resources.lake import StarIOManager
+from etl_assets.resources.source import Source
+from etl_assets.source.assets import source_assets
+from etl_assets.star.assets import star_assets
+from etl_assets.warehouse.assets import warehouse_assets
+from etl_assets_tests.direct import Direct
+from etl_assets_tests.flow import execute as in_source
+
+SOURCE = """
+    CREATE TABLE item (id int PRIMARY KEY, name text NOT NULL);
+    CREATE TABLE label (id int PRIMARY KEY, text text NOT NULL);
+    CREATE TABLE item_label (item_id int, label_id int, PRIMARY KEY (item_id, label_id));
+    CREATE TABLE sale (id int PRIMARY KEY, item_id int, amount numeric(10,2) NOT NULL);
+    CREATE TABLE visit (id int PRIMARY KEY, guests int NOT NULL);
+    INSERT INTO item VALUES (1, 'bag'), (2, 'hat'), (3, 'tie');
+    INSERT INTO label VALUES (1, 'red'), (2, 'blue');
+    INSERT INTO item_label VALUES (1, 1), (2, 2);
+    INSERT INTO sale VALUES (1, 1, 10.00), (2, 2, 20.00);
+    INSERT INTO visit VALUES (1, 4);
+"""
+
+
+@star_table(
+    Dimension(
+        "dim_item",
+        "",
+        "item_id",
+        [Column("item_id", "int"), Column("name", "text"), Column("label", "text?")],
+    )
+)
+def dim_item(item: nw.LazyFrame, item_label: nw.LazyFrame, label: nw.LazyFrame) -> nw.LazyFrame:
+    labels = item_label.join(label, left_on="label_id", right_on="id", how="left").select(
+        "item_id", nw.col("text").alias("label")
+    )
+    return item.join(labels, left_on="id", right_on="item_id", how="left").select(
+        nw.col("id").alias("item_id"), "name", "label"
+    )
+
+
+@star_table(
+    Dimension("dim_label", "", "label", [Column("label", "text"), Column("items", "bigint")], rows="any")
+)
+def dim_label(dim_item: nw.LazyFrame) -> nw.LazyFrame:
+    known = dim_item.filter(~nw.col("label").is_null())
+    return known.group_by("label").agg(nw.len().alias("items"))
+
+
+@star_table(
+    Fact(
+        "fact_sale",
+        "",
+        "sale_id",
+        [
+            Column("sale_id", "int"),
+            Column("item_id", "int?", references="dim_item"),
+            Column("amount", "numeric(10,2)"),
+        ],
+        record="sale_record_id",
+    )
+)
+def fact_sale(sale: nw.LazyFrame) -> nw.LazyFrame:
+    return sale.select(nw.col("id").alias("sale_id"), "item_id", "amount")
+
+
+@star_table(
+    Fact(
+        "fact_visit",
+        "",
+        "visit_id",
+        [Column("visit_id", "int"), Column("guests", "int")],
+        record="visit_record_id",
+    )
+)
+def fact_visit(visit: nw.LazyFrame) -> nw.LazyFrame:
+    return visit.select(nw.col("id").alias("visit_id"), "guests")
+
+
+TABLES = (
+    Table("item", "", {"id": "int", "name": "text"}),
+    Table("label", "", {"id": "int", "text": "text"}),
+    Table("item_label", "", {"item_id": "int", "label_id": "int"}),
+    Table("sale", "", {"id": "int", "item_id": "int?", "amount": "numeric(10,2)"}),
+    Table("visit", "", {"id": "int", "guests": "int"}),
+)
+INPUTS = Inputs(
+    {table.name: table for table in TABLES},
+    {made.name: made for made in (dim_item, dim_label, fact_sale, fact_visit)},
+    {},
+)
+
+
+@pytest.fixture
+def flow(database: Callable[[], str], tmp_path: Path) -> Direct:
+    made = Direct(database(), tmp_path, INPUTS)
+    in_source(made.url, SOURCE)
+    return made
+
+
+class Job:
+    """The stages that hang together, as a deployment runs them."""
+
+    def __init__(self, flow: Direct, instance: dg.DagsterInstance) -> None:
+        lake, warehouse = flow.lake, flow.warehouse
+        (flow.data / "scratch").mkdir(exist_ok=True)
+        self.instance = instance
+        self.definitions = dg.Definitions(
+            assets=[
+                *source_assets(TABLES),
+                raw_assets(TABLES),
+                star_assets(INPUTS),
+                warehouse_assets(INPUTS),
+            ],
+            asset_checks=[certificate_checks(INPUTS)],
+            jobs=[dg.define_asset_job("etl", selection=dg.AssetSelection.groups("raw", "star", "warehouse"))],
+            resources={
+                "source": Source(
+                    url=flow.url, scratch=str(flow.data / "scratch"), deletion_brake=1, quarantine_limit=1
+                ),
+                "lake": lake,
+                "warehouse": warehouse,
+                "star_io": StarIOManager(lake=lake),
+            },
+            executor=EXECUTOR,
+        )
+
+    def run(self, config: Mapping[str, Any] | None = None) -> dg.ExecuteInProcessResult:
+        return execute(self.definitions.resolve_job_def("etl"), self.instance, run_config=config)
+
+
+def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """What went wrong, by step."""
+    found = {}
+    for event in result.all_events:
+        if event.is_step_failure and event.step_failure_data.error:
+            error = event.step_failure_data.error
+            while error.cause and "Failure" not in error.message:
+                error = error.cause
+            found[str(event.step_key)] = " ".join(error.message.split())
+    return found
+
+
+def shown(flow: Direct, name: str, columns: str) -> list[tuple[Any, ...]]:
+    with flow.reading() as connection:
+        return connection.execute(f"SELECT {columns} FROM star.{name} ORDER BY ALL").fetchall()
+
+
+def loaded(flow: Direct) -> dict[str, str]:
+    with flow.reading() as connection:
+        return dict(
+            connection.execute("SELECT table_name, max(batch) FROM star.loads GROUP BY ALL").fetchall()
+        )
+
+
+def test_a_table_that_cannot_be_shown_stays_and_the_rest_is_loaded_and_it_heals(flow: Direct) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = Job(flow, instance)
+        assert job.run().success
+        # One more label for a bag: two rows with its key. A sale and a visit come with the same batch.
+        in_source(
+            flow.url,
+            "INSERT INTO item_label VALUES (1, 2); INSERT INTO sale VALUES (3, 3, 5); INSERT INTO visit VALUES (2, 7)",
+        )
+        result = job.run()
+        assert not result.success
+        told = failures(result)
+        # The step that makes the star is red, and says what, why and what to do; the load is not, nor is it left out.
+        assert "dim_item can't show batch 000002: keys_are_unique: 1 (1)" in told["derive_star"]
+        assert "item_label (item_id, label_id: 1, 2, …)" in told["derive_star"]
+        assert "it stays at batch 000001" in told["derive_star"]
+        assert "dim_label is made from dim_item" in told["derive_star"]
+        assert "fact_sale refers to dim_item, which stays at batch 000001" in told["derive_star"]
+        assert "load" not in told
+        assert loaded(flow) == {
+            "dim_item": "000001",
+            "dim_label": "000001",
+            "fact_sale": "000001",
+            "fact_visit": "000002",
+        }
+        assert shown(flow, "fact_visit_current", "visit_id, guests") == [(1, 4), (2, 7)]
+        assert shown(flow, "dim_item", "item_id, label, deleted") == [
+            (1, "red", False),
+            (2, "blue", False),
+            (3, None, False),
+        ]
+        assert [row[0] for row in shown(flow, "fact_sale_current", "sale_id")] == [1, 2]
+        checks = {
+            event.asset_key.path[-1]: event.passed
+            for event in result.get_asset_check_evaluations()
+            if event.check_name == "equals_the_source"
+        }
+        assert checks == {"dim_item": False, "dim_label": False, "fact_sale": False, "fact_visit": True}
+        # Running again changes nothing as long as the source is as it is.
+        assert not job.run().success
+        # The change is taken back in the source: the next run heals all of it.
+        in_source(flow.url, "DELETE FROM item_label WHERE item_id = 1 AND label_id = 2")
+        result = job.run()
+        assert result.success, failures(result)
+        assert [row[0] for row in shown(flow, "fact_sale_current", "sale_id")] == [1, 2, 3]
+        assert shown(flow, "dim_label", "label, items, deleted") == [("blue", 1, False), ("red", 1, False)]
+    assert [finding for finding in [*flow.verified(), *flow.rebuilt()] if not finding.equal] == []
+
+
+def test_other_rows_go_on_once_the_source_says_one_label(flow: Direct) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = Job(flow, instance)
+        assert job.run().success
+        in_source(flow.url, "INSERT INTO item_label VALUES (1, 2)")
+        assert not job.run().success
+        in_source(
+            flow.url,
+            "DELETE FROM item_label WHERE item_id = 1 AND label_id = 1; DELETE FROM item WHERE id = 2",
+        )
+        assert job.run().success
+    assert shown(flow, "dim_item", "item_id, label, deleted") == [
+        (1, "blue", False),
+        (2, "blue", True),
+        (3, None, False),
+    ]
+    assert [finding for finding in [*flow.verified(), *flow.rebuilt()] if not finding.equal] == []
