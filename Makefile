@@ -8,6 +8,7 @@ ARGS ?=
 # Two test workers: more gain little, since each starts its own PostgreSQL.
 WORKERS ?= 2
 HISTORIES ?= 300
+LAW ?= 1000
 
 BIN := .venv/bin
 CHROMIUM := /usr/bin/chromium
@@ -19,7 +20,7 @@ verify-definitions: export DAGSTER_HOME := $(CURDIR)/data/dagster
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-cloud ui test test-slow test-histories test-soak test-browser lint format verify-definitions bench screenshots pins clean
+.PHONY: help demo demo-cloud ui test test-slow test-histories test-law test-soak test-browser lint format verify-definitions bench screenshots pins clean
 
 help: ## this list
 	@echo "make <target>, with PYTHON=$(PYTHON) PORT=$(PORT) ARGS='…' where they apply"
@@ -44,6 +45,9 @@ test-slow: .venv/.stamp ## the slow tests
 
 test-histories: .venv/.stamp ## HISTORIES random histories of transactions, each captured exactly
 	@ETL_HISTORIES=$(HISTORIES) $(BIN)/python -m pytest etl_assets_tests/capture/test_random_histories.py
+
+test-law: .venv/.stamp ## LAW random models with their histories: the star is what its functions give
+	@ETL_LAW=$(LAW) $(BIN)/python -m pytest -n $(WORKERS) -m "" etl_assets_tests/law/test_law.py $(ARGS)
 
 test-soak: .venv/.stamp ## a real daemon while parts of it are killed; MINUTES=10 for so long
 ifdef MINUTES

@@ -107,6 +107,10 @@ def test_whole_needs_something_to_compare(flow: Flow) -> None:
 # -- verify ----------------------------------------------------------------------------------------------------------
 
 
+def without_notes(files: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: at for name, at in files.items() if not name.endswith(".verified.json")}
+
+
 def test_an_undisturbed_flow_is_equal_at_every_hop_and_after_a_rebuild(flow: Flow) -> None:
     before = flow.files()
     found = told("verify", "--thorough", "--rebuild")
@@ -121,10 +125,7 @@ def test_an_undisturbed_flow_is_equal_at_every_hop_and_after_a_rebuild(flow: Flo
     assert by_hop["star"] == by_hop["warehouse"] == by_hop["rebuilt warehouse"] == everything
     assert by_hop["source"] == by_hop["raw"] == by_hop["files"] == set(flow.manifests()[0]["tables"])
     # Nothing changed but that it is noted which tables are verified as of which batch.
-    def unnoted(files: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: at for name, at in files.items() if not name.endswith(".verified.json")}
-
-    assert unnoted(flow.files()) == unnoted(before)
+    assert without_notes(flow.files()) == without_notes(before)
     noted = json.loads((flow.lake / "raw/batches/000003.verified.json").read_text())
     assert noted["tables"].keys() == everything
 

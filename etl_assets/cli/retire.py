@@ -22,8 +22,8 @@ class RetireError(EtlError):
 @click.option("--yes", is_flag=True, help="Do it. Else it is said what would be removed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def retire(tables: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Remove what the warehouse and the lake's star hold of tables that are no longer declared: all of them, or those
-    named. Without --yes nothing is changed.
+    """Remove what the warehouse and the lake's star hold of tables that are no longer declared: all of them,
+    or those named. Without --yes nothing is changed.
 
     A table that is a dimension now and was a fact before, or the other way round, keeps what it is now.
     Nothing of raw is touched: what is declared again is made again.

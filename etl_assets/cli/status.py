@@ -30,8 +30,8 @@ _FAILED = 5
     help="Print only when the last successful run of the whole flow was completed (ISO 8601, UTC), or its id.",
 )
 def status(as_json: bool, wanted: str | None) -> None:
-    """Show what lake and warehouse hold, which star tables are behind or no longer declared, how the last runs went, and
-    what is out of date, and why.
+    """Show what lake and warehouse hold, which star tables are behind or no longer declared, how the last runs
+    went, and what is out of date, and why.
 
     \b
     Exit codes:
@@ -115,7 +115,7 @@ def _warehouse(settings: Settings) -> dict[str, Any]:
 
 
 def _star(settings: Settings, warehouse: dict[str, Any]) -> dict[str, Any]:
-    """Which batch lake and warehouse show of each star table, and what there is of tables that are not declared."""
+    """Which batch lake and warehouse show of each star table, and what there is of tables that aren't declared."""
     from etl_assets.lake.batches import Batches
     from etl_assets.lake.files import open_files
     from etl_assets.lake.retired import in_lake
@@ -145,7 +145,7 @@ def _star(settings: Settings, warehouse: dict[str, Any]) -> dict[str, Any]:
 
 
 def _due(star: "StarFiles", manifest: "Manifest") -> dict[str, str | None]:
-    """The version that each star table should have; None where a source table was never read that it is made from."""
+    """The version that each star table should have; None where it is made from what no batch has read yet."""
     import duckdb
 
     from etl_assets.definitions import INPUTS
@@ -284,7 +284,9 @@ def _show_star(star: dict[str, Any]) -> None:
         )
     if left:
         told = [
-            f"star/{name} {', '.join(f'in the {place}' for place in places)}" for name, places in left.items()
+            f"star/{name}{' as what it was before' if name in tables else ''} "
+            + ", ".join(f"in the {place}" for place in places)
+            for name, places in left.items()
         ]
         click.echo(f"no longer declared: {'; '.join(told)}: etl retire removes them")
     if tables or left:

@@ -57,7 +57,7 @@ class Files(ABC):
 
     @abstractmethod
     def folders(self, folder: str) -> list[str]:
-        """The names of the folders directly in `folder` that hold something, sorted; none if there is no such folder."""
+        """The names of the folders directly in `folder` that hold something, sorted; as `names` otherwise."""
 
     @abstractmethod
     def read(self, path: str) -> bytes:
@@ -90,7 +90,7 @@ class Files(ABC):
 
     @abstractmethod
     def remove_folder(self, folder: str) -> None:
-        """Remove a folder that holds nothing, for who alone writes there; nothing happens if it holds something."""
+        """Remove a folder, unless it holds something. For who alone writes there."""
 
     @abstractmethod
     def exists(self, path: str) -> bool: ...

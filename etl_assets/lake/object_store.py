@@ -60,7 +60,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Page:
-    """Part of what follows a prefix: objects by key, folders by their prefix, and what to ask for the next page."""
+    """Part of what follows a prefix: objects by key, folders by prefix, and what to ask for the next page."""
 
     objects: dict[str, StoredObject]
     folders: Sequence[str]
@@ -107,8 +107,8 @@ class Bucket(ABC):
 
     @abstractmethod
     def page(self, prefix: str, token: str | None) -> Page:
-        """Some of the keys, with their objects, that follow `prefix` with no further `/`, and of what others begin with up
-        to there."""
+        """Some of the keys, with their objects, that follow `prefix` with no further `/`, and some of what others
+        begin with up to there."""
 
     @abstractmethod
     def find(self, key: str) -> StoredObject | None: ...

@@ -1,4 +1,4 @@
-"""What a lake holds of star tables that are no longer declared, or were declared as another kind; and its removal.
+"""What a lake holds of star tables that are not declared, or not as that any more; and its removal.
 
 Everything is found by its name, so that whatever an interrupted removal left is found again:
     star/<dimension>.parquet, star/<fact>/<batch>.parquet    the rows
@@ -20,8 +20,8 @@ _OF_A_FACT = re.compile(r"[0-9]+\.parquet")
 
 @dataclass(frozen=True)
 class InLake:
-    """What there is of one table, as paths with their bytes. `notes`: what is kept about it beside its rows; `now`: what
-    it is declared as, if these are files of what it was before."""
+    """What there is of one table, as paths with their bytes. `notes`: what is kept about it beside its rows;
+    `now`: what it is declared as, if these are files of what it was before."""
 
     files: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, int] = field(default_factory=dict)

@@ -62,8 +62,8 @@ class StarFiles:
         return self._open(fact_path(name, batch))
 
     def shown(self, table: StarTable) -> StarFile | None:
-        """The file that says where a table stands: that of a dimension, of a fact the newest; None if there is none, or
-        it can't be read. Files of a fact are published oldest first, so the newest vouches for those before it."""
+        """The file that says where a table stands: that of a dimension, of a fact the newest; None if there is
+        none, or it can't be read. A fact's are published oldest first, so the newest vouches for the others."""
         if not isinstance(table, Fact):
             return self.dimension(table.name)
         batches = self.fact_batches(table.name)
@@ -77,14 +77,14 @@ class StarFiles:
         return [path] if self.files.exists(path) else []
 
     def paths_of_any(self, name: str) -> list[str]:
-        """The same for who does not know what a table is declared as. Raises `LakeError` if it was one thing, is another
-        now, and has files of both."""
+        """The same for who does not know what a table is declared as. Raises `LakeError` if it was one thing, is
+        another now, and has files of both."""
         dimension = [dimension_path(name)] if self.files.exists(dimension_path(name)) else []
         fact = [fact_path(name, batch) for batch in self.fact_batches(name)]
         if dimension and fact:
             raise LakeError(
-                f"the lake {self.files.url} holds {name} as a dimension and as a fact: etl retire {name} removes what it "
-                "is no longer"
+                f"the lake {self.files.url} holds {name} as a dimension and as a fact: etl retire {name} removes "
+                "what it is no longer"
             )
         return dimension or fact
 

@@ -207,8 +207,8 @@ class Loaded:
 
 @dataclass(frozen=True)
 class HeldTable:
-    """What the books say of one table. `batch` is the newest of which rows were loaded, `version` that of its file;
-    `loaded_at` is UTC."""
+    """What the books say of one table. `batch` is the newest of which rows were loaded, `version` that of its
+    file; `loaded_at` is UTC."""
 
     rows: int
     batch: str
@@ -331,8 +331,8 @@ class Session(ABC):
     @abstractmethod
     def create(self, table: StarTable) -> Sequence[str]:
         """Statements that make a table empty and as declared, comments included, in place of one that is declared
-        otherwise; with a fact its `_current` view (`Dialect.current_view`), with a dimension none: it may have been a
-        fact."""
+        otherwise; with a fact its `_current` view (`Dialect.current_view`), with a dimension none: it may have
+        been a fact."""
 
     def retire(self, names: Sequence[str]) -> Sequence[str]:
         """Statements that remove tables, whatever they were declared as, each with its `_current` view."""

@@ -1,4 +1,4 @@
-"""What a warehouse holds of star tables that are no longer declared, and its removal, the same in every engine.
+"""What a warehouse holds of star tables that are no longer declared, and its removal, once for all engines.
 
 The books say what was loaded: a table that they do not name is not ours, and stays.
 """
@@ -11,7 +11,7 @@ from etl_assets.resources.warehouse import BOOKS, LOADS, SCHEMA, Warehouse, curr
 
 @dataclass(frozen=True)
 class InWarehouse:
-    """What there is of one table: itself and its view of what is current, by name, and rows about it, by book."""
+    """What there is of one table: itself and its view of what is current by name, rows about it by book."""
 
     places: Sequence[str]
     noted: Mapping[str, int]
@@ -40,7 +40,8 @@ def in_warehouse(warehouse: Warehouse, declared: Collection[str]) -> dict[str, I
 
 
 def retire(warehouse: Warehouse, names: Sequence[str]) -> None:
-    """Remove tables, their views of what is current, and what the books say of them: all at once where the engine can."""
+    """Remove tables, their views of what is current, and what the books say of them: in one transaction, where
+    the engine can."""
     with warehouse.session() as session:
         listed = ", ".join(session.dialect.literal(name) for name in names)
         forgotten = [f"DELETE FROM {SCHEMA}.{book.name} WHERE table_name IN ({listed})" for book in BOOKS]

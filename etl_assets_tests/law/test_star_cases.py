@@ -1,0 +1,540 @@
+"""Star models as people have them, each with the change that a row-by-row view of the world misses. After every batch
+the warehouse shows what the same question asked of the source gives."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+import psycopg2
+import pytest
+
+from etl_assets.capture.table import Table
+from etl_assets.engine.definition import Definition, Inputs, star_table
+from etl_assets.engine.schema import Column, Dimension, Fact
+from etl_assets.errors import EtlError
+from etl_assets_tests.direct import Direct
+from etl_assets_tests.flow import execute
+
+Rows = list[tuple[Any, ...]]
+Make = Callable[..., Direct]
+
+
+@pytest.fixture
+def make(database: Callable[[], str], tmp_path: Path) -> Make:
+    """A source made by SQL, and its star after the first batch."""
+
+    def made(source: str, tables: Sequence[Table], *star: Definition) -> Direct:
+        inputs = Inputs({table.name: table for table in tables}, {one.name: one for one in star}, {})
+        flow = Direct(database(), tmp_path, inputs)
+        execute(flow.url, source)
+        flow.run()
+        return flow
+
+    return made
+
+
+def changed(flow: Direct, statement: str) -> None:
+    """Change the source, and take a batch."""
+    execute(flow.url, statement)
+    flow.run()
+
+
+def asked(flow: Direct, query: str) -> Rows:
+    """What the source says."""
+    with closing(psycopg2.connect(flow.url)) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        return sorted(cursor.fetchall(), key=repr)
+
+
+def shown(flow: Direct, name: str, columns: str = "*") -> Rows:
+    """The rows of a star table that exist, in the warehouse."""
+    is_fact = isinstance(flow.inputs.star[name].schema, Fact)
+    rows = f"star.{name}_current" if is_fact else f"star.{name} WHERE NOT deleted"
+    with flow.reading() as connection:
+        return sorted(connection.execute(f"SELECT {columns} FROM {rows}").fetchall(), key=repr)
+
+
+def versions(flow: Direct, name: str, columns: str) -> Rows:
+    with flow.reading() as connection:
+        return connection.execute(f"SELECT {columns} FROM star.{name} ORDER BY 1").fetchall()
+
+
+def is_proven(flow: Direct) -> bool:
+    assert [f for f in (*flow.verified(thorough=True), *flow.rebuilt()) if not f.equal] == []
+    return True
+
+
+def described(**columns: str) -> list[Column]:
+    return [Column(name, declared) for name, declared in columns.items()]
+
+
+# -- a bridge table ----------------------------------------------------------------------------------------------
+
+
+@star_table(Dimension("dim_item", "", "id", described(id="int", name="text", label="text?")))
+def dim_item(item: nw.LazyFrame, item_cat: nw.LazyFrame, cat: nw.LazyFrame) -> nw.LazyFrame:
+    labels = item_cat.join(cat, left_on="cat_id", right_on="id", how="left").select("item_id", "label")
+    return item.join(labels, left_on="id", right_on="item_id", how="left").select("id", "name", "label")
+
+
+@star_table(Dimension("dim_cat", "", "id", described(id="int", label="text", items="bigint?")))
+def dim_cat(cat: nw.LazyFrame, item_cat: nw.LazyFrame) -> nw.LazyFrame:
+    items = item_cat.group_by("cat_id").agg(nw.len().alias("items"))
+    return cat.join(items, left_on="id", right_on="cat_id", how="left").select("id", "label", "items")
+
+
+BRIDGE = """
+    CREATE TABLE item (id int PRIMARY KEY, name text);
+    CREATE TABLE cat (id int PRIMARY KEY, label text);
+    CREATE TABLE item_cat (item_id int, cat_id int, PRIMARY KEY (item_id, cat_id));
+    INSERT INTO item SELECT n, 'item ' || n FROM generate_series(1, 6) n;
+    INSERT INTO cat SELECT n, 'cat ' || n FROM generate_series(1, 3) n;
+    INSERT INTO item_cat VALUES (1, 1), (2, 1), (3, 2), (4, 2), (5, 3);
+"""
+BRIDGED = (
+    Table("item", "", {"id": "int", "name": "text"}),
+    Table("cat", "", {"id": "int", "label": "text"}),
+    Table("item_cat", "", {"item_id": "int", "cat_id": "int"}),
+)
+
+
+def bridge_is_shown(flow: Direct) -> bool:
+    items = "SELECT i.id, name, label FROM item i LEFT JOIN item_cat ON item_id = i.id LEFT JOIN cat c ON c.id = cat_id"
+    cats = "SELECT id, label, nullif((SELECT count(*) FROM item_cat WHERE cat_id = c.id), 0) FROM cat c"
+    assert shown(flow, "dim_item", "id, name, label") == asked(flow, items)
+    assert shown(flow, "dim_cat", "id, label, items") == asked(flow, cats)
+    return True
+
+
+def test_a_row_that_leaves_a_bridge_table_changes_both_of_its_sides(make: Make) -> None:
+    flow = make(BRIDGE, BRIDGED, dim_item, dim_cat)
+    changed(flow, "DELETE FROM item_cat WHERE item_id = 3")
+    assert bridge_is_shown(flow)
+    assert (3, "item 3", None) in shown(flow, "dim_item", "id, name, label")
+    assert is_proven(flow)
+
+
+def test_a_bridge_that_is_pointed_elsewhere_and_back_is_followed(make: Make) -> None:
+    flow = make(BRIDGE, BRIDGED, dim_item, dim_cat)
+    changed(flow, "UPDATE item_cat SET cat_id = 3 WHERE item_id = 4")
+    assert bridge_is_shown(flow)
+    assert (4, "item 4", "cat 3") in shown(flow, "dim_item", "id, name, label")
+    changed(flow, "UPDATE item_cat SET cat_id = 2 WHERE item_id = 4")
+    assert bridge_is_shown(flow)
+    assert is_proven(flow)
+
+
+def test_what_makes_a_key_occur_twice_is_named_and_heals_once_it_is_mended(make: Make) -> None:
+    flow = make(BRIDGE, BRIDGED, dim_item, dim_cat)
+    execute(flow.url, "INSERT INTO item_cat VALUES (4, 1)")
+    with pytest.raises(AssertionError, match=r"dim_item[^\n]*\b4\b"):
+        flow.run()
+    changed(flow, "DELETE FROM item_cat WHERE item_id = 4 AND cat_id = 2")
+    assert bridge_is_shown(flow)
+    assert (4, "item 4", "cat 1") in shown(flow, "dim_item", "id, name, label")
+    assert is_proven(flow)
+
+
+# -- header and line ---------------------------------------------------------------------------------------------
+
+
+@star_table(
+    Fact(
+        "fact_order_line",
+        "",
+        ("order_id", "line_no"),
+        described(
+            order_id="int", line_no="int", customer_id="int?", order_date="date?", shipped_date="date?",
+            quantity="int", unit_price="numeric(10,2)",
+        ),
+        record="order_line_record_id",
+    )
+)  # fmt: skip
+def fact_order_line(order_line: nw.LazyFrame, orders: nw.LazyFrame) -> nw.LazyFrame:
+    return order_line.join(orders, on="order_id", how="left").select(
+        "order_id", "line_no", "customer_id", "order_date", "shipped_date", "quantity", "unit_price"
+    )
+
+
+ORDERS = """
+    CREATE TABLE orders (order_id int PRIMARY KEY, customer_id int, order_date date, shipped_date date);
+    CREATE TABLE order_line (order_id int, line_no int, product_id int, quantity int, unit_price numeric(10,2),
+        PRIMARY KEY (order_id, line_no));
+    INSERT INTO orders SELECT n, mod(n, 3), '2024-01-01'::date + n, NULL FROM generate_series(1, 5) n;
+    INSERT INTO order_line SELECT o, l, l, o + l, 1.5 * l FROM generate_series(1, 5) o, generate_series(1, 3) l;
+"""
+ORDERED = (
+    Table(
+        "order_line",
+        "",
+        {"order_id": "int", "line_no": "int", "quantity": "int", "unit_price": "numeric(10,2)"},
+    ),
+    Table(
+        "orders",
+        "",
+        {"order_id": "int", "customer_id": "int?", "order_date": "date?", "shipped_date": "date?"},
+    ),
+)
+
+
+def lines_are_shown(flow: Direct) -> bool:
+    columns = "order_id, line_no, customer_id, order_date, shipped_date, quantity, unit_price"
+    lines = f"SELECT {columns} FROM order_line LEFT JOIN orders USING (order_id)"
+    assert shown(flow, "fact_order_line", columns) == asked(flow, lines)
+    return True
+
+
+@pytest.mark.parametrize("change", ["shipped_date = '2024-02-01'", "customer_id = 9"])
+def test_the_lines_of_a_header_that_changes_have_a_new_version(change: str, make: Make) -> None:
+    flow = make(ORDERS, ORDERED, fact_order_line)
+    changed(flow, f"UPDATE orders SET {change} WHERE order_id = 2")
+    assert lines_are_shown(flow)
+    added = [row for row in versions(flow, "fact_order_line", "*") if row[-2] == "000002"]
+    assert [(row[0], *row[1:3], row[-1]) for row in added] == [
+        (16, 2, 1, False),
+        (17, 2, 2, False),
+        (18, 2, 3, False),
+    ]
+    assert is_proven(flow)
+
+
+@star_table(
+    Fact(
+        "fact_payment",
+        "",
+        "payment_id",
+        described(payment_id="int", amount="numeric(10,2)", film="text?"),
+        record="payment_record_id",
+    )
+)
+def fact_payment(
+    payment: nw.LazyFrame, rental: nw.LazyFrame, inventory: nw.LazyFrame, film: nw.LazyFrame
+) -> nw.LazyFrame:
+    return (
+        payment.join(rental, on="rental_id", how="left")
+        .join(inventory, on="inventory_id", how="left")
+        .join(film.select("film_id", nw.col("title").alias("film")), on="film_id", how="left")
+        .select("payment_id", "amount", "film")
+    )
+
+
+def test_a_correction_two_tables_away_moves_the_fact(make: Make) -> None:
+    flow = make(
+        """
+        CREATE TABLE film (film_id int PRIMARY KEY, title text);
+        CREATE TABLE inventory (inventory_id int PRIMARY KEY, film_id int);
+        CREATE TABLE rental (rental_id int PRIMARY KEY, inventory_id int);
+        CREATE TABLE payment (payment_id int PRIMARY KEY, rental_id int, amount numeric(10,2));
+        INSERT INTO film SELECT n, 'film ' || n FROM generate_series(1, 3) n;
+        INSERT INTO inventory SELECT n, 1 + mod(n, 3) FROM generate_series(1, 6) n;
+        INSERT INTO rental SELECT n, 1 + mod(n, 6) FROM generate_series(1, 8) n;
+        INSERT INTO payment SELECT n, 1 + mod(n, 8), n + 0.5 FROM generate_series(1, 10) n;
+        """,
+        [
+            Table("film", "", {"film_id": "int", "title": "text"}),
+            Table("inventory", "", {"inventory_id": "int", "film_id": "int?"}),
+            Table("rental", "", {"rental_id": "int", "inventory_id": "int?"}),
+            Table("payment", "", {"payment_id": "int", "rental_id": "int?", "amount": "numeric(10,2)"}),
+        ],
+        fact_payment,
+    )
+    films = """SELECT payment_id, amount, title FROM payment LEFT JOIN rental USING (rental_id)
+        LEFT JOIN inventory USING (inventory_id) LEFT JOIN film USING (film_id)"""
+    for change in (
+        "UPDATE rental SET inventory_id = 2 WHERE rental_id = 5",
+        "UPDATE inventory SET film_id = 3 WHERE inventory_id = 2",
+        "UPDATE film SET title = 'renamed' WHERE film_id = 1",
+        "DELETE FROM rental WHERE rental_id = 1",
+    ):
+        changed(flow, change)
+        assert shown(flow, "fact_payment", "payment_id, amount, film") == asked(flow, films)
+    added = versions(flow, "fact_payment", "payment_record_id, payment_id, batch")[10:]
+    assert [number for number, _, _ in added] == list(range(11, 11 + len(added)))
+    assert [key for _, key, batch in added if batch == "000002"] == [4]
+    assert is_proven(flow)
+
+
+# -- hierarchy and window ----------------------------------------------------------------------------------------
+
+
+@star_table(Dimension("dim_employee", "", "id", described(id="int", name="text", boss="text?")))
+def dim_employee(employee: nw.LazyFrame) -> nw.LazyFrame:
+    bosses = employee.select(nw.col("id").alias("boss_id"), nw.col("name").alias("boss_name"))
+    return employee.join(bosses, left_on="boss", right_on="boss_id", how="left").select(
+        "id", "name", nw.col("boss_name").alias("boss")
+    )
+
+
+def test_all_who_report_to_somebody_have_the_new_name_or_none(make: Make) -> None:
+    flow = make(
+        """
+        CREATE TABLE employee (id int PRIMARY KEY, name text, boss int);
+        INSERT INTO employee SELECT n, 'e' || n, nullif(n / 3, 0) FROM generate_series(1, 12) n;
+        """,
+        [Table("employee", "", {"id": "int", "name": "text", "boss": "int?"})],
+        dim_employee,
+    )
+    bosses = "SELECT e.id, e.name, b.name FROM employee e LEFT JOIN employee b ON b.id = e.boss"
+    for change in (
+        "UPDATE employee SET name = 'renamed' WHERE id = 2",
+        "DELETE FROM employee WHERE id = 1",
+        "INSERT INTO employee VALUES (1, 'another', 2)",
+        "UPDATE employee SET boss = id WHERE id = 3",
+    ):
+        changed(flow, change)
+        assert shown(flow, "dim_employee", "id, name, boss") == asked(flow, bosses)
+    assert is_proven(flow)
+
+
+def test_a_member_that_is_gone_keeps_the_values_of_the_batch_before(make: Make) -> None:
+    flow = make(
+        """
+        CREATE TABLE employee (id int PRIMARY KEY, name text, boss int);
+        INSERT INTO employee VALUES (1, 'a', NULL), (2, 'b', 1);
+        """,
+        [Table("employee", "", {"id": "int", "name": "text", "boss": "int?"})],
+        dim_employee,
+    )
+    changed(flow, "DELETE FROM employee WHERE id = 2; UPDATE employee SET name = 'c' WHERE id = 1")
+    assert versions(flow, "dim_employee", "*") == [(1, "c", None, False), (2, "b", "a", True)]
+    changed(flow, "INSERT INTO employee VALUES (2, 'd', 1)")
+    assert versions(flow, "dim_employee", "*") == [(1, "c", None, False), (2, "d", "c", False)]
+
+
+@star_table(Dimension("dim_member", "", "id", described(id="int", team="int?", members="bigint")))
+def dim_member(member: nw.LazyFrame) -> nw.LazyFrame:
+    return member.select("id", "team", nw.col("id").count().over("team").alias("members"))
+
+
+@pytest.mark.parametrize("members", [12, 150_000])
+def test_one_more_member_of_a_team_changes_all_of_the_team(members: int, make: Make) -> None:
+    flow = make(
+        f"""
+        CREATE TABLE member (id int PRIMARY KEY, team int);
+        INSERT INTO member SELECT n, nullif(mod(n, {members // 4}), 0) FROM generate_series(1, {members}) n;
+        """,
+        [Table("member", "", {"id": "int", "team": "int?"})],
+        dim_member,
+    )
+    teams = "SELECT id, team, count(id) OVER (PARTITION BY team) FROM member"
+    for change in (
+        "INSERT INTO member VALUES (-1, 2), (-2, NULL)",
+        "UPDATE member SET team = 1 WHERE id = 2",
+        "DELETE FROM member WHERE id IN (1, -2)",
+    ):
+        changed(flow, change)
+        assert shown(flow, "dim_member", "id, team, members") == asked(flow, teams)
+    assert is_proven(flow)
+
+
+# -- business keys -----------------------------------------------------------------------------------------------
+
+
+@star_table(Dimension("dim_product", "", "sku", described(sku="text", name="text")))
+def dim_product(product: nw.LazyFrame) -> nw.LazyFrame:
+    return product.select("sku", "name")
+
+
+@star_table(
+    Fact(
+        "fact_invoice",
+        "",
+        "number",
+        described(number="text", total="numeric(10,2)"),
+        record="invoice_record_id",
+    )
+)
+def fact_invoice(invoice: nw.LazyFrame) -> nw.LazyFrame:
+    return invoice.select("number", "total")
+
+
+BUSINESS = """
+    CREATE TABLE product (id int PRIMARY KEY, sku text UNIQUE, name text);
+    CREATE TABLE invoice (id int PRIMARY KEY, number text UNIQUE, total numeric(10,2));
+    INSERT INTO product VALUES (1, 'b-1', 'one'), (2, 'a-2', 'two'), (3, 'c-3', 'three');
+    INSERT INTO invoice VALUES (1, 'n1', 1.50), (2, 'n2', 2.50), (3, 'n0', 3.50);
+"""
+DEALT = (
+    Table("product", "", {"id": "int", "sku": "text", "name": "text"}),
+    Table("invoice", "", {"id": "int", "number": "text", "total": "numeric(10,2)"}),
+)
+
+
+def test_rows_known_by_what_people_call_them_arrive_change_and_leave(make: Make) -> None:
+    flow = make(BUSINESS, DEALT, dim_product, fact_invoice)
+    changed(
+        flow,
+        """UPDATE product SET name = 'renamed' WHERE id = 2; UPDATE invoice SET total = 9 WHERE id = 1;
+        DELETE FROM invoice WHERE id = 2; INSERT INTO product VALUES (4, 'd-4', 'four')""",
+    )
+    assert shown(flow, "dim_product", "sku, name") == asked(flow, "SELECT sku, name FROM product")
+    assert shown(flow, "fact_invoice", "number, total") == asked(flow, "SELECT number, total FROM invoice")
+    assert versions(flow, "fact_invoice", "invoice_record_id, number, total::text, batch, deleted") == [
+        (1, "n0", "3.50", "000001", False),
+        (2, "n1", "1.50", "000001", False),
+        (3, "n2", "2.50", "000001", False),
+        (4, "n1", "9.00", "000002", False),
+        (5, "n2", "2.50", "000002", True),
+    ]
+    assert is_proven(flow)
+
+
+def test_rows_that_exchange_what_people_call_them_are_told_apart(make: Make) -> None:
+    flow = make(BUSINESS, DEALT, dim_product, fact_invoice)
+    changed(
+        flow,
+        """UPDATE product SET sku = 'x' WHERE id = 1; UPDATE product SET sku = 'b-1' WHERE id = 2;
+        UPDATE product SET sku = 'a-2' WHERE id = 1; UPDATE invoice SET number = 'n9' WHERE id = 1""",
+    )
+    changed(flow, "UPDATE invoice SET number = 'n1' WHERE id = 2; UPDATE invoice SET total = 0 WHERE id = 1")
+    assert shown(flow, "dim_product", "sku, name") == asked(flow, "SELECT sku, name FROM product")
+    assert shown(flow, "fact_invoice", "number, total") == asked(flow, "SELECT number, total FROM invoice")
+    records = [record for (record,) in versions(flow, "fact_invoice", "invoice_record_id")]
+    assert len(set(records)) == len(records), "a number is given once"
+    assert is_proven(flow)
+
+
+# -- a table that comes later ------------------------------------------------------------------------------------
+
+
+@star_table(
+    Fact(
+        "fact_invoice",
+        "",
+        "id",
+        described(id="int", product="text?", total="numeric(10,2)"),
+        record="invoice_record_id",
+    )
+)
+def fact_invoice_with_product(invoice: nw.LazyFrame, product: nw.LazyFrame) -> nw.LazyFrame:
+    named = product.select(nw.col("id").alias("product_id"), nw.col("name").alias("product"))
+    return invoice.join(named, on="product_id", how="left").select("id", "product", "total")
+
+
+@star_table(
+    Fact("fact_invoice", "", "id", described(id="int", total="numeric(10,2)"), record="invoice_record_id")
+)
+def fact_invoice_alone(invoice: nw.LazyFrame) -> nw.LazyFrame:
+    return invoice.select("id", "total")
+
+
+def test_a_fact_made_anew_sees_a_later_table_as_its_first_batch_has_it(make: Make) -> None:
+    invoice = Table("invoice", "", {"id": "int", "product_id": "int?", "total": "numeric(10,2)"})
+    product = Table("product", "", {"id": "int", "name": "text"})
+    flow = make(
+        """
+        CREATE TABLE product (id int PRIMARY KEY, name text);
+        CREATE TABLE invoice (id int PRIMARY KEY, product_id int, total numeric(10,2));
+        INSERT INTO product VALUES (1, 'early');
+        INSERT INTO invoice VALUES (1, 1, 1), (2, 2, 2);
+        """,
+        [invoice],
+        fact_invoice_alone,
+    )
+    changed(flow, "UPDATE invoice SET total = 5 WHERE id = 1; UPDATE product SET name = 'late' WHERE id = 1")
+    flow = replace(
+        flow,
+        inputs=Inputs(
+            {"invoice": invoice, "product": product}, {"fact_invoice": fact_invoice_with_product}, {}
+        ),
+    )
+    changed(flow, "INSERT INTO invoice VALUES (3, 1, 3)")
+    assert versions(flow, "fact_invoice", "invoice_record_id, id, product, total::int, batch") == [
+        (1, 1, "late", 1, "000001"),
+        (2, 2, None, 2, "000001"),
+        (3, 1, "late", 5, "000002"),
+        (4, 3, "late", 3, "000003"),
+    ]
+    changed(flow, "UPDATE product SET name = 'later' WHERE id = 1")
+    assert [row[1:3] for row in versions(flow, "fact_invoice", "invoice_record_id, id, product")[4:]] == [
+        (1, "later"),
+        (3, "later"),
+    ]
+    assert is_proven(flow)
+
+
+# -- numbers that are no numbers ---------------------------------------------------------------------------------
+
+
+@star_table(
+    Fact("fact_reading", "", "id", described(id="int", v="double?"), rows="any", record="reading_record_id")
+)
+def fact_reading(reading: nw.LazyFrame) -> nw.LazyFrame:
+    unknown = nw.when(nw.col("v") > 100).then(nw.lit(float("nan"))).otherwise(nw.col("v"))
+    return reading.select("id", unknown.alias("v"))
+
+
+def test_nan_is_nan_and_minus_zero_is_zero(make: Make) -> None:
+    flow = make(
+        """
+        CREATE TABLE reading (id int PRIMARY KEY, v double precision, note text);
+        INSERT INTO reading VALUES (1, 0), (2, 200), (3, 7);
+        """,
+        [Table("reading", "", {"id": "int", "v": "double?"})],
+        fact_reading,
+    )
+    changed(flow, "UPDATE reading SET v = '-0' WHERE id = 1; UPDATE reading SET v = 300 WHERE id = 2")
+    assert len(versions(flow, "fact_reading", "reading_record_id")) == 3
+    changed(flow, "UPDATE reading SET v = 8, note = 'x'")
+    assert len(versions(flow, "fact_reading", "reading_record_id")) == 6
+    assert is_proven(flow)
+
+
+# -- slips -------------------------------------------------------------------------------------------------------
+
+
+TABLE = Table("t", "", {"id": "int", "name": "text", "other": "bigint"})
+
+
+def dimension(**columns: str) -> Definition:
+    def made(t: nw.LazyFrame) -> nw.LazyFrame:
+        return t.select(*(columns or {"id": "int"}))
+
+    return Definition(Dimension("dim_t", "", "id", described(**(columns or {"id": "int"}))), made)
+
+
+def fact(references: Mapping[Any, str], **columns: str) -> Definition:
+    def made(t: nw.LazyFrame) -> nw.LazyFrame:
+        return t.select(*columns)
+
+    schema = Fact("fact_t", "", "id", described(**columns), record="t_record_id", references=references)
+    return Definition(schema, made)
+
+
+@pytest.mark.parametrize(
+    ("references", "told"),
+    [
+        ({"id": "dim_s"}, "dim_t"),
+        ({"id": "fact_t"}, "dim_t"),
+        ({"other": "dim_t"}, "bigint"),
+        ({("id", "other"): "dim_t"}, "key"),
+    ],
+    ids=["no such dimension", "a fact", "another type", "too many columns"],
+)
+def test_a_reference_that_leads_nowhere_is_refused(references: Mapping[Any, str], told: str) -> None:
+    star = {"dim_t": dimension(), "fact_t": fact(references, id="int", other="bigint")}
+    with pytest.raises(EtlError, match=rf"^fact_t: [^\n]*{told}[^\n]*$"):
+        Inputs({"t": TABLE}, star, {})
+
+
+@pytest.mark.parametrize("name", ["deleted", "batch", "t_record_id"])
+def test_a_column_that_is_named_like_the_platforms_own_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^fact_t: [^\n]*{name}[^\n]*$"):
+        fact({}, id="int", **{name: "text"})
+
+
+@pytest.mark.parametrize("type_", ["numeric(5,-2)", "integer", "varchar(120)?", "datetime"])
+def test_a_type_that_there_is_not_is_refused(type_: str) -> None:
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as refused:
+        Inputs({"t": TABLE}, {"dim_t": dimension(id="int", name=type_)}, {})
+    assert type_ in str(refused.value)
+
+
+def test_a_key_that_is_no_column_and_a_fact_without_a_surrogate_key_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^dim_t: [^\n]*'key'[^\n]*$"):
+        Dimension("dim_t", "", "key", described(id="int"))
+    with pytest.raises(ValueError, match=r"^fact_t: [^\n]*record=[^\n]*$"):
+        Fact("fact_t", "", "id", described(id="int"))
