@@ -85,10 +85,11 @@ def test_whoever_starts_the_interface_and_presses_the_button_sees_it_all(ui: Int
     print(f"\n{seconds_to_graph:.1f} s from `etl ui` to the asset graph")
 
     jobs, schedules = automation(ui)
-    assert {"etl", "raw", "star", "warehouse", "exports"} <= jobs
+    assert {"etl", "raw", "star", "warehouse", "exports", "verify"} <= jobs
     assert schedules == {
         "every_15_minutes": ("*/15 * * * *", "STOPPED"),
         "every_night": ("30 2 * * *", "RUNNING"),
+        "verify_every_night": ("30 3 * * *", "RUNNING"),
         "forget_every_night": ("45 3 * * *", "RUNNING"),
     }
 
@@ -101,6 +102,8 @@ def test_whoever_starts_the_interface_and_presses_the_button_sees_it_all(ui: Int
 
     # What is to be known of each asset.
     nodes = {tuple(node["assetKey"]["path"]): node for node in ui.ask(_ASSETS)["assetNodes"]}
+    proof = nodes.pop(("proof", "verification"))  # belongs to no stage: its checks are the verification's
+    assert (proof["groupName"], proof["isMaterializable"]) == ("proof", False)
     assert {path[0] for path in nodes} == set(STAGES)
     for (stage, name), node in nodes.items():
         asset = f"{stage}/{name}"

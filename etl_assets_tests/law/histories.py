@@ -181,7 +181,7 @@ def random_history(rng: Random, model: Model, *, late_from: int, batches: int) -
         names = [name for name in model.tables if name != model.late or number >= late_from]
         if number and number != late_from and rng.random() < 0.2:
             names = rng.sample(names, rng.randint(1, len(names)))
-        derived = number in (batches - 1, late_from) or rng.random() < 0.7
+        derived = number in (batches - 1, late_from) or rng.random() < 0.55
         held = dict(source.tables)
         history.append(Found({name: held[name] for name in names}, held, derived))
     return history
