@@ -71,7 +71,7 @@ class Sample:
 def sample(seed: int) -> Sample:
     rng = Random(seed)
     model = random_model(rng)
-    batches = rng.randint(4, 8)
+    batches = rng.randint(3, 7)
     turn = rng.randint(1, batches - 1)
     star = random_star(rng, model, late=False)
     then = star
