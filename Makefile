@@ -47,7 +47,8 @@ test-histories: .venv/.stamp ## HISTORIES random histories of transactions, each
 	@ETL_HISTORIES=$(HISTORIES) $(BIN)/python -m pytest etl_assets_tests/capture/test_random_histories.py
 
 test-law: .venv/.stamp ## LAW random models with their histories: the star is what its functions give
-	@ETL_LAW=$(LAW) $(BIN)/python -m pytest -n $(WORKERS) -m "" etl_assets_tests/law/test_law.py $(ARGS)
+	@ETL_LAW=$(LAW) ETL_LAW_REACH=$(LAW) $(BIN)/python -m pytest -n $(WORKERS) -m "" \
+	    etl_assets_tests/law/test_law.py etl_assets_tests/law/test_reach.py etl_assets_tests/law/test_mistakes.py $(ARGS)
 
 test-soak: .venv/.stamp ## a real daemon while parts of it are killed; MINUTES=10 for so long
 ifdef MINUTES

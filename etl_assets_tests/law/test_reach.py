@@ -108,6 +108,11 @@ def told(spec: StarSpec, was: State, now: State) -> str:
 def test_what_a_change_does_not_reach_stays_as_it_was(
     seed: int, connection: duckdb.DuckDBPyConnection
 ) -> None:
+    examine(seed, connection)
+
+
+def examine(seed: int, connection: duckdb.DuckDBPyConnection) -> None:
+    """Some functions over a random model, through some changes of it."""
     rng = Random(seed)
     model = random_model(rng)
     source = Source(rng, model)

@@ -268,3 +268,45 @@ def test_one_more_member_of_a_team_changes_all_of_the_team(members: int, make: M
         changed(flow, change)
         assert shown(flow, "dim_member", "id, team, members") == asked(flow, teams)
     assert is_proven(flow)
+
+
+# -- a lookup by what an earlier one may not find ----------------------------------------------------------------
+
+
+@star_table(Dimension("dim_shop", "", "id", described(id="int", region="text", tax="numeric(4,2)?")))
+def dim_shop(shop: nw.LazyFrame, town: nw.LazyFrame, region: nw.LazyFrame) -> nw.LazyFrame:
+    located = shop.join(town, left_on="town_id", right_on="town", how="left")
+    named = located.with_columns(nw.col("in_region").fill_null("nowhere").alias("region"))
+    return named.join(region, left_on="region", right_on="name", how="left").select("id", "region", "tax")
+
+
+def test_a_row_that_stands_for_what_is_not_found_reaches_all_that_find_nothing(make: Make) -> None:
+    flow = make(
+        """
+        CREATE TABLE shop (id int PRIMARY KEY, town_id int);
+        CREATE TABLE town (town int PRIMARY KEY, in_region text);
+        CREATE TABLE region (name text PRIMARY KEY, tax numeric(4,2));
+        INSERT INTO shop VALUES (1, 1), (2, 2), (3, 99), (4, NULL);
+        INSERT INTO town VALUES (1, 'north'), (2, NULL);
+        INSERT INTO region VALUES ('north', 1), ('nowhere', 2);
+        """,
+        [
+            Table("shop", "", {"id": "int", "town_id": "int?"}),
+            Table("town", "", {"town": "int", "in_region": "text?"}),
+            Table("region", "", {"name": "text", "tax": "numeric(4,2)"}),
+        ],
+        dim_shop,
+    )
+    taxes = (
+        "SELECT id, coalesce(in_region, 'nowhere'), tax FROM shop LEFT JOIN town ON town = town_id "
+        "LEFT JOIN region ON name = coalesce(in_region, 'nowhere')"
+    )
+    for change in (
+        "UPDATE region SET tax = 3 WHERE name = 'nowhere'",
+        "DELETE FROM town WHERE town = 1",
+        "DELETE FROM region WHERE name = 'nowhere'",
+        "INSERT INTO town VALUES (99, 'north')",
+    ):
+        changed(flow, change)
+        assert shown(flow, "dim_shop", "id, region, tax") == asked(flow, taxes)
+    assert is_proven(flow)
