@@ -401,6 +401,8 @@ class Reach:
 
     def _find_joined(self, join: Join, touched: Touched, wanted: Sequence[Expression]) -> str:
         _driven(join)
+        if join.kind == "left" and not all(isinstance(e, exp.Column) for e in wanted if _uses(e, join.right)):
+            raise Opaque("something computed of what a left join may not find")
         sides = frozenset().union(*(used(e) for e in wanted))
         on_left, on_right = aliases(join.left), frozenset({join.right.alias})
         if sides <= on_left:
@@ -541,7 +543,8 @@ class Reach:
     # -- where a column comes from -------------------------------------------------------------------------------
 
     def _trace(self, node: "Node | From", expression: Expression) -> tuple[Scan, Expression] | None:
-        """The scan whose columns an expression is computed of, and the expression there; None if it is no single one."""
+        """The scan whose columns an expression is computed of, and the expression there; None if it is no single one, or
+        if rows have another value than that scan's rows give: a left join may find none."""
         if isinstance(node, Scan):
             return node, expression
         if isinstance(node, Select):
@@ -557,7 +560,7 @@ class Reach:
         sides = used(expression)
         if sides and sides <= aliases(source.left):
             return self._trace_from(source.left, expression)
-        if sides == {source.right.alias}:
+        if sides == {source.right.alias} and (source.kind != "left" or isinstance(expression, exp.Column)):
             return self._trace_from(source.right, expression)
         return None
 
@@ -607,6 +610,10 @@ def _driven(join: Join) -> None:
 def _left_whole(exact: bool, reason: str) -> None:
     if exact:
         raise Opaque(reason)
+
+
+def _uses(expression: Expression, side: Source) -> bool:
+    return side.alias in used(expression)
 
 
 def _contains(node: Node, other: Node) -> bool:

@@ -168,7 +168,8 @@ def arrow_type(type_: Type) -> pa.DataType:
 def known_table(table: TableSpec, key: tuple[str, ...]) -> Known:
     types = {c.name: Type(c.kind.declared, not c.required) for c in table.used}
     links = {c.name: c.link for c in table.used if c.link}
-    return Known(table.name, types, key, links, table.most)
+    values = {name: tuple(table.by_name[name].kind.meaning.values()) for name in key}
+    return Known(table.name, types, key, links, table.most, values)
 
 
 def known_star(spec: StarSpec, most: int, *, versions: bool) -> Known:

@@ -10,13 +10,15 @@ from etl_assets_tests.law.expressions import (
     constant,
     widened,
 )
-from etl_assets_tests.law.steps import Piece, Steps
+from etl_assets_tests.law.steps import Piece, Steps, same
 from etl_assets_tests.law.trees import (
+    Call,
     Column,
     Expression,
     Join,
     Literal,
     Select,
+    Type,
     Union,
     inputs,
     origin,
@@ -33,6 +35,9 @@ _WAYS = (
     ("looked_up", "looked_up", "with_windows"),
     ("looked_up", "computed", "grouped"),
     ("looked_up", "filtered", "grouped"),
+    ("looked_up", "looked_up_by_a_default"),
+    ("looked_up", "looked_up_by_a_default", "grouped"),
+    ("with_many", "looked_up_by_a_default", "with_windows"),
     ("with_many", "grouped"),
     ("with_many", "with_windows"),
     ("chosen_by_others", "grouped"),
@@ -75,6 +80,7 @@ class Pieces(Steps):
     def step(self, piece: Piece) -> Piece:
         steps: dict[Callable[[Piece], Piece | None], float] = {
             self.looked_up: 5,
+            self.looked_up_by_a_default: 1,
             self.with_totals_of_others: 2,
             self.with_many: 2,
             self.chosen_by_others: 1.5,
@@ -108,6 +114,24 @@ class Pieces(Steps):
         right, on = self._prefixed(right, on)
         tree = Join(piece.tree, right.tree, how, on)
         return replace(piece, tree=tree, single=piece.single and how == "left")
+
+    def looked_up_by_a_default(self, piece: Piece) -> Piece | None:
+        """Joined by a column of what was joined before, or by what stands for it where that was not found."""
+        types = piece.tree.types
+        joined = [n for n, t in types.items() if n.startswith("r") and t.nullable]
+        targets = [one for one in self.known.values() if len(one.key) == 1]
+        pairs = [(n, one) for n in joined for one in targets if types[n].family == one.types[one.key[0]].family]
+        if not pairs:
+            return None
+        name, target = self.rng.choice(pairs)
+        filled, type_ = self.name("x"), Type(types[name].base)
+        default = constant(self.rng, type_)
+        if values := target.values.get(target.key[0]):
+            default = Literal(type_, self.rng.choice(values))
+        default = Call(type_, "coalesce", (column(types, name), default))
+        made = replace(piece, tree=Select(piece.tree, (*same(types), (filled, default))))
+        right, on = self._prefixed(self.input(target.name), ((filled, target.key[0]),))
+        return replace(made, tree=Join(made.tree, right.tree, "left", on))
 
     def with_totals_of_others(self, piece: Piece) -> Piece | None:
         """Joined with the totals of the rows that belong to it, if there are any."""

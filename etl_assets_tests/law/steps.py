@@ -2,9 +2,10 @@
 rows can be told apart, whatever its inputs hold: by construction, so that no random content makes a random function wrong.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any
 
 from etl_assets_tests.law.expressions import (
     KEYABLE,
@@ -33,14 +34,15 @@ from etl_assets_tests.law.trees import (
 
 @dataclass(frozen=True)
 class Known:
-    """What a function can have as an input: its columns, its key, the inputs that columns refer to, and its rows at
-    the most."""
+    """What a function can have as an input: its columns, its key, the inputs that columns refer to, its rows at the most,
+    and values that its key may have."""
 
     name: str
     types: Types
     key: tuple[str, ...]
     links: Mapping[str, str]
     most: int
+    values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

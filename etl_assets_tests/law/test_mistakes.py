@@ -52,6 +52,10 @@ MISTAKES_IN_REACH = {
         "if any(_over_rows(e) for e in down):\n                _left_whole(exact",
         "if False:\n                _left_whole(exact",
     ),
+    "what is looked up by a default is cut down to what is there": (
+        'and (source.kind != "left" or isinstance(expression, exp.Column)):',
+        ":",
+    ),
     "a group by one key is cut down by another": (
         "kept = [i for i, e in enumerate(down) if _made_of(e, common)]",
         "kept = list(range(len(down)))",
