@@ -120,7 +120,9 @@ class Pieces(Steps):
         types = piece.tree.types
         joined = [n for n, t in types.items() if n.startswith("r") and t.nullable]
         targets = [one for one in self.known.values() if len(one.key) == 1]
-        pairs = [(n, one) for n in joined for one in targets if types[n].family == one.types[one.key[0]].family]
+        pairs = [
+            (n, one) for n in joined for one in targets if types[n].family == one.types[one.key[0]].family
+        ]
         if not pairs:
             return None
         name, target = self.rng.choice(pairs)

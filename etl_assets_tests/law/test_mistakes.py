@@ -48,10 +48,6 @@ MISTAKES_IN_REACH = {
         "\"\n                f\"SELECT {names} FROM {change.gone} AS {_ROW} SEMI JOIN {table} AS {_VALUE} ON {_same(touched)}",
         "\"\n                f\"SELECT {names} FROM {change.gone} AS {_ROW} WHERE false",
     ),
-    "groups are told apart by what is computed of several rows": (
-        "if any(_over_rows(e) for e in down):\n                _left_whole(exact",
-        "if False:\n                _left_whole(exact",
-    ),
     "what is looked up by a default is cut down to what is there": (
         'and (source.kind != "left" or isinstance(expression, exp.Column)):',
         ":",
