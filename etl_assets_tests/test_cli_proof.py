@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -416,11 +417,14 @@ def test_what_does_not_fit_is_listed_and_explained(
     classroom: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL=classroom)
-    misread = "raw/payment or raw/sales_order"
+    misread = "raw/payment or raw/sales_order or star/fact_sales_order"
     execute(classroom, "update payment set payment_date = E'so\non' where payment_id = 3")
     assert etl("run", "--select", misread).exit_code == 0
     execute(classroom, "update sales_order set unit_price = 'NaN' where sales_order_id = 5")
-    assert etl("run", "--select", misread).exit_code == 0
+    done = etl("run", "--select", misread)
+    assert done.exit_code == 0
+    assert "raw/sales_order: 1 rows do not fit their declared types" in done.stdout
+    assert re.search(r"fact_sales_order: of 1 rows that left, .*sales_order_id 5 \(unit_price\)", done.stdout)
     listed = told("quarantine")["quarantined"]
     assert [(m["table"], m["batch"], m["key"], m["column"], m["value"]) for m in listed] == [
         ("sales_order", "000002", "5", "unit_price", "NaN"),
@@ -432,4 +436,4 @@ def test_what_does_not_fit_is_listed_and_explained(
 
     (misfit,) = told("explain", "sales_order", "5")["misfits"]
     assert (misfit["file"], misfit["line"]) == ("raw/quarantine/sales_order/000002.csv", 2)
-    assert told("explain", "sales_order", "5")["star"] == []
+    assert [version["deleted"] for version in told("explain", "sales_order", "5")["star"]] == [False, True]

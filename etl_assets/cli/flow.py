@@ -19,6 +19,7 @@ from etl_assets.automation.in_process import execute
 from etl_assets.automation.orphans import process_tag
 from etl_assets.cli.display import Display
 from etl_assets.failures import failure_line, failure_trace
+from etl_assets.notices import NOTICE
 from etl_assets.progress import observed_by
 from etl_assets.raw.assets import GROUP as RAW
 
@@ -45,6 +46,7 @@ class Made:
     bytes_read: int
     bytes: int
     seconds: float
+    notice: str
 
     @classmethod
     def of(cls, materialization: dg.AssetMaterialization) -> "Made":
@@ -62,6 +64,7 @@ class Made:
             told.get("bytes read", 0),
             told.get("bytes landed", told.get("bytes written", 0)),
             told.get("seconds", 0.0),
+            told.get(NOTICE, ""),
         )
 
     @property

@@ -135,6 +135,9 @@ def show(outcome: "Outcome") -> None:
             for stage, seconds in outcome.stage_seconds.items()
         ],
     )
+    for made in outcome.made:
+        if made.notice:
+            click.echo(f"{made.key}: {made.notice}")
     for check in outcome.failed_checks:
         click.echo(f"check failed: {check}")
     click.echo(f"\nrun {outcome.run_id}, {outcome.seconds:.2f} s")
@@ -164,6 +167,7 @@ def as_object(outcome: "Outcome") -> dict[str, Any]:
         "failed_checks": outcome.failed_checks,
         "assets": {
             made.key: {"rows": made.rows, "unchanged": made.unchanged, "seconds": made.seconds}
+            | ({"notice": made.notice} if made.notice else {})
             for made in outcome.made
         },
     }

@@ -22,6 +22,8 @@ _HIDDEN = "\N{WORD JOINER}"
 # What the rules say that make a table from its function. Tables that are more than the rows of one source table under
 # that table's key were made by others before, and are made anew.
 _RULES = "the law"
+# Rows in quarantine that are named.
+_NAMED = 3
 
 
 def hidden(name: str) -> str:
@@ -301,9 +303,17 @@ class Frames:
         """Whether every value of a table so far is known to fit its declared type."""
         return manifest.tables[table].clean_under == types_version(self.inputs.tables[table].types)
 
-    def quarantined(self, batch: Manifest, tables: list[str]) -> Iterator[tuple[str, int]]:
-        """The tables of which a batch has rows that do not fit, and how many."""
+    def quarantined(self, batch: Manifest, tables: Sequence[str]) -> Iterator[str]:
+        """The tables of which a batch has rows that do not fit: how many, and which they are, in words."""
         for table in tables:
             changes = batch.changed.get(table)
-            if changes and changes.quarantined_rows:
-                yield table, changes.quarantined_rows
+            if changes and changes.quarantined:
+                report = view(duck.read_csv(self.connection, [self.current.landed(changes.quarantined)]))
+                some = self.connection.execute(
+                    f'SELECT key, string_agg("column", \', \' ORDER BY "column") FROM {report} GROUP BY key '
+                    f"ORDER BY key LIMIT {_NAMED}"
+                ).fetchall()
+                key = ", ".join(batch.tables[table].key)
+                named = "; ".join(f"{row} ({columns})" for row, columns in some)
+                more = ", …" if changes.quarantined_rows > len(some) else ""
+                yield f"{changes.quarantined_rows:,} of {table}, {key} {named}{more}"

@@ -18,6 +18,7 @@ from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.duck import header
 from etl_assets.lake.batches import Manifest, TableState
 from etl_assets.lake.files import Files
+from etl_assets.notices import NOTICE
 from etl_assets.progress import observer
 from etl_assets.proof.freshness import DAILY
 from etl_assets.proof.volume import CHECK as VOLUME
@@ -199,6 +200,10 @@ def _metadata(
     }
     if changes and changes.quarantined:
         metadata["quarantine"] = f"{files.url}/{changes.quarantined.path}"
+        metadata[NOTICE] = (
+            f"{changes.quarantined_rows:,} rows do not fit their declared types and are left out of the star: "
+            "etl quarantine names them"
+        )
     if landed:
         metadata["dagster/uri"] = f"{files.url}/{landed.path}"
         metadata["preview"] = dg.MetadataValue.md(_preview(files, landed.path))

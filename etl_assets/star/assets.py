@@ -14,6 +14,7 @@ from etl_assets.engine.definition import ContractError, Definition, Inputs
 from etl_assets.engine.lineage import column_lineage
 from etl_assets.engine.preview import markdown
 from etl_assets.engine.schema import Fact, StarTable
+from etl_assets.notices import NOTICE
 from etl_assets.proof.verify import Verifier
 from etl_assets.raw.assets import raw_key
 from etl_assets.resources.lake import Lake, Published, Workbench
@@ -198,9 +199,13 @@ def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) ->
     }
     if build.failure:
         metadata["not published"] = build.failure
-    causes = bench.builder.quarantined(bench.manifest, bench.builder.sources(schema.name))
-    if told := "; ".join(f"{table}: {rows:,}" for table, rows in causes):
+    sources = bench.builder.sources(schema.name)
+    if told := "; ".join(bench.builder.quarantined(bench.manifest, sources)):
         metadata["left out, in quarantine"] = told
+        if build.deleted:
+            metadata[NOTICE] = (
+                f"of {build.deleted:,} rows that left, some may have left with rows in quarantine: {told}"
+            )
     origins = column_lineage(build.definition, inputs)
     if origins:
         metadata["dagster/column_lineage"] = dg.TableColumnLineage(
