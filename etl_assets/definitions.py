@@ -11,6 +11,7 @@ from etl_assets.automation.code_changed import code_changed
 from etl_assets.automation.in_process import EXECUTOR
 from etl_assets.automation.retention import forget_every_night, forget_old_runs
 from etl_assets.automation.source_changed import source_changed
+from etl_assets.automation.verification import verify, verify_every_night
 from etl_assets.deployments import resources
 from etl_assets.engine.definition import Inputs, definitions_in
 from etl_assets.exports.assets import export_assets
@@ -55,11 +56,11 @@ def definitions(settings: Settings) -> dg.Definitions:
             verification_asset(INPUTS),
         ],
         asset_checks=[certificate_checks(INPUTS), verification_checks(INPUTS)],
-        jobs=[*jobs.JOBS, forget_old_runs],
+        jobs=[*jobs.JOBS, verify, forget_old_runs],
         schedules=[
             jobs.every_15_minutes(breaker),
             jobs.every_night(breaker),
-            jobs.verify_every_night,
+            verify_every_night(INPUTS, settings.verify_rows),
             forget_every_night,
         ],
         sensors=[

@@ -33,6 +33,7 @@ class Settings:
     ui_url          ETL_UI_URL         where the links of alerts lead to
     breaker_failures  ETL_BREAKER_FAILURES  failed runs in a row after which none is started automatically; None: never
     replay_batches  ETL_REPLAY_BATCHES  a star table is not made anew from more batches than this unless told so
+    verify_rows     ETL_VERIFY_ROWS     rows that the verification of one night reads at most, if all are read in a week
     models          ETL_MODELS         model files to observe: `name=folder/*.sql;other=folder/**/*.json`
     data            ETL_DATA           the folder for all that is kept locally and not set otherwise
     """
@@ -47,6 +48,7 @@ class Settings:
     ui_url: str
     breaker_failures: int | None
     replay_batches: int
+    verify_rows: int
     models: str
     data: Path
     unset: tuple[str, ...] = ()
@@ -69,6 +71,7 @@ class Settings:
             ui_url=(get("ETL_UI_URL") or "http://127.0.0.1:3000").rstrip("/"),
             breaker_failures=_count("ETL_BREAKER_FAILURES", get("ETL_BREAKER_FAILURES")),
             replay_batches=_count("ETL_REPLAY_BATCHES", get("ETL_REPLAY_BATCHES"), "batches") or 5_000,
+            verify_rows=_count("ETL_VERIFY_ROWS", get("ETL_VERIFY_ROWS"), "rows") or 50_000_000,
             models=get("ETL_MODELS") or "",
             data=data,
             unset=tuple(n for n in ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL") if not get(n)),

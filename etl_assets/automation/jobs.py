@@ -11,7 +11,6 @@ from etl_assets.automation.history import FLOW, NOT_BEGUN, History, told
 EVERY_15_MINUTES = "*/15 * * * *"
 EVERY_NIGHT = "30 2 * * *"
 QUIET_HOURS = 12
-VERIFY_EVERY_NIGHT = "30 3 * * *"
 
 
 etl = dg.define_asset_job(
@@ -36,13 +35,8 @@ stages = [
         "exports": "Make the reports from the warehouse, and publish them.",
     }.items()
 ]
-verify = dg.define_asset_job(
-    "verify",
-    selection=dg.AssetSelection.checks_for_assets(dg.AssetKey(["proof", "verification"])),
-    description="Recompute what lake and warehouse claim, from the landed files and the source, and compare.",
-)
 
-JOBS = [etl, derive, *stages, verify]
+JOBS = [etl, derive, *stages]
 
 
 def every_15_minutes(breaker: Breaker) -> dg.ScheduleDefinition:
@@ -94,13 +88,3 @@ def every_night(breaker: Breaker) -> dg.ScheduleDefinition:
         return dg.RunRequest()
 
     return schedule
-
-
-verify_every_night = dg.ScheduleDefinition(
-    name="verify_every_night",
-    job=verify,
-    cron_schedule=VERIFY_EVERY_NIGHT,
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="The verification, every night at 03:30. What differs makes its run fail, and is told like any failure.",
-)

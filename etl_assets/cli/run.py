@@ -135,9 +135,9 @@ def show(outcome: "Outcome") -> None:
             for stage, seconds in outcome.stage_seconds.items()
         ],
     )
-    for made in outcome.made:
-        if made.notice:
-            click.echo(f"{made.key}: {made.notice}")
+    for one in outcome.made:
+        if one.notice:
+            click.echo(f"{one.key}: {one.notice}")
     for check in outcome.failed_checks:
         click.echo(f"check failed: {check}")
     click.echo(f"\nrun {outcome.run_id}, {outcome.seconds:.2f} s")

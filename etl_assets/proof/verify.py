@@ -13,7 +13,7 @@ for: what is compared is the batch that was the newest when the verification beg
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -70,17 +70,21 @@ class Finding:
 
 
 class Verifier:
-    """Recomputes what a lake claims as of a manifest. `scratch` is a folder for what is made meanwhile.
+    """Recomputes what a lake claims as of a manifest. `scratch` is a folder for what is made meanwhile; `only` names the
+    source and star tables to compare (None: all).
 
     Used in a `with` block: what is made meanwhile goes with it.
     """
 
-    def __init__(self, builder: Builder, manifest: Manifest, scratch: Path) -> None:
+    def __init__(
+        self, builder: Builder, manifest: Manifest, scratch: Path, only: Collection[str] | None = None
+    ) -> None:
         self.builder = builder
         self.inputs = builder.inputs
         self.batches = builder.batches
         self.manifest = manifest
         self.scratch = scratch
+        self.only = only
         self._stack = ExitStack()
         self._landed: dict[str, LandedTable] = {}
         self._expected: dict[str, str] = {}
@@ -97,11 +101,14 @@ class Verifier:
     ) -> None:
         self._stack.close()
 
+    def _wanted(self, name: str) -> bool:
+        return self.only is None or name in self.only
+
     # -- files and raw -------------------------------------------------------------------------------------------
 
     def files(self) -> Iterator[Finding]:
         """Compare every landed file with the SHA-256 in its manifest."""
-        for table in self.manifest.tables:
+        for table in filter(self._wanted, self.manifest.tables):
             count = 0
             difference = ""
             try:
@@ -118,7 +125,7 @@ class Verifier:
     def raw(self) -> Iterator[Finding]:
         """Compare the rows held with the source's totals in the batch's snapshot."""
         for name, state in self.manifest.tables.items():
-            if name in self.inputs.tables:
+            if name in self.inputs.tables and self._wanted(name):
                 yield _or_unreadable(name, "raw", partial(self._raw, name, state))
 
     def _raw(self, name: str, state: TableState) -> Finding:
@@ -167,7 +174,8 @@ class Verifier:
     def star(self) -> Iterator[Finding]:
         """Compare what the star shows with what its functions give."""
         for definition in self.inputs.in_order():
-            yield _or_unreadable(definition.name, "star", partial(self._star, definition))
+            if self._wanted(definition.name):
+                yield _or_unreadable(definition.name, "star", partial(self._star, definition))
 
     def facts(self) -> Iterator[Finding]:
         """The same of the facts that are made from nothing but source tables, whose files say what they were."""
@@ -293,7 +301,10 @@ class Verifier:
         """Compare the warehouse's tables, history included, with the star's files, and what it shows as current with
         what the functions give."""
         for definition in self.inputs.star.values():
-            yield _or_unreadable(definition.name, "warehouse", partial(self._warehouse, definition, reader))
+            if self._wanted(definition.name):
+                yield _or_unreadable(
+                    definition.name, "warehouse", partial(self._warehouse, definition, reader)
+                )
 
     def _warehouse(self, definition: Definition, reader: WarehouseReader) -> Finding:
         schema = definition.schema
@@ -391,7 +402,9 @@ class Verifier:
     def source(self, url: str, tables: Sequence[Table], *, thorough: bool) -> Iterator[Finding]:
         """Compare what is held with what the source holds now. What changed there since the batch is no
         difference; a row that differs and has no recent version is one."""
-        held = [table for table in tables if table.name in self.manifest.tables]
+        held = [table for table in tables if table.name in self.manifest.tables and self._wanted(table.name)]
+        if not held:
+            return
         with (
             take_snapshot(url, held, lake=None, run_id="verify", connections=1, wait_seconds=60) as snapshot,
             tempfile.TemporaryDirectory(dir=self.scratch, prefix="verify-") as folder,
@@ -495,11 +508,16 @@ class Verifier:
 
 
 def record_verified(builder: Builder, manifest: Manifest, findings: Sequence[Finding]) -> None:
-    """Note in the lake which star tables were found equal as of a batch, and what code made them."""
+    """Note in the lake which star tables were found equal as of a batch, and what code made them, beside those that were
+    before."""
     equal = {f.table for f in findings if f.hop == "star" and f.equal}
     tables = {name: made.code_version for name, made in builder.inputs.star.items() if name in equal}
     if tables:
-        with builder.star.files.writing(verified_path(manifest.batch)) as stream:
+        files, path = builder.star.files, verified_path(manifest.batch)
+        before = json.loads(files.read(path))["tables"] if files.exists(path) else {}
+        differ = {f.table for f in findings if not f.equal}
+        tables = {name: code for name, code in before.items() if name not in differ} | tables
+        with files.writing(path) as stream:
             stream.write(json.dumps({"batch": manifest.batch, "tables": tables}, indent=1).encode())
 
 

@@ -1,0 +1,73 @@
+"""The verification on a schedule: every night as much as a night is to bear, every table within a week."""
+
+from collections.abc import Mapping
+from datetime import date
+
+import dagster as dg
+
+from etl_assets.engine.definition import Inputs
+from etl_assets.lake.batches import Manifest
+from etl_assets.proof.checks import VERIFICATION, verified_tables
+from etl_assets.resources.lake import Lake
+
+VERIFY_EVERY_NIGHT = "30 3 * * *"
+NIGHTS = 7
+"""Within so many nights every table is verified, however large all of them are together."""
+
+verify = dg.define_asset_job(
+    "verify",
+    selection=dg.AssetSelection.checks_for_assets(VERIFICATION),
+    description="Recompute what lake and warehouse claim, from the landed files and the source, and compare.",
+)
+
+
+def verify_every_night(inputs: Inputs, rows_a_night: int) -> dg.ScheduleDefinition:
+    """The schedule; in one night checks read at most about `rows_a_night` rows, or a seventh of all if that is more."""
+
+    @dg.schedule(
+        name="verify_every_night",
+        job=verify,
+        cron_schedule=VERIFY_EVERY_NIGHT,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"The verification, every night at 03:30: of all tables, or, where they hold more than "
+        f"{rows_a_night:,} rows together, of a share of them, each within a week. What differs makes its run fail, and is "
+        "told like any failure.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext, lake: Lake) -> dg.RunRequest | dg.SkipReason:
+        manifest = lake.batches().latest()
+        if manifest is None:
+            return dg.SkipReason("the lake holds no batch yet")
+        weights = rows_read(inputs, manifest)
+        chosen = share_of(weights, context.scheduled_execution_time.date(), rows_a_night)
+        tags = {"verification": f"{len(chosen)} of {len(weights)} tables"}
+        return dg.RunRequest(
+            asset_check_keys=[dg.AssetCheckKey(VERIFICATION, name) for name in chosen], tags=tags
+        )
+
+    return schedule
+
+
+def rows_read(inputs: Inputs, manifest: Manifest) -> dict[str, int]:
+    """How many rows each check reads: those of a source table, or of all that a star table is made from."""
+
+    def rows(name: str) -> int:
+        if name in inputs.star:
+            return sum(map(rows, inputs.star[name].inputs))
+        return manifest.tables[name].versions if name in manifest.tables else 0
+
+    return {check: rows(name) for check, name in verified_tables(inputs).items()}
+
+
+def share_of(weights: Mapping[str, int], day: date, most: int) -> list[str]:
+    """What is verified on a day. All that there is lies on a line as long as it weighs, which is cut into as many pieces
+    as it takes nights: so every piece is about as heavy, and which one it is depends on the day alone."""
+    total = sum(weights.values())
+    nights = max(1, min(NIGHTS, -(-total // most), len(weights)))
+    chosen, before = [], 0
+    for name, weight in weights.items():
+        place = (2 * before + weight) * nights // (2 * total) if total else 0
+        if min(place, nights - 1) == day.toordinal() % nights:
+            chosen.append(name)
+        before += weight
+    return chosen
