@@ -11,7 +11,9 @@ import narwhals as nw
 import psycopg2
 import pytest
 
+from etl_assets.capture.table import Table
 from etl_assets.engine.definition import Inputs, star_table
+from etl_assets.engine.schema import Column, Dimension, Fact
 from etl_assets.proof.certificate import Certifier, TableProof
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, execute
@@ -158,3 +160,59 @@ def test_the_run_shows_it_as_a_check_of_every_table_and_fails_where_it_does_not_
         if e.check_name == "equals_the_source" and not e.passed
     ]
     assert failed == ["fact_payment"]
+
+
+# -- rows that are not one for one ---------------------------------------------------------------------------------
+
+
+@star_table(
+    Dimension("dim_label", "", "label", [Column("label", "text"), Column("items", "bigint")], rows="any")
+)
+def dim_label(item: nw.LazyFrame) -> nw.LazyFrame:
+    return item.group_by("label").agg(nw.len().alias("items"))
+
+
+@star_table(
+    Fact(
+        "fact_item",
+        "",
+        "id",
+        [Column("id", "int"), Column("label", "text")],
+        rows="any",
+        record="item_record_id",
+    )
+)
+def fact_item(item: nw.LazyFrame) -> nw.LazyFrame:
+    return item.filter(nw.col("id") > 0).select("id", "label")
+
+
+@pytest.mark.parametrize("engine", ["duckdb", "postgresql"])
+@pytest.mark.parametrize(
+    ("table", "statement"),
+    [
+        ("fact_item", "UPDATE star.fact_item SET label = CASE id WHEN 1 THEN 'b' ELSE 'a' END"),
+        ("dim_label", "UPDATE star.dim_label SET items = CASE label WHEN 'a' THEN 1 ELSE 2 END"),
+    ],
+)
+def test_values_that_trade_places_are_found_where_counts_and_sums_say_nothing(
+    table: str, statement: str, engine: str, database: Callable[[], str], tmp_path: Path
+) -> None:
+    inputs = Inputs(
+        {"item": Table("item", "", {"id": "int", "label": "text"})},
+        {"dim_label": dim_label, "fact_item": fact_item},
+        {},
+    )
+    url = database() if engine == "postgresql" else None
+    flow = Direct(database(), tmp_path, inputs, warehouse_url=url)
+    execute(
+        flow.url,
+        "CREATE TABLE item (id int PRIMARY KEY, label text); INSERT INTO item VALUES (1, 'a'), (2, 'b'), (3, 'a')",
+    )
+    flow.run()
+    assert certificate(tmp_path, "000001")["tables"][table]["hops"]["star"]["digest"]
+    if url:
+        execute(url, statement)
+    else:
+        in_warehouse(flow, statement)
+    found = proofs(flow)
+    assert [name for name, proof in found.items() if not proof.equal] == [table]

@@ -21,12 +21,12 @@ from etl_assets.engine import duck
 from etl_assets.engine.build import Builder
 from etl_assets.engine.definition import Definition
 from etl_assets.engine.duck import identifier, listing, literal
-from etl_assets.engine.schema import Fact
+from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.lake.batches import FOLDER, Batches, Manifest
 from etl_assets.lake.current import view
 from etl_assets.lake.files import Files
 from etl_assets.lake.star import dimension_path, fact_path
-from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows, loaded_rows
+from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows, digest_of, loaded_rows
 from etl_assets.resources.duckdb_warehouse import DuckDBReader
 from etl_assets.resources.warehouse import INFERRED, LOADS, SCHEMA, WarehouseReader
 
@@ -209,7 +209,7 @@ class Certifier:
         rows = f"(SELECT * FROM {file} WHERE NOT deleted) AS brought"
         if source not in self.inputs.tables or schema.rows != "one per row":
             amounts_ = {c.name: c.name for c in schema.declared if c.type.is_amount}
-            hops = self._brought(schema, batch, rows, amounts_)
+            hops = self._brought(schema, batch, rows, amounts_, digested=True)
             return TableProof(schema.name, source, batch, hops, 0, tuple(_unequal(hops, schema.name)))
         manifest = self.builder.batches.get(batch)
         carried = amounts(definition, self.inputs, self.builder.as_of(source, manifest))
@@ -240,13 +240,33 @@ class Certifier:
             schema.name, source, batch, hops, quarantined, tuple(differences), whole, by_other_inputs=others
         )
 
-    def _brought(self, schema: Fact, batch: str, rows: str, carried: Mapping[str, str]) -> dict[str, Totals]:
+    def _brought(
+        self, schema: Fact, batch: str, rows: str, carried: Mapping[str, str], *, digested: bool = False
+    ) -> dict[str, Totals]:
         """What a batch's file holds, and what the warehouse holds of that batch."""
         decimals = as_decimal(carried, schema)
         loaded = f"(SELECT * FROM star.{identifier(schema.name)} WHERE batch = {literal(batch)} AND NOT deleted) AS brought"
-        return {
+        found = {
             "star": add_up(self.lake, rows, decimals),
             "warehouse": add_up(self.warehouse, loaded, decimals),
+        }
+        return self._digested(found, schema, rows, loaded) if digested else found
+
+    def _digested(
+        self, totals: Mapping[str, Totals], schema: StarTable, star: str, warehouse: str
+    ) -> dict[str, Totals]:
+        """The totals of star and warehouse with the digests of their rows."""
+        names = [column.name for column in schema.declared]
+        connection = self.builder.connection
+        if isinstance(self.warehouse, DuckDBReader):
+            loaded = self.warehouse.one(digest_of(schema, warehouse, names))
+        else:
+            copy = self.warehouse.copy(connection, schema.declared, warehouse)
+            loaded = duck.one(connection, digest_of(schema, copy, names))
+            connection.execute(f"DROP TABLE {copy}")
+        digests = {"star": duck.one(connection, digest_of(schema, star, names)), "warehouse": loaded}
+        return {
+            hop: replace(found, digest=f"{digests[hop][1] % 2**64:016x}") for hop, found in totals.items()
         }
 
     def _landed_keys(self, definition: Definition, manifest: Manifest) -> str:
@@ -319,12 +339,13 @@ class Certifier:
         file = self.builder.connection.read_parquet(
             str(self.builder.star.files.local(dimension_path(schema.name)))
         )
-        hops = {
-            "star": add_up(self.lake, current_rows(schema, file), {}),
-            "warehouse": add_up(
-                self.warehouse, current_rows(schema, loaded_rows(schema, self.warehouse)), {}
-            ),
-        }
+        rows, loaded = (
+            current_rows(schema, file),
+            current_rows(schema, loaded_rows(schema, self.warehouse)),
+        )
+        hops = {"star": add_up(self.lake, rows, {}), "warehouse": add_up(self.warehouse, loaded, {})}
+        if schema.rows == "any":
+            hops = self._digested(hops, schema, rows, loaded)
         batch, quarantined = self._shown(definition) or "none", 0
         if source in self.inputs.tables and schema.rows == "one per row":
             now = self.builder.as_of(source, self.manifest)

@@ -1,6 +1,6 @@
 """What a star table adds up to, at each place where its data stands."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -18,21 +18,31 @@ from etl_assets.resources.warehouse import DUCKDB, INFERRED, SCHEMA, WarehouseRe
 
 @dataclass(frozen=True)
 class Totals:
-    """Rows, and the exact sums of amounts by the star's column name."""
+    """Rows, and the exact sums of amounts by the star's column name. `digest`: of all their values, whatever their order;
+    empty where rows are proven by what the source says of them."""
 
     rows: int
     sums: Mapping[str, Decimal]
+    digest: str = ""
 
     def __str__(self) -> str:
         amounts = ", ".join(f"{name} {amount}" for name, amount in self.sums.items())
-        return f"{self.rows:,} rows" + (f", {amounts}" if amounts else "")
+        return ", ".join([f"{self.rows:,} rows", *([amounts] if amounts else []), *self._digested])
+
+    @property
+    def _digested(self) -> list[str]:
+        return [f"digest {self.digest}"] if self.digest else []
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Totals":
         return cls(content["rows"], {name: Decimal(amount) for name, amount in content["sums"].items()})
 
     def as_json(self) -> dict[str, object]:
-        return {"rows": self.rows, "sums": {name: format(amount, "f") for name, amount in self.sums.items()}}
+        told: dict[str, object] = {
+            "rows": self.rows,
+            "sums": {name: format(amount, "f") for name, amount in self.sums.items()},
+        }
+        return told | ({"digest": self.digest} if self.digest else {})
 
 
 def amounts(definition: Definition, inputs: Inputs, manifest: Manifest) -> dict[str, str]:
@@ -52,6 +62,12 @@ def add_up(reader: WarehouseReader, rows: str, columns: Mapping[str, str]) -> To
     chosen = ", ".join(["count(*)", *(f"coalesce(sum({value}), 0)" for value in columns.values())])
     count, *sums = reader.one(f"SELECT {chosen} FROM {rows}")
     return Totals(count, {name: Decimal(value) for name, value in zip(columns, sums, strict=True)})
+
+
+def digest_of(schema: StarTable, rows: str, names: Sequence[str]) -> str:
+    """The SQL, for DuckDB, of how many rows there are, and of a sum over all values of each, whatever their order."""
+    values = ", ".join(f"CAST({identifier(n)} AS {schema.by_name[n].type.duckdb})" for n in names)
+    return f"SELECT count(*), coalesce(sum(CAST(hash({values}) AS HUGEINT)), 0) FROM {rows}"
 
 
 def as_decimal(columns: Mapping[str, str], schema: StarTable) -> dict[str, str]:

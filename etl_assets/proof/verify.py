@@ -44,7 +44,7 @@ from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.star import StarFiles
 from etl_assets.proof.certificate import verified_path
 from etl_assets.proof.landed import LandedTable, landed_table
-from etl_assets.proof.totals import current_rows, loaded_rows
+from etl_assets.proof.totals import current_rows, digest_of, loaded_rows
 from etl_assets.resources.duckdb_warehouse import DuckDBReader, DuckDBWarehouse
 from etl_assets.resources.warehouse import WarehouseError, WarehouseReader
 from etl_assets.resources.warehouse_load import load_star
@@ -326,7 +326,7 @@ class Verifier:
         self, schema: StarTable, reader: WarehouseReader, expected: str, rows: str, names: Sequence[str]
     ) -> Finding:
         if isinstance(reader, DuckDBReader) and self._digest(schema, expected, names) == reader.one(
-            _digest_of(schema, rows, names)
+            digest_of(schema, rows, names)
         ):
             return Finding(schema.name, "warehouse", self._size(expected, names))
         with self._copied(schema, reader, rows, names) as copy:
@@ -363,7 +363,7 @@ class Verifier:
 
     def _digest(self, schema: StarTable, rows: str, names: Sequence[str]) -> tuple[object, ...]:
         """How many rows there are, and a sum over all values of each, whatever their order."""
-        return duck.one(self.connection, _digest_of(schema, rows, names))
+        return duck.one(self.connection, digest_of(schema, rows, names))
 
     def _size(self, rows: str, names: Sequence[str], what: str = "all columns") -> str:
         (count,) = duck.one(self.connection, f"SELECT count(*) FROM {rows}")
@@ -519,11 +519,6 @@ def record_verified(builder: Builder, manifest: Manifest, findings: Sequence[Fin
         tables = {name: code for name, code in before.items() if name not in differ} | tables
         with files.writing(path) as stream:
             stream.write(json.dumps({"batch": manifest.batch, "tables": tables}, indent=1).encode())
-
-
-def _digest_of(schema: StarTable, rows: str, names: Sequence[str]) -> str:
-    values = ", ".join(f"CAST({identifier(n)} AS {schema.by_name[n].type.duckdb})" for n in names)
-    return f"SELECT count(*), coalesce(sum(CAST(hash({values}) AS HUGEINT)), 0) FROM {rows}"
 
 
 def _difference(keys: Sequence[str], names: Sequence[str], row: Sequence[object], what: str) -> str:
