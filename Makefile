@@ -5,8 +5,8 @@ PYTHON ?= python3
 PORT ?= 3000
 ARGS ?=
 
-# Two test workers: more gain little, since each starts its own PostgreSQL.
-WORKERS ?= 2
+# More test workers than cores: much of a test is waiting for a server or a process.
+WORKERS ?= 3
 HISTORIES ?= 300
 LAW ?= 1000
 

@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         connection = http.client.HTTPConnection(self.proxy.target, timeout=60)
         headers = {n: v for n, v in request.headers.items() if n.lower() not in {"expect", "connection"}}
         try:
-            if "If-None-Match" in request.headers or request.method == "GET":
+            if "If-None-Match" in request.headers or request.method in ("GET", "HEAD"):
                 with self.proxy.one_at_a_time:
                     return self._asked(connection, request, headers)
             return self._asked(connection, request, headers)
