@@ -38,8 +38,8 @@ class Verdict:
     parts: str = ""
 
 
-# What this process knows already, by the version of the code: the star is opened many times.
-_known: dict[str, Verdict] = {}
+# What this process knows already, by lake and version of the code: the star is opened many times.
+_known: dict[tuple[str, str], Verdict] = {}
 
 
 def tried(
@@ -52,22 +52,22 @@ def tried(
     """Try a function on some rows of its inputs, unless this version of it was tried before; the verdict is kept in the
     lake. Raises `Refuted` where that leaves nothing to go by."""
     version = inputs.code_version(definition)
-    path = trial_path(definition.name)
-    if version not in _known and files.exists(path):
+    path, this = trial_path(definition.name), (files.url, version)
+    if this not in _known and files.exists(path):
         kept = json.loads(files.read(path))
-        _known[kept["code_version"]] = Verdict(kept["order"], kept["parts"])
-    if version not in _known:
+        _known[files.url, kept["code_version"]] = Verdict(kept["order"], kept["parts"])
+    if this not in _known:
         since = made_so_far()
         try:
             some = {name: _some(change, connection) for name, change in changes.items()}
             if not any(_count(change.rows, connection) for change in some.values() if change.keys):
                 return Verdict()  # nothing to try it on yet
-            verdict = _known[version] = _verdict(definition, inputs, some, connection)
+            verdict = _known[this] = _verdict(definition, inputs, some, connection)
         finally:
             forget(connection, (), since)
         with files.writing(path) as stream:
             stream.write(json.dumps({"code_version": version} | asdict(verdict)).encode())
-    verdict = _known[version]
+    verdict = _known[this]
     if verdict.order:
         raise Refuted(verdict.order)
     if verdict.parts and definition.schema.by is not None:
