@@ -1,7 +1,7 @@
-"""Places at which a test can end the process as `kill -9` would: one before or after each side effect.
+"""Places at which a test can end the process as `kill -9` would, or suspend it: one before or after each side effect.
 
 `ETL_FAIL_AT=name` ends it when the place is reached, `name:3` when it is reached for the third time, and `*:7` at
-the seventh place of any name. Unset, nothing happens.
+the seventh place of any name. `ETL_STOP_AT` suspends it there, until somebody continues it. Unset, nothing happens.
 """
 
 import os
@@ -19,6 +19,7 @@ Place = Literal[
     "base kept",
     "star staged",
     "star published",
+    "star switched",
     "warehouse loading",
     "warehouse committed",
     "report publishing",
@@ -28,11 +29,16 @@ _reached: Counter[str] = Counter()
 
 
 def reached(place: Place) -> None:
-    """End the process if the environment says so."""
-    wanted = os.environ.get("ETL_FAIL_AT")
+    """End or suspend the process if the environment says so."""
+    wanted = {
+        wish: sign
+        for setting, sign in (("ETL_FAIL_AT", signal.SIGKILL), ("ETL_STOP_AT", signal.SIGSTOP))
+        if (wish := os.environ.get(setting))
+    }
     if wanted:
-        name, _, nth = wanted.partition(":")
         for counted in (place, "*"):
             _reached[counted] += 1
-            if name == counted and _reached[counted] == int(nth or 1):
-                os.kill(os.getpid(), signal.SIGKILL)
+            for wish, sign in wanted.items():
+                name, _, nth = wish.partition(":")
+                if name == counted and _reached[counted] == int(nth or 1):
+                    os.kill(os.getpid(), sign)

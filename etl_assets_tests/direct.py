@@ -20,6 +20,7 @@ from etl_assets.resources.lake import Lake, Workbench
 from etl_assets.resources.postgres_warehouse import PostgresWarehouse
 from etl_assets.resources.warehouse import Warehouse
 from etl_assets.resources.warehouse_load import load_star
+from etl_assets_tests.lake_layout import star_files
 
 Dump = Mapping[str, list[tuple[Any, ...]]]
 
@@ -74,9 +75,10 @@ class Direct:
     def derive(self, *, certified: bool = True) -> list[TableProof]:
         """Everything after the capture, as the assets do it."""
         with self.lake.open(self.inputs) as bench:
-            for build in bench.builder.derive(bench.manifest):
+            builds = list(bench.builder.derive(bench.manifest))
+            for build in builds:
                 assert build.passed, (build.failure, build.audits)
-                bench.publish(build)
+            bench.publish(builds)
             tables = [definition.schema for definition in self.inputs.star.values()]
             versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in tables}
             loaded = load_star(self.warehouse, bench.star, tables, versions, "a test", bench.changed_members)
@@ -139,16 +141,11 @@ class Direct:
             }
 
     def lake_dump(self) -> Dump:
-        """All rows of all Parquet files that a reader of the lake meets, by a pattern as readers use it."""
+        """All rows of all Parquet files that the star's manifest lists."""
         found: dict[str, list[tuple[Any, ...]]] = {}
         with duckdb.connect() as connection:
             for name in self.inputs.star:
-                single = self.data / f"lake/star/{name}.parquet"
-                files = (
-                    [str(single)]
-                    if single.exists()
-                    else sorted(str(path) for path in (self.data / f"lake/star/{name}").glob("*.parquet"))
-                )
+                files = list(map(str, star_files(self.data / "lake", name)))
                 if files:
                     query = "FROM read_parquet($files) ORDER BY ALL"
                     found[name] = connection.execute(query, {"files": files}).fetchall()

@@ -18,6 +18,7 @@ import pytest
 from etl_assets.definitions import definitions
 from etl_assets.settings import Settings
 from etl_assets_tests import oracle
+from etl_assets_tests.lake_layout import star_files
 from etl_assets_tests.oracle import FACTS, Content, Moment, Row, Rows, parse_csv
 
 STAGES = ("raw", "star", "warehouse")
@@ -159,9 +160,7 @@ class Flow:
         return list(self.folds())[-1]
 
     def star_files(self, name: str) -> Sequence[str]:
-        folder = self.lake / "star" / name
-        published = [str(path) for path in folder.glob("*.parquet") if not path.name.startswith(".")]
-        return sorted(published) or [f"{folder}.parquet"]
+        return list(map(str, star_files(self.lake, name)))
 
     def lake_rows(self, name: str, columns: Sequence[str]) -> list[tuple[object, ...]]:
         """A star table as its Parquet files have it; of a fact the current state."""

@@ -2,17 +2,22 @@
 
     claim ► snapshot ► read each table ► compare with what is held ► land the files ► commit the manifest
 
-Nothing exists before the manifest does. A run that is killed leaves files that no manifest lists; the next run
-takes the same number and writes over them.
+Nothing exists before the manifest does. The files of a run have names that no other run can write, so runs of several
+machines, sources or ages can't spoil each other's: of those that took the same number one commits it. While a run has
+files that no manifest lists, a marker says so; what a killed run left is removed once its number is committed, which
+happens soon: a run that finds such a marker takes the number even if it brings nothing.
 """
 
 import hashlib
+import json
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -34,10 +39,22 @@ from etl_assets.engine.duck import literal
 from etl_assets.engine.typing import Typing, types_version
 from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
-from etl_assets.lake import batches as paths
-from etl_assets.lake.batches import Batches, Changes, Control, LandedFile, Manifest, TableState
+from etl_assets.lake.batches import (
+    FOLDER,
+    FORMAT,
+    MAIN,
+    Batches,
+    Changes,
+    Control,
+    LandedFile,
+    Manifest,
+    Naming,
+    SourceState,
+    TableState,
+    number,
+)
 from etl_assets.lake.current import Current, materialized, view
-from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.files import AlreadyExists, Files, LakeError
 
 CONNECTIONS = 4
 UNBORN = "a lake without batches"
@@ -93,11 +110,16 @@ def take_batch(request: Request, batches: Batches, scratch: Path, progress: Prog
         latest = batches.latest()  # another run may have committed while this one waited
         if (latest.lake if latest else UNBORN) != lake:
             raise SourceInterrupted("another run has just begun this lake; run it again")
-        batch = paths.number(int(latest.batch) + 1 if latest else 1)
-        landing = Landing(request, snapshot, batches.files, latest, batch, connection, Path(folder), progress)
-        landing.sweep()
-        landed = landing.land()
-        if latest and not any(table.worth_a_batch for table in landed.values()):
+        naming = Naming.of_a_run(latest.batch + 1 if latest else 1)
+        landing = Landing(request, snapshot, batches, latest, naming, connection, Path(folder), progress)
+        contested = landing.sweep()
+        try:
+            landed = landing.land()
+            worth = not latest or contested or any(table.worth_a_batch for table in landed.values())
+        except BaseException:
+            landing.withdraw()
+            raise
+        if not worth:
             return None
         return landing.commit(landed, seconds=time.monotonic() - started)
 
@@ -116,24 +138,70 @@ class Landed:
     worth_a_batch: bool
 
 
+@dataclass
+class Marker:
+    """The file that says of a run that it has files which no manifest lists yet."""
+
+    files: Files
+    naming: Naming
+    tables: Sequence[str]
+    is_set: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def set(self) -> None:
+        with self._lock:
+            if not self.is_set:
+                self.files.create(self.naming.marker, json.dumps({"tables": list(self.tables)}).encode())
+                self.is_set = True
+
+
 @dataclass(frozen=True)
 class Landing:
     """The tables of one batch on their way into the lake."""
 
     request: Request
     snapshot: Snapshot
-    files: Files
+    batches: Batches
     latest: Manifest | None
-    batch: str
+    naming: Naming
     connection: duckdb.DuckDBPyConnection
     folder: Path
     progress: Progress
+    marker: Marker = field(init=False)
 
-    def sweep(self) -> None:
-        """Remove what killed runs left unfinished; who has claimed the lake writes here alone."""
+    def __post_init__(self) -> None:
         names = [table.name for table in self.request.tables]
-        kinds = ("raw", "raw/quarantine", "current")
-        self.files.sweep(paths.FOLDER, *(f"{kind}/{name}" for kind in kinds for name in names))
+        object.__setattr__(self, "marker", Marker(self.files, self.naming, names))
+
+    @property
+    def files(self) -> Files:
+        return self.batches.files
+
+    @property
+    def batch(self) -> int:
+        return self.naming.batch
+
+    def sweep(self) -> bool:
+        """Remove what killed runs left of batches that are committed; whether somebody else has files of the one to come,
+        which nobody may remove before it is."""
+        self.files.sweep(FOLDER, beginning=f"{number(self.batch)}.json")
+        contested = False
+        for name in self.files.names(FOLDER):
+            stem, marks, _ = name.partition(".open")
+            taken, _, token = stem.partition("-")
+            if not marks or not taken.isdecimal():
+                continue
+            if int(taken) >= self.batch:
+                contested = True
+            else:
+                remove_unlisted(self.batches, Naming(int(taken), token))
+        return contested
+
+    def withdraw(self) -> None:
+        """Remove what this run has landed, after it failed."""
+        if self.marker.is_set:
+            with suppress(EtlError):  # what made it fail may be the lake; the next run sweeps
+                remove_unlisted(self.batches, self.naming)
 
     def land(self) -> dict[str, Landed]:
         """Land all tables, as many at a time as there are connections to the source."""
@@ -170,25 +238,43 @@ class Landing:
                     time.sleep(0.05)
 
     def commit(self, landed: Mapping[str, Landed], *, seconds: float) -> Manifest:
-        """Make the batch exist. Raises `AlreadyExists` if another run took its number."""
-        instant = self.snapshot.instant
-        manifest = Manifest(
-            format=paths.FORMAT,
-            batch=self.batch,
-            lake=self.latest.lake if self.latest else uuid.uuid4().hex,
-            run_id=self.request.run_id,
-            source=instant.source,
+        """Make the batch exist. Raises `AlreadyExists` if another run took its number, `SourceError` if the claim on the
+        lake is lost."""
+        instant, latest = self.snapshot.instant, self.latest
+        self.snapshot.still_claimed()
+        self.snapshot.flushed()
+        state = SourceState(
+            identity=instant.source,
             snapshot=instant.snapshot,
             horizon=instant.horizon,
             next_transaction=instant.next_transaction,
             lsn=instant.lsn,
             server_time=instant.server_time,
+        )
+        first_of_format = latest is not None and latest.format < FORMAT
+        manifest = Manifest(
+            format=FORMAT,
+            batch=self.batch,
+            lake=latest.lake if latest else uuid.uuid4().hex,
+            run_id=self.request.run_id,
+            previous=self.batches.sha256(latest.batch) if latest else None,
+            folded=self.batches.folded(latest.batch) if latest and first_of_format else None,
+            sources={**(latest.sources if latest else {}), MAIN: state},
             seconds=round(seconds, 3),
-            tables={**_carried(self.latest), **{name: table.state for name, table in landed.items()}},
+            tables={**_carried(latest), **{name: table.state for name, table in landed.items()}},
+            superseded=latest.superseded if latest else (),
         )
         batches = Batches(self.files)
-        batches.commit(manifest)
+        try:
+            batches.commit(manifest)
+        except AlreadyExists as error:
+            raise LakeError(
+                f"batch {number(self.batch)} of the lake {self.files.url} was committed by another run meanwhile; this "
+                "one brought nothing: run it again"
+            ) from error
         reached("manifest committed")
+        if self.marker.is_set:
+            self.files.remove(self.naming.marker)
         current = Current(batches, self.connection)
         for table in manifest.changed:
             current.compact(table, manifest)
@@ -207,11 +293,9 @@ class Landing:
         relation = reader.relation
         table = relation.table.name
         held = self.latest.tables.get(table) if self.latest else None
-        rows_path, deletions_path = (
-            paths.rows_path(table, self.batch),
-            paths.deletions_path(table, self.batch),
-        )
+        rows_path, deletions_path = self.naming.rows(table), self.naming.deletions(table)
         if self.latest is None or held is None:
+            self.marker.set()
             copied, totals = reader.first(lambda: self.files.writing(rows_path))
             rows = LandedFile(path=rows_path, rows=copied.rows, bytes=copied.bytes, sha256=copied.sha256)
             return self.begin(relation, reader.duck, plan, rows, totals)
@@ -298,15 +382,16 @@ class Landing:
             )
         report = connection.sql(
             f'SELECT {literal(table.name)} AS "table", key, "column", value, reason, '
-            f"{literal(self.batch)} AS batch FROM {found} ORDER BY ALL"
+            f"{self.batch} AS batch FROM {found} ORDER BY ALL"
         )
-        return self._land(report, paths.quarantine_path(table.name, self.batch), values), count
+        return self._land(report, self.naming.quarantine(table.name), values), count
 
     def _land(self, relation: duckdb.DuckDBPyRelation, path: str, rows: int) -> LandedFile | None:
         return self.write(relation, path, rows) if rows else None
 
     def write(self, relation: duckdb.DuckDBPyRelation, path: str, rows: int) -> LandedFile:
         """Land what DuckDB computes."""
+        self.marker.set()
         staged = self.files.staging(path)
         try:
             duck.write_csv(relation, staged.local)
@@ -335,7 +420,7 @@ class Landing:
             versions += changes.versions
             landed = {"rows": changes.rows, "deletions": changes.deletions}
             links = [f"{kind}:{file.sha256}" for kind, file in landed.items() if file]
-            history = hashlib.sha256(" ".join([history, self.batch, *links]).encode()).hexdigest()
+            history = hashlib.sha256(" ".join([history, number(self.batch), *links]).encode()).hexdigest()
         return TableState(
             columns=relation.columns,
             key=relation.key,
@@ -356,6 +441,27 @@ class Landing:
             clean_under=types if fits else None,
             changes=changes,
         )
+
+
+def remove_unlisted(batches: Batches, naming: Naming) -> None:
+    """Remove the files of a run that the manifest of their batch, if there is one, does not list; the marker last."""
+    files = batches.files
+    listed: set[str] = set()
+    if naming.batch in batches.numbers():
+        listed = {
+            file.path
+            for changes in batches.get(naming.batch).changed.values()
+            for file in (changes.rows, changes.deletions, changes.quarantined)
+            if file
+        }
+    marked = json.loads(files.read(naming.marker)) if files.exists(naming.marker) else {"tables": []}
+    for table in marked["tables"]:
+        for path in (naming.rows(table), naming.deletions(table), naming.quarantine(table)):
+            if path not in listed:
+                files.remove(path)
+                folder, _, name = path.rpartition("/")
+                files.sweep(folder, beginning=name)
+    files.remove(naming.marker)
 
 
 def _pending(future: Future[Landed]) -> bool:

@@ -40,6 +40,15 @@ _HOLDER = """
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _LOCK_CLASS = 0x0E71  # marks our advisory locks among those of others
+_STILL_HELD = """
+    SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
+      AND classid = %s AND objid = %s AND objsubid = 2
+"""
+# How far the log has come, how much of it a crash would leave, and after how many milliseconds every commit is among that.
+_LOG = """
+    SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn, pg_current_wal_flush_lsn() - '0/0'::pg_lsn,
+           (SELECT 3 * setting::int FROM pg_settings WHERE name = 'wal_writer_delay')
+"""
 
 
 class LakeClaimed(SourceInterrupted):
@@ -58,15 +67,64 @@ class Instant:
     source: SourceIdentity
 
 
+class ClaimLost(SourceInterrupted):
+    """The session that holds the claim on the lake is gone, and the claim with it."""
+
+
 class Snapshot:
-    """An instant of the source, its relations at that instant, and connections that see it."""
+    """An instant of the source, its relations at that instant, and connections that see it. `lock` is the key of the
+    claim on the lake, None if nothing is claimed."""
 
     def __init__(
-        self, instant: Instant, relations: Mapping[str, Relation], connections: Sequence[Connection]
+        self,
+        instant: Instant,
+        relations: Mapping[str, Relation],
+        connections: Sequence[Connection],
+        lock: int | None = None,
     ) -> None:
         self.instant = instant
         self.relations = relations
         self.connections = connections
+        self.lock = lock
+
+    def still_claimed(self) -> None:
+        """Ask the session that claimed the lake whether it still does. Raises `ClaimLost`."""
+        if self.lock is None:
+            return
+        try:
+            with self.connections[0].cursor() as cursor:
+                cursor.execute(_STILL_HELD, (_LOCK_CLASS, self.lock % 2**32))
+                if _row(cursor)[0]:
+                    return
+        except psycopg2.Error:
+            pass  # it is gone
+        raise ClaimLost(
+            "the server ended the session that claimed the lake, so another run may be filling it: nothing was committed, "
+            "run it again"
+        )
+
+    def flushed(self) -> None:
+        """Wait until a crash of the server would take back nothing of what the snapshot saw: without synchronous commit a
+        transaction can be seen before its log is on disk. Call it last: the transaction may end with it."""
+        if self.lock is None:
+            return
+        deadline, target = 0.0, 0
+        try:
+            with self.connections[0].cursor() as cursor:
+                cursor.execute("SELECT pg_is_in_recovery()")
+                if _row(cursor)[0]:
+                    return  # what a standby shows it has on disk
+                while True:
+                    cursor.execute(_LOG)
+                    end, flushed, delay = _row(cursor)
+                    # The server writes the log of a commit within three of its writer's delays; what comes after that
+                    # may stay unwritten for long, and is no commit.
+                    deadline, target = deadline or time.monotonic() + delay / 1000 + 1, target or end
+                    if flushed >= target or time.monotonic() >= deadline:
+                        return
+                    time.sleep(0.02)
+        except psycopg2.Error:
+            return  # a server that does not say; see `etl doctor`
 
 
 @contextmanager
@@ -82,8 +140,7 @@ def take_snapshot(
     name = f"etl-assets {run_id[:8]} on {socket.gethostname()}"[:63]
     with ExitStack() as stack, explained("reading the source"):
         main = stack.enter_context(closing(connect(url, name)))
-        if lake is not None:
-            _claim(main, lake, wait_seconds)
+        claim = _claim(main, lake, wait_seconds) if lake is not None else None
         lockable = [r for r in describe(main, tables).values() if r.lockable]
         names = sql.SQL(", ").join(sql.Identifier(r.table.schema, r.table.name) for r in lockable)
         lock = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE" if lockable else "").format(names)
@@ -113,7 +170,9 @@ def take_snapshot(
         source = SourceIdentity(
             system_identifier=system_identifier, timeline=timeline, database=database, version=version
         )
-        yield Snapshot(Instant(snapshot, horizon, following, lsn, server_time, source), relations, workers)
+        yield Snapshot(
+            Instant(snapshot, horizon, following, lsn, server_time, source), relations, workers, claim
+        )
 
 
 def _row(cursor: Cursor) -> tuple[Any, ...]:
@@ -121,14 +180,15 @@ def _row(cursor: Cursor) -> tuple[Any, ...]:
     return row
 
 
-def _claim(connection: Connection, lake: str, wait_seconds: float) -> None:
+def _claim(connection: Connection, lake: str, wait_seconds: float) -> int:
+    """Claim a lake; the key of the lock. Raises `LakeClaimed`."""
     lock = int.from_bytes(hashlib.sha256(lake.encode()).digest()[:4], "big", signed=True)
     deadline = time.monotonic() + wait_seconds
     with connection.cursor() as cursor:
         while True:
             cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, lock))
             if _row(cursor)[0]:
-                return
+                return lock
             if time.monotonic() >= deadline:
                 break
             time.sleep(0.2)

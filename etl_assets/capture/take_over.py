@@ -26,8 +26,7 @@ from etl_assets.capture.table import Table
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.errors import EtlError
-from etl_assets.lake import batches as paths
-from etl_assets.lake.batches import Batches, Manifest, SourceColumn, SourceIdentity
+from etl_assets.lake.batches import Batches, Manifest, Naming, SourceColumn, SourceIdentity, number
 from etl_assets.lake.current import materialized, storage
 from etl_assets.lake.files import Files, LakeError, open_files
 
@@ -140,9 +139,9 @@ def take_over(
         landing = Landing(
             request,
             _of_no_instant(snapshot),
-            batches.files,
+            batches,
             None,
-            paths.number(1),
+            Naming.of_a_run(1),
             connection,
             Path(folder),
             lambda table, size: None,
@@ -158,7 +157,7 @@ def take_over(
 def _refuse_begun(batches: Batches) -> None:
     if latest := batches.latest():
         raise TakeOverError(
-            f"the lake {batches.files.url} has begun already (batch {latest.batch}), and what is taken over must be its "
+            f"the lake {batches.files.url} has begun already (batch {number(latest.batch)}), and what is taken over must be its "
             "first batch; name a new lake (ETL_LAKE_URL)"
         )
 
@@ -170,7 +169,7 @@ def _of_no_instant(snapshot: Snapshot) -> Snapshot:
         system_identifier=None, timeline=None, database=known.database, version=known.version
     )
     instant = replace(snapshot.instant, snapshot="", horizon=0, next_transaction=0, lsn="0/0", source=nobody)
-    return Snapshot(instant, snapshot.relations, snapshot.connections)
+    return Snapshot(instant, snapshot.relations, snapshot.connections, snapshot.lock)
 
 
 def _land(files: Files, table: OldTable, relation: Relation, landing: Landing) -> tuple[Landed, Taken]:
@@ -197,7 +196,7 @@ def _land(files: Files, table: OldTable, relation: Relation, landing: Landing) -
         line = re.search(r"Line: (\d+)", str(error))
         raise _unreadable(where, f" (line {line[1]})" if line else "") from None
     ordered = landing.connection.sql(f"FROM {kept} ORDER BY {listing(relation.key)}")
-    file = landing.write(ordered, paths.rows_path(table.name, landing.batch), count)
+    file = landing.write(ordered, landing.naming.rows(table.name), count)
     run = f" (run {table.run})" if table.run is not None else ""
     plan = Plan("whole", f"taken over from {where}{run}")
     held = replace(relation, oid=0, partitions=(), layout="", columns=columns)

@@ -49,13 +49,14 @@ def history(
     instant = _instant(moment) if moment else None
 
     from etl_assets.definitions import INPUTS
+    from etl_assets.lake.batches import number
     from etl_assets.proof.history import at_batch, at_time, table_then
 
     if table not in INPUTS.star:
         raise click.UsageError(f"there is no star table {table}; there are {', '.join(INPUTS.star)}")
     with environment.resources(settings, "lake") as found, found.lake.open(INPUTS) as bench:
         builder = bench.builder
-        manifest = at_time(builder.batches, instant) if instant else at_batch(builder.batches, f"{batch:06d}")
+        manifest = at_time(builder.batches, instant) if instant else at_batch(builder.batches, batch or 0)
         with table_then(builder, table, manifest, Path(found.lake.scratch)) as relation:
             rows = relation.fetchall()
     columns = [column.name for column in INPUTS.star[table].schema.columns]
@@ -64,7 +65,7 @@ def history(
         output.emit_json(
             {
                 "table": table,
-                "batch": manifest.batch,
+                "batch": number(manifest.batch),
                 "source_time": manifest.server_time.isoformat(),
                 "total_rows": len(rows),
                 "rows": [dict(zip(columns, row, strict=True)) for row in shown],
@@ -75,7 +76,7 @@ def history(
     else:
         output.table(columns, [[output.exact(value) for value in row] for row in shown])
         click.echo(
-            f"\n{len(shown):,} of {output.count(len(rows), 'row', 'rows')} of {table} after batch {manifest.batch}, "
+            f"\n{len(shown):,} of {output.count(len(rows), 'row', 'rows')} of {table} after batch {number(manifest.batch)}, "
             f"the source as of {output.moment(manifest.server_time)} UTC"
         )
 

@@ -36,8 +36,8 @@ def retire(tables: tuple[str, ...], yes: bool, as_json: bool) -> None:
 
     declared = {name: definition.schema for name, definition in INPUTS.star.items()}
     with environment.resources(settings, "lake", "warehouse") as found:
-        files = found.lake.files()
-        lake = retired.in_lake(files, declared)
+        star = found.lake.star()
+        lake = retired.in_lake(star, declared)
         warehouse = warehouse_retire.in_warehouse(found.warehouse, declared)
         if tables:
             _check(tables, declared, {*lake, *warehouse})
@@ -46,7 +46,7 @@ def retire(tables: tuple[str, ...], yes: bool, as_json: bool) -> None:
         if yes and warehouse:
             warehouse_retire.retire(found.warehouse, list(warehouse))
         if yes:
-            retired.remove(files, lake)
+            retired.remove(star, lake)
     if as_json:
         output.emit_json({"removed": yes, "tables": _as_object(lake, warehouse)})
     elif not lake and not warehouse:

@@ -76,7 +76,7 @@ def _print_last_success(settings: Settings, wanted: str) -> None:
 
 
 def _lake(settings: Settings) -> dict[str, Any]:
-    from etl_assets.lake.batches import Batches
+    from etl_assets.lake.batches import Batches, number
     from etl_assets.lake.files import open_files
 
     files = open_files(settings.lake_url, settings.data / "cache")
@@ -87,9 +87,9 @@ def _lake(settings: Settings) -> dict[str, Any]:
         "url": files.url,
         "batches": len(numbers),
         "newest": newest
-        and {"batch": newest.batch, "source_time": newest.server_time, "run_id": newest.run_id},
+        and {"batch": number(newest.batch), "source_time": newest.server_time, "run_id": newest.run_id},
         "tables": {
-            name: {"rows": state.rows, "versions": state.versions, "changed_in": state.changed_in}
+            name: {"rows": state.rows, "versions": state.versions, "changed_in": number(state.changed_in)}
             for name, state in (newest.tables if newest else {}).items()
         },
     }
@@ -97,6 +97,7 @@ def _lake(settings: Settings) -> dict[str, Any]:
 
 def _warehouse(settings: Settings) -> dict[str, Any]:
     """What the books of the warehouse say."""
+    from etl_assets.lake.batches import number
     from etl_assets.resources.warehouse import WarehouseInUse
 
     with environment.resources(settings, "warehouse") as found:
@@ -110,7 +111,7 @@ def _warehouse(settings: Settings) -> dict[str, Any]:
             noted = found.warehouse.noted()
         except WarehouseInUse:
             return told | {"in_use": True}
-    tables = {name: asdict(held) for name, held in noted.tables.items()}
+    tables = {name: asdict(held) | {"batch": number(held.batch)} for name, held in noted.tables.items()}
     return told | {"tables": tables, "stand_ins": dict(noted.stand_ins)}
 
 
@@ -124,12 +125,12 @@ def _star(settings: Settings, warehouse: dict[str, Any]) -> dict[str, Any]:
     files = open_files(settings.lake_url, settings.data / "cache")
     star = StarFiles(files, Batches(files))
     manifest = star.batches.latest()
-    if manifest is None and not warehouse["tables"] and not in_lake(files, {}):
+    if manifest is None and not warehouse["tables"] and not in_lake(star, {}):
         return {"tables": {}, "no_longer_declared": {}}
 
     from etl_assets.definitions import INPUTS
 
-    kept = in_lake(files, {name: made.schema for name, made in INPUTS.star.items()})
+    kept = in_lake(star, {name: made.schema for name, made in INPUTS.star.items()})
     left = {name: ["lake"] for name in kept}
     for name in warehouse["tables"]:
         if name not in INPUTS.star:
@@ -168,6 +169,8 @@ def _standing(
     shown: "StarFile | None", due: str | None, warehouse: dict[str, Any], name: str
 ) -> dict[str, Any]:
     """Which batch lake and warehouse show of a star table, and why that is not the newest state of it."""
+    from etl_assets.lake.batches import number
+
     held = warehouse["tables"].get(name)
     why = None
     if shown is None:
@@ -177,7 +180,7 @@ def _standing(
     elif not warehouse["in_use"] and (held is None or held["version"] != shown.version):
         why = "the warehouse does not show what the lake does"
     return {
-        "lake": shown and shown.batch,
+        "lake": shown and number(shown.batch),
         "warehouse": held and held["batch"],
         "newest": why is None,
         "why": why,

@@ -36,6 +36,7 @@ def take_over(url: str, without: tuple[str, ...], as_json: bool) -> None:
     from etl_assets.capture import take_over as taking
     from etl_assets.capture.landing import Request
     from etl_assets.definitions import INPUTS
+    from etl_assets.lake.batches import number
 
     if unknown := set(without) - set(INPUTS.tables):
         raise click.UsageError(f"no table is declared as {', '.join(sorted(unknown))}")
@@ -53,7 +54,7 @@ def take_over(url: str, without: tuple[str, ...], as_json: bool) -> None:
             {
                 "from": old.files.url,
                 "lake": settings.lake_url,
-                "batch": manifest.batch,
+                "batch": number(manifest.batch),
                 "tables": told,
                 "not_taken_over": missing,
                 "other_files": list(old.others),
@@ -65,7 +66,7 @@ def take_over(url: str, without: tuple[str, ...], as_json: bool) -> None:
         [(t.table.name, t.rows, t.table.path, t.table.run, _columns(t)) for t in taken],
     )
     click.echo(
-        f"\nbatch {manifest.batch} of {settings.lake_url} holds what was kept in {old.files.url}, which stays as it is"
+        f"\nbatch {number(manifest.batch)} of {settings.lake_url} holds what was kept in {old.files.url}, which stays as it is"
     )
     if missing:
         click.echo(f"read from the source by the next run: {', '.join(missing)}")

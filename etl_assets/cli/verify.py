@@ -51,6 +51,7 @@ def verify(
 
     from etl_assets.cli.display import display
     from etl_assets.definitions import INPUTS
+    from etl_assets.lake.batches import number
     from etl_assets.lake.files import LakeError
     from etl_assets.proof.history import at_batch
     from etl_assets.proof.verify import record_verified
@@ -89,7 +90,7 @@ def verify(
     differences = [finding for finding in findings if not finding.equal]
     if as_json:
         told: dict[str, Any] = {
-            "batch": manifest.batch,
+            "batch": number(manifest.batch),
             "source_time": manifest.server_time.isoformat(),
             "thorough": thorough,
             "equal": not differences and failure is None,
@@ -118,7 +119,7 @@ def verify(
             click.echo(f"not compared: {what}")
         outcome = f"{len(differences)} of {{}} differ" if differences else "{} are equal"
         click.echo(
-            f"batch {manifest.batch}, the source as of {output.moment(manifest.server_time)} UTC: "
+            f"batch {number(manifest.batch)}, the source as of {output.moment(manifest.server_time)} UTC: "
             + outcome.format(output.count(len(findings), "comparison", "comparisons"))
         )
     if failure:
@@ -127,12 +128,12 @@ def verify(
         ctx.exit(1)
 
 
-def _number(batch: str | None) -> str | None:
+def _number(batch: str | None) -> int | None:
     if batch is None:
         return None
     if not batch.isdecimal():
         raise click.UsageError(f"BATCH {batch}: give its number, as 3 or 000003")
-    return f"{int(batch):06d}"
+    return int(batch)
 
 
 _Hops = dict[str, Callable[[], "Iterator[Finding]"]]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from etl_assets.engine import duck
 from etl_assets.engine.application import Application, Applied
@@ -28,11 +29,11 @@ from etl_assets.engine.reach import InputChange
 from etl_assets.engine.schema import Dimension, Fact
 from etl_assets.engine.trial import Verdict, tried
 from etl_assets.failpoints import reached
-from etl_assets.lake.batches import Manifest
+from etl_assets.lake.batches import Manifest, number
 from etl_assets.lake.current import Current, forget, made_so_far, materialized, view
 from etl_assets.lake.files import StagedFile
 from etl_assets.lake.folder import LocalFiles
-from etl_assets.lake.star import BATCH, VERSION, StarFile, StarFiles, dimension_path, fact_path
+from etl_assets.lake.star import StarFile, StarFiles, TableFiles, listed, with_files
 
 # What shows that a function can't be applied to the rows that there are. Anything else is a mistake of ours.
 _FUNCTION_FAILS = (duckdb.Error, pa.ArrowException, ContractError)
@@ -56,17 +57,33 @@ class Audit:
         return self.found == 0
 
 
+@dataclass(frozen=True)
+class Staged:
+    """A file that was written and is not shown yet."""
+
+    batch: int
+    version: str
+    file: StagedFile
+    rows: int
+
+    @property
+    def local(self) -> Path:
+        return self.file.local
+
+
 @dataclass
 class Build:
     """The outcome of building a table: what was staged (nothing, if it was up to date), and its audits."""
 
     definition: Definition
     version: str
-    batch: str
+    batch: int
     star: StarFiles
-    staged: list[tuple[str, StagedFile]] = field(default_factory=list)
-    obsolete: list[str] = field(default_factory=list)
-    """Files that what is staged takes the place of, beside those of the same name."""
+    staged: list[Staged] = field(default_factory=list)
+    anew: bool = False
+    """Whether what is staged takes the place of all that is published."""
+    notice: str | None = None
+    """What was out of the ordinary, in one sentence."""
     new: int = 0
     changed: int = 0
     deleted: int = 0
@@ -81,33 +98,48 @@ class Build:
     """Why the table can't show the newest batch, in one line with a remedy; then it stays as it is published."""
     error: Exception | None = None
     """What the function raised, if that is why."""
-    shows: str | None = None
+    shows: int | None = None
     """The batch that the table shows once the build is published; None if there is nothing to show."""
 
     @property
     def passed(self) -> bool:
         return self.failure is None
 
-    def publish(self) -> None:
-        """Show what was staged, oldest batch first; unless another run, with a newer batch, was faster."""
+    def files(self) -> TableFiles | None:
+        """What the table consists of once what was staged is shown; None if nothing was."""
         if not self.staged:
-            return
-        held = self.star.dimension(self.definition.name)
-        if held and held.batch > self.batch and held.batch in self.star.batches.numbers():
-            self.discard()
-            return
-        for _, file in self.staged:
-            file.publish()
-            reached("star published")
-        for path in self.obsolete:
-            self.star.files.remove(path)
+            return None
+        schema = self.definition.schema
+        new = [listed(s.file.path, s.local, s.version, s.batch, s.rows) for s in self.staged]
+        held = self.star.table(schema.name)
+        kept = held.files if held and isinstance(schema, Fact) and not self.anew else ()
+        return with_files(schema, (*kept, *new))
+
+    def paths(self) -> list[Path]:
+        """The files of the table once what was staged is shown, oldest first."""
+        kept = not self.staged or (isinstance(self.definition.schema, Fact) and not self.anew)
+        held = [self.star.local(path) for path in self.star.paths(self.definition.schema)] if kept else []
+        return [*held, *(staged.local for staged in self.staged)]
 
     def count(self, new: int, changed: int, deleted: int) -> None:
         self.new, self.changed, self.deleted = self.new + new, self.changed + changed, self.deleted + deleted
 
     def discard(self) -> None:
-        for _, file in self.staged:
-            file.discard()
+        for staged in self.staged:
+            staged.file.discard()
+
+
+def publish(star: StarFiles, builds: Sequence[Build]) -> None:
+    """Show what was staged of all tables, at once."""
+    changes = {build.definition.name: files for build in builds if (files := build.files())}
+    if not changes:
+        return
+    for build in builds:
+        for staged in build.staged:
+            staged.file.publish()
+            reached("star published")
+    star.publish(changes, max(build.batch for build in builds))
+    reached("star switched")
 
 
 class Builder(Frames):
@@ -187,8 +219,7 @@ class _Derivation:
         if at is None:
             self.from_nothing.add(name)
         if isinstance(schema, Fact):
-            files = [self.star.files.local(fact_path(name, b)) for b in self._held(name, at)]
-            self.courses[name] = FactCourse(schema, self.connection, at, files=files)
+            self.courses[name] = FactCourse(schema, self.connection, at, files=self._held(name, at))
         elif isinstance(schema, Dimension):
             self.courses[name] = self._dimension(schema, at)
         self.pending[name] = self.builder.changing(name, self.manifest, at.batch if at else None)
@@ -196,8 +227,8 @@ class _Derivation:
     def _dimension(self, schema: Dimension, at: Manifest | None) -> DimensionCourse:
         course = DimensionCourse(schema, self.connection, at)
         if at:
-            path = self.star.files.local(dimension_path(schema.name))
-            course.members = view(self.connection.read_parquet(str(path)))
+            (path,) = self.star.paths(schema)
+            course.members = view(self.connection.read_parquet(str(self.star.local(path))))
             course.touched = materialized(
                 self.connection, f"SELECT {course.keys} FROM {course.members} LIMIT 0"
             )
@@ -205,16 +236,19 @@ class _Derivation:
 
     def _stands_at(self, definition: Definition, build: Build) -> Manifest | None:
         """The batch that the published files of a table show, if the code of now made them."""
+        if wrong := self.star.check(definition.name):
+            build.notice = f"made again, because {wrong}"
         held = self.star.shown(definition.schema)
         if isinstance(definition.schema, Dimension):
             build.held = held
-        if held is None or held.batch > self.manifest.batch or held.batch not in self.star.batches.numbers():
+        if held is None or held.batch > self.manifest.batch:
             return None
         at = self.builder.batches.get(held.batch)
         return at if self.builder.version(definition.name, at) == held.version else None
 
-    def _held(self, name: str, at: Manifest | None) -> list[str]:
-        return [b for b in self.star.fact_batches(name) if at and b <= at.batch]
+    def _held(self, name: str, at: Manifest | None) -> list[Path]:
+        found = self.star.table(name)
+        return [self.star.local(f.path) for f in found.files if f.batch <= at.batch] if found and at else []
 
     def _ghosts(self) -> None:
         """A dimension that is further than a table that is made from it is gone through from the first batch too: its
@@ -247,7 +281,7 @@ class _Derivation:
                 f"at the newest batch, without what it was before, with --from-now star/{name}"
             )
 
-    def _published(self, name: str) -> str | None:
+    def _published(self, name: str) -> int | None:
         """The batch that published files show of a table, whatever code made them."""
         held = self.star.shown(self.inputs.star[name].schema)
         return held.batch if held else None
@@ -271,9 +305,10 @@ class _Derivation:
             for definition in self.order:
                 if definition.name in self.names:
                     yield self._finished(definition)
-        finally:
+        except BaseException:
             for build in self.builds.values():
                 build.discard()
+            raise
 
     def _tidy(self, batch: Manifest, since: int) -> None:
         """After one of many batches: keep what the next ones need, and nothing else."""
@@ -316,7 +351,9 @@ class _Derivation:
         blocked = [i for i in definition.inputs if i in self.courses and self.courses[i].stopped]
         if blocked:
             course.stopped = True
-            build.failure = f"{name} is made from {', '.join(blocked)}, which can't show batch {batch.batch}"
+            build.failure = (
+                f"{name} is made from {', '.join(blocked)}, which can't show batch {number(batch.batch)}"
+            )
             return
         try:
             failure = self._step(definition, course, build, batch)
@@ -327,8 +364,9 @@ class _Derivation:
         if failure:
             course.stopped, course.last = True, None
             cause = self._cause(definition, course.at, batch)
-            stays = f"it stays at batch {build.shows}" if build.shows else "there is no earlier version of it"
-            build.failure = f"{name} can't show batch {batch.batch}: {failure}; {cause}; {stays}"
+            shown = build.shows and number(build.shows)
+            stays = f"it stays at batch {shown}" if shown else "there is no earlier version of it"
+            build.failure = f"{name} can't show batch {number(batch.batch)}: {failure}; {cause}; {stays}"
             return
         course.at, course.stopped = batch, False
         build.failure, build.shows = None, batch.batch
@@ -383,7 +421,7 @@ class _Derivation:
     ) -> None:
         if isinstance(course, FactCourse):
             rows = course.versions(step, step.come, self._base(definition, course, batch), batch.batch)
-            course.add(self._stage(build, fact_path(definition.name, batch.batch), rows, batch).local)
+            course.add(self._stage(build, rows, batch).local)
         course.advance(step)
         course.last = step
 
@@ -435,7 +473,7 @@ class _Derivation:
         rows = applied.now
         if isinstance(course, FactCourse):
             numbered = course.versions(None, rows, 0, batch.batch)
-            staged = self._stage(build, fact_path(definition.name, batch.batch), numbered, batch)
+            staged = self._stage(build, numbered, batch)
             rows = duck.parquet([staged.local])
         audits = self._audited(course, rows)
         (total,) = duck.one(self.connection, f"SELECT count(*) FROM {rows}")
@@ -444,7 +482,7 @@ class _Derivation:
         if not all(audit.passed for audit in audits):
             if staged:
                 build.staged.pop()
-                staged.discard()
+                staged.file.discard()
             return _broken(audits)
         build.count(total, 0, 0)
         if isinstance(course, FactCourse) and staged:
@@ -577,16 +615,16 @@ class _Derivation:
             return 0 if first or state.changes is None else state.versions - state.changes.versions
         return course.highest()
 
-    def _stage(self, build: Build, path: str, rows: duckdb.DuckDBPyRelation, batch: Manifest) -> StagedFile:
-        # Another run may be staging here right now; what is older than a day was left by a kill.
-        self.star.files.sweep(path.rpartition("/")[0], older_than_seconds=86_400)
-        staged = self.star.files.staging(path)
-        build.staged.append((path, staged))
-        notes = {
-            VERSION.decode(): self.builder.version(build.definition.name, batch),
-            BATCH.decode(): batch.batch,
-        }
-        duck.write_parquet(rows, staged.local, notes)
+    def _stage(self, build: Build, rows: duckdb.DuckDBPyRelation, batch: Manifest) -> Staged:
+        file = self.star.staging(build.definition.name, batch.batch)
+        version = self.builder.version(build.definition.name, batch)
+        try:
+            duck.write_parquet(rows, file.local, {})
+            staged = Staged(batch.batch, version, file, pq.read_metadata(file.local).num_rows)
+        except BaseException:
+            file.discard()
+            raise
+        build.staged.append(staged)
         reached("star staged")
         return staged
 
@@ -600,12 +638,7 @@ class _Derivation:
                 self._write_members(course, build, course.at)
             if course.touched:
                 build.touched = self.connection.sql(f"FROM {course.touched}")
-        else:
-            self.star.remove_strays(name)
-            if build.staged and name in self.from_nothing:
-                staged = {path for path, _ in build.staged}
-                held = [fact_path(name, batch) for batch in self.star.fact_batches(name)]
-                build.obsolete = [path for path in held if path not in staged]
+        build.anew = name in self.from_nothing
         self._hold_back(definition, build)
         return build
 
@@ -615,20 +648,18 @@ class _Derivation:
             dimension = self.builds.get(name)
             if dimension is None or dimension.passed or not build.staged:
                 continue
+            shows = dimension.shows
             kept = [
-                (path, file)
-                for path, file in build.staged
-                if isinstance(definition.schema, Fact)
-                and dimension.shows
-                and Path(path).stem <= dimension.shows
+                s for s in build.staged if isinstance(definition.schema, Fact) and shows and s.batch <= shows
             ]
-            for path, file in build.staged:
-                if (path, file) not in kept:
-                    file.discard()
+            for staged in build.staged:
+                if staged not in kept:
+                    staged.file.discard()
             if len(kept) < len(build.staged):
                 build.staged, build.shows = kept, dimension.shows
                 build.failure = build.failure or (
-                    f"{definition.name} refers to {name}, which stays at batch {dimension.shows}: it stays there too"
+                    f"{definition.name} refers to {name}, which stays at batch {number(shows) if shows else 'none'}: it "
+                    "stays there too"
                 )
 
     def _write_members(self, course: DimensionCourse, build: Build, at: Manifest) -> None:
@@ -636,7 +667,7 @@ class _Derivation:
         rows = self.connection.sql(f"SELECT {names} FROM {course.members}")
         if build.held is None or build.held.rows <= _SORTED_ROWS or course.touched is None:
             rows = rows.order(course.keys)
-        self._stage(build, dimension_path(course.schema.name), rows, at)
+        self._stage(build, rows, at)
 
 
 def _broken(audits: Sequence[Audit]) -> str:

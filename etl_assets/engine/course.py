@@ -13,7 +13,7 @@ import duckdb
 
 from etl_assets.engine import duck
 from etl_assets.engine.application import Applied
-from etl_assets.engine.duck import identifier, listing, literal
+from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.frames import hidden
 from etl_assets.engine.reach import InputChange
 from etl_assets.engine.schema import Dimension, Fact, StarTable
@@ -228,14 +228,14 @@ class FactCourse(Course):
                 return int(found)
         return 0
 
-    def versions(self, step: Step | None, rows: str, base: int, batch: str) -> duckdb.DuckDBPyRelation:
+    def versions(self, step: Step | None, rows: str, base: int, batch: int) -> duckdb.DuckDBPyRelation:
         """The rows of a batch's file: new versions, and records of what left, numbered by their keys."""
         parts = f"SELECT {self.declared}, false AS deleted FROM {rows}"
         if step:
             parts += f" UNION ALL SELECT {self.declared}, true AS deleted FROM {step.left}"
         return self.connection.sql(
             f"SELECT {base} + row_number() OVER (ORDER BY {self.keys}) AS {identifier(self.schema.record)}, "
-            f"{self.declared}, {literal(batch)} AS batch, deleted FROM ({parts}) ORDER BY 1"
+            f"{self.declared}, CAST({batch} AS BIGINT) AS batch, deleted FROM ({parts}) ORDER BY 1"
         )
 
     def settled(self) -> set[str]:

@@ -12,7 +12,7 @@ from etl_assets.engine.definition import Definition, Inputs, reference
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.reach import InputChange
 from etl_assets.engine.typing import Typing, types_version
-from etl_assets.lake.batches import Changes, Manifest, SourceColumn
+from etl_assets.lake.batches import Changes, Manifest, SourceColumn, number
 from etl_assets.lake.current import DELETED, Current, materialized, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.star import StarFiles
@@ -78,7 +78,7 @@ class Frames:
         if not self.plain(definition, manifest):
             parts.append(_RULES)
         if baseline := self.star.baseline(name):
-            parts.append(f"from {baseline}")
+            parts.append(f"from {number(baseline)}")
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
     def carried_key(self, definition: Definition, manifest: Manifest) -> Sequence[str] | None:
@@ -98,8 +98,8 @@ class Frames:
         table was declared later, that of the batch that first read it. Raises `LakeError` if none has."""
         if table in manifest.tables:
             return manifest
-        for number in self.batches.numbers():
-            if number > manifest.batch and table in (later := self.batches.get(number)).tables:
+        for batch in self.batches.numbers():
+            if batch > manifest.batch and table in (later := self.batches.get(batch)).tables:
                 return later
         raise LakeError(
             f"the lake holds nothing of the source's table {table}: materialize raw/{table} first (etl run)"
@@ -114,10 +114,10 @@ class Frames:
         found = [table for i in self.inputs.star[name].inputs for table in self.sources(i)]
         return list(dict.fromkeys(found))
 
-    def changing(self, name: str, upto: Manifest, after: str | None = None) -> list[Manifest]:
+    def changing(self, name: str, upto: Manifest, after: int | None = None) -> list[Manifest]:
         """The batches, oldest first, as of which a star table may be another than before: those that changed a source
         table that it is made from, up to one and later than another; without `after` from the first on that has any."""
-        found: dict[str, Manifest] = {}
+        found: dict[int, Manifest] = {}
         firsts = []
         for table in self.sources(name):
             own = [m for m in self.batches.changing(table, upto, after=after) if m.batch <= upto.batch]

@@ -184,7 +184,7 @@ class Fact(StarTable):
         return [
             Column(self.record, "bigint", "Numbers the versions; the same after every rebuild."),
             *self.declared,
-            Column("batch", "text", "The batch that brought this version."),
+            Column("batch", "bigint", "The batch that brought this version."),
             Column(
                 "deleted", "boolean", "True on the row that records a deletion; its values are the last ones."
             ),

@@ -2,19 +2,30 @@
 
 A batch is committed by its manifest, which is written last and by put-if-absent: a file that no manifest lists
 does not exist. A manifest tells what its batch brought, and carries forward what is known of every table, so
-that the newest manifest alone says where a lake stands.
+that the newest manifest alone says where a lake stands. It names the hash of the manifest before it: one that was
+changed, removed or swapped is found by any later one.
 """
 
+import hashlib
+import json
+import re
+import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from etl_assets.lake.files import Files, LakeError
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = "raw/batches"
+MAIN = "source"
+"""The source among a manifest's that the declared tables are read from."""
+_PLAIN = re.compile(r"[a-z0-9_]{1,100}")
+# Folders beside those of tables.
+_TAKEN = {"batches", "quarantine"}
 
 
 class _Value(BaseModel):
@@ -72,22 +83,24 @@ class Control(_Value):
 class TableState(_Value):
     """A table as the lake holds it after a batch.
 
-    `members` counts the keys ever seen, `versions` counts the row versions and deletions recorded so far, this batch included. `changed_in` is the
-    batch that last changed the table and `previous` the one before it; `history` is a digest of all files of the
-    table so far, so equal digests mean equal content. `relation` is the table's OID, 0 if its rows were not read from
+    `source` names the manifest's source that it is read from. `members` counts the keys ever seen, `versions` counts the
+    row versions and deletions recorded so far, this batch included. `changed_in` is the batch that last changed the table
+    and `previous` the one before it; `history` is a digest of all files of the table so far, so equal digests mean equal
+    content. `relation` is the table's OID, 0 if its rows were not read from
     the source. `clean_under` identifies the declared types that all values
     of the table so far fit; None if some do not, or were never tested against them.
     """
 
+    source: str = MAIN
     columns: tuple[SourceColumn, ...]
     key: tuple[str, ...]
     rows: int
     members: int
     versions: int
-    changed_in: str
-    previous: str | None
+    changed_in: int
+    previous: int | None
     history: str
-    read_in: str
+    read_in: int
     read: Literal["whole", "horizon"]
     why: str
     horizon: int
@@ -104,29 +117,83 @@ class TableState(_Value):
 
 
 class SourceIdentity(_Value):
-    """Which server, and which history of it. `None` where the server does not say."""
+    """Which server, which history of it, and which database. `None` where the server does not say."""
 
     system_identifier: str | None
     timeline: int | None
     database: str
     version: str
+    database_oid: int | None = None
+    started: datetime | None = None
 
 
-class Manifest(_Value):
-    """What a batch is: the instant it shows, and every table at that instant."""
+class SourceState(_Value):
+    """A source at the instant that a batch shows of it. Transaction ids are 64 bits wide."""
 
-    format: int
-    batch: str
-    lake: str
-    run_id: str
-    source: SourceIdentity
+    identity: SourceIdentity
     snapshot: str
     horizon: int
     next_transaction: int
     lsn: str
     server_time: datetime
+
+
+class Superseded(_Value):
+    """A landed file that is not what its manifest lists any more, and what is read instead: `by`, or nothing. `lost` names
+    the keys of rows that could not be brought back."""
+
+    path: str
+    sha256: str
+    by: LandedFile | None
+    reason: str
+    lost: tuple[str, ...] = ()
+
+
+class Manifest(_Value):
+    """What a batch is: the instant it shows, and every table at that instant.
+
+    `previous` is the SHA-256 of the manifest before, None of the first batch; of a lake that was begun in format 1, where
+    manifests did not name each other, `folded` is one digest of all of these. `superseded` is carried forward.
+    """
+
+    format: int
+    batch: int
+    lake: str
+    run_id: str
+    previous: str | None
+    folded: str | None = None
+    sources: dict[str, SourceState]
     seconds: float
     tables: dict[str, TableState]
+    superseded: tuple[Superseded, ...] = ()
+
+    @property
+    def main(self) -> SourceState:
+        return self.sources[MAIN]
+
+    @property
+    def source(self) -> SourceIdentity:
+        return self.main.identity
+
+    @property
+    def snapshot(self) -> str:
+        return self.main.snapshot
+
+    @property
+    def horizon(self) -> int:
+        return self.main.horizon
+
+    @property
+    def next_transaction(self) -> int:
+        return self.main.next_transaction
+
+    @property
+    def lsn(self) -> str:
+        return self.main.lsn
+
+    @property
+    def server_time(self) -> datetime:
+        return self.main.server_time
 
     @property
     def changed(self) -> dict[str, Changes]:
@@ -135,23 +202,51 @@ class Manifest(_Value):
 
 
 def number(batch: int) -> str:
+    """A batch as people and paths call it: with six digits, or more where these are not enough."""
     return f"{batch:06d}"
 
 
-def manifest_path(batch: str) -> str:
-    return f"{FOLDER}/{batch}.json"
+def manifest_path(batch: int) -> str:
+    return f"{FOLDER}/{number(batch)}.json"
 
 
-def rows_path(table: str, batch: str) -> str:
-    return f"raw/{table}/{batch}.csv"
+def folder_of(table: str) -> str:
+    """The name of a table's folder. Names that a file system may take for the same, that it does not take, or that are
+    folders of ours get a digest of what they are."""
+    if _PLAIN.fullmatch(table) and table not in _TAKEN:
+        return table
+    readable = re.sub(r"[^a-z0-9_]+", "_", table.lower())[:60].strip("_")
+    return f"{readable}~{hashlib.sha256(table.encode()).hexdigest()[:10]}"
 
 
-def deletions_path(table: str, batch: str) -> str:
-    return f"raw/{table}/{batch}.deleted.csv"
+@dataclass(frozen=True)
+class Naming:
+    """The names of the files that one run lands for a batch. No other run can write them: `token` is its own."""
 
+    batch: int
+    token: str
 
-def quarantine_path(table: str, batch: str) -> str:
-    return f"raw/quarantine/{table}/{batch}.csv"
+    @classmethod
+    def of_a_run(cls, batch: int) -> "Naming":
+        return cls(batch, secrets.token_hex(6))
+
+    def rows(self, table: str) -> str:
+        return f"raw/{folder_of(table)}/{self._stem}.csv"
+
+    def deletions(self, table: str) -> str:
+        return f"raw/{folder_of(table)}/{self._stem}.deleted.csv"
+
+    def quarantine(self, table: str) -> str:
+        return f"raw/quarantine/{folder_of(table)}/{self._stem}.csv"
+
+    @property
+    def marker(self) -> str:
+        """A file that is there while the run has files that no manifest lists yet; it names their folders."""
+        return f"{FOLDER}/{self._stem}.open"
+
+    @property
+    def _stem(self) -> str:
+        return f"{number(self.batch)}-{self.token}"
 
 
 class Batches:
@@ -159,37 +254,67 @@ class Batches:
 
     def __init__(self, files: Files) -> None:
         self.files = files
-        self._read: dict[str, Manifest] = {}
+        self._read: dict[int, tuple[Manifest, str]] = {}
 
-    def numbers(self) -> list[str]:
+    def numbers(self) -> list[int]:
         """All committed batches, oldest first."""
         stems = [name.removesuffix(".json") for name in self.files.names(FOLDER) if name.endswith(".json")]
-        return [stem for stem in stems if stem.isdecimal()]
+        return sorted(int(stem) for stem in stems if stem.isdecimal())
 
     def latest(self) -> Manifest | None:
         numbers = self.numbers()
         return self.get(numbers[-1]) if numbers else None
 
-    def get(self, batch: str) -> Manifest:
-        """The manifest of a batch. Raises `LakeError` if it is missing or not a manifest."""
+    def get(self, batch: int) -> Manifest:
+        """The manifest of a batch. Raises `LakeError` if it is missing, not a manifest, or not the one that the next
+        manifest that was read names."""
+        return self._get(batch)[0]
+
+    def sha256(self, batch: int) -> str:
+        """The hash by which the next manifest names that of a batch."""
+        return self._get(batch)[1]
+
+    def _get(self, batch: int) -> tuple[Manifest, str]:
         if batch not in self._read:
             path = manifest_path(batch)
-            try:
-                manifest = Manifest.model_validate_json(self.files.read(path))
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"])
+            content = self.files.read(path)
+            manifest = _parsed(content, f"{self.files.url}/{path}")
+            if manifest.batch != batch:
                 raise LakeError(
-                    f"{self.files.url}/{path} is no manifest of format {FORMAT} ({where}: {first['msg']}); "
-                    "restore the file from a backup"
-                ) from error
-            if manifest.format != FORMAT or manifest.batch != batch:
-                raise LakeError(
-                    f"{self.files.url}/{path} is batch {manifest.batch} in format {manifest.format}, "
-                    f"not batch {batch} in format {FORMAT}; this version can't read it"
+                    f"{self.files.url}/{path} is the manifest of batch {number(manifest.batch)}; restore the file from a "
+                    "backup"
                 )
-            self._read[batch] = manifest
+            self._read[batch] = manifest, hashlib.sha256(content).hexdigest()
         return self._read[batch]
+
+    def folded(self, upto: int) -> str:
+        """One digest of all manifests up to a batch, for the first one after them that names what was before."""
+        digest = hashlib.sha256()
+        for batch in self.numbers():
+            if batch <= upto:
+                digest.update(f"{number(batch)} {self.sha256(batch)}\n".encode())
+        return digest.hexdigest()
+
+    def chain(self, upto: Manifest) -> Iterator[str]:
+        """What is wrong with the manifests up to one, in words: all of them are there and name each other."""
+        numbers = {batch for batch in self.numbers() if batch <= upto.batch}
+        lacking = [number(b) for b in range(1, upto.batch + 1) if b not in numbers]
+        if lacking:
+            yield f"the manifests of {', '.join(lacking[:5])}{', …' if len(lacking) > 5 else ''} are not there"
+        for batch in sorted(numbers):
+            try:
+                manifest = upto if batch == upto.batch else self.get(batch)
+                before = self.sha256(batch - 1) if batch - 1 in numbers else None
+            except LakeError as error:
+                yield str(error)
+                continue
+            if manifest.format >= FORMAT and before is not None and manifest.previous != before:
+                yield (
+                    f"manifest {number(batch - 1)} is not the one that manifest {number(batch)} was written after: one "
+                    "of them was changed or swapped"
+                )
+            if manifest.folded is not None and not lacking and manifest.folded != self.folded(batch - 1):
+                yield f"the manifests before {number(batch)} are not those that it was written after"
 
     def last_read(self, table: str, upto: Manifest) -> Manifest:
         """The batch that last read a table, up to one that may have left it out."""
@@ -200,7 +325,7 @@ class Batches:
         """Make a batch exist. Raises `AlreadyExists` if another run took its number."""
         self.files.create(manifest_path(manifest.batch), manifest.model_dump_json(indent=1).encode())
 
-    def changing(self, table: str, upto: Manifest, after: str | None = None) -> Iterator[Manifest]:
+    def changing(self, table: str, upto: Manifest, after: int | None = None) -> Iterator[Manifest]:
         """The batches that changed a table, newest first: those up to `upto` and later than `after`."""
         state = upto.tables.get(table)
         batch = state.changed_in if state else None
@@ -208,3 +333,53 @@ class Batches:
             manifest = upto if batch == upto.batch else self.get(batch)
             yield manifest
             batch = manifest.tables[table].previous
+
+
+def _parsed(content: bytes, where: str) -> Manifest:
+    """A manifest of this format, or of the one before. Raises `LakeError`."""
+    try:
+        told = json.loads(content)
+        made_by = told["format"] if isinstance(told, dict) else None
+    except (ValueError, KeyError):
+        made_by = None
+    if not isinstance(made_by, int):
+        raise LakeError(f"{where} is no manifest; restore the file from a backup")
+    if made_by > FORMAT:
+        raise LakeError(
+            f"{where} was made by a newer version of etl-assets (format {made_by}, this version reads up to {FORMAT}): "
+            "upgrade this one; nothing is damaged"
+        )
+    try:
+        return Manifest.model_validate(_of_format_1(told) if made_by == 1 else told)
+    except (ValidationError, KeyError, TypeError, ValueError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        reason = (
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else "something is missing in it"
+        )
+        raise LakeError(
+            f"{where} is no manifest of format {made_by} ({reason}); restore the file from a backup"
+        ) from error
+
+
+def _of_format_1(told: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of format 1 in the form of now: it knew one source, and wrote numbers as text."""
+    state = {name: told[name] for name in ("snapshot", "horizon", "next_transaction", "lsn", "server_time")}
+    tables = {
+        name: {
+            **table,
+            "changed_in": int(table["changed_in"]),
+            "previous": int(table["previous"]) if table["previous"] else None,
+            "read_in": int(table["read_in"]),
+        }
+        for name, table in told["tables"].items()
+    }
+    return {
+        "format": 1,
+        "batch": int(told["batch"]),
+        "lake": told["lake"],
+        "run_id": told["run_id"],
+        "previous": None,
+        "sources": {MAIN: {"identity": told["source"], **state}},
+        "seconds": told["seconds"],
+        "tables": tables,
+    }

@@ -1,11 +1,13 @@
 """What the lake holds of a table: the latest version of every row it ever saw, computed from the batches.
 
 The batches alone define it. So that the cost follows the change and not the table, a fold of the older batches
-is kept as `current/<table>/<batch>.parquet` (the base); it is derived, and may be deleted at any time.
+is kept as `current/<table>/<batch>-<checksum>.parquet` (the base); it is derived, believed only if it is what its name
+says, and may be deleted at any time.
 Integers are kept as integers, everything else as PostgreSQL's own text: both exact.
 """
 
 import hashlib
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -16,8 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl_assets.engine import duck
-from etl_assets.engine.duck import identifier, listing, literal
-from etl_assets.lake.batches import Batches, LandedFile, Manifest, SourceColumn
+from etl_assets.engine.duck import identifier, listing
+from etl_assets.lake.batches import (
+    Batches,
+    LandedFile,
+    Manifest,
+    SourceColumn,
+    folder_of,
+    manifest_path,
+    number,
+)
+from etl_assets.lake.checksum import checksum
 from etl_assets.lake.files import Files, LakeError
 
 DELETED = "__deleted"
@@ -27,6 +38,7 @@ _HISTORY = b"etl.history"
 _COMPACT_SHARE = 0.2
 _COMPACT_ROWS = 20_000
 _COMPACT_BATCHES = 32
+_BASE = re.compile(r"([0-9]+)-([0-9a-f]{8})\.parquet")
 
 _names = count()
 
@@ -70,6 +82,15 @@ def made_so_far() -> int:
 
 
 @dataclass(frozen=True)
+class Base:
+    """A fold of the batches up to one, as a file that says in its name what its content adds up to."""
+
+    path: str
+    batch: int
+    checksum: str
+
+
+@dataclass(frozen=True)
 class Fold:
     """A table's content after a batch: `relation` has the source's columns and `__deleted`."""
 
@@ -100,6 +121,8 @@ class Current:
         self.bases = bases or batches.files
         self.connection = connection
         self._verified: set[str] = set()
+        self.damaged: set[str] = set()
+        """Bases that are not what they were written as; they were not believed."""
         self._known_deltas: dict[tuple[object, ...], tuple[str | None, str | None]] = {}
 
     def forget(self) -> None:
@@ -168,7 +191,11 @@ class Current:
                 + f" AS {identifier(c.name)}"
                 for c in columns
             ]
-            batch = f"regexp_extract({duck.FILE}, '([0-9]+)[.](deleted[.])?csv$', 1) AS {BATCH}"
+            # The end of the name is ours, whatever stands before it.
+            batch = (
+                f"CAST(regexp_extract({duck.FILE}, '([0-9]+)(-[0-9a-f]+)?([.]deleted)?[.]csv$', 1) AS BIGINT) "
+                f"AS {BATCH}"
+            )
             parts.append(f"SELECT {', '.join([*chosen, batch])} FROM {duck.csv_rows(paths)}")
         return _union(parts)
 
@@ -184,14 +211,14 @@ class Current:
         `columns`, as a later batch that has these will see it."""
         columns, key = columns or upto.tables[table].columns, listing(upto.tables[table].key)
         names = listing([column.name for column in columns])
-        base_batch = self._base(table, upto, columns)
-        later, gone = self._deltas(table, upto, columns, base_batch)
+        base = self._base(table, upto, columns)
+        later, gone = self._deltas(table, upto, columns, base.batch if base else None)
         chosen = f" SEMI JOIN {view(only)} USING ({key})" if only is not None else ""
         parts = []
-        if base_batch:
+        if base:
             # Chosen right at the scan, so that few rows go through what follows.
-            base = duck.parquet([self.bases.local(f"current/{table}/{base_batch}.parquet")])
-            kept = f"(SELECT {names}, {DELETED}, {literal(base_batch)} AS {BATCH} FROM {base}){chosen}"
+            rows = duck.parquet([self.bases.local(base.path)])
+            kept = f"(SELECT {names}, {DELETED}, CAST({base.batch} AS BIGINT) AS {BATCH} FROM {rows}){chosen}"
             parts.append(f"FROM {kept} ANTI JOIN {later} USING ({key})" if later else f"FROM {kept}")
         if later:
             parts.append(f"FROM {later}{chosen}")
@@ -207,7 +234,7 @@ class Current:
         return Fold(relation, columns, upto.tables[table].key)
 
     def _deltas(
-        self, table: str, upto: Manifest, columns: tuple[SourceColumn, ...], base_batch: str | None
+        self, table: str, upto: Manifest, columns: tuple[SourceColumn, ...], base_batch: int | None
     ) -> tuple[str | None, str | None]:
         """FROM clauses with what the batches after the base brought: the latest row of each key, and the batch that
         last deleted it. Beside a base they are small and looked at more than once, so they are computed once."""
@@ -242,15 +269,15 @@ class Current:
 
     def compact(self, table: str, upto: Manifest) -> None:
         """Write the base anew where reading the batches after it would cost too much."""
-        base_batch = self._base(table, upto, upto.tables[table].columns)
-        deltas = list(self.batches.changing(table, upto, after=base_batch))
+        base = self._base(table, upto, upto.tables[table].columns)
+        deltas = list(self.batches.changing(table, upto, after=base.batch if base else None))
         rows = sum(m.changed[table].versions for m in deltas)
         held = upto.tables[table].versions - rows
         if rows < max(_COMPACT_ROWS, _COMPACT_SHARE * held) and len(deltas) < _COMPACT_BATCHES:
             return
         state = upto.tables[table]
-        folder = f"current/{table}"
-        staged = self.bases.staging(f"{folder}/{state.changed_in}.parquet")
+        folder = _folder(table)
+        staged = self.bases.staging(f"{folder}/{number(state.changed_in)}.parquet")
         try:
             # In whatever order rows come: a sort would cost more than it gives to the joins that read this.
             # Likewise it is read often and kept briefly: quick to decode counts for more than small.
@@ -258,37 +285,52 @@ class Current:
             duck.write_parquet(
                 content, staged.local, {_HISTORY.decode(): state.history}, compression="lz4_raw"
             )
-            staged.publish()
+            name = f"{number(state.changed_in)}-{checksum(staged.local)}.parquet"
+            staged.publish(f"{folder}/{name}")
         finally:
             staged.discard()
         # The one before stays: whoever is still at an older batch reads that.
-        for name in [n for n in self.bases.names(folder) if n < f"{state.changed_in}.parquet"][:-1]:
-            self.bases.remove(f"{folder}/{name}")
+        older = [one for one in self._bases(table) if one.batch < state.changed_in]
+        for one in older[:-1]:
+            self.bases.remove(one.path)
 
-    def _base(self, table: str, upto: Manifest, columns: tuple[SourceColumn, ...]) -> str | None:
-        """The batch of the newest base that these batches give, and that keeps all `columns` as they are held now."""
+    def _bases(self, table: str) -> list[Base]:
+        """The bases of a table, oldest first. What has another name was made by an older version, and is none."""
+        found = [(name, _BASE.fullmatch(name)) for name in self.bases.names(_folder(table))]
+        known = [Base(f"{_folder(table)}/{name}", int(told[1]), told[2]) for name, told in found if told]
+        return sorted(known, key=lambda one: one.batch)
+
+    def _base(self, table: str, upto: Manifest, columns: tuple[SourceColumn, ...]) -> Base | None:
+        """The newest base that these batches give, and that keeps all `columns` as they are held now."""
         if self.from_batches_alone:
             return None
         wanted = {(c.name, storage(c.type)) for c in columns}
-        for name in reversed(self.bases.names(f"current/{table}")):
-            batch = name.removesuffix(".parquet")
-            if batch <= upto.tables[table].changed_in and self.batches.files.exists(
-                f"raw/batches/{batch}.json"
-            ):
-                stream = self.bases.reading(f"current/{table}/{name}")
-                if stream is None:
-                    continue
-                try:
-                    with stream:
-                        schema = pq.read_schema(stream)
-                except pa.ArrowInvalid:  # damaged: it is derived, so the batches are read instead
-                    continue
-                kept = {(f.name, "BIGINT" if pa.types.is_int64(f.type) else "VARCHAR") for f in schema}
-                footer = schema.metadata or {}
-                same = footer.get(_HISTORY, b"").decode() == self.batches.get(batch).tables[table].history
-                if same and wanted <= kept:
-                    return batch
+        for base in reversed(self._bases(table)):
+            if base.batch <= upto.tables[table].changed_in and self._fits(base, table, wanted):
+                return base
         return None
+
+    def _fits(self, base: Base, table: str, wanted: set[tuple[str, str]]) -> bool:
+        """Whether a base is whole, of these batches, and keeps some columns as they are held now."""
+        if not self.batches.files.exists(manifest_path(base.batch)) or base.path in self.damaged:
+            return False
+        try:
+            local = self.bases.local(base.path)
+            if base.path not in self._verified and checksum(local) != base.checksum:
+                raise pa.ArrowInvalid(f"{base.path} is damaged")
+            self._verified.add(base.path)
+            schema = pq.read_schema(local)
+        except (pa.ArrowInvalid, OSError):  # it is derived, so the batches are read instead
+            self.damaged.add(base.path)
+            return False
+        kept = {(f.name, "BIGINT" if pa.types.is_int64(f.type) else "VARCHAR") for f in schema}
+        footer = schema.metadata or {}
+        same = footer.get(_HISTORY, b"").decode() == self.batches.get(base.batch).tables[table].history
+        return same and wanted <= kept
+
+
+def _folder(table: str) -> str:
+    return f"current/{folder_of(table)}"
 
 
 def _union(queries: Sequence[str]) -> str:

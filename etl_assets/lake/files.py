@@ -96,8 +96,9 @@ class Files(ABC):
     def exists(self, path: str) -> bool: ...
 
     @abstractmethod
-    def sweep(self, *folders: str, older_than_seconds: float = 0) -> None:
-        """Remove what killed writers left in folders. At any age only for who alone writes there."""
+    def sweep(self, *folders: str, beginning: str = "", older_than_seconds: float = 0) -> None:
+        """Remove what killed writers left in folders of files whose names have a certain beginning. At any age only for
+        who alone writes these."""
 
     def _inside(self, path: str) -> PurePosixPath:
         """A path that lies below the URL. Raises `LakeError` for all others."""
@@ -110,12 +111,15 @@ class Files(ABC):
 class StagedFile:
     """A file in the making. `publish` shows it whole; `discard` forgets it."""
 
-    def __init__(self, local: Path, publish: Callable[[Path], None]) -> None:
+    def __init__(self, local: Path, path: str, publish: Callable[[Path, str], None]) -> None:
         self.local = local
+        self.path = path
         self._publish = publish
 
-    def publish(self) -> None:
-        self._publish(self.local)
+    def publish(self, path: str | None = None) -> None:
+        """Show the file; under another name in the same folder, where that depends on the content."""
+        self.path = path or self.path
+        self._publish(self.local, self.path)
 
     def discard(self) -> None:
         self.local.unlink(missing_ok=True)

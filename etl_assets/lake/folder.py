@@ -85,7 +85,8 @@ class LocalFiles(Files):
     def staging(self, path: str) -> StagedFile:
         target = self._resolve(path)
 
-        def publish(local: Path) -> None:
+        def publish(local: Path, path: str) -> None:
+            target = self._resolve(path)
             with self._explained(path):
                 reached("file written")
                 _sync(local)
@@ -94,7 +95,7 @@ class LocalFiles(Files):
                 _sync(target.parent)
 
         with self._explained(path):
-            return StagedFile(self._unfinished(target), publish)
+            return StagedFile(self._unfinished(target), path, publish)
 
     def local(self, path: str, *, fresh: bool = False) -> Path:
         return self._resolve(path)
@@ -127,10 +128,12 @@ class LocalFiles(Files):
         os.close(handle)
         return Path(name)
 
-    def sweep(self, *folders: str, older_than_seconds: float = 0) -> None:
+    def sweep(self, *folders: str, beginning: str = "", older_than_seconds: float = 0) -> None:
         before = time.time() - older_than_seconds
         for folder in folders:
             for leftover in self._resolve(folder).glob(f"{_UNFINISHED}*"):
+                if not leftover.name.startswith(f"{_UNFINISHED}{beginning}"):
+                    continue
                 with suppress(FileNotFoundError):
                     if leftover.stat().st_mtime <= before:
                         leftover.unlink()

@@ -237,7 +237,7 @@ class ObjectFiles(Files):
     def staging(self, path: str) -> StagedFile:
         self._inside(path)
 
-        def publish(local: Path) -> None:
+        def publish(local: Path, path: str) -> None:
             stream = self._stream(path)
             try:
                 with local.open("rb") as content:
@@ -251,7 +251,7 @@ class ObjectFiles(Files):
                 self.cache.adopt(local, path, stored.version)
 
         with self._room(path):
-            return StagedFile(self.cache.new(path), publish)
+            return StagedFile(self.cache.new(path), path, publish)
 
     def local(self, path: str, *, fresh: bool = False) -> Path:
         self._inside(path)
@@ -286,13 +286,14 @@ class ObjectFiles(Files):
     def exists(self, path: str) -> bool:
         return self._find(path) is not None
 
-    def sweep(self, *folders: str, older_than_seconds: float = 0) -> None:
+    def sweep(self, *folders: str, beginning: str = "", older_than_seconds: float = 0) -> None:
         before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
         mine = {self._key(folder) for folder in folders}
         for upload in self.ask("list uploads to", "", lambda: self.bucket.unfinished(self.prefix)):
             # The bucket's clock may be ahead of ours; who alone writes there need not look at it.
             old = not older_than_seconds or upload.begun <= before
-            if old and upload.key.rpartition("/")[0] in mine:
+            folder, _, name = upload.key.rpartition("/")
+            if old and folder in mine and name.startswith(beginning):
                 self.ask("abort an upload to", upload.key.removeprefix(self.prefix), upload.abort)
         self.cache.sweep()
 

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 from etl_assets.engine import duck
 from etl_assets.engine.build import Builder
 from etl_assets.engine.definition import Definition
-from etl_assets.engine.duck import identifier, listing, literal
+from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.schema import Fact, StarTable
-from etl_assets.lake.batches import FOLDER, Batches, Manifest
+from etl_assets.lake.batches import FOLDER, Batches, Manifest, number
 from etl_assets.lake.current import view
-from etl_assets.lake.files import Files
-from etl_assets.lake.star import dimension_path, fact_path
+from etl_assets.lake.files import Files, LakeError
 from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows, digest_of, loaded_rows
 from etl_assets.resources.duckdb_warehouse import DuckDBReader
 from etl_assets.resources.warehouse import INFERRED, LOADS, SCHEMA, WarehouseReader
@@ -76,17 +76,29 @@ def uncertified(files: Files, batches: Batches, tables: Sequence[str]) -> str | 
     path = certificate_path(numbers[-1]) if numbers else ""
     if not path or not files.exists(path):
         return None
-    proofs = json.loads(files.read(path))["tables"]
+    told = noted(files, path)
+    if told is None:
+        return f"the certificate {files.url}/{path} is damaged: run etl run, which makes it again"
+    proofs = told["tables"]
     against = [proofs[name]["differences"] for name in tables if name in proofs and not proofs[name]["equal"]]
     return "; ".join(difference for differences in against for difference in differences) or None
 
 
-def verified_path(batch: str) -> str:
-    return f"raw/batches/{batch}.verified.json"
+def noted(files: Files, path: str) -> dict[str, Any] | None:
+    """What a certificate, or a note of a verification, says; None if it says nothing, or is damaged."""
+    try:
+        told = json.loads(files.read(path))
+    except (ValueError, LakeError):
+        return None
+    return told if isinstance(told, dict) and isinstance(told.get("tables"), dict) else None
 
 
-def certificate_path(batch: str) -> str:
-    return f"raw/batches/{batch}.certificate.json"
+def verified_path(batch: int) -> str:
+    return f"{FOLDER}/{number(batch)}.verified.json"
+
+
+def certificate_path(batch: int) -> str:
+    return f"{FOLDER}/{number(batch)}.certificate.json"
 
 
 class Certifier:
@@ -114,12 +126,13 @@ class Certifier:
     def _proof(self, definition: Definition) -> TableProof:
         if behind := self._behind(definition):
             first = definition.inputs[0]
-            return TableProof(definition.name, first, self._shown(definition) or "none", {}, 0, (behind,))
+            shown = self._shown(definition)
+            return TableProof(definition.name, first, number(shown) if shown else "none", {}, 0, (behind,))
         if isinstance(definition.schema, Fact):
             return self._fact(definition, definition.schema)
         return self._dimension(definition)
 
-    def _shown(self, definition: Definition) -> str | None:
+    def _shown(self, definition: Definition) -> int | None:
         """The batch that the star's files show of a table."""
         held = self.builder.star.shown(definition.schema)
         return held.batch if held else None
@@ -128,21 +141,21 @@ class Certifier:
         """Why a table can't be certified as of the batch; None if it shows it."""
         name, held = definition.name, self.builder.star.shown(definition.schema)
         if held is None or held.version != self.builder.version(name, self.manifest):
-            shown = held.batch if held else "none"
-            return f"{name} shows batch {shown} and not what batch {self.manifest.batch} makes of it"
+            shown = number(held.batch) if held else "none"
+            return f"{name} shows batch {shown} and not what batch {number(self.manifest.batch)} makes of it"
         loaded = self._loaded.get(name)
         if loaded != held.batch:
-            return f"the warehouse shows batch {loaded or 'none'} of {name}, the star {held.batch}"
+            shown = number(loaded) if loaded else "none"
+            return f"the warehouse shows batch {shown} of {name}, the star {number(held.batch)}"
         return None
 
     @cached_property
-    def _loaded(self) -> Mapping[str, str]:
+    def _loaded(self) -> Mapping[str, int]:
         """The newest batch of each table that the warehouse holds."""
-        return dict(
-            self.warehouse.rows(
-                f"SELECT table_name, max(batch) FROM {SCHEMA}.{LOADS.name} GROUP BY table_name"
-            )
+        found = self.warehouse.rows(
+            f"SELECT table_name, max(batch) FROM {SCHEMA}.{LOADS.name} GROUP BY table_name"
         )
+        return {name: int(batch) for name, batch in found}
 
     @cached_property
     def _stand_ins(self) -> Mapping[str, int]:
@@ -159,8 +172,9 @@ class Certifier:
         names = [name for name in files.names(FOLDER) if name.endswith(".verified.json")]
         for name in sorted(names):
             batch = name.removesuffix(".verified.json")
-            if batch <= self.manifest.batch:
-                tables = json.loads(files.read(f"{FOLDER}/{name}"))["tables"]
+            if int(batch) <= self.manifest.batch:
+                told = noted(files, f"{FOLDER}/{name}")
+                tables = told["tables"] if told else {}
                 now = {n: self.builder.inputs.star[n].code_version for n in tables if n in self.inputs.star}
                 found.update({n: batch for n, version in tables.items() if now.get(n) == version})
         return found
@@ -172,15 +186,19 @@ class Certifier:
         path = certificate_path(manifest.batch)
         files = self.builder.star.files
         before = files.read(path) if files.exists(path) else None
+        known = noted(files, path) if before else None
+        if known and known.get("manifest") != self.builder.batches.sha256(manifest.batch):
+            known = None  # it speaks of another batch that had this number
         tables = {
-            **(json.loads(before)["tables"] if before else {}),
+            **(known["tables"] if known else {}),
             **{proof.table: proof.as_json() for proof in proofs},
         }
         lacking = [name for name in self.inputs.star if name not in tables]
         content = {
-            "batch": manifest.batch,
+            "batch": number(manifest.batch),
+            "manifest": self.builder.batches.sha256(manifest.batch),
             "lake": manifest.lake,
-            "source": manifest.source.model_dump(),
+            "source": manifest.source.model_dump(mode="json"),
             "snapshot": manifest.snapshot,
             "lsn": manifest.lsn,
             "server_time": manifest.server_time.isoformat(),
@@ -205,16 +223,17 @@ class Certifier:
         """The newest batch of a fact: what was landed, what its file holds, what the warehouse holds of it."""
         source = definition.inputs[0]
         batch = self.builder.star.fact_batches(schema.name)[-1]
-        file = duck.parquet([self.builder.star.files.local(fact_path(schema.name, batch))])
+        file = duck.parquet([self.builder.star.local(self.builder.star.paths(schema)[-1])])
         rows = f"(SELECT * FROM {file} WHERE NOT deleted) AS brought"
         if source not in self.inputs.tables or schema.rows != "one per row":
             amounts_ = {c.name: c.name for c in schema.declared if c.type.is_amount}
             hops = self._brought(schema, batch, rows, amounts_, digested=True)
-            return TableProof(schema.name, source, batch, hops, 0, tuple(_unequal(hops, schema.name)))
+            return TableProof(schema.name, source, number(batch), hops, 0, tuple(_unequal(hops, schema.name)))
         manifest = self.builder.batches.get(batch)
         carried = amounts(definition, self.inputs, self.builder.as_of(source, manifest))
         hops = self._brought(schema, batch, rows, carried)
-        differences = _unequal(hops, f"batch {batch} of {schema.name}")
+        what = f"batch {number(batch)} of {schema.name}"
+        differences = _unequal(hops, what)
         others: int | None = None
         quarantined = 0
         if source in manifest.changed and self.builder.carried_key(definition, manifest) is not None:
@@ -225,11 +244,11 @@ class Certifier:
                 own = f"(SELECT brought.* FROM {rows} SEMI JOIN {keys} AS k USING ({listing(schema.key_columns)})) AS own"
                 of_landed = add_up(self.lake, own, as_decimal(carried, schema))
                 others = hops["star"].rows - of_landed.rows
-            differences += _unequal({"landed": landed, "star": of_landed}, f"batch {batch} of {schema.name}")
+            differences += _unequal({"landed": landed, "star": of_landed}, what)
             expected = manifest.changed[source].new + manifest.changed[source].changed
             if landed.rows + quarantined != expected:
                 differences.append(
-                    f"batch {batch} brought {expected:,} rows, of which {landed.rows:,} fit and {quarantined:,} are "
+                    f"batch {number(batch)} brought {expected:,} rows, of which {landed.rows:,} fit and {quarantined:,} are "
                     "quarantined"
                 )
             if not others:
@@ -237,15 +256,24 @@ class Certifier:
         whole = self._whole(source, schema, carried)
         differences += _unequal(whole, schema.name)
         return TableProof(
-            schema.name, source, batch, hops, quarantined, tuple(differences), whole, by_other_inputs=others
+            schema.name,
+            source,
+            number(batch),
+            hops,
+            quarantined,
+            tuple(differences),
+            whole,
+            by_other_inputs=others,
         )
 
     def _brought(
-        self, schema: Fact, batch: str, rows: str, carried: Mapping[str, str], *, digested: bool = False
+        self, schema: Fact, batch: int, rows: str, carried: Mapping[str, str], *, digested: bool = False
     ) -> dict[str, Totals]:
         """What a batch's file holds, and what the warehouse holds of that batch."""
         decimals = as_decimal(carried, schema)
-        loaded = f"(SELECT * FROM star.{identifier(schema.name)} WHERE batch = {literal(batch)} AND NOT deleted) AS brought"
+        loaded = (
+            f"(SELECT * FROM star.{identifier(schema.name)} WHERE batch = {batch} AND NOT deleted) AS brought"
+        )
         found = {
             "star": add_up(self.lake, rows, decimals),
             "warehouse": add_up(self.warehouse, loaded, decimals),
@@ -324,21 +352,19 @@ class Certifier:
             ),
         }
 
-    def _certified(self, batch: str, schema: Fact) -> Totals | None:
+    def _certified(self, batch: int, schema: Fact) -> Totals | None:
         """What was landed in a batch, as its own certificate says: landed files never change."""
-        files, path = self.builder.star.files, certificate_path(batch)
-        if not files.exists(path):
-            return None
-        proof = json.loads(files.read(path))["tables"].get(schema.name)
-        known = proof["hops"].get("landed") if proof and proof["batch"] == batch else None
+        told = noted(self.builder.star.files, certificate_path(batch))
+        own = self.builder.batches.sha256(batch)
+        proof = told["tables"].get(schema.name) if told and told.get("manifest", own) == own else None
+        known = proof["hops"].get("landed") if proof and proof["batch"] == number(batch) else None
         return Totals.from_json(known) if known else None
 
     def _dimension(self, definition: Definition) -> TableProof:
         """The members that exist: in the source, in the star's file, in the warehouse."""
         schema, source = definition.schema, definition.inputs[0]
-        file = self.builder.connection.read_parquet(
-            str(self.builder.star.files.local(dimension_path(schema.name)))
-        )
+        (path,) = self.builder.star.paths(schema)
+        file = self.builder.connection.read_parquet(str(self.builder.star.local(path)))
         rows, loaded = (
             current_rows(schema, file),
             current_rows(schema, loaded_rows(schema, self.warehouse)),
@@ -346,13 +372,14 @@ class Certifier:
         hops = {"star": add_up(self.lake, rows, {}), "warehouse": add_up(self.warehouse, loaded, {})}
         if schema.rows == "any":
             hops = self._digested(hops, schema, rows, loaded)
-        batch, quarantined = self._shown(definition) or "none", 0
+        batch, quarantined = self._shown(definition) or 0, 0
         if source in self.inputs.tables and schema.rows == "one per row":
             now = self.builder.as_of(source, self.manifest)
             quarantined = self.builder.misfits(source, now)
             hops = {"source": Totals(now.tables[source].rows - quarantined, {}), **hops}
             batch = now.tables[source].changed_in
-        return TableProof(schema.name, source, batch, hops, quarantined, tuple(_unequal(hops, schema.name)))
+        differences = tuple(_unequal(hops, schema.name))
+        return TableProof(schema.name, source, number(batch), hops, quarantined, differences)
 
 
 def _unequal(hops: Mapping[str, Totals], what: str) -> list[str]:

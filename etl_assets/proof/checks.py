@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from etl_assets.engine.definition import Inputs
-from etl_assets.lake.batches import TableState
+from etl_assets.lake.batches import TableState, number
 from etl_assets.proof.certificate import Certifier
 from etl_assets.proof.totals import Totals
 from etl_assets.proof.verify import Verifier, record_verified
@@ -136,7 +136,7 @@ def verification_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
                 check_name=key.name,
                 passed=all(finding.equal for finding in own),
                 metadata={
-                    "batch": bench.manifest.batch,
+                    "batch": number(bench.manifest.batch),
                     "as of": dg.MetadataValue.timestamp(bench.manifest.server_time),
                     **{finding.hop: finding.difference or f"equal: {finding.compared}" for finding in own},
                 },
@@ -144,7 +144,7 @@ def verification_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
         differing = [finding for finding in found if not finding.equal]
         if differing:
             raise dg.Failure(
-                f"batch {bench.manifest.batch}: "
+                f"batch {number(bench.manifest.batch)}: "
                 + "; ".join(f"{f.hop}, {f.table}: {f.difference}" for f in differing[:_TOLD])
                 + (f"; and {len(differing) - _TOLD} more" if len(differing) > _TOLD else "")
                 + " (etl verify shows all; etl run --whole mends star and warehouse)",

@@ -26,10 +26,9 @@ from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.frames import Frames
 from etl_assets.engine.schema import Fact
 from etl_assets.errors import EtlError
-from etl_assets.lake.batches import LandedFile, Manifest, SourceColumn
+from etl_assets.lake.batches import LandedFile, Manifest, SourceColumn, number
 from etl_assets.lake.current import BATCH, storage, view
 from etl_assets.lake.files import LakeError
-from etl_assets.lake.star import dimension_path, fact_path
 from etl_assets.resources.duckdb_warehouse import DuckDBReader
 from etl_assets.resources.warehouse import WarehouseReader
 
@@ -228,7 +227,7 @@ class Explainer:
                     continue
                 local = self.frames.current.landed(file)
                 yield Arrival(
-                    manifest.batch,
+                    number(manifest.batch),
                     manifest.server_time,
                     file.path,
                     line_of(local, self.key, key),
@@ -236,7 +235,7 @@ class Explainer:
                     self._record(file, duck.header(local), key),
                 )
 
-    def _holding(self, files: Sequence[LandedFile], key: Sequence[str]) -> set[str]:
+    def _holding(self, files: Sequence[LandedFile], key: Sequence[str]) -> set[int]:
         """The batches among landed files that have a record with a key."""
         if not files:
             return set()
@@ -265,7 +264,7 @@ class Explainer:
 
     def _published(self, name: str, value: tuple[object, ...]) -> Iterator[Version]:
         star, schema = self.frames.star, self.inputs.star[name].schema
-        paths = [star.files.local(path) for path in star.paths(schema)]
+        paths = [star.local(path) for path in star.paths(schema)]
         if paths:
             lake = DuckDBReader(self.frames.connection)
             yield from self._versions(lake, name, duck.parquet(paths), value, files=True)
@@ -288,12 +287,14 @@ class Explainer:
         for i, row in enumerate(found, 1):
             values = dict(zip(columns, row, strict=True))
             deleted = bool(values.pop("deleted"))
-            record, batch, path = None, None, dimension_path(name)
+            record, batch = None, None
+            held = self.frames.star.dimension(name)
             if isinstance(schema, Fact):
                 record, batch = values.pop(schema.record), values.pop("batch")
-                path = fact_path(name, batch)
+                held = self.frames.star.fact(name, batch)
             current = i == len(found) and not deleted
-            yield Version(name, path if files else None, record, batch, deleted, current, values)
+            path = held.path if files and held else None
+            yield Version(name, path, record, number(batch) if batch else None, deleted, current, values)
 
 
 def source_row(url: str, table: Table, key: Sequence[str]) -> Row | None:
@@ -342,7 +343,7 @@ def read_report(frames: Frames, manifest: Manifest, file: LandedFile) -> Iterato
     for line, fields in _records(local):
         if line > 1:
             key, column = fields[key_at], fields[column_at]
-            yield key, Misfit(manifest.batch, column, *values[key, column], file.path, line)
+            yield key, Misfit(number(manifest.batch), column, *values[key, column], file.path, line)
 
 
 def line_of(path: Path, columns: Sequence[str], values: Sequence[str]) -> int:

@@ -15,25 +15,29 @@ from pathlib import Path
 
 import duckdb
 
-from etl_assets.engine.build import Builder
+from etl_assets.engine.build import Builder, publish
 from etl_assets.engine.duck import listing
 from etl_assets.engine.schema import Fact
-from etl_assets.lake.batches import Batches, Manifest
+from etl_assets.lake.batches import Batches, Manifest, number
 from etl_assets.lake.files import Files, LakeError
 from etl_assets.lake.folder import LocalFiles
-from etl_assets.lake.star import StarFiles, dimension_path
+from etl_assets.lake.star import StarFiles, TableFiles
 from etl_assets.proof.totals import current_rows
 
 
 class StarFilesThen(StarFiles):
     """The files of the facts as they were after a batch. Of dimensions only the latest state is kept."""
 
-    def __init__(self, files: Files, batches: Batches, batch: str) -> None:
+    def __init__(self, files: Files, batches: Batches, batch: int) -> None:
         super().__init__(files, batches)
         self.batch = batch
 
-    def fact_batches(self, name: str) -> list[str]:
-        return [batch for batch in super().fact_batches(name) if batch <= self.batch]
+    def table(self, name: str) -> TableFiles | None:
+        found = super().table(name)
+        if found is None or found.kind != "fact":
+            return found
+        kept = tuple(file for file in found.files if file.batch <= self.batch)
+        return found.model_copy(update={"files": kept}) if kept else None
 
 
 @contextmanager
@@ -46,26 +50,27 @@ def table_then(
     for needed in builder.sources(name):
         if needed not in manifest.tables:
             raise LakeError(
-                f"batch {manifest.batch} holds nothing of {needed}, from which {name} is made; name a later batch"
+                f"batch {number(manifest.batch)} holds nothing of {needed}, from which {name} is made; name a later batch"
             )
     keys = listing(schema.key_columns)
     if isinstance(schema, Fact):
         wanted = [changing.batch for changing in builder.changing(name, manifest)]
         held = set(builder.star.fact_batches(name))
         if lacking := [batch for batch in wanted if batch not in held]:
-            raise LakeError(f"the star's {name} lacks batch {', '.join(lacking)}: run etl run")
+            raise LakeError(f"the star's {name} lacks batch {', '.join(map(number, lacking))}: run etl run")
         then = StarFilesThen(builder.star.files, builder.batches, manifest.batch)
-        rows = builder.connection.read_parquet([str(then.files.local(path)) for path in then.paths(schema)])
+        rows = builder.connection.read_parquet([str(then.local(path)) for path in then.paths(schema)])
         yield builder.connection.sql(f"FROM {current_rows(schema, rows)}").order(keys)
         return
     with tempfile.TemporaryDirectory(dir=scratch, prefix="history-") as folder:
         star = StarFiles(LocalFiles(Path(folder)), builder.batches)
         again = Builder(builder.inputs, builder.current, star, builder.connection)
-        for build in again.derive(manifest, [name]):
-            if build.shows is None:
-                raise LakeError(str(build.failure))
-            build.publish()
-        yield builder.connection.read_parquet(str(star.files.local(dimension_path(name)))).order(keys)
+        (build,) = again.derive(manifest, [name])
+        if build.shows is None:
+            raise LakeError(str(build.failure))
+        publish(star, [build])
+        (path,) = star.paths(schema)
+        yield builder.connection.read_parquet(str(star.local(path))).order(keys)
 
 
 def facts_then(fact: Fact) -> str:
@@ -77,11 +82,11 @@ def facts_then(fact: Fact) -> str:
     )
 
 
-def at_batch(batches: Batches, batch: str) -> Manifest:
+def at_batch(batches: Batches, batch: int) -> Manifest:
     """The manifest of a batch. Raises `LakeError` that says which there are."""
     numbers = batches.numbers()
     if batch not in numbers:
-        raise LakeError(f"the lake {batches.files.url} has no batch {batch}; {_there_are(numbers)}")
+        raise LakeError(f"the lake {batches.files.url} has no batch {number(batch)}; {_there_are(numbers)}")
     return batches.get(batch)
 
 
@@ -100,7 +105,8 @@ def at_time(batches: Batches, moment: datetime) -> Manifest:
     )
 
 
-def _there_are(numbers: Sequence[str]) -> str:
+def _there_are(numbers: Sequence[int]) -> str:
     if not numbers:
         return "there is none yet"
-    return f"there are {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"there is {numbers[0]}"
+    first, last = number(numbers[0]), number(numbers[-1])
+    return f"there are {first} to {last}" if len(numbers) > 1 else f"there is {first}"

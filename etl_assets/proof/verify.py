@@ -32,17 +32,17 @@ from etl_assets.capture.reading import Folding, Reader
 from etl_assets.capture.snapshot import take_snapshot
 from etl_assets.capture.table import Table
 from etl_assets.engine import duck
-from etl_assets.engine.build import Builder
+from etl_assets.engine.build import Builder, publish
 from etl_assets.engine.course import latest_versions
 from etl_assets.engine.definition import ContractError, Definition
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.schema import Fact, StarTable
-from etl_assets.lake.batches import Batches, Manifest, TableState
+from etl_assets.lake.batches import Batches, Manifest, TableState, number
 from etl_assets.lake.current import Current, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.star import StarFiles
-from etl_assets.proof.certificate import verified_path
+from etl_assets.proof.certificate import certificate_path, noted, verified_path
 from etl_assets.proof.landed import LandedTable, landed_table
 from etl_assets.proof.totals import current_rows, digest_of, loaded_rows
 from etl_assets.resources.duckdb_warehouse import DuckDBReader, DuckDBWarehouse
@@ -107,7 +107,9 @@ class Verifier:
     # -- files and raw -------------------------------------------------------------------------------------------
 
     def files(self) -> Iterator[Finding]:
-        """Compare every landed file with the SHA-256 in its manifest."""
+        """Compare the manifests with each other, and every landed file with the SHA-256 in its manifest."""
+        wrong = [*self.batches.chain(self.manifest), *self._vouched()]
+        yield Finding("all tables", "manifests", f"{self.manifest.batch:,} manifests", "; ".join(wrong))
         for table in filter(self._wanted, self.manifest.tables):
             count = 0
             difference = ""
@@ -121,6 +123,21 @@ class Verifier:
             except LakeError as error:
                 difference = str(error)
             yield Finding(table, "files", f"{count} files", difference)
+
+    def _vouched(self) -> Iterator[str]:
+        """Whether star and certificate were made from the manifest as it is now: nothing names that of the newest batch
+        but they."""
+        own, batch = self.batches.sha256(self.manifest.batch), self.manifest.batch
+        star = self.builder.star.manifest
+        told = noted(self.batches.files, certificate_path(batch))
+        for what, seen in (
+            ("the star", star.raw if star and star.batch == batch else own),
+            ("the certificate", told.get("manifest", own) if told else own),
+        ):
+            if seen != own:
+                yield f"manifest {number(batch)} is not the one that {what} was made from: it was changed or swapped"
+        if star and star.batch > batch and self.only is None and batch == self.batches.numbers()[-1]:
+            yield f"the star was made from batch {number(star.batch)}, whose manifest is not there"
 
     def raw(self) -> Iterator[Finding]:
         """Compare the rows held with the source's totals in the batch's snapshot."""
@@ -203,10 +220,14 @@ class Verifier:
         shown = star.shown(definition.schema)
         if shown is None:
             paths = star.paths(definition.schema)
-            return (f"{paths[-1]} can't be read" if paths else "the star does not have it") + ": run etl run"
+            wrong = star.damaged.get(name) or "it is no longer as declared"
+            return (wrong if paths else "the star does not have it") + ": run etl run"
         if shown.version == self.builder.version(name, self.manifest):
             return ""
-        return f"the star shows batch {shown.batch} of it, or what other code made, not batch {self.manifest.batch}: run etl run"
+        return (
+            f"the star shows batch {number(shown.batch)} of it, or what other code made, not batch "
+            f"{number(self.manifest.batch)}: run etl run"
+        )
 
     def _applied(self, definition: Definition) -> str:
         """A FROM clause with what a function gives for all rows of its inputs, computed once."""
@@ -293,7 +314,7 @@ class Verifier:
         return duck.parquet(paths) if paths else view(self.inputs.empty(self.connection, schema.name))
 
     def _paths(self, star: StarFiles, schema: StarTable) -> list[Path]:
-        return [star.files.local(path) for path in star.paths(schema)]
+        return [star.local(path) for path in star.paths(schema)]
 
     # -- warehouse -----------------------------------------------------------------------------------------------
 
@@ -471,11 +492,9 @@ class Verifier:
             star = StarFiles(LocalFiles(Path(folder)), self.batches)
             current = Current(Batches(self.batches.files), self.connection, from_batches_alone=True)
             builder = Builder(self.inputs, current, star, self.connection)
-            shown: dict[str, str] = {}
-            for build in builder.derive(self.manifest):
-                build.publish()
-                if build.passed:
-                    shown[build.definition.name] = build.version
+            builds = list(builder.derive(self.manifest))
+            publish(star, builds)
+            shown = {build.definition.name: build.version for build in builds if build.passed}
             tables = [definition.schema for definition in self.inputs.star.values()]
             for schema in tables:
                 again, have = (self._everything_in(place, schema) for place in (star, self.builder.star))
@@ -514,11 +533,13 @@ def record_verified(builder: Builder, manifest: Manifest, findings: Sequence[Fin
     tables = {name: made.code_version for name, made in builder.inputs.star.items() if name in equal}
     if tables:
         files, path = builder.star.files, verified_path(manifest.batch)
-        before = json.loads(files.read(path))["tables"] if files.exists(path) else {}
+        told = noted(files, path) if files.exists(path) else None
+        before = told["tables"] if told else {}
         differ = {f.table for f in findings if not f.equal}
         tables = {name: code for name, code in before.items() if name not in differ} | tables
         with files.writing(path) as stream:
-            stream.write(json.dumps({"batch": manifest.batch, "tables": tables}, indent=1).encode())
+            content = {"batch": number(manifest.batch), "tables": tables}
+            stream.write(json.dumps(content, indent=1).encode())
 
 
 def _difference(keys: Sequence[str], names: Sequence[str], row: Sequence[object], what: str) -> str:

@@ -16,7 +16,7 @@ from etl_assets.capture.snapshot import LakeClaimed
 from etl_assets.capture.table import Table
 from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.duck import header
-from etl_assets.lake.batches import Manifest, TableState
+from etl_assets.lake.batches import Manifest, TableState, number
 from etl_assets.lake.files import Files
 from etl_assets.notices import NOTICE
 from etl_assets.progress import observer
@@ -114,7 +114,7 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
                 f"{name} +{c.new} ~{c.changed} -{c.deleted}" for name, c in manifest.changed.items()
             )
             context.log.info(
-                f"batch {manifest.batch} as of {manifest.server_time:%Y-%m-%d %H:%M:%S}: {changed}"
+                f"batch {number(manifest.batch)} as of {manifest.server_time:%Y-%m-%d %H:%M:%S}: {changed}"
             )
         numbers = batches.numbers()
         held = manifest or batches.get(numbers[-1])
@@ -184,7 +184,7 @@ def _metadata(
             }
         ),
         "unchanged": changes is None,
-        "batch": state.changed_in,
+        "batch": number(state.changed_in),
         "rows new": changes.new if changes else 0,
         "rows changed": changes.changed if changes else 0,
         "rows deleted": changes.deleted if changes else 0,

@@ -41,7 +41,17 @@ from etl_assets.resources.bigquery_warehouse import (
     last_change,
     tuples,
 )
-from etl_assets.resources.warehouse import BOOKS, LOADS, SCHEMA, Book, Kind, Rows, Session, current
+from etl_assets.resources.warehouse import (
+    BOOKS,
+    LOADS,
+    SCHEMA,
+    Book,
+    Kind,
+    Rows,
+    Session,
+    current,
+    is_outdated,
+)
 
 _URIS_PER_JOB = 10_000
 _STAGED_MILLISECONDS = 24 * 3600 * 1000
@@ -110,6 +120,9 @@ class BigQuerySession(Session):
     def prepare(self) -> None:
         """Make what is missing of the books, and note whose turn it is."""
         for book in BOOKS:
+            if is_outdated(book, self.columns(book.name), self.dialect):
+                self.client.delete_table(f"{self.client.project}.{self.places.table(SCHEMA, book.name)}")
+                self._held.pop(book.name, None)
             if self._table(book.name) is None:
                 self._create(book)
         known = last_change(self.resource, self.client, self.places)

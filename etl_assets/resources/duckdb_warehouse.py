@@ -32,6 +32,7 @@ from etl_assets.resources.warehouse import (
     WarehouseReader,
     current,
     given,
+    is_outdated,
     typed,
 )
 
@@ -124,6 +125,8 @@ class DuckDBWarehouse(Warehouse):
             connection.execute("BEGIN")  # closing the connection ends what is not committed
             session = DuckDBSession(connection)
             for book in BOOKS:
+                if is_outdated(book, session.columns(book.name), DUCKDB):
+                    connection.execute(f"DROP TABLE {DUCKDB.place(book.name)}")
                 if not session.columns(book.name):
                     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
                     for statement in _create(book):

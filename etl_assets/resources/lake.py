@@ -1,8 +1,8 @@
 """The lake, as assets use it: its batches, its star, and a DuckDB to work on them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ from pydantic import Field, PrivateAttr
 
 from etl_assets.checked import Checkup, room
 from etl_assets.engine import duck
-from etl_assets.engine.build import Build, Builder
+from etl_assets.engine.build import Build, Builder, publish
 from etl_assets.engine.definition import Inputs, as_frame
 from etl_assets.engine.schema import StarTable
 from etl_assets.lake.batches import Batches, Manifest
 from etl_assets.lake.checkup import check_files
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import Files, LakeError, open_files
-from etl_assets.lake.star import StarFile, StarFiles
+from etl_assets.lake.star import StarFiles
 
 Touched = dict[str, tuple[str | None, str, pa.Table]]
 """Dimension -> the version of its file before, the one after, and the keys of the members that may differ."""
@@ -36,18 +36,19 @@ class Workbench:
     connection: duckdb.DuckDBPyConnection
     touched: Touched
 
-    def publish(self, build: Build) -> None:
-        """Show what a build staged, and remember which members it touched, for the load that follows."""
-        if build.touched is not None and build.held:
-            keys = build.touched.to_arrow_table()
-            self.touched[build.definition.name] = (build.held.version, build.version, keys)
-        build.publish()
+    def publish(self, builds: Sequence[Build]) -> None:
+        """Show what builds staged, all at once, and remember which members they touched, for the load that follows."""
+        for build in builds:
+            if build.touched is not None and build.held:
+                keys = build.touched.to_arrow_table()
+                self.touched[build.definition.name] = (build.held.version, build.version, keys)
+        publish(self.star, builds)
 
-    def changed_members(self, table: StarTable, held: StarFile) -> pa.Table | None:
-        """The keys of a dimension's members that changed since a file of it was made; None if that is unknown."""
+    def changed_members(self, table: StarTable, held: str) -> pa.Table | None:
+        """The keys of a dimension's members that changed since a version of it; None if that is unknown."""
         before, after, keys = self.touched.get(table.name, (None, "", None))
         published = self.star.dimension(table.name)
-        if before != held.version or published is None or published.version != after:
+        if before != held or published is None or published.version != after:
             return None
         return keys
 
@@ -103,15 +104,19 @@ class Lake(dg.ConfigurableResource):
             self._database.close()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Published:
-    """What a star asset hands to the IO manager: a build, and the lake that it is for."""
+    """What the star's assets hand to the IO manager: all builds of a run, and the lake that they are for. Whichever asset
+    comes first shows them all: readers see every table of the star switched at once."""
 
     bench: Workbench
-    build: Build
+    builds: Sequence[Build] = field(default_factory=list)
+    done: bool = False
 
     def publish(self) -> None:
-        self.bench.publish(self.build)
+        if not self.done:
+            self.bench.publish(self.builds)
+            self.done = True
 
 
 class StarIOManager(dg.ConfigurableIOManager):
@@ -128,7 +133,7 @@ class StarIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> Any:
         name = context.asset_key.path[-1]
         star = self.lake.star()
-        paths = [str(star.files.local(path)) for path in star.paths_of_any(name)]
+        paths = [str(star.local(path)) for path in star.paths_of_any(name)]
         if not paths:
             raise LakeError(f"the lake holds no {name} yet: materialize star/{name} first")
         return as_frame(duckdb.connect().read_parquet(paths), context.dagster_type.typing_type)

@@ -45,6 +45,7 @@ from etl_assets.resources.warehouse import (
     WarehouseReader,
     current,
     given,
+    is_outdated,
 )
 
 
@@ -143,6 +144,8 @@ class PostgresWarehouse(Warehouse):
                 ) from None
             session = PostgresSession(cursor, lake, Path(self.scratch))
             for book in BOOKS:
+                if is_outdated(book, session.columns(book.name), _DIALECT):
+                    cursor.execute(f"DROP TABLE {_DIALECT.place(book.name)}")
                 if not session.columns(book.name):
                     create_schema(cursor, SCHEMA)
                     for statement in [*_create(book), _primary_key(book.name, book.key)]:

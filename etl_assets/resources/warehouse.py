@@ -27,11 +27,10 @@ from etl_assets.engine.types import Type
 from etl_assets.errors import EtlError
 from etl_assets.lake.current import materialized
 from etl_assets.lake.files import Files
-from etl_assets.lake.star import StarFile
 
 SCHEMA = "star"
-ChangedMembers = Callable[[StarTable, StarFile], pa.Table | None]
-"""Gives the keys of a dimension's members that changed since a file of it was made; None if nobody knows."""
+ChangedMembers = Callable[[StarTable, str], pa.Table | None]
+"""Gives the keys of a dimension's members that changed since a version of it; None if nobody knows."""
 Kind = Literal["table", "view"]
 
 
@@ -58,7 +57,7 @@ LOADS = Book(
     "One row is a file of the lake that was loaded: of a dimension the latest, of a fact one per batch.",
     [
         Column("table_name", "text"),
-        Column("batch", "text"),
+        Column("batch", "bigint"),
         Column("version", "text"),
         Column("rows", "bigint"),
         Column("loaded_at", "timestamp", "UTC."),
@@ -79,6 +78,12 @@ INFERRED = Book(
     key=["table_name", "member_key"],
 )
 BOOKS = (LOADS, SUPERSEDED, INFERRED)
+
+
+def is_outdated(book: Book, columns: Mapping[str, tuple[str, bool]], dialect: "Dialect") -> bool:
+    """Whether a book is one of an older version, which wrote the numbers of batches as text: what it says was loaded is
+    loaded again."""
+    return book is LOADS and bool(columns) and columns["batch"][0] != dialect.type(LOADS.columns[1].type)
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,7 @@ class Loaded:
 
     rows: int
     rows_loaded: int
-    batches: tuple[str, ...]
+    batches: tuple[int, ...]
     dangling: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     inferred: int = 0
     waits: bool = False
@@ -211,7 +216,7 @@ class HeldTable:
     file; `loaded_at` is UTC."""
 
     rows: int
-    batch: str
+    batch: int
     version: str
     loaded_at: datetime.datetime
     run_id: str
@@ -430,4 +435,5 @@ class Warehouse(dg.ConfigurableResource, ABC):
             inferred = reader.rows(
                 f"SELECT table_name, count(*) FROM star.{INFERRED.name} GROUP BY table_name ORDER BY table_name"
             )
-        return Noted({name: HeldTable(*values) for name, *values in found}, dict(inferred))
+        tables = {name: HeldTable(total, int(batch), *rest) for name, total, batch, *rest in found}
+        return Noted(tables, dict(inferred))

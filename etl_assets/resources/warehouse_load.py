@@ -290,7 +290,7 @@ class _Load:
                 f"{self.dialect.type(LOADS.columns[3].type)}) FROM {SCHEMA}.{LOADS.name} GROUP BY table_name"
             )
         )
-        files: dict[str, Sequence[tuple[str, StarFile]]] = dict.fromkeys(dangling, ())
+        files: dict[str, Sequence[tuple[int, StarFile]]] = dict.fromkeys(dangling, ())
         files |= {plan.table.name: plan.files for plan in found}
         files |= dict.fromkeys(waiting, ())
         return {

@@ -12,13 +12,13 @@ from etl_assets.resources.warehouse import LOADS, SCHEMA, Session, WarehouseErro
 @dataclass(frozen=True)
 class Plan:
     """Files to load into a table. `create`: there is no such table as declared; `anew`: what it holds is no basis.
-    `held`: the file of a dimension that is loaded."""
+    `held`: the version of a dimension that is loaded."""
 
     table: StarTable
-    files: Sequence[tuple[str, StarFile]]
+    files: Sequence[tuple[int, StarFile]]
     create: bool
     anew: bool
-    held: StarFile | None = None
+    held: str | None = None
 
 
 class Planner:
@@ -32,13 +32,13 @@ class Planner:
         self._had: dict[str, Mapping[str, tuple[str, bool]]] = {}
 
     @cached_property
-    def known(self) -> Mapping[str, Mapping[str, str]]:
+    def known(self) -> Mapping[str, Mapping[int, str]]:
         """Table -> batch -> version, as the books have it."""
-        known: dict[str, dict[str, str]] = {}
+        known: dict[str, dict[int, str]] = {}
         for name, batch, version in self.session.rows(
             f"SELECT table_name, batch, version FROM {SCHEMA}.{LOADS.name}"
         ):
-            known.setdefault(name, {})[batch] = version
+            known.setdefault(name, {})[int(batch)] = version
         return known
 
     def plan(self, table: StarTable, version: str) -> Plan:
@@ -53,14 +53,14 @@ class Planner:
             file = star.dimension(table.name)
             if file is None or file.version != version:
                 raise behind
-            held = next((StarFile("", v, b, 0, 0) for b, v in known.items()), None)
+            held = next(iter(known.values()), None)
             files = [] if version in known.values() else [(file.batch, file)]
             return Plan(table, files, create, create, held)
         batches = star.fact_batches(table.name)
         newest = star.fact(table.name, batches[-1]) if batches else None
         if newest is None or newest.version != version:
             raise behind
-        last = max(known, default="")
+        last = max(known, default=0)
         # As in the lake, the newest batch that both hold vouches for those before it.
         vouching = star.fact(table.name, last) if last in batches else None
         anew = vouching is None or vouching.version != known[last]

@@ -1,7 +1,7 @@
 """The star as assets: one per declared table, made from its function."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from etl_assets.engine.definition import ContractError, Definition, Inputs
 from etl_assets.engine.lineage import column_lineage
 from etl_assets.engine.preview import markdown
 from etl_assets.engine.schema import Fact, StarTable
+from etl_assets.lake.batches import folder_of, number
 from etl_assets.notices import NOTICE
 from etl_assets.proof.verify import Verifier
 from etl_assets.raw.assets import raw_key
@@ -85,13 +86,13 @@ def star_assets(inputs: Inputs) -> dg.AssetsDefinition:
             names = [d.name for key, d in made.items() if key in context.selected_asset_keys]
             for name in _named(config.from_now, inputs):
                 bench.star.begin_at(name, bench.manifest.batch)
-            anew = _named(config.rebuild, inputs)
-            failures: list[Build] = []
             started = time.monotonic()
-            for build in _builds(bench, lake, names, anew, config, inputs):
-                yield from _made(build, bench, inputs, time.monotonic() - started)
-                failures += [] if build.passed else [build]
-                started = time.monotonic()
+            builds = _builds(bench, lake, names, _named(config.rebuild, inputs), config, inputs)
+            seconds, published = time.monotonic() - started, Published(bench, builds)
+            # All of it is said before the first result is handled, which shows what was staged.
+            results = [one for build in builds for one in _made(build, published, inputs, seconds)]
+            yield from results
+        failures = [build for build in builds if not build.passed]
         if failures:
             # What could be published is, and is loaded: see the executor in `definitions`.
             error = next((build.error for build in failures if build.error), None)
@@ -103,17 +104,16 @@ def star_assets(inputs: Inputs) -> dg.AssetsDefinition:
 
 def _builds(
     bench: Workbench, lake: Lake, names: list[str], anew: list[str], config: DeriveConfig, inputs: Inputs
-) -> Iterator[Build]:
+) -> list[Build]:
     """The builds of a run. If whole tables are to be compared, what is published is brought up to the batch first."""
     derive = partial(
         bench.builder.derive, replay=_named(config.replay, inputs), most_batches=lake.most_batches
     )
     if config.whole:
-        for build in derive(bench.manifest, names, anew):
-            bench.publish(build)
+        bench.publish(list(derive(bench.manifest, names, anew)))
         with Verifier(bench.builder, bench.manifest, Path(lake.scratch)) as verifier:
             anew = [finding.table for finding in verifier.star() if not finding.equal]
-    yield from derive(bench.manifest, names, anew)
+    return list(derive(bench.manifest, names, anew))
 
 
 def _named(tables: list[str], inputs: Inputs) -> list[str]:
@@ -141,7 +141,7 @@ def _spec(definition: Definition, inputs: Inputs) -> dg.AssetSpec:
 
 
 def _made(
-    build: Build, bench: Workbench, inputs: Inputs, seconds: float
+    build: Build, published: Published, inputs: Inputs, seconds: float
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
     """What became of a table. One that can't show the newest batch stays as it is published, and is not materialized."""
     key = star_key(build.definition.name)
@@ -150,9 +150,9 @@ def _made(
         return
     yield dg.MaterializeResult(
         asset_key=key,
-        value=Published(bench, build),
+        value=published,
         data_version=dg.DataVersion(build.version if build.passed else f"{build.shows}:stays"),
-        metadata=_metadata(build, bench, inputs, seconds),
+        metadata=_metadata(build, published.bench, inputs, seconds),
     )
 
 
@@ -176,24 +176,20 @@ def _check_result(key: dg.AssetKey, build: Build) -> dg.AssetCheckResult:
 def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) -> dict[str, Any]:
     schema = build.definition.schema
     star = bench.star
-    # What is staged stands in for what is published: publishing happens right after.
-    staged = {path: file.local for path, file in build.staged}
-    held = [path for path in star.paths(schema) if path not in build.obsolete]
-    paths = list(dict.fromkeys([*held, *staged]))
-    written = _count(bench, list(staged.values()))
+    paths, staged = build.paths(), {staged.local: staged for staged in build.staged}
+    written = sum(one.rows for one in build.staged)
     metadata: dict[str, Any] = {
-        "dagster/row_count": _rows(build, bench, staged, paths),
+        "dagster/row_count": _rows(build, bench, paths),
         "dagster/column_schema": column_schema(schema),
-        "dagster/uri": f"{star.files.url}/{GROUP}/{schema.name}"
-        + ("" if isinstance(schema, Fact) else ".parquet"),
+        "dagster/uri": f"{star.files.url}/{GROUP}/{folder_of(schema.name)}",
         "unchanged": not build.staged,
-        "batch": build.batch if build.passed else (build.shows or "none"),
+        "batch": number(build.batch) if build.passed else (number(build.shows) if build.shows else "none"),
         "compared": build.how,
         "rows new": build.new,
         "rows changed": build.changed,
         "rows deleted": build.deleted,
         "rows written": written,
-        "bytes written": sum(file.stat().st_size for file in staged.values()),
+        "bytes written": sum(path.stat().st_size for path in staged),
         "seconds": round(seconds, 3),
         "rows per second": round(written / seconds) if seconds else 0,
     }
@@ -206,6 +202,8 @@ def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) ->
             metadata[NOTICE] = (
                 f"of {build.deleted:,} rows that left, some may have left with rows in quarantine: {told}"
             )
+    if build.notice:
+        metadata[NOTICE] = "; ".join(filter(None, (build.notice, metadata.get(NOTICE))))
     origins = column_lineage(build.definition, inputs)
     if origins:
         metadata["dagster/column_lineage"] = dg.TableColumnLineage(
@@ -217,19 +215,18 @@ def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) ->
             }
         )
     if paths:
-        newest = staged[paths[-1]] if paths[-1] in staged else star.files.local(paths[-1])
-        sample = bench.connection.read_parquet(str(newest)).limit(_PREVIEW_ROWS)
+        sample = bench.connection.read_parquet(str(paths[-1])).limit(_PREVIEW_ROWS)
         metadata["preview"] = dg.MetadataValue.md(markdown(sample.columns, sample.fetchall()))
     return metadata
 
 
-def _rows(build: Build, bench: Workbench, staged: Mapping[str, Path], paths: Sequence[str]) -> int:
+def _rows(build: Build, bench: Workbench, paths: Sequence[Path]) -> int:
     """How many rows a table has, once what is staged is published."""
     source = build.definition.inputs[0]
     by_row = bench.builder.inputs.by_row(build.definition) and isinstance(build.definition.schema, Fact)
     if by_row and build.passed and bench.builder.clean(source, bench.manifest):
         return bench.manifest.tables[source].versions  # the files would say the same; there may be thousands
-    return _count(bench, [staged[p] if p in staged else bench.star.files.local(p) for p in paths])
+    return _count(bench, paths)
 
 
 def _count(bench: Workbench, files: Sequence[Path]) -> int:

@@ -10,6 +10,7 @@ from etl_assets.engine.definition import Inputs
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.preview import markdown
 from etl_assets.engine.schema import Fact, StarTable
+from etl_assets.lake.batches import number
 from etl_assets.proof.freshness import DAILY
 from etl_assets.resources.lake import Lake
 from etl_assets.resources.warehouse import SCHEMA, Loaded, Warehouse, WarehouseReader
@@ -116,7 +117,7 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
                 held[table.name].rows if table.name in held else 0, 0, ()
             )
             stays = table.name in waiting or table.name not in loaded
-            shows = held[table.name].batch if table.name in held else "none"
+            shows = number(held[table.name].batch) if table.name in held else "none"
             yield dg.MaterializeResult(
                 asset_key=warehouse_key(table.name),
                 data_version=dg.DataVersion(f"{shows}:stays" if stays else versions[table.name]),
@@ -130,9 +131,9 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
                     "unchanged": not outcome.batches,
                     "rows loaded": outcome.rows_loaded,
                     "inferred members": outcome.inferred,
-                    "batch": bench.manifest.batch,
+                    "batch": number(bench.manifest.batch),
                     **({"stays at batch": shows} if stays else {}),
-                    "batches loaded": ", ".join(outcome.batches[-5:]) or "none",
+                    "batches loaded": ", ".join(map(number, outcome.batches[-5:])) or "none",
                     **({} if size is None else {"bytes of the warehouse": size}),
                     "seconds": round(seconds, 3),
                     "rows per second": round(outcome.rows_loaded / seconds),

@@ -1,14 +1,17 @@
 """Runs that fill one lake at the same time take turns or are refused; one that is killed leaves nothing to unlock."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from etl_assets.capture.connection import SourceInterrupted
@@ -38,7 +41,7 @@ def progress(table, size):
 request = Request(url, [Table("t", "", {"id": "text"}, key=("id",))], run, wait_seconds=float(wait_seconds))
 try:
     manifest = take_batch(request, Batches(open_files(folder + "/lake", Path(folder))), Path(folder), progress)
-    print(manifest.batch if manifest else "nothing", flush=True)
+    print(f"{manifest.batch:06d}" if manifest else "nothing", flush=True)
 except EtlError as error:
     print(type(error).__name__, error, flush=True)
 """
@@ -126,7 +129,7 @@ def test_of_runs_that_begin_a_lake_at_once_one_begins_it_and_no_batch_is_lost(la
         word == "nothing" or word.startswith("SourceInterrupted another run has just begun")
         for word in told[1:]
     )
-    assert Batches(lake.files).numbers() == ["000001"]
+    assert Batches(lake.files).numbers() == [1]
     assert lake.is_exact(T)
 
 
@@ -136,7 +139,7 @@ def test_after_a_run_was_killed_nothing_has_to_be_unlocked(begun: Lake) -> None:
     killed.communicate()
     manifest = begun.sync(T, wait_seconds=10)
     assert manifest is not None
-    assert manifest.batch == "000002"
+    assert manifest.batch == 2
     assert begun.is_exact(T)
 
 
@@ -170,3 +173,115 @@ def test_runs_that_fill_different_lakes_from_one_source_do_not_wait_for_each_oth
     assert other.sync(T, wait_seconds=0)
     assert other.is_exact(T)
     assert first.communicate("\n")[0] == "000002\n"
+
+
+# -- suspended runs ----------------------------------------------------------------------------------------------------
+
+
+def suspended(lake: Lake, run: str, place: str) -> subprocess.Popen[str]:
+    """A run in a process of its own that is suspended at a place, and whose session the server has ended meanwhile: as
+    of a machine that slept."""
+    command = [sys.executable, "-c", _RUN, lake.url, str(lake.folder), run, "60", "go"]
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "ETL_STOP_AT": place},
+    )
+    process = psutil.Process(running.pid)
+    for _ in range(600):
+        if process.status() == psutil.STATUS_STOPPED:
+            break
+        time.sleep(0.05)
+    assert process.status() == psutil.STATUS_STOPPED
+    execute(
+        lake.url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+        "AND datname = current_database()",
+    )
+    return running
+
+
+def is_shown(path: str) -> bool:
+    """Whether a file is more than work in progress."""
+    return not path.endswith(".open") and "unfinished" not in path
+
+
+def continued(running: subprocess.Popen[str]) -> str:
+    os.kill(running.pid, signal.SIGCONT)
+    out, _ = running.communicate(timeout=60)
+    return out.strip()
+
+
+@pytest.mark.parametrize(
+    "place", ["snapshot taken", "block copied", "file written:1", "file published:1", "file published:2"]
+)
+def test_a_run_that_was_suspended_spoils_nothing_of_the_one_that_overtook_it(begun: Lake, place: str) -> None:
+    asleep = suspended(begun, "asleep", place)
+    execute(begun.url, "UPDATE t SET a = 'z' WHERE id < 5")
+    assert begun.sync(T)
+    before = {path: content for path, content in begun.everything().items() if is_shown(path)}
+    told = continued(asleep)
+    assert told.count("\n") == 0
+    assert re.match("SourceInterrupted|ClaimLost|LakeError", told), told
+    after = begun.everything()
+    assert {path: content for path, content in after.items() if path in before} == before
+    assert begun.is_exact(T)
+    execute(begun.url, "UPDATE t SET a = 'w' WHERE id < 3")
+    begun.sync(T)
+    assert begun.is_exact(T)
+    assert not [path for path in begun.everything() if path.endswith(".open")]
+
+
+def test_who_lost_the_claim_right_before_the_manifest_commits_nothing(begun: Lake) -> None:
+    asleep = suspended(begun, "asleep", "file published:2")
+    told = continued(asleep)
+    assert re.match("SourceInterrupted|ClaimLost", told), told
+    assert begun.latest().batch == 1
+    begun.sync(T)
+    assert begun.is_exact(T)
+
+
+def test_where_a_killed_run_left_files_the_number_is_taken_even_if_nothing_changed(begun: Lake) -> None:
+    asleep = suspended(begun, "killed", "file published:2")
+    asleep.kill()
+    asleep.communicate()
+    execute(begun.url, "UPDATE t SET a = 'x' WHERE id < 9", "INSERT INTO t VALUES (50, 'x')")
+    assert [path for path in begun.everything() if path.endswith(".open")]
+    taken = begun.sync(T)
+    assert taken
+    assert (taken.batch, taken.changed) == (2, {})
+    assert begun.sync(T) is None
+    listed = {"raw/batches/000001.json", "raw/batches/000002.json"}
+    assert {path for path in begun.everything() if path.startswith("raw/batches")} == listed
+    assert len([path for path in begun.everything() if path.startswith("raw/t/")]) == 1
+    assert begun.is_exact(T)
+
+
+def test_two_sources_that_fill_one_lake_at_once_give_one_batch(
+    begun: Lake, database: Callable[..., str]
+) -> None:
+    """A claim is a lock of the source, so that two sources each grant it, as a primary and its standby do."""
+    asleep = subprocess.Popen(
+        [sys.executable, "-c", _RUN, begun.url, str(begun.folder), "first", "60", "go"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "ETL_STOP_AT": "manifest written"},
+    )
+    process = psutil.Process(asleep.pid)
+    while process.status() != psutil.STATUS_STOPPED:
+        time.sleep(0.05)
+    other = Lake(database(), begun.folder)
+    execute(
+        other.url,
+        "CREATE TABLE t (id int PRIMARY KEY, a text)",
+        "INSERT INTO t SELECT n, 'o' FROM generate_series(1, 49) n",
+    )
+    assert other.sync(T, deletion_brake=1)
+    told = continued(asleep)
+    assert told.startswith("LakeError batch 000002"), told
+    assert "\n" not in told
+    assert other.latest().batch == 2
+    assert other.is_exact(T)

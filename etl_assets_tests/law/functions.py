@@ -83,7 +83,7 @@ class StarSpec:
         declared = {name: type_.declared for name, type_ in self.types.items()}
         if self.kind == "dimension":
             return {**declared, "deleted": "boolean"}
-        return {self.record: "bigint", **declared, "batch": "text", "deleted": "boolean"}
+        return {self.record: "bigint", **declared, "batch": "bigint", "deleted": "boolean"}
 
     def __str__(self) -> str:
         told = [self.kind, f"key={self.key}", f"rows={self.rows!r}", self.engine]
@@ -176,7 +176,7 @@ def known_star(spec: StarSpec, most: int, *, versions: bool) -> Known:
     """A star table as an input: of a fact its current rows, or all versions."""
     if not versions:
         return Known(spec.name, spec.types, spec.key, {}, most)
-    also = {spec.record: Type("bigint"), "deleted": Type("boolean"), "batch": Type("text")}
+    also = {spec.record: Type("bigint"), "deleted": Type("boolean"), "batch": Type("bigint")}
     return Known(spec.name, {**spec.types, **also}, (spec.record,), {}, 3 * most)
 
 

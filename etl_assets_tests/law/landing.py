@@ -19,12 +19,12 @@ from etl_assets.capture.plan import Plan
 from etl_assets.capture.snapshot import Instant, Snapshot
 from etl_assets.engine import duck
 from etl_assets.engine.typing import types_version
-from etl_assets.lake import batches as paths
 from etl_assets.lake.batches import (
     Batches,
     Changes,
     LandedFile,
     Manifest,
+    Naming,
     SourceColumn,
     SourceIdentity,
     TableState,
@@ -69,7 +69,7 @@ class Lander:
         states = latest.tables if latest else {}
         if latest and all(states.get(n) and self.held[n] == rows for n, rows in found.tables.items()):
             return None
-        batch = paths.number(int(latest.batch) + 1 if latest else 1)
+        batch = latest.batch + 1 if latest else 1
         with (
             tempfile.TemporaryDirectory(dir=self.scratch) as folder,
             duck.connect(Path(folder)) as connection,
@@ -90,13 +90,11 @@ class Lander:
         self,
         relations: Mapping[str, Relation],
         latest: Manifest | None,
-        batch: str,
+        batch: int,
         connection: duckdb.DuckDBPyConnection,
         folder: Path,
     ) -> Landing:
-        instant = Instant(
-            f"{batch}:{batch}:", int(batch), int(batch), f"0/{int(batch):X}", _instant(batch), _NOBODY
-        )
+        instant = Instant(f"{batch}:{batch}:", batch, batch, f"0/{batch:X}", _instant(batch), _NOBODY)
         request = Request(
             "",
             [relation.table for relation in relations.values()],
@@ -105,8 +103,10 @@ class Lander:
             deletion_brake=1,
         )
         snapshot = Snapshot(instant, relations, [])
+        naming = Naming.of_a_run(batch)
+        batches = Batches(self.files)
         return Landing(
-            request, snapshot, self.files, latest, batch, connection, folder, lambda name, size: None
+            request, snapshot, batches, latest, naming, connection, folder, lambda name, size: None
         )
 
     def _committed(self, landing: Landing, landed: Mapping[str, TableState]) -> Manifest:
@@ -142,7 +142,7 @@ class _Table:
         relation, changes = self.landing.snapshot.relations[self.spec.name], None
         if came or gone or not self.state:
             names = [column.name for column in self.spec.columns]
-            rows = self._file(paths.rows_path, names, came) if came or not self.state else None
+            rows = self._file(self.landing.naming.rows, names, came) if came or not self.state else None
             quarantined, misfits = (
                 self.landing._quarantine(relation, self.landing.connection, rows, len(held))
                 if rows
@@ -151,7 +151,7 @@ class _Table:
             assert misfits == sum(self.spec.typed(row) is None for row in came)
             changes = Changes(
                 rows=rows,
-                deletions=self._file(paths.deletions_path, self.spec.key, gone) if gone else None,
+                deletions=self._file(self.landing.naming.deletions, self.spec.key, gone) if gone else None,
                 quarantined=quarantined,
                 new=new,
                 changed=len(came) - new,
@@ -170,8 +170,8 @@ class _Table:
         types = types_version(table(self.spec).types)
         return state.model_copy(update={"clean_under": types if fits else None})
 
-    def _file(self, path: Callable[[str, str], str], names: Sequence[str], rows: Sequence[Row]) -> LandedFile:
-        where = path(self.spec.name, self.landing.batch)
+    def _file(self, path: Callable[[str], str], names: Sequence[str], rows: Sequence[Row]) -> LandedFile:
+        where = path(self.spec.name)
         content = csv(names, rows)
         with self.landing.files.writing(where) as stream:
             stream.write(content)
@@ -179,5 +179,5 @@ class _Table:
         return LandedFile(path=where, rows=len(rows), bytes=len(content), sha256=digest)
 
 
-def _instant(batch: str) -> dt.datetime:
-    return dt.datetime(2026, 1, 1, tzinfo=dt.UTC) + dt.timedelta(hours=int(batch))
+def _instant(batch: int) -> dt.datetime:
+    return dt.datetime(2026, 1, 1, tzinfo=dt.UTC) + dt.timedelta(hours=batch)

@@ -17,7 +17,7 @@ from etl_assets_tests.law.models import Codes, TableSpec, Values
 class Batch:
     """A batch as it was committed: its number, and the contents of the tables that it read."""
 
-    number: str
+    number: int
     tables: Mapping[str, Content]
 
 
@@ -27,7 +27,7 @@ class Version:
 
     record: int
     values: Values
-    batch: str
+    batch: int
     deleted: bool
 
 

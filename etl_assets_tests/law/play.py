@@ -110,12 +110,12 @@ class Play:
         (self.data / "scratch").mkdir(parents=True, exist_ok=True)
         return Lander(LocalFiles(self.data / "lake"), self.data / "scratch", self.sample.model.tables)
 
-    def land(self, found: Found, rng: Random) -> str | None:
+    def land(self, found: Found, rng: Random) -> int | None:
         """Land what a batch found; its number, or None if there was nothing new."""
         manifest = self.lander.land(found, whole=rng.random() < 0.3)
         return manifest.batch if manifest else None
 
-    def run(self, capture: Callable[[int, Found], str | None] | None = None) -> None:
+    def run(self, capture: Callable[[int, Found], int | None] | None = None) -> None:
         """Take every batch, bring star and warehouse up as the history says, and compare."""
         rng = Random(self.sample.seed)
         waiting = False

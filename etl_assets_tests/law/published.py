@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 
+from etl_assets_tests.lake_layout import star_files
 from etl_assets_tests.law.functions import StarSpec
 from etl_assets_tests.law.oracle import Shown
 
@@ -72,10 +73,8 @@ def _read(connection: duckdb.DuckDBPyConnection, query: str) -> Table:
 
 
 def in_lake(connection: duckdb.DuckDBPyConnection, data: Path, spec: StarSpec) -> Table:
-    """By the patterns that readers of the lake use."""
-    files = [data / f"lake/star/{spec.name}.parquet"]
-    if spec.kind == "fact":
-        files = sorted((data / f"lake/star/{spec.name}").glob("*.parquet"))
+    """What the star's manifest lists."""
+    files = star_files(data / "lake", spec.name)
     if not files:
         return Table({}, [])
     return _read(connection, f"FROM read_parquet({[str(file) for file in files]!r})")

@@ -34,7 +34,7 @@ class Server:
         execute(self.url, *(spec.ddl for spec in self.model.tables.values()))
         self.held = {name: {} for name in self.model.tables}
 
-    def capture(self, place: int, found: Found) -> str | None:
+    def capture(self, place: int, found: Found) -> int | None:
         """Let happen what the history says, and take a batch; its number, or None if there was nothing new."""
         self._commit()
         with closing(connect(self.url)) as connection, connection.cursor() as cursor:

@@ -211,7 +211,7 @@ def test_a_history_is_landed_as_capture_lands_it(
 
 def places(manifests: list[Manifest], state: TableState) -> tuple[int | None, ...]:
     """Where the batch that last changed a table, and the one before it, stand among batches."""
-    at: dict[str | None, int] = {manifest.batch: place for place, manifest in enumerate(manifests)}
+    at: dict[int | None, int] = {manifest.batch: place for place, manifest in enumerate(manifests)}
     return at.get(state.changed_in), at.get(state.previous)
 
 
@@ -271,9 +271,9 @@ def test_the_oracle_counts_as_one_counts_by_hand() -> None:
     shown = Oracle({"sale": SALE}, [fact, dimension], batches).shown()
     told = [(v.record, v.values["id"], v.batch, v.deleted) for v in shown["fact_sale"].versions]
     assert told == [
-        (1, 1, "000001", False), (2, 3, "000001", False),  # sale 2 does not fit
-        (4, 1, "000002", False), (5, 3, "000002", True), (6, 4, "000002", False),  # 1 was landed again
-        (7, 1, "000003", True), (8, 2, "000003", False), (9, 3, "000003", False), (10, 4, "000003", True),
+        (1, 1, 1, False), (2, 3, 1, False),  # sale 2 does not fit
+        (4, 1, 2, False), (5, 3, 2, True), (6, 4, 2, False),  # 1 was landed again
+        (7, 1, 3, True), (8, 2, 3, False), (9, 3, 3, False), (10, 4, 3, True),
     ]  # fmt: skip
     members, left = shown["dim_sale"].current, shown["dim_sale"].left
     assert (sorted(members), sorted(left)) == ([(2,), (3,)], [(1,), (4,)])
@@ -284,9 +284,9 @@ def test_the_oracle_numbers_a_fact_of_groups_without_gaps() -> None:
     tree = Select(Input("sale", tuple(types.items())), tuple((n, Column(t, n)) for n, t in types.items()))
     fact = StarSpec("fact_sale", "fact", ("id",), tree, ("sale",))
     batches = [
-        Batch("000001", {"sale": sales(d1="2024-02-29", d2="soon")}),
-        Batch("000002", {"sale": sales(d1="2024-02-29/7", d2="2024-03-01")}),
+        Batch(1, {"sale": sales(d1="2024-02-29", d2="soon")}),
+        Batch(2, {"sale": sales(d1="2024-02-29/7", d2="2024-03-01")}),
     ]
     versions = Oracle({"sale": SALE}, [fact], batches).shown()["fact_sale"].versions
-    assert [(v.record, v.values["id"], v.batch) for v in versions] == [(1, 1, "000001"), (2, 2, "000002")]
+    assert [(v.record, v.values["id"], v.batch) for v in versions] == [(1, 1, 1), (2, 2, 2)]
     assert isinstance(versions[0], Version)
