@@ -24,9 +24,11 @@ from etl_assets.source.demo.generator import Variant
 from etl_assets.source.demo.simulator import play_day
 from etl_assets_tests.commands import etl, use
 from etl_assets_tests.flow import DIMENSIONS, Flow, exact, execute
+from etl_assets_tests.lake_layout import landed, star_files
 from etl_assets_tests.oracle import FACTS
+from etl_assets_tests.test_verify import rewritten
 
-HOPS = {"files", "raw", "star", "warehouse", "exports", "source"}
+HOPS = {"manifests", "files", "raw", "star", "warehouse", "exports", "source"}
 CHANGED, DELETED, AFTER_NEWLINES = 7, 9, 905
 
 
@@ -136,7 +138,7 @@ def test_of_an_older_batch_is_compared_what_is_kept_and_the_rest_is_named(flow: 
         found = told("verify", "1", *thorough)
         assert (found["batch"], found["equal"]) == ("000001", True)
         assert {one["table"] for one in found["comparisons"] if one["hop"] == "star"} == set(FACTS)
-        assert {one["hop"] for one in found["comparisons"]} == {"files", "raw", "star"}
+        assert {one["hop"] for one in found["comparisons"]} == {"manifests", "files", "raw", "star"}
         (skipped,) = found["not_compared"]
         assert "dimensions, warehouse, source and exports" in skipped
 
@@ -149,17 +151,14 @@ def test_a_batch_that_is_not_there_is_one_line(flow: Flow) -> None:
 
 
 def spoil_parquet(flow: Flow) -> None:
-    path = flow.lake / "star/fact_sales_order/000001.parquet"
-    with duckdb.connect() as connection:
-        connection.execute(
-            f"COPY (SELECT * REPLACE (units_sold + (sales_order_id IN (11, 13))::INT AS units_sold) FROM '{path}' "
-            f"ORDER BY 1) TO '{path}.new' (FORMAT parquet)"
-        )
-    Path(f"{path}.new").replace(path)
+    query = (
+        "SELECT * REPLACE (units_sold + (sales_order_id IN (11, 13))::INT AS units_sold) FROM file ORDER BY 1"
+    )
+    rewritten(flow.lake, "fact_sales_order", query)
 
 
 def spoil_csv(flow: Flow) -> None:
-    path = flow.lake / "raw/payment/000001.csv"
+    path = landed(flow.lake, "payment", 1)
     path.write_text(path.read_text("utf-8").replace(".", "7", 1), "utf-8")
 
 
@@ -173,7 +172,7 @@ def in_warehouse(statement: str) -> Callable[[Flow], None]:
 
 def forge(flow: Flow, table: str, key: int, change: Callable[[str], str | None]) -> None:
     """Change or drop a line of the first batch, and have all manifests vouch for the result."""
-    path = flow.lake / f"raw/{table}/000001.csv"
+    path = landed(flow.lake, table, 1)
     lines = path.read_text("utf-8").splitlines()
     kept = [change(line) if line.startswith(f"{key},") else line for line in lines]
     path.write_text("".join(f"{line}\n" for line in kept if line), "utf-8")
@@ -182,7 +181,7 @@ def forge(flow: Flow, table: str, key: int, change: Callable[[str], str | None])
         content = json.loads(manifest.read_text())
         content["tables"][table]["rows"] -= kept.count(None)
         changes = content["tables"][table]["changes"]
-        if changes and changes["rows"]["path"].endswith("000001.csv"):
+        if changes and changes["rows"]["path"].endswith(path.name):
             changes["rows"]["sha256"] = digest
         manifest.write_text(json.dumps(content))
 
@@ -199,7 +198,7 @@ def lose_a_row(flow: Flow) -> None:
     ("spoil", "options", "hop", "table", "says"),
     [
         (spoil_parquet, ["--offline"], "star", "fact_sales_order", "2 keys differ: sales_order_id 11: units_sold is "),
-        (spoil_csv, ["--offline"], "files", "payment", "raw/payment/000001.csv is not the file its manifest lists"),
+        (spoil_csv, ["--offline"], "files", "payment", ".csv is not the file its manifest lists"),
         (
             in_warehouse("UPDATE star.fact_payment SET payment_amount = 0 WHERE payment_id IN (3, 5)"),
             ["--offline"], "warehouse", "fact_payment", "2 keys differ: payment_record_id 3: payment_amount is 0.00 and should be ",
@@ -212,8 +211,8 @@ def lose_a_row(flow: Flow) -> None:
         (forge_name, ["--thorough"], "source", "department", "1 rows differ unexplained, key 3 to 3"),
         (lose_a_row, [], "source", "purchase_order", "among key 17 to 17"),
         (
-            lambda flow: (flow.lake / "star/dim_currency.parquet").write_bytes(b"PAR1"),
-            ["--offline"], "star", "dim_currency", "dim_currency.parquet",
+            lambda flow: star_files(flow.lake, "dim_currency")[0].write_bytes(b"PAR1"),
+            ["--offline"], "star", "dim_currency", "bytes and should have",
         ),
         (
             lambda flow: (flow.data / "warehouse.duckdb").unlink(),
@@ -278,16 +277,17 @@ def test_a_row_is_followed_from_its_lines_to_its_versions(flow: Flow) -> None:
         "ORDER BY 1"
     )
     for where in ("star", "warehouse"):
-        assert [(v["record"], v["batch"], v["values"]["units_sold"]) for v in story[where]] == versions
+        assert [(v["record"], int(v["batch"]), v["values"]["units_sold"]) for v in story[where]] == versions
         assert [v["current"] for v in story[where]] == [False, False, True]
     assert [v["file"] for v in story["star"]] == [
-        f"star/fact_sales_order/{b}.parquet" for _, b, _ in versions
+        str(path.relative_to(flow.lake)) for path in star_files(flow.lake, "fact_sales_order")
     ]
     assert story["exports"] == ["sales_by_month", "top_designs"]
 
     shown = etl("explain", "sales_order", str(CHANGED))
     assert shown.exit_code == 0
-    assert f"{flow.lake}/raw/sales_order/000003.csv:{arrivals[2]['line']}" in shown.stdout
+    newest = landed(flow.lake, "sales_order", 3)
+    assert f"{newest}:{arrivals[2]['line']}" in shown.stdout
     assert "changed: units_sold 12345 > 54321" in shown.stdout
     assert "has it, as it was landed last" in shown.stdout
 
@@ -296,7 +296,8 @@ def test_a_deleted_row_is_followed_to_its_end(flow: Flow) -> None:
     story = told("explain", "fact_sales_order", str(DELETED))
     assert (story["table"], story["source"]) == ("sales_order", None)
     assert [(a["batch"], a["deleted"]) for a in story["arrivals"]] == [("000001", False), ("000002", True)]
-    assert story["arrivals"][1]["file"] == "raw/sales_order/000002.deleted.csv"
+    gone = landed(flow.lake, "sales_order", 2, "deletions")
+    assert story["arrivals"][1]["file"] == str(gone.relative_to(flow.lake))
     assert record_at(flow, story["arrivals"][1]) == [str(DELETED)]
     assert [(v["batch"], v["deleted"]) for v in story["warehouse"]] == [("000001", False), ("000002", True)]
     assert not any(v["current"] for v in story["star"])
@@ -374,7 +375,7 @@ def test_history_at_a_batch_is_what_was_seen_then(kept: Kept, flow: Flow) -> Non
 
 
 def test_history_at_a_time_is_that_of_the_newest_batch_until_then(flow: Flow) -> None:
-    times = [manifest["server_time"] for manifest in flow.manifests()]
+    times = [manifest["sources"]["source"]["server_time"] for manifest in flow.manifests()]
     for name in ("fact_sales_order", "dim_date"):
         assert told_then(flow, name, "--at", times[1]) == told_then(flow, name, "--batch", "2")
     assert told_then(flow, "dim_staff", "--at", times[1]) != told_then(flow, "dim_staff", "--batch", "1")
@@ -392,7 +393,7 @@ def test_the_warehouse_gives_the_same_history_of_facts(flow: Flow) -> None:
         schema = INPUTS.star[name].schema
         assert isinstance(schema, Fact)
         with duckdb.connect(str(flow.data / "warehouse.duckdb"), read_only=True) as connection:
-            rows = connection.execute(facts_then(schema), {"batch": "000002"}).fetchall()
+            rows = connection.execute(facts_then(schema), {"batch": 2}).fetchall()
         lines = told_then(flow, name, "--batch", "2")
         keys = [line.split(",")[:2] for line in lines[1:]]
         assert keys == [[str(value) for value in row[:2]] for row in rows]
@@ -435,5 +436,6 @@ def test_what_does_not_fit_is_listed_and_explained(
     assert "unit_price" in etl("quarantine").stdout
 
     (misfit,) = told("explain", "sales_order", "5")["misfits"]
-    assert (misfit["file"], misfit["line"]) == ("raw/quarantine/sales_order/000002.csv", 2)
+    report = landed(tmp_path / "data/lake", "sales_order", 2, "quarantined")
+    assert (misfit["file"], misfit["line"]) == (str(report.relative_to(tmp_path / "data/lake")), 2)
     assert [version["deleted"] for version in told("explain", "sales_order", "5")["star"]] == [False, True]

@@ -12,6 +12,7 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from etl_assets.raw import assets as raw
 from etl_assets.source.demo.generator import Variant
 from etl_assets_tests.flow import Flow, Run, execute
+from etl_assets_tests.lake_layout import landed, star_files
 
 PASSWORD = "hunter2-Zaphod"
 ROLE = "etl_tests_reader"
@@ -166,14 +167,17 @@ def test_a_lake_that_cannot_be_written_is_named(flow: Flow, tmp_path: Path) -> N
     assert PASSWORD not in run.events
 
 
-@pytest.mark.parametrize("damaged", ["raw/staff/000001.csv", "raw/batches/000001.json"])
-def test_a_damaged_file_of_the_lake_is_named(flow: Flow, damaged: str) -> None:
+@pytest.mark.parametrize("kind", ["landed file", "manifest"])
+def test_a_damaged_file_of_the_lake_is_named(flow: Flow, kind: str) -> None:
+    path = landed(flow.lake, "staff", 1) if kind == "landed file" else flow.lake / "raw/batches/000001.json"
+    damaged = str(path.relative_to(flow.lake))
     whole = (flow.lake / damaged).read_bytes()
-    star = (flow.lake / "star/dim_staff.parquet").read_bytes()
+    (star,) = star_files(flow.lake, "dim_staff")
+    kept = star.read_bytes()
     middle = len(whole) // 2
     # One byte; and dim_staff must be made again, so that the raw file is read at all.
     (flow.lake / damaged).write_bytes(whole[:middle] + b"\x00" + whole[middle + 1 :])
-    (flow.lake / "star/dim_staff.parquet").unlink()
+    star.unlink()
     try:
         if damaged.endswith(".json"):
             run = flow.run()
@@ -185,7 +189,7 @@ def test_a_damaged_file_of_the_lake_is_named(flow: Flow, damaged: str) -> None:
         assert "\n" not in run.error
     finally:
         (flow.lake / damaged).write_bytes(whole)
-        (flow.lake / "star/dim_staff.parquet").write_bytes(star)
+        star.write_bytes(kept)
 
 
 def test_a_star_without_batches_says_what_to_do_first(flow: Flow, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_star_and_lake_equal_what_postgresql_computes(
             play_day(flow.url, seed=4, orders=10)
             assert flow.run("raw").success
             assert flow.fold() == oracle.content(flow.url)
-            assert int(flow.manifests()[0]["source"]["version"].split(".")[0]) == major
+            assert int(flow.manifests()[0]["sources"]["source"]["identity"]["version"].split(".")[0]) == major
         finally:
             connection.cursor().execute(f"drop database {name} with (force)")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow.parquet as pq
+import google_crc32c
 import pytest
 
 from etl_assets.capture import reading
@@ -17,9 +17,8 @@ from etl_assets.capture.controls import Unproven
 from etl_assets.proof.verify import Finding
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
+from etl_assets_tests.lake_layout import landed, newest_of_star, star_files
 from etl_assets_tests.shop import DAY, INPUTS, SOURCE
-
-FACT = "lake/star/fact_sale/000001.parquet"
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +53,22 @@ def differences(findings: list[Finding]) -> Mapping[tuple[str, str], str]:
     return {(finding.hop, finding.table): finding.difference for finding in findings if not finding.equal}
 
 
-def rewritten(path: Path, query: str) -> None:
-    """Replace a Parquet file by what a query makes of it (as `file`), under the same notes in its footer."""
-    notes = {
-        k.decode(): v.decode() for k, v in pq.read_metadata(path).metadata.items() if k.startswith(b"etl.")
-    }
-    assert notes
-    pairs = ", ".join(f"'{key}': '{value}'" for key, value in notes.items())
+def rewritten(lake: Path, name: str, query: str) -> None:
+    """Replace the first file of a star table by what a query makes of it (as `file`), and have the star's manifest vouch
+    for it: as if something had made it so."""
+    path = star_files(lake, name)[0]
     aside = path.with_suffix(".aside")
     with duckdb.connect() as connection:
         connection.execute(f"CREATE VIEW file AS FROM read_parquet('{path}')")
-        connection.execute(f"COPY ({query}) TO '{aside}' (FORMAT parquet, KV_METADATA {{{pairs}}})")
+        connection.execute(f"COPY ({query}) TO '{aside}' (FORMAT parquet)")
     aside.replace(path)
+    newest = newest_of_star(lake)
+    assert newest
+    told = json.loads(newest.read_text())
+    entry = told["tables"][name]["files"][0]
+    content = path.read_bytes()
+    entry |= {"bytes": len(content), "checksum": google_crc32c.Checksum(content).hexdigest().decode()}
+    newest.write_text(json.dumps(told))
 
 
 def in_warehouse(flow: Direct, statement: str) -> None:
@@ -77,7 +80,8 @@ def test_what_nobody_touched_is_equal_at_every_hop(kept: Direct) -> None:
     for thorough in (False, True):
         findings = kept.verified(thorough=thorough)
         assert differences(findings) == {}
-        assert {finding.hop for finding in findings} == {"files", "raw", "star", "warehouse", "source"}
+        hops = {"manifests", "files", "raw", "star", "warehouse", "source"}
+        assert {finding.hop for finding in findings} == hops
     again = kept.rebuilt()
     assert differences(again) == {}
     assert {(f.hop, f.table) for f in again} == {
@@ -101,20 +105,21 @@ def test_verification_leaves_no_trace_in_the_warehouse(flow: Direct) -> None:
 
 
 def test_a_changed_byte_of_a_landed_file_is_found(flow: Direct) -> None:
-    path = flow.data / "lake/raw/sale/000001.csv"
+    path = landed(flow.data / "lake", "sale", 1)
     path.write_bytes(path.read_bytes().replace(b"7.25", b"9.25", 1))
     with flow.verifier() as (verifier, _):
         found = differences(list(verifier.files()))
     assert list(found) == [("files", "sale")]
-    assert "raw/sale/000001.csv" in found["files", "sale"]
+    assert path.name in found["files", "sale"]
 
 
 def test_a_landed_file_that_is_gone_is_found(flow: Direct) -> None:
-    (flow.data / "lake/raw/sale/000002.deleted.csv").unlink()
+    path = landed(flow.data / "lake", "sale", 2, "deletions")
+    path.unlink()
     with flow.verifier() as (verifier, _):
         found = differences(list(verifier.files()))
     assert list(found) == [("files", "sale")]
-    assert "raw/sale/000002.deleted.csv" in found["files", "sale"]
+    assert path.name in found["files", "sale"]
 
 
 def test_a_row_held_too_many_is_found_against_the_totals_of_the_source(flow: Direct) -> None:
@@ -140,7 +145,7 @@ def test_a_row_held_too_many_is_found_against_the_totals_of_the_source(flow: Dir
 def test_a_fact_file_that_was_tampered_with_is_found(
     query: str, flow: Direct, request: pytest.FixtureRequest
 ) -> None:
-    rewritten(flow.data / FACT, query)
+    rewritten(flow.data / "lake", "fact_sale", query)
     name = request.node.callspec.id
     found = differences(flow.verified(source=False))
     assert set(found) == {("star", "fact_sale"), ("warehouse", "fact_sale")}
@@ -155,7 +160,7 @@ def test_a_fact_file_that_was_tampered_with_is_found(
 
 
 def test_a_doubled_row_of_a_fact_file_is_found(flow: Direct) -> None:
-    rewritten(flow.data / FACT, "FROM file UNION ALL FROM file WHERE sale_id = 7")
+    rewritten(flow.data / "lake", "fact_sale", "FROM file UNION ALL FROM file WHERE sale_id = 7")
     twice = "the same keys occur more often than once"
     assert differences(flow.verified(source=False))["warehouse", "fact_sale"] == twice
     assert differences(flow.rebuilt())["rebuilt star", "fact_sale"] == twice
@@ -163,7 +168,8 @@ def test_a_doubled_row_of_a_fact_file_is_found(flow: Direct) -> None:
 
 def test_a_tampered_column_is_found_be_it_an_amount_or_not(flow: Direct) -> None:
     rewritten(
-        flow.data / "lake/star/dim_worker.parquet",
+        flow.data / "lake",
+        "dim_worker",
         "SELECT * REPLACE (CASE WHEN worker_id BETWEEN 4 AND 6 THEN 'x' ELSE name END AS name) FROM file",
     )
     found = differences(flow.verified(source=False))
@@ -260,7 +266,8 @@ def test_a_silent_change_that_no_total_tells_of_is_found_by_a_thorough_look(own:
     look_away(own)
     execute(own.url, "UPDATE worker SET name = 'silent' WHERE id IN (4, 9)")
     found = differences(own.verified(thorough=True))
-    assert found == {("source", "worker"): "2 rows differ unexplained, key 4 to 9"}
+    assert found["source", "worker"] == "2 rows differ unexplained, key 4 to 9"
+    assert "changed or swapped" in found["manifests", "all tables"]  # to look away is to change the manifest
     own.run(whole=True)
     assert differences(own.verified(thorough=True)) == {}
 

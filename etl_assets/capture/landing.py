@@ -184,7 +184,7 @@ class Landing:
     def sweep(self) -> bool:
         """Remove what killed runs left of batches that are committed; whether somebody else has files of the one to come,
         which nobody may remove before it is."""
-        self.files.sweep(FOLDER, beginning=f"{number(self.batch)}.json")
+        self.files.sweep(FOLDER)
         contested = False
         for name in self.files.names(FOLDER):
             stem, marks, _ = name.partition(".open")

@@ -342,7 +342,7 @@ def _parsed(content: bytes, where: str) -> Manifest:
         made_by = told["format"] if isinstance(told, dict) else None
     except (ValueError, KeyError):
         made_by = None
-    if not isinstance(made_by, int):
+    if not isinstance(made_by, int) or made_by < 1:
         raise LakeError(f"{where} is no manifest; restore the file from a backup")
     if made_by > FORMAT:
         raise LakeError(

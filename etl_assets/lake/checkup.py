@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from etl_assets.checked import Checkup, probed, room
-from etl_assets.lake.batches import Batches
+from etl_assets.lake.batches import Batches, number
 from etl_assets.lake.files import AlreadyExists, Files, LakeError
 from etl_assets.lake.folder import LocalFiles
 
@@ -23,7 +23,7 @@ def check_files(files: Files) -> Iterator[Checkup]:
 
 def _listed(files: Files) -> str:
     numbers = Batches(files).numbers()
-    return f"{files.url}: " + (f"batches up to {numbers[-1]}" if numbers else "no batch yet")
+    return f"{files.url}: " + (f"batches up to {number(numbers[-1])}" if numbers else "no batch yet")
 
 
 def _written(files: Files) -> str:

@@ -94,19 +94,27 @@ class StarFiles:
 
     @cached_property
     def manifest(self) -> StarManifest | None:
-        """The newest manifest; None if there is none, or none that can be read: then everything is made again."""
+        """The newest manifest that can be believed; None if there is none: then everything is made again."""
         return self._newest()[0]
 
-    def _newest(self) -> tuple[StarManifest | None, str | None, tuple[int, int]]:
-        """The newest manifest, its SHA-256, and the place that it, readable or not, takes in the order of editions."""
+    def _newest(self) -> tuple[StarManifest | None, str | None]:
+        """The newest manifest that can be read, and was made from a batch as it is now (the lake may have been set back),
+        with its SHA-256. Its files are there still: those of the manifest before the newest are kept."""
+        committed = set(self.batches.numbers())
+        for place in reversed(self._places()):
+            if place[0] not in committed:
+                continue
+            path = manifest_path(*place)
+            content = self.files.read(path)
+            found = self._parsed(content, path)
+            if found and found.raw == self.batches.sha256(found.batch):
+                return found, hashlib.sha256(content).hexdigest()
+        return None, None
+
+    def _places(self) -> list[tuple[int, int]]:
+        """The batches and editions of which there is a manifest, in order."""
         listed = [told for name in self.files.names(FOLDER) if (told := _EDITION.fullmatch(name))]
-        places = sorted((int(told[1]), int(told[2] or 1)) for told in listed)
-        if not places:
-            return None, None, (0, 0)
-        path = manifest_path(*places[-1])
-        content = self.files.read(path)
-        digest = hashlib.sha256(content).hexdigest()
-        return self._parsed(content, path), digest, places[-1]
+        return sorted((int(told[1]), int(told[2] or 1)) for told in listed)
 
     def _parsed(self, content: bytes, path: str) -> StarManifest | None:
         try:
@@ -138,7 +146,7 @@ class StarFiles:
         published meanwhile, of the same batch or a later one, stays as that run made it."""
         before = {name: self.manifest.tables.get(name) if self.manifest else None for name in changes}
         for _ in range(_AGAIN):
-            newest, digest, (last, edition) = self._newest()
+            newest, digest = self._newest()
             tables = dict(newest.tables) if newest else {}
             for name, files in changes.items():
                 if tables.get(name) != before[name] and newest and newest.batch >= batch:
@@ -149,11 +157,12 @@ class StarFiles:
                     tables[name] = files
             if newest and tables == newest.tables:
                 break
-            shown = max(last, batch)
+            shown = max(newest.batch, batch) if newest else batch
+            editions = [edition for place, edition in self._places() if place == shown]
             manifest = StarManifest(
                 format=FORMAT,
                 batch=shown,
-                edition=edition + 1 if shown == last else 1,
+                edition=max(editions, default=0) + 1,
                 raw=self.batches.sha256(shown),
                 previous=digest,
                 tables=tables,
@@ -176,7 +185,15 @@ class StarFiles:
 
     def _tidy(self, before: StarManifest | None, now: StarManifest) -> None:
         """Remove what neither the newest manifest lists nor the one before it, of tables that were changed: files of
-        killed runs, and of manifests that nobody reads any more."""
+        killed runs, of manifests that nobody reads any more, of an older format; and manifests that would pass for newer
+        ones."""
+        if before is None:
+            for entry in self.files.names(STAR):
+                if entry.endswith(".parquet"):
+                    self.files.remove(f"{STAR}/{entry}")
+        for place in self._places():
+            if place > (now.batch, now.edition):  # of a batch that is gone, or damaged
+                self.files.remove(manifest_path(*place))
         for name, files in now.tables.items():
             was = before.tables.get(name) if before else None
             if was == files:

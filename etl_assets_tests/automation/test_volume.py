@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl_assets.lake.batches import Changes, Control, Manifest, SourceIdentity, TableState, number
+from etl_assets.lake.batches import MAIN, Changes, Control, Manifest, SourceIdentity, SourceState, TableState
 from etl_assets.proof.volume import ENOUGH, HISTORY, Measure, measures, volume_check
 from etl_assets_tests.flow import Flow, Run, execute
 
@@ -42,15 +42,18 @@ def manifests(
 
 def _manifest(batch: int, rows: int, amount: str | None, changes: Changes | None) -> Manifest:
     state = TableState(
-        columns=(), key=("sale_id",), rows=rows, members=rows, versions=rows, changed_in=number(batch), previous=None,
-        history="", read_in=number(batch), read="horizon", why="", horizon=1, relation=1, partitions=(), layout="",
+        columns=(), key=("sale_id",), rows=rows, members=rows, versions=rows, changed_in=batch, previous=None,
+        history="", read_in=batch, read="horizon", why="", horizon=1, relation=1, partitions=(), layout="",
         controls={"amount": Control(sum=amount), "at": Control(min="2026-01-01", max="2026-01-02")},
         clean_under=None, changes=changes,
     )  # fmt: skip
     identity = SourceIdentity(system_identifier=None, timeline=None, database="shop", version="17")
+    source = SourceState(
+        identity=identity, snapshot="", horizon=1, next_transaction=1, lsn="0/0",
+        server_time=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
     return Manifest(
-        format=1, batch=number(batch), lake="", run_id="", source=identity, snapshot="", horizon=1,
-        next_transaction=1, lsn="0/0", server_time=datetime(2026, 1, 1, tzinfo=UTC), seconds=0.0,
+        format=2, batch=batch, lake="", run_id="", previous=None, sources={MAIN: source}, seconds=0.0,
         tables={"sale": state},
     )  # fmt: skip
 
@@ -117,7 +120,7 @@ def test_batches_that_did_not_change_the_table_do_not_count() -> None:
 def test_a_sum_that_is_not_known_is_not_compared(unknown: str | None) -> None:
     history = manifests(*USUAL)
     broken = history[-1].tables["sale"].model_copy(update={"controls": {"amount": Control(sum=unknown)}})
-    last = history[-1].model_copy(update={"batch": number(99), "tables": {"sale": broken}})
+    last = history[-1].model_copy(update={"batch": 99, "tables": {"sale": broken}})
     found = {measure.name for measure in measures("sale", [*history, last])}
     assert {"rows new or changed", "rows deleted"} <= found
     assert volume_check(KEY, "sale", [*history, last]).check_name == "volume_is_usual"

@@ -305,7 +305,7 @@ class History:
         if manifest:
             self.states.append((manifest, source))
             for state in manifest.tables.values():
-                if manifest.batch != "000001":
+                if manifest.batch != 1:
                     self.tally.reads[state.read] += 1
                     self.tally.whole += [state.why] * (state.read == "whole")
         with self.observer.cursor() as cursor:

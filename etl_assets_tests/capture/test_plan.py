@@ -16,7 +16,7 @@ from etl_assets.capture.catalog import Relation, describe
 from etl_assets.capture.plan import Plan, plan
 from etl_assets.capture.snapshot import Instant
 from etl_assets.capture.table import Table
-from etl_assets.lake.batches import Manifest, SourceColumn
+from etl_assets.lake.batches import MAIN, Manifest, SourceColumn
 from etl_assets.source.demo.postgres import find_binaries, serve
 from etl_assets_tests.capture.comparing import Lake, connect, execute
 
@@ -49,8 +49,8 @@ def taken(lake: Lake) -> tuple[Relation, Manifest, Instant]:
 def at(manifest: Manifest, horizon: int) -> Manifest:
     """The manifest as if its batch had been taken with that horizon."""
     state = manifest.tables["t"].model_copy(update={"horizon": horizon})
-    update = {"horizon": horizon, "next_transaction": horizon, "tables": {"t": state}}
-    return manifest.model_copy(update=update)
+    source = manifest.main.model_copy(update={"horizon": horizon, "next_transaction": horizon})
+    return manifest.model_copy(update={"sources": {MAIN: source}, "tables": {"t": state}})
 
 
 def test_a_table_that_did_not_change_its_shape_is_read_by_row_version(
@@ -169,10 +169,10 @@ def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (_set("next_transaction", 2**40), "the server stands behind the last batch"),
-        (_set("lsn", "FFFF/0"), "the server stands behind the last batch"),
-        (_set("source.system_identifier", "1"), "the source is another server or database"),
-        (_set("source.timeline", 99), "the server was restored or failed over"),
+        (_set("sources.source.next_transaction", 2**40), "the server stands behind the last batch"),
+        (_set("sources.source.lsn", "FFFF/0"), "the server stands behind the last batch"),
+        (_set("sources.source.identity.system_identifier", "1"), "the source is another server or database"),
+        (_set("sources.source.identity.timeline", 99), "the server was restored or failed over"),
         (_set("tables.t.relation", 1), "the table was dropped and made again"),
         (_set("tables.t.horizon", -(2**31)), "more transactions have passed"),
     ],

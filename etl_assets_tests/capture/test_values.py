@@ -12,6 +12,7 @@ from etl_assets.capture.table import Table
 from etl_assets.lake.batches import Manifest
 from etl_assets.lake.files import LakeError
 from etl_assets_tests.capture.comparing import Lake, connect
+from etl_assets_tests.lake_layout import landed
 
 T = Table("t", "", {"id": "text"})
 _TEXTS = [
@@ -175,8 +176,7 @@ def test_null_and_the_empty_text_stay_apart_through_every_stage(lake: Lake) -> N
         assert manifest is not None
         assert manifest.changed["t"].changed == 2
         assert lake.held(T).rows == {("", ""): 1, ("x", None): 1}
-        landed = lake.path.joinpath("raw/t/000002.csv").read_bytes()
-        assert landed == b'id,a\n"",""\nx,\n'
+        assert landed(lake.path, "t", 2).read_bytes() == b'id,a\n"",""\nx,\n'
 
 
 def test_equal_numbers_that_are_written_differently_are_a_change(lake: Lake) -> None:

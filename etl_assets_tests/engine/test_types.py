@@ -23,7 +23,7 @@ import pytest
 from etl_assets.capture.landing import Request, take_batch
 from etl_assets.capture.table import Table
 from etl_assets.engine import duck
-from etl_assets.engine.build import Builder
+from etl_assets.engine.build import Builder, publish
 from etl_assets.engine.definition import Definition, Inputs
 from etl_assets.engine.schema import Column, Fact
 from etl_assets.engine.types import Type
@@ -33,6 +33,7 @@ from etl_assets.lake.files import open_files
 from etl_assets.lake.star import StarFiles
 from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
 from etl_assets.resources.warehouse_load import load_star
+from etl_assets_tests.lake_layout import landed, star_files
 from etl_assets_tests.oracle import Row, parse_csv
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "values.md"
@@ -228,7 +229,9 @@ class Outcome:
     audits: Mapping[str, int]
 
     def landed(self, table: str) -> dict[int, str | None]:
-        return {int(str(row["id"])): row["v"] for row in self._rows(f"raw/{table}/000001.csv")}
+        return {
+            int(str(row["id"])): row["v"] for row in self._rows(str(landed(self.folder / "lake", table, 1)))
+        }
 
     def star(self, table: str) -> dict[int, str | None]:
         with duckdb.connect() as connection:
@@ -247,7 +250,8 @@ class Outcome:
         return self._rows(listed.path) if listed else []
 
     def _file(self, table: str) -> Path:
-        return self.folder / f"lake/star/fact_{table}/000001.parquet"
+        (path,) = star_files(self.folder / "lake", f"fact_{table}")
+        return path
 
     def _rows(self, path: str) -> list[Row]:
         return list(parse_csv((self.folder / "lake" / path).read_bytes().decode()))
@@ -276,13 +280,12 @@ def outcome(module_database: Callable[[], str], tmp_path_factory: pytest.TempPat
     manifest = take_batch(request, batches, folder, lambda table, size: None)
     assert manifest is not None
     inputs = Inputs(tables, {f"fact_{name}": _fact(table) for name, table in tables.items()}, {})
-    audits = {}
     with duck.connect(folder) as connection:
         star = StarFiles(batches.files, batches)
         builder = Builder(inputs, Current(batches, connection), star, connection)
-        for build in builder.derive(manifest):
-            audits[build.definition.name] = sum(audit.found for audit in build.audits)
-            build.publish()
+        builds = list(builder.derive(manifest))
+        audits = {build.definition.name: sum(audit.found for audit in build.audits) for build in builds}
+        publish(star, builds)
         schemas = [definition.schema for definition in inputs.star.values()]
         versions = {schema.name: builder.version(schema.name, manifest) for schema in schemas}
         warehouse = DuckDBWarehouse(path=str(folder / "warehouse.duckdb"), scratch=str(folder))
@@ -334,7 +337,7 @@ def test_what_is_quarantined_is_named_with_its_reason(outcome: Outcome, table: s
             "is NULL, and must have a value" if case.value is None else f"is no {Type(case.declared).name}"
         )
         assert row == {
-            "table": table, "key": row["key"], "column": "v", "value": case.raw, "reason": reason, "batch": "000001",
+            "table": table, "key": row["key"], "column": "v", "value": case.raw, "reason": reason, "batch": "1",
         }  # fmt: skip
 
 

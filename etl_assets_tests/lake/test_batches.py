@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -12,6 +12,7 @@ from etl_assets.capture.table import Table
 from etl_assets.lake.batches import Batches, manifest_path
 from etl_assets.lake.files import AlreadyExists, LakeError
 from etl_assets_tests.capture.comparing import Lake, execute
+from etl_assets_tests.lake_layout import landed
 
 T = Table("t", "", {"id": "int", "v": "text?"})
 
@@ -39,12 +40,12 @@ def lake(original: Lake, tmp_path: Path) -> Lake:
     return Lake(original.url, tmp_path / "copy")
 
 
-FILES = [
-    "raw/t/000001.csv",
-    "raw/t/000002.csv",
-    "raw/t/000002.deleted.csv",
-    "raw/t/000003.csv",
-    "raw/t/000004.deleted.csv",
+FILES: list[tuple[int, Literal["rows", "deletions"]]] = [
+    (1, "rows"),
+    (2, "rows"),
+    (2, "deletions"),
+    (3, "rows"),
+    (4, "deletions"),
 ]
 
 
@@ -73,29 +74,30 @@ def empty(path: Path) -> None:
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("damage", [flip, cut, cut_a_row, repeat_a_row, empty, Path.unlink])
 def test_a_damaged_file_is_named_and_nothing_is_read_from_it(
-    lake: Lake, file: str, damage: Callable[[Path], None]
+    lake: Lake, file: tuple[int, Literal["rows", "deletions"]], damage: Callable[[Path], None]
 ) -> None:
     assert lake.is_exact(T)
-    damage(lake.path / file)
-    with pytest.raises(LakeError, match=file) as caught:
+    path = landed(lake.path, "t", *file)
+    damage(path)
+    with pytest.raises(LakeError, match=path.name) as caught:
         lake.held(T)
     assert "\n" not in str(caught.value)
     before = lake.everything()
-    with pytest.raises(LakeError, match=file):
+    with pytest.raises(LakeError, match=path.name):
         lake.sync(T, whole=True)
     assert lake.everything() == before
 
 
 def test_swapped_files_are_named(lake: Lake) -> None:
-    one, other = (lake.path / name for name in ("raw/t/000002.csv", "raw/t/000003.csv"))
+    one, other = (landed(lake.path, "t", batch) for batch in (2, 3))
     content = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(content)
-    with pytest.raises(LakeError, match=r"raw/t/00000[23]\.csv is not the file its manifest lists"):
+    with pytest.raises(LakeError, match=r"raw/t/00000[23]-\w+\.csv is not the file its manifest lists"):
         lake.held(T)
 
 
-def change(lake: Lake, number: str, **values: Any) -> None:
+def change(lake: Lake, number: int, **values: Any) -> None:
     path = lake.path / manifest_path(number)
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
@@ -103,11 +105,11 @@ def change(lake: Lake, number: str, **values: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "is no manifest of format 1"),
-        (b"{", "is no manifest of format 1"),
-        (b"[]", "is no manifest of format 1"),
-        (b"\xff\xfe", "is no manifest of format 1"),
-        (b"null", "is no manifest of format 1"),
+        (b"", "is no manifest;"),
+        (b"{", "is no manifest;"),
+        (b"[]", "is no manifest;"),
+        (b"\xff\xfe", "is no manifest;"),
+        (b"null", "is no manifest;"),
     ],
 )
 def test_what_is_no_manifest_is_named(lake: Lake, content: bytes, told: str) -> None:
@@ -120,21 +122,19 @@ def test_what_is_no_manifest_is_named(lake: Lake, content: bytes, told: str) -> 
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        (
-            {"format": 2},
-            "is batch 000004 in format 2, not batch 000004 in format 1; this version can't read it",
-        ),
-        ({"format": 0}, ".* in format 0"),
-        ({"batch": "000003"}, "is batch 000003 in format 1, not batch 000004"),
-        ({"unknown": 1}, r"is no manifest of format 1 \(unknown: "),
-        ({"tables": {"t": {}}}, r"is no manifest of format 1 \(tables.t"),
-        ({"horizon": "many"}, r"is no manifest of format 1 \(horizon: "),
+        ({"format": 3}, r"was made by a newer version of etl-assets \(format 3"),
+        ({"format": 0}, "is no manifest;"),
+        ({"format": 1}, "is no manifest of format 1"),
+        ({"batch": 3}, "is the manifest of batch 000003"),
+        ({"unknown": 1}, r"is no manifest of format 2 \(unknown: "),
+        ({"tables": {"t": {}}}, r"is no manifest of format 2 \(tables.t"),
+        ({"seconds": "many"}, r"is no manifest of format 2 \(seconds: "),
     ],
 )
 def test_a_manifest_of_another_format_or_batch_is_named(
     lake: Lake, values: dict[str, Any], told: str
 ) -> None:
-    change(lake, "000004", **values)
+    change(lake, 4, **values)
     with pytest.raises(LakeError, match=f"raw/batches/000004.json {told}"):
         lake.latest()
 
@@ -147,7 +147,8 @@ def test_a_manifest_that_is_missing_in_the_middle_is_named(lake: Lake) -> None:
 
 def test_a_manifest_that_points_out_of_the_lake_is_refused(lake: Lake) -> None:
     path = lake.path / "raw/batches/000001.json"
-    path.write_text(path.read_text().replace("raw/t/000001.csv", "../../../etc/passwd"))
+    file = str(landed(lake.path, "t", 1).relative_to(lake.path))
+    path.write_text(path.read_text().replace(file, "../../../etc/passwd"))
     with pytest.raises(LakeError, match="does not lie in the lake"):
         lake.held(T)
 
@@ -158,7 +159,7 @@ def test_without_its_newest_manifest_a_lake_is_what_it_was_before_and_comes_back
     assert lake.held(T).rows - before.rows == {("10", "v10"): 1}
     manifest = lake.sync(T)
     assert manifest is not None
-    assert manifest.batch == "000004"
+    assert manifest.batch == 4
     assert lake.is_exact(T)
 
 

@@ -48,10 +48,6 @@ class Sample:
     def stars(self, batch: int) -> Stars:
         return self.then if batch >= self.turn else self.star
 
-    @property
-    def changes_code(self) -> bool:
-        return self.then != self.star or self.codes != self.model.codes
-
     def codes_at(self, batch: int) -> Sequence[Codes]:
         return self.codes if batch >= self.turn else self.model.codes
 
@@ -99,6 +95,8 @@ class Play:
     batches: list[Batch] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
     _flows: dict[bool, Direct] = field(default_factory=dict)
+    _inferred: dict[str, set[Any]] = field(default_factory=dict)
+    """The stand-ins that each dimension ever needed."""
 
     @cached_property
     def _files(self) -> duckdb.DuckDBPyConnection:
@@ -174,8 +172,10 @@ class Play:
             self._same(spec, "view", existing, found)
         else:
             wanted, found = published.to_be_inferred(spec, stars), published.inferred(warehouse, spec)
-            # What only functions of the past referred to stays until the dimension is loaded anew.
-            self._same(spec, "inferred", wanted, found & wanted if self.sample.changes_code else found)
+            # What only rows of the past referred to stays until the dimension is loaded anew.
+            once = self._inferred.setdefault(spec.name, set())
+            once |= wanted
+            self._same(spec, "inferred", wanted, found - (once - wanted))
         self.tally["rows"] += len(promised.rows)
 
     @staticmethod
