@@ -155,7 +155,9 @@ class Story:
         """Run again, as anybody would: it ends like the undisturbed run."""
         flow.run()
         assert State.of(flow) == self.after
-        assert list((flow.data / "lake/raw").rglob(".unfinished-*")) == []
+        left = [path.name for path in (flow.data / "lake/raw").rglob(".unfinished-*")]
+        # What belongs to no landed file goes once its batch is past.
+        assert [name for name in left if ".open-" not in name and ".json-" not in name] == []
         return True
 
 

@@ -82,7 +82,7 @@ def named(flow: Flow, manifest: Mapping[str, Any], table: str) -> list[Row]:
     """What the quarantine report of a batch says, without what is the same on every line."""
     changes = flow.changes(manifest)[table]
     rows = flow.landed(changes["quarantined"])
-    assert all((row["table"], row["batch"]) == (table, manifest["batch"]) for row in rows)
+    assert all((row["table"], row["batch"]) == (table, f"{manifest['batch']:06d}") for row in rows)
     assert len({row["key"] for row in rows}) == changes["quarantined_rows"]
     assert changes["quarantined"]["path"] == f"raw/quarantine/{table}/{manifest['batch']}.csv"
     return [{name: row[name] for name in ("key", "column", "value", "reason")} for row in rows]

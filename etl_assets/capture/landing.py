@@ -184,7 +184,8 @@ class Landing:
     def sweep(self) -> bool:
         """Remove what killed runs left of batches that are committed; whether somebody else has files of the one to come,
         which nobody may remove before it is."""
-        self.files.sweep(FOLDER)
+        if self.latest:
+            self.files.sweep(FOLDER, beginning=number(self.latest.batch))
         contested = False
         for name in self.files.names(FOLDER):
             stem, marks, _ = name.partition(".open")
@@ -382,7 +383,7 @@ class Landing:
             )
         report = connection.sql(
             f'SELECT {literal(table.name)} AS "table", key, "column", value, reason, '
-            f"{self.batch} AS batch FROM {found} ORDER BY ALL"
+            f"{literal(number(self.batch))} AS batch FROM {found} ORDER BY ALL"
         )
         return self._land(report, self.naming.quarantine(table.name), values), count
 

@@ -131,9 +131,9 @@ class Build:
 
 def publish(star: StarFiles, builds: Sequence[Build]) -> None:
     """Show what was staged of all tables, at once."""
-    changes = {build.definition.name: files for build in builds if (files := build.files())}
-    if not changes:
+    if not builds:
         return
+    changes = {build.definition.name: files for build in builds if (files := build.files())}
     for build in builds:
         for staged in build.staged:
             staged.file.publish()

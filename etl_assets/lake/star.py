@@ -156,6 +156,9 @@ class StarFiles:
                 else:
                     tables[name] = files
             if newest and tables == newest.tables:
+                self._remove_later(newest)
+                break
+            if not tables:
                 break
             shown = max(newest.batch, batch) if newest else batch
             editions = [edition for place, edition in self._places() if place == shown]
@@ -191,9 +194,7 @@ class StarFiles:
             for entry in self.files.names(STAR):
                 if entry.endswith(".parquet"):
                     self.files.remove(f"{STAR}/{entry}")
-        for place in self._places():
-            if place > (now.batch, now.edition):  # of a batch that is gone, or damaged
-                self.files.remove(manifest_path(*place))
+        self._remove_later(now)
         for name, files in now.tables.items():
             was = before.tables.get(name) if before else None
             if was == files:
@@ -204,6 +205,12 @@ class StarFiles:
                 batch = re.match(r"([0-9]+)[-.]", entry)
                 if f"{folder}/{entry}" not in listed and batch and int(batch[1]) < now.batch:
                     self.files.remove(f"{folder}/{entry}")
+
+    def _remove_later(self, now: StarManifest) -> None:
+        """Remove manifests that would pass for newer ones: damaged, or of a batch that is gone."""
+        for place in self._places():
+            if place > (now.batch, now.edition):
+                self.files.remove(manifest_path(*place))
 
     # -- files ---------------------------------------------------------------------------------------------------
 

@@ -268,7 +268,7 @@ def test_two_sources_that_fill_one_lake_at_once_give_one_batch(
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
-        env={**os.environ, "ETL_STOP_AT": "manifest written"},
+        env={**os.environ, "ETL_STOP_AT": "manifest written:2"},
     )
     process = psutil.Process(asleep.pid)
     while process.status() != psutil.STATUS_STOPPED:

@@ -337,7 +337,7 @@ def test_what_is_quarantined_is_named_with_its_reason(outcome: Outcome, table: s
             "is NULL, and must have a value" if case.value is None else f"is no {Type(case.declared).name}"
         )
         assert row == {
-            "table": table, "key": row["key"], "column": "v", "value": case.raw, "reason": reason, "batch": "1",
+            "table": table, "key": row["key"], "column": "v", "value": case.raw, "reason": reason, "batch": "000001",
         }  # fmt: skip
 
 
