@@ -132,7 +132,7 @@ class Build:
 def publish(star: StarFiles, builds: Sequence[Build]) -> None:
     """Show what was staged of all tables, at once."""
     changes = {build.definition.name: files for build in builds if (files := build.files())}
-    if not changes:
+    if not changes and not (builds and star.is_ahead):
         return
     for build in builds:
         for staged in build.staged:

@@ -29,10 +29,13 @@ FOLDER = f"{STAR}/batches"
 BASELINES = f"{STAR}/baselines"
 TRIALS = "current/trials"
 FORMAT = 2
+NO_TABLES = {"baselines", "batches"}
+"""Folders of the star that hold no rows."""
 _EDITION = re.compile(r"([0-9]+)(?:-([0-9]+))?\.json")
 _AGAIN = 5
 # The content of a table's files is looked through for damage at every run if there is not more of it than this.
 _READ_BYTES = 256 << 20
+_ABANDONED_SECONDS = 86_400
 
 
 class _Value(BaseModel):
@@ -97,16 +100,16 @@ class StarFiles:
         """The newest manifest; None if there is none, or none that can be read: then everything is made again."""
         return self._newest()[0]
 
-    def _newest(self) -> tuple[StarManifest | None, str | None, tuple[int, int]]:
-        """The newest manifest, its SHA-256, and the place that it, readable or not, takes in the order of editions."""
+    def _newest(self) -> tuple[StarManifest | None, str | None, list[tuple[int, int]]]:
+        """The newest manifest, its SHA-256, and the batches and editions of all manifests, readable or not, in order."""
         listed = [told for name in self.files.names(FOLDER) if (told := _EDITION.fullmatch(name))]
         places = sorted((int(told[1]), int(told[2] or 1)) for told in listed)
         if not places:
-            return None, None, (0, 0)
+            return None, None, []
         path = manifest_path(*places[-1])
         content = self.files.read(path)
         digest = hashlib.sha256(content).hexdigest()
-        return self._parsed(content, path), digest, places[-1]
+        return self._parsed(content, path), digest, places
 
     def _parsed(self, content: bytes, path: str) -> StarManifest | None:
         try:
@@ -127,27 +130,36 @@ class StarFiles:
     def table(self, name: str) -> TableFiles | None:
         """The files of a table whose batches are all committed (the lake may have been set back)."""
         found = self.manifest.tables.get(name) if self.manifest else None
-        if found is None:
-            return None
-        committed = set(self.batches.numbers())
-        kept = tuple(file for file in found.files if file.batch in committed)
-        return found.model_copy(update={"files": kept}) if kept else None
+        return _of_batches(found, self.batches.numbers()) if found else None
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the newest manifest is of a batch that is not there (the lake was set back)."""
+        return self.manifest is not None and self.manifest.batch not in self.batches.numbers()
 
     def publish(self, changes: Mapping[str, TableFiles | None], batch: int) -> None:
         """Show other files of some tables (None: none any more), all at once, as of a batch. A table that another run
         published meanwhile, of the same batch or a later one, stays as that run made it."""
         before = {name: self.manifest.tables.get(name) if self.manifest else None for name in changes}
         for _ in range(_AGAIN):
-            newest, digest, (last, edition) = self._newest()
-            tables = dict(newest.tables) if newest else {}
+            newest, digest, places = self._newest()
+            committed = self.batches.numbers()
+            ahead = [place for place in places if place[0] > max(committed, default=0)]
+            last, edition = max((place for place in places if place not in ahead), default=(0, 0))
+            held = newest.tables if newest else {}
+            tables = dict(held)
+            if ahead:
+                tables = {n: kept for n, t in held.items() if (kept := _of_batches(t, committed))}
+            if not places:
+                self._remove_older_layout()
             for name, files in changes.items():
-                if tables.get(name) != before[name] and newest and newest.batch >= batch:
+                if held.get(name) != before[name] and newest and newest.batch >= batch:
                     continue
                 if files is None:
                     tables.pop(name, None)
                 else:
                     tables[name] = files
-            if newest and tables == newest.tables:
+            if newest and tables == newest.tables and not ahead:
                 break
             shown = max(last, batch)
             manifest = StarManifest(
@@ -162,6 +174,8 @@ class StarFiles:
                 self.files.create(manifest.path, manifest.model_dump_json().encode())
             except AlreadyExists:
                 continue
+            for place in ahead:
+                self.files.remove(manifest_path(*place))
             self._tidy(newest, manifest)
             break
         else:
@@ -177,6 +191,7 @@ class StarFiles:
     def _tidy(self, before: StarManifest | None, now: StarManifest) -> None:
         """Remove what neither the newest manifest lists nor the one before it, of tables that were changed: files of
         killed runs, and of manifests that nobody reads any more."""
+        folders = []
         for name, files in now.tables.items():
             was = before.tables.get(name) if before else None
             if was == files:
@@ -187,6 +202,20 @@ class StarFiles:
                 batch = re.match(r"([0-9]+)[-.]", entry)
                 if f"{folder}/{entry}" not in listed and batch and int(batch[1]) < now.batch:
                     self.files.remove(f"{folder}/{entry}")
+            folders.append(folder)
+        if folders:
+            self.files.sweep(*folders, older_than_seconds=_ABANDONED_SECONDS)
+
+    def _remove_older_layout(self) -> None:
+        """Remove the rows of a star that had no manifest, but one file per dimension and one per fact and batch: before
+        the first manifest is there, so that what an interrupted removal left is found again."""
+        for name in self.files.names(STAR):
+            if name.endswith(".parquet"):
+                self.files.remove(f"{STAR}/{name}")
+        for folder in self.files.folders(STAR):
+            for name in self.files.names(f"{STAR}/{folder}"):
+                if folder not in NO_TABLES and re.fullmatch(r"[0-9]+\.parquet", name):
+                    self.files.remove(f"{STAR}/{folder}/{name}")
 
     # -- files ---------------------------------------------------------------------------------------------------
 
@@ -307,6 +336,13 @@ def listed(path: str, local: Path, version: str, batch: int, rows: int) -> StarF
         bytes=local.stat().st_size,
         checksum=checksum(local),
     )
+
+
+def _of_batches(table: TableFiles, batches: Iterable[int]) -> TableFiles | None:
+    """A table without the files of other batches than these; None if nothing is left."""
+    known = set(batches)
+    kept = tuple(file for file in table.files if file.batch in known)
+    return table.model_copy(update={"files": kept}) if kept else None
 
 
 def kind_of(table: StarTable) -> Literal["dimension", "fact"]:
