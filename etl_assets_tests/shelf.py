@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from etl_assets.engine.duck import listing, write_parquet
 from etl_assets.engine.schema import Fact, StarTable
-from etl_assets.lake.batches import Batches
+from etl_assets.lake.batches import FORMAT, Batches, Manifest
 from etl_assets.lake.folder import LocalFiles
-from etl_assets.lake.star import BATCH, VERSION, StarFiles
+from etl_assets.lake.star import StarFiles, listed, with_files
 from etl_assets.resources.warehouse import DUCKDB, Loaded, Warehouse
 from etl_assets.resources.warehouse_load import load_star
 
@@ -38,32 +38,58 @@ class Shelf:
         """The same lake and warehouse, with some tables declared otherwise."""
         return replace(self, tables={**self.tables, **{table.name: table for table in tables}})
 
-    def put(self, name: str, *rows: tuple[Any, ...], batch: str = "000001", gone: int = 0) -> None:
+    @property
+    def star(self) -> StarFiles:
+        """The star as it is published now."""
+        return StarFiles(self.lake, Batches(self.lake))
+
+    def put(self, name: str, *rows: tuple[Any, ...], batch: int = 1, gone: int = 0) -> None:
         """Publish a file: of a dimension its members, of a fact a batch, each with its values as declared. The last
         `gone` of them are deleted."""
         table, fact = self.tables[name], isinstance(self.tables[name], Fact)
         version = f"{name} {next(_versions)}"
-        path = self.folder / "lake/star" / (f"{name}/{batch}.parquet" if fact else f"{name}.parquet")
-        for place in (path, self.folder / f"lake/raw/batches/{batch}.json"):
-            place.parent.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"lake/raw/batches/{batch}.json").touch()
+        self._commit(batch)
         flags = [n >= len(rows) - gone for n in range(len(rows))]
         full = [(*row, batch, flag) if fact else (*row, flag) for row, flag in zip(rows, flags, strict=True)]
+        star = self.star
+        staged = star.staging(name, batch)
         with duckdb.connect() as connection:
             columns = ", ".join(f'"{c.name}" {c.type.duckdb}' for c in table.columns)
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(f"CREATE TABLE made ({columns})")
             for row in full:
                 connection.execute(f"INSERT INTO made VALUES ({', '.join('?' * len(row))})", list(row))
-            notes = {VERSION.decode(): version, BATCH.decode(): batch}
-            write_parquet(connection.table("made"), path, notes)
+            write_parquet(connection.table("made"), staged.local, {})
+        made = listed(staged.path, staged.local, version, batch, len(rows))
+        staged.publish()
+        held = star.table(name) if fact else None
+        kept = held.files if held and held.kind == "fact" else ()
+        files = sorted([made, *(file for file in kept if file.batch != batch)], key=lambda file: file.batch)
+        star.publish({name: with_files(table, files)}, batch)
         self.versions[name] = version
+
+    def _commit(self, batch: int) -> None:
+        """Let there be a batch, of which nothing matters here but that it is committed."""
+        batches = Batches(self.lake)
+        if batch not in batches.numbers():
+            batches.commit(
+                Manifest(
+                    format=FORMAT,
+                    batch=batch,
+                    lake="a shelf",
+                    run_id="a test",
+                    previous=None,
+                    sources={},
+                    seconds=0,
+                    tables={},
+                )
+            )
 
     def load(self, *names: str, changed: Mapping[str, pa.Table] | None = None) -> Mapping[str, Loaded]:
         known = changed or {}
         return load_star(
             self.warehouse,
-            StarFiles(self.lake, Batches(self.lake)),
+            self.star,
             list(self.tables.values()),
             {name: self.versions[name] for name in names or self.versions},
             "a test",

@@ -157,8 +157,7 @@ def test_a_step_loads_what_it_can_and_says_what_waits(database: Callable[[], str
     execute(flow.url, "INSERT INTO sale VALUES (2, 7, 5, '2024-01-01'); UPDATE team SET name = 'blue'")
     flow.capture()
     with flow.lake.open(inputs) as bench:
-        for build in bench.builder.derive(bench.manifest):
-            bench.publish(build)
+        bench.publish(list(bench.builder.derive(bench.manifest)))
     done = dg.materialize(
         [warehouse_assets(inputs)],
         resources={"lake": flow.lake, "warehouse": flow.warehouse},

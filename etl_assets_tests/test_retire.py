@@ -96,7 +96,7 @@ def season(shelf: Callable[..., Shelf]) -> Shelf:
         here.put(name, (1, 7, "blue", 1), (2, 8, "unheard of", 2))
     here.load()
     for name in ("fact_game", "fact_kept"):
-        here.put(name, (3, 7, "red", 2), batch="000002")
+        here.put(name, (3, 7, "red", 2), batch=2)
     here.load()
     return here
 
@@ -146,11 +146,11 @@ def test_after_it_loads_go_on_and_what_is_declared_again_comes_again(season: She
         season.folder, season.warehouse, {"dim_day": DAY, "fact_kept": ALONE}, dict(season.versions)
     )
     without.put("fact_kept", (1, 7, 1), (2, 8, 2))
-    without.put("fact_kept", (3, 7, 2), batch="000002")
+    without.put("fact_kept", (3, 7, 2), batch=2)
     assert not any(loaded.waits for loaded in without.load(*OTHERS).values())
     assert [row[0] for row in without.rows("fact_kept")] == [2, 3]
     season.put("fact_kept", (1, 7, "blue", 1), (2, 8, "unheard of", 2))
-    season.put("fact_kept", (3, 7, "red", 2), batch="000002")
+    season.put("fact_kept", (3, 7, "red", 2), batch=2)
     season.load()
     (rows, books), places = state(season)
     assert (rows, places) == (before[0][0], before[1])
@@ -307,16 +307,16 @@ def test_what_was_a_fact_can_be_a_dimension_and_a_fact_again(shelf: Callable[...
     here.put("thing", (1, 7, "c"))
     here.load()
     assert there(here, "thing", "thing_current") == {"thing": "table", "thing_current": "view"}
-    assert here.rows("thing") == [(1, 7, "c", "000001", False)]
+    assert here.rows("thing") == [(1, 7, "c", 1, False)]
 
 
 def test_the_books_say_what_is_held_and_where_stand_ins_are(season: Shelf) -> None:
     noted = season.warehouse.noted()
     assert {name: (held.rows, held.batch, held.version) for name, held in noted.tables.items()} == {
-        "dim_day": (2, "000001", season.versions["dim_day"]),
-        "dim_team": (2, "000001", season.versions["dim_team"]),
-        "fact_game": (3, "000002", season.versions["fact_game"]),
-        "fact_kept": (3, "000002", season.versions["fact_kept"]),
+        "dim_day": (2, 1, season.versions["dim_day"]),
+        "dim_team": (2, 1, season.versions["dim_team"]),
+        "fact_game": (3, 2, season.versions["fact_game"]),
+        "fact_kept": (3, 2, season.versions["fact_kept"]),
     }
     assert {held.run_id for held in noted.tables.values()} == {"a test"}
     assert noted.stand_ins == {"dim_team": 1}

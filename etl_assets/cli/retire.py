@@ -84,7 +84,7 @@ def _rows(
             if kept.files:
                 told.append(f"{output.count(len(kept.files), 'file', 'files')}, {output.size(kept.bytes)}")
             if kept.now:
-                told.append(f"it is a {kept.now} now, which stays")
+                told.append(f"it is a {kept.now} now, which the next run makes")
             yield name, "lake", "; ".join([*told, *kept.notes])
 
 

@@ -38,6 +38,7 @@ _HISTORY = b"etl.history"
 _COMPACT_SHARE = 0.2
 _COMPACT_ROWS = 20_000
 _COMPACT_BATCHES = 32
+_ABANDONED_SECONDS = 86_400
 _BASE = re.compile(r"([0-9]+)-([0-9a-f]{8})\.parquet")
 
 _names = count()
@@ -293,6 +294,7 @@ class Current:
         older = [one for one in self._bases(table) if one.batch < state.changed_in]
         for one in older[:-1]:
             self.bases.remove(one.path)
+        self.bases.sweep(folder, older_than_seconds=_ABANDONED_SECONDS)
 
     def _bases(self, table: str) -> list[Base]:
         """The bases of a table, oldest first. What has another name was made by an older version, and is none."""

@@ -29,10 +29,13 @@ FOLDER = f"{STAR}/batches"
 BASELINES = f"{STAR}/baselines"
 TRIALS = "current/trials"
 FORMAT = 2
+NO_TABLES = {"baselines", "batches"}
+"""Folders of the star that hold no rows."""
 _EDITION = re.compile(r"([0-9]+)(?:-([0-9]+))?\.json")
 _AGAIN = 5
 # The content of a table's files is looked through for damage at every run if there is not more of it than this.
 _READ_BYTES = 256 << 20
+_ABANDONED_SECONDS = 86_400
 
 
 class _Value(BaseModel):
@@ -102,14 +105,20 @@ class StarFiles:
         with its SHA-256. Its files are there still: those of the manifest before the newest are kept."""
         committed = set(self.batches.numbers())
         for place in reversed(self._places()):
-            if place[0] not in committed:
-                continue
-            path = manifest_path(*place)
-            content = self.files.read(path)
-            found = self._parsed(content, path)
-            if found and found.raw == self.batches.sha256(found.batch):
-                return found, hashlib.sha256(content).hexdigest()
+            if found := self._believable(place, committed):
+                return found
         return None, None
+
+    def _believable(self, place: tuple[int, int], committed: set[int]) -> tuple[StarManifest, str] | None:
+        """The manifest of a batch and edition, with its SHA-256; None if it is damaged, or of a batch that is gone."""
+        if place[0] not in committed:
+            return None
+        path = manifest_path(*place)
+        content = self.files.read(path)
+        found = self._parsed(content, path)
+        if found is None or found.raw != self.batches.sha256(found.batch):
+            return None
+        return found, hashlib.sha256(content).hexdigest()
 
     def _places(self) -> list[tuple[int, int]]:
         """The batches and editions of which there is a manifest, in order."""
@@ -135,11 +144,7 @@ class StarFiles:
     def table(self, name: str) -> TableFiles | None:
         """The files of a table whose batches are all committed (the lake may have been set back)."""
         found = self.manifest.tables.get(name) if self.manifest else None
-        if found is None:
-            return None
-        committed = set(self.batches.numbers())
-        kept = tuple(file for file in found.files if file.batch in committed)
-        return found.model_copy(update={"files": kept}) if kept else None
+        return _of_batches(found, self.batches.numbers()) if found else None
 
     def publish(self, changes: Mapping[str, TableFiles | None], batch: int) -> None:
         """Show other files of some tables (None: none any more), all at once, as of a batch. A table that another run
@@ -148,6 +153,8 @@ class StarFiles:
         for _ in range(_AGAIN):
             newest, digest = self._newest()
             tables = dict(newest.tables) if newest else {}
+            if not self._places():
+                self._remove_older_layout()
             for name, files in changes.items():
                 if tables.get(name) != before[name] and newest and newest.batch >= batch:
                     continue
@@ -188,13 +195,9 @@ class StarFiles:
 
     def _tidy(self, before: StarManifest | None, now: StarManifest) -> None:
         """Remove what neither the newest manifest lists nor the one before it, of tables that were changed: files of
-        killed runs, of manifests that nobody reads any more, of an older format; and manifests that would pass for newer
-        ones."""
-        if before is None:
-            for entry in self.files.names(STAR):
-                if entry.endswith(".parquet"):
-                    self.files.remove(f"{STAR}/{entry}")
+        killed runs, of manifests that nobody reads any more; and manifests that would pass for newer ones."""
         self._remove_later(now)
+        folders = []
         for name, files in now.tables.items():
             was = before.tables.get(name) if before else None
             if was == files:
@@ -205,11 +208,26 @@ class StarFiles:
                 batch = re.match(r"([0-9]+)[-.]", entry)
                 if f"{folder}/{entry}" not in listed and batch and int(batch[1]) < now.batch:
                     self.files.remove(f"{folder}/{entry}")
+            folders.append(folder)
+        if folders:
+            self.files.sweep(*folders, older_than_seconds=_ABANDONED_SECONDS)
+
+    def _remove_older_layout(self) -> None:
+        """Remove the rows of a star that had no manifest, but one file per dimension and one per fact and batch: before
+        the first manifest is there, so that what an interrupted removal left is found again."""
+        for name in self.files.names(STAR):
+            if name.endswith(".parquet"):
+                self.files.remove(f"{STAR}/{name}")
+        for folder in self.files.folders(STAR):
+            for name in self.files.names(f"{STAR}/{folder}"):
+                if folder not in NO_TABLES and re.fullmatch(r"[0-9]+\.parquet", name):
+                    self.files.remove(f"{STAR}/{folder}/{name}")
 
     def _remove_later(self, now: StarManifest) -> None:
         """Remove manifests that would pass for newer ones: damaged, or of a batch that is gone."""
+        committed = set(self.batches.numbers())
         for place in self._places():
-            if place > (now.batch, now.edition):
+            if place > (now.batch, now.edition) and self._believable(place, committed) is None:
                 self.files.remove(manifest_path(*place))
 
     # -- files ---------------------------------------------------------------------------------------------------
@@ -331,6 +349,13 @@ def listed(path: str, local: Path, version: str, batch: int, rows: int) -> StarF
         bytes=local.stat().st_size,
         checksum=checksum(local),
     )
+
+
+def _of_batches(table: TableFiles, batches: Iterable[int]) -> TableFiles | None:
+    """A table without the files of other batches than these; None if nothing is left."""
+    known = set(batches)
+    kept = tuple(file for file in table.files if file.batch in known)
+    return table.model_copy(update={"files": kept}) if kept else None
 
 
 def kind_of(table: StarTable) -> Literal["dimension", "fact"]:

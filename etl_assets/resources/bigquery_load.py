@@ -49,6 +49,7 @@ from etl_assets.resources.warehouse import (
     Kind,
     Rows,
     Session,
+    carried_on,
     current,
     is_outdated,
 )
@@ -120,9 +121,6 @@ class BigQuerySession(Session):
     def prepare(self) -> None:
         """Make what is missing of the books, and note whose turn it is."""
         for book in BOOKS:
-            if is_outdated(book, self.columns(book.name), self.dialect):
-                self.client.delete_table(f"{self.client.project}.{self.places.table(SCHEMA, book.name)}")
-                self._held.pop(book.name, None)
             if self._table(book.name) is None:
                 self._create(book)
         known = last_change(self.resource, self.client, self.places)
@@ -136,6 +134,24 @@ class BigQuerySession(Session):
             )
             known = last_change(self.resource, self.client, self.places)
         self._before = known or ""
+        for book in BOOKS:
+            if is_outdated(book, self.columns(book.name), self.dialect):
+                self._carry_on(book)
+
+    def _carry_on(self, book: Book) -> None:
+        """Write a book of an older version anew. Whose load began before loses its turn: it knows the old one."""
+        aside, change = self._stageable(f"{book.name}_anew"), uuid.uuid4().hex
+        self._create(book, aside)
+        names = DIALECT.listing([column.name for column in book.columns])
+        query = self.places.rewritten(carried_on(book, DIALECT))
+        script = [
+            f"INSERT INTO {self._quoted(aside)} ({names}) {query}",
+            *self._in_our_turn([], change),
+            self._moved(book.name, aside),
+        ]
+        self._run(";\n".join(script), f"carry_on_{book.name}_{self._id}")
+        self._before = change
+        self._held.pop(book.name)
 
     def sweep(self) -> None:
         """Remove what was staged; what can't be removed expires."""
@@ -212,28 +228,16 @@ class BigQuerySession(Session):
                 self._create(table, moved[table.name])
                 views += [] if isinstance(table, Fact) else self.without_view(table.name)
         change = hashlib.sha256(f"{name} {self._before}".encode()).hexdigest()[:32]
-        turn = f"{SCHEMA}.{LAST_CHANGE}"
-        our_turn = (
-            f"ASSERT ({self.places.rewritten(f'SELECT name FROM {turn}')}) = {DIALECT.literal(self._before)} "
-            f"AS {DIALECT.literal(_CHANGED)}"
-        )
         gone = super().retire(self._retired)
         self._forget(self._retired)
         script = [
             # No table is dropped in a transaction. The books are changed last: what they name is dropped again.
-            *([our_turn, *map(self.places.rewritten, gone)] if gone else []),
-            "BEGIN TRANSACTION",
-            our_turn,
-            *(self.places.rewritten(statement, moved=moved) for statement in statements),
-            self.places.rewritten(f"UPDATE {turn} SET name = {DIALECT.literal(change)} WHERE true"),
-            "COMMIT TRANSACTION",
-            *map(self.places.rewritten, views),
-            *(
-                # What is staged expires; that must not be taken along.
-                f"CREATE OR REPLACE TABLE {self._quoted(self.places.table(SCHEMA, table))} "
-                f"COPY {self._quoted(aside)} OPTIONS (expiration_timestamp = NULL)"
-                for table, aside in moved.items()
+            *([self._our_turn(), *map(self.places.rewritten, gone)] if gone else []),
+            *self._in_our_turn(
+                [self.places.rewritten(statement, moved=moved) for statement in statements], change
             ),
+            *map(self.places.rewritten, views),
+            *(self._moved(table, aside) for table, aside in moved.items()),
         ]
         reached("warehouse loading")
         self._run(";\n".join(script), f"load_{change}")
@@ -241,6 +245,30 @@ class BigQuerySession(Session):
         for table in sorted(self._all.values(), key=lambda t: (isinstance(t, Fact), bool(t.links))):
             if self._is_declared(table):
                 self._furnish(table)
+
+    def _our_turn(self) -> str:
+        """The statement that ends a script if another load was committed since this one began."""
+        held = self.places.rewritten(f"SELECT name FROM {SCHEMA}.{LAST_CHANGE}")
+        return f"ASSERT ({held}) = {DIALECT.literal(self._before)} AS {DIALECT.literal(_CHANGED)}"
+
+    def _in_our_turn(self, statements: Sequence[str], change: str) -> list[str]:
+        """The transaction of some statements, after which it is another one's turn."""
+        turn = f"UPDATE {SCHEMA}.{LAST_CHANGE} SET name = {DIALECT.literal(change)} WHERE true"
+        return [
+            "BEGIN TRANSACTION",
+            self._our_turn(),
+            *statements,
+            self.places.rewritten(turn),
+            "COMMIT TRANSACTION",
+        ]
+
+    def _moved(self, table: str, aside: str) -> str:
+        """The statement that puts what was staged in a table's place."""
+        # What is staged expires; that must not be taken along.
+        return (
+            f"CREATE OR REPLACE TABLE {self._quoted(self.places.table(SCHEMA, table))} "
+            f"COPY {self._quoted(aside)} OPTIONS (expiration_timestamp = NULL)"
+        )
 
     def _forget(self, names: Sequence[str]) -> None:
         """Take back what is said of references to tables that go."""

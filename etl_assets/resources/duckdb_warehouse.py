@@ -30,6 +30,7 @@ from etl_assets.resources.warehouse import (
     WarehouseError,
     WarehouseInUse,
     WarehouseReader,
+    carried_on,
     current,
     given,
     is_outdated,
@@ -126,7 +127,9 @@ class DuckDBWarehouse(Warehouse):
             session = DuckDBSession(connection)
             for book in BOOKS:
                 if is_outdated(book, session.columns(book.name), DUCKDB):
-                    connection.execute(f"DROP TABLE {DUCKDB.place(book.name)}")
+                    kept = session.keep(book.name, carried_on(book, DUCKDB))
+                    for statement in [*_create(book), f"INSERT INTO {DUCKDB.place(book.name)} FROM {kept}"]:
+                        connection.execute(statement)
                 if not session.columns(book.name):
                     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
                     for statement in _create(book):

@@ -43,6 +43,7 @@ from etl_assets.resources.warehouse import (
     WarehouseError,
     WarehouseInUse,
     WarehouseReader,
+    carried_on,
     current,
     given,
     is_outdated,
@@ -145,7 +146,15 @@ class PostgresWarehouse(Warehouse):
             session = PostgresSession(cursor, lake, Path(self.scratch))
             for book in BOOKS:
                 if is_outdated(book, session.columns(book.name), _DIALECT):
-                    cursor.execute(f"DROP TABLE {_DIALECT.place(book.name)}")
+                    kept = session.keep(book.name, carried_on(book, _DIALECT))
+                    place = _DIALECT.place(book.name)
+                    for statement in [
+                        f"DROP TABLE {place}",
+                        *_create(book),
+                        _primary_key(book.name, book.key),
+                        f"INSERT INTO {place} SELECT * FROM {kept}",
+                    ]:
+                        cursor.execute(statement)
                 if not session.columns(book.name):
                     create_schema(cursor, SCHEMA)
                     for statement in [*_create(book), _primary_key(book.name, book.key)]:

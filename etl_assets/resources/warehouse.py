@@ -81,9 +81,19 @@ BOOKS = (LOADS, SUPERSEDED, INFERRED)
 
 
 def is_outdated(book: Book, columns: Mapping[str, tuple[str, bool]], dialect: "Dialect") -> bool:
-    """Whether a book is one of an older version, which wrote the numbers of batches as text: what it says was loaded is
-    loaded again."""
+    """Whether a book is one of an older version, which wrote the numbers of batches as text. A load carries on what it
+    says: else nobody would know any more which tables of the warehouse are ours."""
     return book is LOADS and bool(columns) and columns["batch"][0] != dialect.type(LOADS.columns[1].type)
+
+
+def carried_on(book: Book, dialect: "Dialect") -> str:
+    """The query of what an outdated book says, in the types of now."""
+    columns = ", ".join(
+        f"{dialect.cast(name, c.type)} AS {name}"
+        for c in book.columns
+        for name in [dialect.identifier(c.name)]
+    )
+    return f"SELECT {columns} FROM {dialect.place(book.name)}"
 
 
 @dataclass(frozen=True)

@@ -337,12 +337,12 @@ def test_a_report_over_a_table_that_is_not_certified_is_not_published(star: Star
     before = star.tables.read("sales_by_month")
     star.sales({"units_sold": 5, "unit_price": Decimal("3.00")})
     files = star.lake.files()
-    files.create(manifest_path("000001"), b"{}")
+    files.create(manifest_path(1), b"{}")
     proofs = {
         "fact_sales_order": {"equal": False, "differences": ["fact_sales_order shows batch 000000"]},
         "fact_payment": {"equal": True, "differences": []},
     }
-    files.create(certificate_path("000001"), json.dumps({"tables": proofs}).encode())
+    files.create(certificate_path(1), json.dumps({"tables": proofs}).encode())
     result = star.publish(expect_failure=True)
     told = {e.step_key for e in result.all_events if e.is_step_failure}
     assert told == {"exports__sales_by_month", "exports__top_designs"}
