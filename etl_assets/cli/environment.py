@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etl_assets.errors import EtlError
+from etl_assets.plain import plain
 from etl_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def arrange_dagster_home(known: Settings) -> Path:
         return Path(os.environ["DAGSTER_HOME"])
     home = known.data / "dagster"
     home.mkdir(parents=True, exist_ok=True)
+    home = plain(home)
     configuration = home / _CONFIGURATION
     with suppress(FileExistsError):  # from an earlier run, or of another command a moment ago
         if Path(_CONFIGURATION).exists() and not os.environ.get("ETL_DATA", "").strip():

@@ -336,9 +336,8 @@ class Certifier:
     def _dimension(self, definition: Definition) -> TableProof:
         """The members that exist: in the source, in the star's file, in the warehouse."""
         schema, source = definition.schema, definition.inputs[0]
-        file = self.builder.connection.read_parquet(
-            str(self.builder.star.files.local(dimension_path(schema.name)))
-        )
+        place = self.builder.star.files.local(dimension_path(schema.name))
+        file = duck.read_parquet(self.builder.connection, [place])
         rows, loaded = (
             current_rows(schema, file),
             current_rows(schema, loaded_rows(schema, self.warehouse)),

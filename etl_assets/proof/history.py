@@ -15,6 +15,7 @@ from pathlib import Path
 
 import duckdb
 
+from etl_assets.engine import duck
 from etl_assets.engine.build import Builder
 from etl_assets.engine.duck import listing
 from etl_assets.engine.schema import Fact
@@ -55,7 +56,7 @@ def table_then(
         if lacking := [batch for batch in wanted if batch not in held]:
             raise LakeError(f"the star's {name} lacks batch {', '.join(lacking)}: run etl run")
         then = StarFilesThen(builder.star.files, builder.batches, manifest.batch)
-        rows = builder.connection.read_parquet([str(then.files.local(path)) for path in then.paths(schema)])
+        rows = duck.read_parquet(builder.connection, [then.files.local(path) for path in then.paths(schema)])
         yield builder.connection.sql(f"FROM {current_rows(schema, rows)}").order(keys)
         return
     with tempfile.TemporaryDirectory(dir=scratch, prefix="history-") as folder:
@@ -65,7 +66,7 @@ def table_then(
             if build.shows is None:
                 raise LakeError(str(build.failure))
             build.publish()
-        yield builder.connection.read_parquet(str(star.files.local(dimension_path(name)))).order(keys)
+        yield duck.read_parquet(builder.connection, [star.files.local(dimension_path(name))]).order(keys)
 
 
 def facts_then(fact: Fact) -> str:
