@@ -118,4 +118,9 @@ def duckdb_path(warehouse_url: str) -> Path:
     rest = warehouse_url.partition("://")[2]
     if not rest.startswith("/") or len(rest) < 2:
         raise SettingsError(f"ETL_WAREHOUSE_URL names no file; write {WAREHOUSES['duckdb']}")
-    return Path(rest[1:]).absolute()
+    path = Path(rest[1:]).absolute()
+    if "?" in str(path):
+        raise SettingsError(
+            f"the warehouse {path} has a ? in its path, which DuckDB can't have: set ETL_WAREHOUSE_URL to another file"
+        )
+    return path

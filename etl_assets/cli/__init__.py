@@ -2,10 +2,11 @@
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 fine, 1 an error, told in one line, 2 wrong
 usage, 3 there is nothing yet of
-what was asked for, 130 interrupted. One module per command; a module imports what is heavy (Dagster, DuckDB, pandas) inside
+what was asked for, 130 interrupted, 143 terminated. One module per command; a module imports what is heavy (Dagster, DuckDB, pandas) inside
 its functions, so that `etl --help` answers at once.
 """
 
+import signal
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
@@ -37,6 +38,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except _Terminated:  # by a supervisor, which knows why
+            raise click.exceptions.Exit(128 + signal.SIGTERM) from None
         except KeyboardInterrupt:
             _end("interrupted; what was committed stays, nothing is half-written: run it again", _INTERRUPTED)
         except EtlError as error:
@@ -106,5 +109,14 @@ for _command in (
     etl.add_command(_command)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which Python would die of at once: an embedded server would go on without its users."""
+
+
+def _terminated(*_: object) -> NoReturn:
+    raise _Terminated
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, _terminated)
     etl(prog_name="etl")

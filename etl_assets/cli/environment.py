@@ -1,18 +1,21 @@
 """What a command finds around it: `.env`, the settings, Dagster's home, resources. Nothing is started here."""
 
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etl_assets.errors import EtlError
+from etl_assets.plain import plain
 from etl_assets.settings import Settings
 
 if TYPE_CHECKING:
     import dagster as dg
 
 _CONFIGURATION = "dagster.yaml"
+_LOCK = ".filling.lock"
 # Used where there is no dagster.yaml to link to. Without `storage`, Dagster keeps all below its home.
 _MINIMAL = """\
 telemetry: {enabled: false}
@@ -49,22 +52,39 @@ def dagster_home(known: Settings) -> Path | None:
 def arrange_dagster_home(known: Settings) -> Path:
     """Make sure that this process and those it starts share one Dagster instance, and return its home.
 
-    A DAGSTER_HOME that is set is the user's own and left as it is. Else it is `dagster` in the data folder. In
-    the project's folder its dagster.yaml is linked to, as the paths in it are relative to that folder.
+    A DAGSTER_HOME that is set is the user's own: of what is in it nothing is changed, but without a dagster.yaml it
+    gets one, since Dagster would send telemetry. Else it is `dagster` in the data folder. In the project's folder its
+    dagster.yaml is linked to, as the paths in it are relative to that folder.
     """
-    if os.environ.get("DAGSTER_HOME"):
-        return Path(os.environ["DAGSTER_HOME"])
-    home = known.data / "dagster"
+    given = os.environ.get("DAGSTER_HOME")
+    home = Path(given) if given else known.data / "dagster"
+    if given and not home.is_dir():
+        return home  # whoever opens it says what is wrong
     home.mkdir(parents=True, exist_ok=True)
-    configuration = home / _CONFIGURATION
-    with suppress(FileExistsError):  # from an earlier run, or of another command a moment ago
-        if Path(_CONFIGURATION).exists() and not os.environ.get("ETL_DATA", "").strip():
-            configuration.symlink_to(Path("..", "..", _CONFIGURATION))
-        else:
-            with configuration.open("x") as file:
-                file.write(_MINIMAL)
+    home = home if given else plain(home)
+    with _alone(home):
+        configuration = home / _CONFIGURATION
+        if not os.path.lexists(configuration):
+            if not given and Path(_CONFIGURATION).exists() and not os.environ.get("ETL_DATA", "").strip():
+                configuration.symlink_to(Path("..", "..", _CONFIGURATION))
+            else:
+                configuration.write_text(_MINIMAL)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Of several commands that meet an empty home, one fills it and the others wait. In a home that others fill, which
+    this user can't write to, nothing is waited for."""
+    try:
+        lock = (home / _LOCK).open("a")
+    except OSError:
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it however we end
+        yield
 
 
 def open_instance() -> "dg.DagsterInstance":
@@ -72,7 +92,11 @@ def open_instance() -> "dg.DagsterInstance":
     import dagster as dg
 
     try:
-        return dg.DagsterInstance.get()
+        with _alone(Path(os.environ["DAGSTER_HOME"])):
+            instance = dg.DagsterInstance.get()
+            # Each makes its tables when it is first asked for.
+            _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
+            return instance
     except dg.DagsterError as error:
         reason = " ".join(str(error).split())
         raise InstanceError(

@@ -228,7 +228,7 @@ class _Derivation:
         course = DimensionCourse(schema, self.connection, at)
         if at:
             (path,) = self.star.paths(schema)
-            course.members = view(self.connection.read_parquet(str(self.star.local(path))))
+            course.members = view(duck.read_parquet(self.connection, [self.star.local(path)]))
             course.touched = materialized(
                 self.connection, f"SELECT {course.keys} FROM {course.members} LIMIT 0"
             )
@@ -521,7 +521,7 @@ class _Derivation:
         else:
             path = self._scratch() / f"{next(_numbers)}.parquet"
             duck.write_parquet(self.connection.sql(f"FROM {applied.now}"), path, {}, compression="lz4_raw")
-            now = view(self.connection.read_parquet(str(path)))
+            now = view(duck.read_parquet(self.connection, [path]))
         return Applied(now, None, applied.how)
 
     def _size(self, change: InputChange) -> int:

@@ -22,6 +22,7 @@ import sqlglot
 from sqlglot.tokenizer_core import TokenType
 
 from etl_assets.capture.table import Table
+from etl_assets.engine import duck
 from etl_assets.engine.code_version import code_version, declared_version
 from etl_assets.engine.duck import identifier
 from etl_assets.engine.schema import Dimension, Fact, StarTable
@@ -327,7 +328,7 @@ class Inputs:
 
 def reference(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
     """A reference file of the project (CSV) as text columns."""
-    return connection.read_csv(str(path), header=True, all_varchar=True)
+    return duck.read_any_csv(connection, path)
 
 
 # What tells in SQL that a row of a result depends on more than one row of an input, or gives more than one.

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+
+from etl_assets.errors import EtlError
 
 # The longest CSV line that is read: a source row with a text of up to this size. DuckDB reserves memory for it.
 MAX_LINE_BYTES = 16 << 20
@@ -65,15 +68,33 @@ def listing(names: Sequence[str], prefix: str = "") -> str:
     return ", ".join(prefix + identifier(name) for name in names)
 
 
+# To DuckDB a path may be a pattern, and its folders may say values (`country=UK`). Here it is a path and no more.
+_ONLY_THESE_FILES = "hive_partitioning = false, union_by_name = false"
+_PATTERN = re.compile(r"[*?\[]")
+
+
+def files(paths: Sequence[Path]) -> str:
+    """Files in SQL, as the list that DuckDB's readers take. Raises `EtlError` for a path that can't be said so."""
+    return f"[{', '.join(literal(_plain(str(path))) for path in paths)}]"
+
+
+def _plain(path: str) -> str:
+    if "\\" in path and _PATTERN.search(path):
+        raise EtlError(
+            f"DuckDB can't read {path}: a path with one of * ? [ can't have a backslash too; choose another folder"
+        )
+    return _PATTERN.sub(r"[\g<0>]", path)
+
+
 def csv_rows(paths: Sequence[Path], names: Sequence[str] = ()) -> str:
     """A FROM clause with the rows of CSV files with one header, as PostgreSQL writes them: every column text, an
     unquoted nothing is NULL, `""` is the empty text. The column `FILE` tells where a row comes from. The columns are
     called as the header says, or by `names`."""
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names or header(paths[0]))
     return (
-        f"read_csv([{', '.join(literal(str(path)) for path in paths)}], header = true, columns = {{{columns}}}, "
-        "auto_detect = false, allow_quoted_nulls = false, nullstr = '', delim = ',', quote = '\"', escape = '\"', "
-        f"max_line_size = {MAX_LINE_BYTES}, filename = {literal(FILE)})"
+        f"read_csv({files(paths)}, header = true, columns = {{{columns}}}, auto_detect = false, "
+        "allow_quoted_nulls = false, nullstr = '', delim = ',', quote = '\"', escape = '\"', compression = 'none', "
+        f"max_line_size = {MAX_LINE_BYTES}, filename = {literal(FILE)}, {_ONLY_THESE_FILES})"
     )
 
 
@@ -84,7 +105,19 @@ def read_csv(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> du
 
 def parquet(paths: Sequence[Path]) -> str:
     """A FROM clause with the rows of Parquet files."""
-    return f"read_parquet([{', '.join(literal(str(path)) for path in paths)}])"
+    return f"read_parquet({files(paths)}, {_ONLY_THESE_FILES})"
+
+
+def read_parquet(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> duckdb.DuckDBPyRelation:
+    """The rows of Parquet files."""
+    return connection.sql(f"FROM {parquet(paths)}")
+
+
+def read_any_csv(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
+    """The rows of a CSV file with a header, written by whomever: every column text."""
+    return connection.sql(
+        f"FROM read_csv({files([path])}, header = true, all_varchar = true, {_ONLY_THESE_FILES})"
+    )
 
 
 def header(path: Path) -> list[str]:

@@ -364,7 +364,7 @@ class Certifier:
         """The members that exist: in the source, in the star's file, in the warehouse."""
         schema, source = definition.schema, definition.inputs[0]
         (path,) = self.builder.star.paths(schema)
-        file = self.builder.connection.read_parquet(str(self.builder.star.local(path)))
+        file = duck.read_parquet(self.builder.connection, [self.builder.star.local(path)])
         rows, loaded = (
             current_rows(schema, file),
             current_rows(schema, loaded_rows(schema, self.warehouse)),

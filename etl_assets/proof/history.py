@@ -15,6 +15,7 @@ from pathlib import Path
 
 import duckdb
 
+from etl_assets.engine import duck
 from etl_assets.engine.build import Builder, publish
 from etl_assets.engine.duck import listing
 from etl_assets.engine.schema import Fact
@@ -59,7 +60,7 @@ def table_then(
         if lacking := [batch for batch in wanted if batch not in held]:
             raise LakeError(f"the star's {name} lacks batch {', '.join(map(number, lacking))}: run etl run")
         then = StarFilesThen(builder.star.files, builder.batches, manifest.batch)
-        rows = builder.connection.read_parquet([str(then.local(path)) for path in then.paths(schema)])
+        rows = duck.read_parquet(builder.connection, [then.local(path) for path in then.paths(schema)])
         yield builder.connection.sql(f"FROM {current_rows(schema, rows)}").order(keys)
         return
     with tempfile.TemporaryDirectory(dir=scratch, prefix="history-") as folder:
@@ -70,7 +71,7 @@ def table_then(
             raise LakeError(str(build.failure))
         publish(star, [build])
         (path,) = star.paths(schema)
-        yield builder.connection.read_parquet(str(star.local(path))).order(keys)
+        yield duck.read_parquet(builder.connection, [star.local(path)]).order(keys)
 
 
 def facts_then(fact: Fact) -> str:

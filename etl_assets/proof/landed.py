@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.dataset
+import pyarrow.fs
 import pyarrow.parquet as pq
 
 from etl_assets.capture.table import Table
@@ -124,7 +125,8 @@ def _read(path: Path, block_bytes: int) -> pa.RecordBatchReader:
         ),
     )
     schema = pa.schema([pa.field(name, pa.string()) for name in names])
-    data = pa.dataset.dataset(path, format=format_, schema=schema)
+    # The file system is named, since a path alone may be read as a URL.
+    data = pa.dataset.dataset(str(path), filesystem=pa.fs.LocalFileSystem(), format=format_, schema=schema)
     scanner = data.scanner(batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1)
     return scanner.to_reader()
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from etl_assets.checked import Checkup, room
 from etl_assets.engine.definition import Inputs
-from etl_assets.engine.duck import configure
+from etl_assets.engine.duck import configure, literal
 from etl_assets.engine.schema import Column, Fact, StarTable
 from etl_assets.failpoints import reached
 from etl_assets.lake.current import materialized
@@ -37,6 +37,7 @@ from etl_assets.resources.warehouse import (
     typed,
 )
 
+_DATABASE = "etl_warehouse"
 _KINDS: Mapping[str, Kind] = {"BASE TABLE": "table", "VIEW": "view"}
 
 
@@ -217,11 +218,18 @@ class DuckDBSession(Session):
 
 
 def _open(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    # By a name of ours: DuckDB's own would be the file's, and `star.duckdb` would hide the schema.
+    attach = f"ATTACH {literal(path)} AS {_DATABASE}{' (READ_ONLY)' if read_only else ''}"
+    connection = duckdb.connect()
     try:
-        return duckdb.connect(path, read_only=read_only)
-    except duckdb.IOException as error:
+        connection.execute(attach)
+        connection.execute(f"USE {_DATABASE}")
+        return connection
+    except duckdb.Error as error:
+        connection.close()
         reason = " ".join(str(error).split())
-        kind = WarehouseInUse if "lock" in reason.lower() else WarehouseError
+        held = "lock" in reason.lower() or "already attached" in reason
+        kind = WarehouseInUse if held else WarehouseError
         raise kind(
             f"can't open the warehouse {path}: {reason}; close what holds it, or set ETL_WAREHOUSE_URL"
         ) from None

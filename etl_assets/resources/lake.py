@@ -133,7 +133,7 @@ class StarIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> Any:
         name = context.asset_key.path[-1]
         star = self.lake.star()
-        paths = [str(star.local(path)) for path in star.paths_of_any(name)]
+        paths = [star.local(path) for path in star.paths_of_any(name)]
         if not paths:
             raise LakeError(f"the lake holds no {name} yet: materialize star/{name} first")
-        return as_frame(duckdb.connect().read_parquet(paths), context.dagster_type.typing_type)
+        return as_frame(duck.read_parquet(duckdb.connect(), paths), context.dagster_type.typing_type)

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from etl_assets.engine import duck
 from etl_assets.engine.build import Build, merged
 from etl_assets.engine.definition import ContractError, Definition, Inputs
 from etl_assets.engine.lineage import column_lineage
@@ -215,7 +216,7 @@ def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) ->
             }
         )
     if paths:
-        sample = bench.connection.read_parquet(str(paths[-1])).limit(_PREVIEW_ROWS)
+        sample = duck.read_parquet(bench.connection, [paths[-1]]).limit(_PREVIEW_ROWS)
         metadata["preview"] = dg.MetadataValue.md(markdown(sample.columns, sample.fetchall()))
     return metadata
 
@@ -232,7 +233,7 @@ def _rows(build: Build, bench: Workbench, paths: Sequence[Path]) -> int:
 def _count(bench: Workbench, files: Sequence[Path]) -> int:
     if not files:
         return 0
-    ((rows,),) = bench.connection.read_parquet([str(file) for file in files]).count("*").fetchall()
+    ((rows,),) = duck.read_parquet(bench.connection, files).count("*").fetchall()
     return int(rows)
 
 
