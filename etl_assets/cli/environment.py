@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etl_assets import addresses
 from etl_assets.errors import EtlError
 from etl_assets.settings import Settings
 
@@ -74,10 +75,10 @@ def open_instance() -> "dg.DagsterInstance":
     try:
         return dg.DagsterInstance.get()
     except dg.DagsterError as error:
-        reason = " ".join(str(error).split())
+        reason = addresses.without_secrets(" ".join(str(error).split()), os.environ)
         raise InstanceError(
             f"Dagster can't use DAGSTER_HOME={os.environ['DAGSTER_HOME']}: {reason}"
-        ) from error
+        ) from None
 
 
 @contextmanager
