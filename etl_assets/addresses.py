@@ -36,6 +36,7 @@ _HARMLESS = {
 }
 _SAID = {"from", "to", "location"}  # options of mail servers and of BigQuery
 _SHOWN = {"host", "hostaddr", "port", "dbname", "user", "service"}
+_PLACES = {"s3", "gs", "file", "duckdb", "bigquery", "postgresql", "postgres"}
 _SHORTEST_SECRET = 4  # below that it would be found in ordinary words
 # Of the environment: settings that are addresses, and those that are nothing but a secret.
 _ADDRESSES = (
@@ -169,11 +170,14 @@ def _hidden(address: str) -> set[str]:
 def _hidden_parts(address: str) -> Iterator[str]:
     """As they are written; and as libpq reads them, if it is a database's."""
     _, separator, rest = address.partition("://")
-    if separator:
+    if separator or "@" in address:
+        rest = rest or address
         for text in (rest, rest.partition("?")[0], rest.partition("/")[0]):
             who = text.rpartition("@")[0]
             yield who.partition(":")[2] or who
         yield rest.partition("#")[2]
+        if scheme(address) not in _PLACES:  # a hook's path is its password
+            yield rest.partition("?")[0].partition("/")[2]
         for option in rest.partition("?")[2].split("&"):
             name, _, value = option.partition("=")
             if name not in _SAID | _HARMLESS | _SHOWN:

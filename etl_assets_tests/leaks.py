@@ -114,7 +114,7 @@ ALERTS = [
     for form, text in {
         "smtp": f"smtp://etl:{SECRET}@127.0.0.1:1/?from=a@example.com&to=b@example.com",
         "smtps": f"smtps://etl:{SECRET}@127.0.0.1:1?from=a@example.com&to=b@example.com",
-        "encoded": f"smtp://etl:%5A{SECRET[1:]}%2F@127.0.0.1:1/?from=a@example.com&to=b@example.com",
+        "encoded": f"smtp://etl:%5A{SECRET[1:]}@127.0.0.1:1/?from=a@example.com&to=b@example.com",
         "bad: a / as it is": f"smtp://etl:1/{SECRET}@127.0.0.1:1/?from=a@example.com&to=b@example.com",
         "bad: no port": f"smtp://etl:a@127.0.0.1:{SECRET}/?from=a@example.com&to=b@example.com",
         "bad: an option": f"smtp://etl:a@127.0.0.1:1/?from=a@example.com&to=b@example.com&key={SECRET}",
@@ -137,7 +137,7 @@ SHEETS = [
     }.items()
 ]
 ENDPOINTS = [
-    Planted("AWS_ENDPOINT_URL", form, text, SECRET)
+    Planted("AWS_ENDPOINT_URL", form, text, None if form == "a bracket" else SECRET)
     for form, text in {
         "a user": f"http://user:{SECRET}@127.0.0.1:1",
         "a token": f"http://127.0.0.1:1/?token={SECRET}",
