@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from etl_assets import addresses
 from etl_assets.exports.publishing import ReportTables, Workbook
 from etl_assets.resources.alerts import alerts
 from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
@@ -76,7 +77,9 @@ def _workbook(settings: Settings) -> Workbook:
     """A Google spreadsheet if one is named, else a file."""
     if settings.spreadsheet is None:
         return XlsxWorkbook(path=str(settings.data / "reports.xlsx"))
-    return Sheets(spreadsheet=settings.spreadsheet, endpoint=settings.sheets_endpoint or ENDPOINT)
+    # The UI shows the variable's name only: an address may hold a password.
+    endpoint = dg.EnvVar("ETL_SHEETS_ENDPOINT") if settings.sheets_endpoint else ENDPOINT
+    return Sheets(spreadsheet=settings.spreadsheet, endpoint=endpoint)
 
 
 DEPLOYMENTS = {"local": local, "production": production}
@@ -86,6 +89,6 @@ def resources(settings: Settings) -> Resources:
     """The resources of the deployment that the settings name."""
     if settings.deployment not in DEPLOYMENTS:
         raise SettingsError(
-            f"ETL_DEPLOYMENT={settings.deployment} is not a deployment; there are {', '.join(DEPLOYMENTS)}"
+            f"ETL_DEPLOYMENT={addresses.word(settings.deployment)} is not a deployment; there are {', '.join(DEPLOYMENTS)}"
         )
     return DEPLOYMENTS[settings.deployment](settings)

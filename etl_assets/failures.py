@@ -1,7 +1,11 @@
 """Why a run failed, in one line."""
 
+import os
+
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
+
+from etl_assets import addresses
 
 _LOG_FOLLOWS = "The end of "
 
@@ -27,7 +31,8 @@ def failure_line(event: dg.DagsterEvent) -> str | None:
     if kind.startswith("etl_assets."):
         return first_line(text)
     where = f"{event.step_key}: " if event.step_key else ""
-    return f"{where}{error.cls_name}: {first_line(text or kind)}"
+    line = addresses.without_secrets(first_line(text or kind), os.environ)
+    return f"{where}{error.cls_name}: {line}"
 
 
 def failure_trace(event: dg.DagsterEvent) -> str | None:

@@ -4,8 +4,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from etl_assets import addresses
 from etl_assets.errors import EtlError
+from etl_assets.lake.files import LakeError, parts
 from etl_assets.resources.secrets import names_secret
 
 WAREHOUSES = {
@@ -43,7 +46,7 @@ class Settings:
     lake_url: str
     warehouse_url: str = field(repr=False)
     spreadsheet: str | None
-    sheets_endpoint: str | None
+    sheets_endpoint: str | None = field(repr=False)
     alerts_url: str | None = field(repr=False)
     ui_url: str
     breaker_failures: int | None
@@ -59,16 +62,16 @@ class Settings:
         def get(name: str, default: str | None = None) -> str | None:
             return environment.get(name, "").strip() or default
 
-        data = Path(get("ETL_DATA") or "data").absolute()
+        data = Path(_data(get("ETL_DATA") or "data")).absolute()
         return cls(
             deployment=get("ETL_DEPLOYMENT") or "local",
             source_url=get("ETL_SOURCE_URL"),
-            lake_url=get("ETL_LAKE_URL") or str(data / "lake"),
+            lake_url=_lake(get("ETL_LAKE_URL")) or str(data / "lake"),
             warehouse_url=get("ETL_WAREHOUSE_URL") or f"duckdb:///{data / 'warehouse.duckdb'}",
             spreadsheet=_spreadsheet(get("ETL_SHEET_ID")),
             sheets_endpoint=get("ETL_SHEETS_ENDPOINT"),
             alerts_url=get("ETL_ALERTS_URL"),
-            ui_url=(get("ETL_UI_URL") or "http://127.0.0.1:3000").rstrip("/"),
+            ui_url=_page(get("ETL_UI_URL") or "http://127.0.0.1:3000"),
             breaker_failures=_count("ETL_BREAKER_FAILURES", get("ETL_BREAKER_FAILURES")),
             replay_batches=_count("ETL_REPLAY_BATCHES", get("ETL_REPLAY_BATCHES"), "batches") or 5_000,
             verify_rows=_count("ETL_VERIFY_ROWS", get("ETL_VERIFY_ROWS"), "rows") or 50_000_000,
@@ -82,7 +85,7 @@ def _count(name: str, value: str | None, what: str = "runs") -> int | None:
     if value is None:
         return None
     if not value.isdecimal() or not int(value):
-        raise SettingsError(f"{name}={value} is no number of {what}: write 1 or more, or leave it out")
+        raise SettingsError(f"{name} is no number of {what}: write 1 or more, or leave it out")
     return int(value)
 
 
@@ -100,13 +103,38 @@ def _spreadsheet(value: str | None) -> str | None:
     return found[1]
 
 
+def _data(value: str) -> str:
+    if "://" in value:
+        raise SettingsError("ETL_DATA names no folder of this machine")
+    return value
+
+
+def _lake(value: str | None) -> str | None:
+    try:
+        if value is not None:
+            parts(value)
+        return value
+    except LakeError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _page(value: str) -> str:
+    """The address of the interface, for links: a user, a password or a token in it are the reader's own affair."""
+    where = addresses.service(value)
+    if addresses.HIDDEN in where:
+        raise SettingsError("ETL_UI_URL can't be read: write https://host:port")
+    return (where + urlsplit(value).path).rstrip("/")
+
+
 def warehouse_engine(warehouse_url: str) -> str:
     """`duckdb`, `postgresql` or `bigquery`, as a URL says. One that is kept as a secret is PostgreSQL's: the others hold none."""
     if names_secret(warehouse_url):
         return "postgresql"
     scheme, separator, _ = warehouse_url.partition("://")
     if not separator or scheme not in WAREHOUSES:
-        said = f"{scheme}://" if separator else "what it says"  # which may be a password
+        said = (
+            f"{addresses.scheme(warehouse_url)}://" if separator else "what it says"
+        )  # which may be a password
         raise SettingsError(
             f"ETL_WAREHOUSE_URL: {said} is not a warehouse that can be used; write {' or '.join(WAREHOUSES.values())}"
         )
@@ -116,7 +144,8 @@ def warehouse_engine(warehouse_url: str) -> str:
 def duckdb_path(warehouse_url: str) -> Path:
     """The file that a `duckdb:///` URL names; a third slash more makes it absolute."""
     rest = warehouse_url.partition("://")[2]
-    if not rest.startswith("/") or len(rest) < 2:
+    options = "=" in rest.rpartition("/")[2].partition("?")[2]  # DuckDB takes none, and one may be a token
+    if not rest.startswith("/") or len(rest) < 2 or options:
         raise SettingsError(f"ETL_WAREHOUSE_URL names no file; write {WAREHOUSES['duckdb']}")
     path = Path(rest[1:]).absolute()
     if "?" in str(path):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import dagster as dg
 import duckdb
@@ -212,6 +213,12 @@ def exact(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
 
 def same(expected: Rows, found: Sequence[tuple[object, ...]]) -> bool:
     return exact(found) == exact(expected.rows)
+
+
+def as_role(url: str, role: str, password: str) -> str:
+    """The URL for another role of the same database."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{role}:{password}@{parts.hostname}:{parts.port}"))
 
 
 def execute(url: str, statement: str, *values: object) -> None:

@@ -294,7 +294,7 @@ def warehouse(database: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> 
     """The owner's URL of a PostgreSQL that the settings name as the warehouse, for a role that may only connect."""
     url = database()
     parts = urlsplit(url)
-    change(url, f"create role {ROLE} login")
+    change(url, f"create role {ROLE} login password '{PASSWORD}'")
     reached_by = f"{ROLE}:{PASSWORD}@{parts.hostname}:{parts.port}"
     monkeypatch.setenv("ETL_WAREHOUSE_URL", urlunsplit(parts._replace(netloc=reached_by)))
     yield url

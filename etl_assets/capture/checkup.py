@@ -8,8 +8,9 @@ from typing import Any
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
+from etl_assets import addresses
 from etl_assets.capture.catalog import describe
-from etl_assets.capture.connection import SourceError, connect, explained, redacted
+from etl_assets.capture.connection import SourceError, connect, explained
 from etl_assets.capture.table import Table
 from etl_assets.checked import Checkup, probed
 from etl_assets.errors import EtlError
@@ -37,7 +38,7 @@ def check_source(address: Callable[[], str], tables: Sequence[Table]) -> Iterato
         return
     with closing(connection):
         version, major, role, counts, identifies, timeout = _row(connection, _LOOK)
-        yield Checkup("connect", f"{redacted(url)}: PostgreSQL {version}, as {role}")
+        yield Checkup("connect", f"{addresses.database(url)}: PostgreSQL {version}, as {role}")
         if major < OLDEST_VERSION:
             yield Checkup("version", f"PostgreSQL {OLDEST_VERSION} or newer is needed", "missing")
             return

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 from psycopg2 import errorcodes
 from psycopg2.extensions import connection as Connection
-from psycopg2.extensions import parse_dsn
 
+from etl_assets.addresses import AddressError, Database, quotes_a_secret
 from etl_assets.errors import EtlError
 
 
@@ -62,21 +61,12 @@ _REFUSALS = (
 )
 
 
-def redacted(url: str) -> str:
-    """A URL without its password."""
-    parts = urlsplit(url)
-    if not parts.password:
-        return url if "password=" not in url else "the source"
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}@{host}"))
-
-
 def connect(
     url: str, application_name: str, connect_seconds: int = 10, setting: str = "ETL_SOURCE_URL"
 ) -> Connection:
     """A connection outside any transaction. Raises `SourceError` with one line on what to do; `setting` is where the
     URL comes from."""
-    _check(url, setting)
+    where = _where(url, setting)
     try:
         connection = psycopg2.connect(url, application_name=application_name, connect_timeout=connect_seconds)
         connection.autocommit = True
@@ -84,25 +74,23 @@ def connect(
             cursor.execute(_SESSION)
         return connection
     except psycopg2.Error as error:
-        message = " ".join(str(error).split()).partition("connection to server")[2] or " ".join(
-            str(error).split()
-        )
-        fault = message.rpartition("FATAL:")[2].strip() or message
-        advice = next((advice for sign, advice in _ADVICE.items() if sign in message), "check {setting}")
+        message = " ".join(str(error).split())
+        sign = next((sign for sign in _ADVICE if sign in message), None)
+        fault = message.partition("connection to server")[2] or message
+        fault = fault.rpartition("FATAL:")[2].strip() or fault
+        if quotes_a_secret(url, fault):
+            fault = sign or type(error).__name__
+        advice = _ADVICE[sign] if sign else "check {setting}"
         kind = SourceError if any(sign in message for sign in _REFUSALS) else SourceInterrupted
-        raise kind(f"can't connect to {redacted(url)}: {fault}; {advice.format(setting=setting)}") from None
+        raise kind(f"can't connect to {where}: {fault}; {advice.format(setting=setting)}") from None
 
 
-def _check(url: str, setting: str) -> None:
+def _where(url: str, setting: str) -> Database:
     """Refuse a URL that would be read in another way than it was meant: what libpq says of it may quote a part of
     the password."""
     try:
-        parse_dsn(url)
-        _ = urlsplit(url).port
-        readable = url.count("@") <= 1
-    except (psycopg2.ProgrammingError, ValueError):
-        readable = False
-    if not readable:
+        return Database.read(url)
+    except AddressError:
         raise SourceError(
             f"{setting} can't be read: write postgresql://user:password@host:port/database, and in user and "
             "password %40 for @, %3A for :, %2F for /, %23 for #, %3F for ?, %25 for %"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etl_assets import addresses
 from etl_assets.errors import EtlError
 from etl_assets.plain import plain
 from etl_assets.settings import Settings
@@ -98,10 +99,10 @@ def open_instance() -> "dg.DagsterInstance":
             _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
             return instance
     except dg.DagsterError as error:
-        reason = " ".join(str(error).split())
+        reason = addresses.without_secrets(" ".join(str(error).split()), os.environ)
         raise InstanceError(
             f"Dagster can't use DAGSTER_HOME={os.environ['DAGSTER_HOME']}: {reason}"
-        ) from error
+        ) from None
 
 
 @contextmanager

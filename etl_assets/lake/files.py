@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from etl_assets import addresses
 from etl_assets.errors import EtlError
 
 BUFFER_BYTES = 1 << 20
@@ -129,11 +130,7 @@ def open_files(url: str, cache: Path) -> Files:
     """The files under a URL: a folder (`data/lake`, `file:///srv/lake`), `s3://bucket/prefix`, `gs://bucket/prefix`.
     Below `cache` lie the local copies of what is kept in a bucket. Nothing is asked of a bucket yet."""
     # Here, since the clients of the clouds take their time to import.
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme == "file":
-        from etl_assets.lake.folder import LocalFiles
-
-        return LocalFiles(Path(rest if separator else url).absolute())
+    scheme, rest = parts(url)
     if scheme == "s3":
         from etl_assets.lake.s3 import open_s3
 
@@ -142,6 +139,26 @@ def open_files(url: str, cache: Path) -> Files:
         from etl_assets.lake.gcs import open_gcs
 
         return open_gcs(url, cache)
-    raise LakeError(
-        f"ETL_LAKE_URL: no lake can be kept at {scheme}://; use a folder, s3://bucket/prefix or gs://bucket/prefix"
-    )
+    from etl_assets.lake.folder import LocalFiles
+
+    return LocalFiles(Path(rest).absolute())
+
+
+def parts(url: str) -> tuple[str, str]:
+    """`s3`, `gs` or `file`, and what stands behind it. Raises `LakeError` for what is more than a place, which it does not
+    repeat: it may hold a password."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "file", url
+    if scheme not in {"s3", "gs", "file"}:
+        raise LakeError(
+            f"ETL_LAKE_URL: no lake can be kept at {addresses.scheme(url)}://; use a folder, s3://bucket/prefix or "
+            "gs://bucket/prefix"
+        )
+    first = rest.partition("/")[0]
+    if set(first) & set("@:") or (scheme != "file" and set(rest) & set("?#")):
+        raise LakeError(
+            "ETL_LAKE_URL has more than a folder, or a bucket and a prefix: credentials and endpoints are found as the "
+            "service's own tools find them (docs/lakes.md)"
+        )
+    return scheme, rest

@@ -23,6 +23,7 @@ from typing import BinaryIO, TypeVar, cast
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
+from etl_assets import addresses
 from etl_assets.failpoints import reached
 from etl_assets.lake.cache import Cache
 from etl_assets.lake.files import AlreadyExists, Files, LakeError, StagedFile
@@ -151,10 +152,12 @@ def bucket_and_prefix(url: str) -> tuple[str, str]:
     scheme, _, rest = url.partition("://")
     bucket, _, prefix = rest.rstrip("/").partition("/")
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", bucket):
-        raise LakeError(f"ETL_LAKE_URL: {url} names no bucket; write {scheme}://bucket/prefix")
+        raise LakeError(
+            f"ETL_LAKE_URL: {addresses.bucket(url)} names no bucket; write {scheme}://bucket/prefix"
+        )
     if prefix and not {"", ".", ".."}.isdisjoint(prefix.split("/")):
         raise LakeError(
-            f"ETL_LAKE_URL: {url} has an empty part, or one of dots; write {scheme}://bucket/prefix"
+            f"ETL_LAKE_URL: {addresses.bucket(url)} has an empty part, or one of dots; write {scheme}://bucket/prefix"
         )
     return bucket, prefix
 

@@ -13,6 +13,7 @@ import boto3
 from botocore import exceptions as botocore
 from botocore.config import Config
 
+from etl_assets import addresses
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.object_store import (
     PATIENCE,
@@ -71,7 +72,12 @@ def _client(patience: Patience, environment: tuple[tuple[str, str], ...]) -> Any
         retries={"total_max_attempts": 1},  # requests are repeated by whoever knows what they mean
         max_pool_connections=32,
     )
-    return boto3.session.Session().client("s3", config=config)
+    try:
+        return boto3.session.Session().client("s3", config=config)
+    except ValueError:  # its text repeats the address
+        raise LakeError(
+            "AWS_ENDPOINT_URL can't be read: write https://host:port, or leave it out for Amazon's S3"
+        ) from None
 
 
 class S3Bucket(Bucket):
@@ -193,11 +199,12 @@ class S3Bucket(Bucket):
         if isinstance(error, botocore.ProfileNotFound):
             return "there is no AWS profile of that name; correct AWS_PROFILE"
         if isinstance(error, botocore.EndpointConnectionError | botocore.ConnectTimeoutError):
-            return f"{self.client.meta.endpoint_url} can't be reached; see AWS_ENDPOINT_URL, AWS_REGION and the network"
+            where = addresses.service(self.client.meta.endpoint_url)
+            return f"{where} can't be reached; see AWS_ENDPOINT_URL, AWS_REGION and the network"
         if isinstance(error, _INTERRUPTED):
             return f"the connection failed ({type(error).__name__})"
         _client.cache_clear()  # a login that has ended, or a role that can't be had: the next one is looked for anew
-        return f"the AWS client failed ({type(error).__name__}: {_line(error)})"
+        return f"the AWS client failed ({type(error).__name__}); see the AWS_… variables"
 
     def _refusal(self, error: botocore.ClientError) -> str:
         code = _code(error)

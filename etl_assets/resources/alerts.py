@@ -4,6 +4,7 @@
 read when an alert is sent, and no error quotes it.
 """
 
+import os
 import re
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import dagster as dg
 from pydantic import Field
 
+from etl_assets import addresses
 from etl_assets.checked import Checkup, probed
 from etl_assets.engine.definition import Inputs
 from etl_assets.errors import EtlError
@@ -37,9 +39,6 @@ _TOPIC = re.compile(r"sns:(?P<arn>arn:aws[a-z-]*:sns:(?P<region>[a-z0-9-]+):\d{1
 _TIMEOUT_SECONDS = 15  # a sensor's tick has 60
 _SUBJECT_LIMIT = 200
 _SNS_SUBJECT_LIMIT = 100
-# What a foreign library's error may quote. Our own errors hold no secret to begin with.
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*:[^\s@]*(?=@)")
-_ASSIGNED = re.compile(r"(?i)\b(password|passwd|pwd|secret|token|api_?key)(\s*[=:]\s*)\S+")
 
 
 class AlertError(EtlError):
@@ -49,7 +48,7 @@ class AlertError(EtlError):
 @dataclass(frozen=True)
 class Alert:
     """What people are told about a run. Whatever it is made from, its subject is one line, neither subject nor text
-    has a control character, and both are without credentials."""
+    has a control character, and both are without what the settings hold as secrets."""
 
     subject: str
     text: str
@@ -74,7 +73,8 @@ def _printable(text: str) -> str:
 
 
 def _without_secrets(text: str) -> str:
-    return _ASSIGNED.sub(r"\1\2***", _CREDENTIALS.sub("***", text))
+    """What a foreign library's error may quote. Our own errors hold no secret to begin with."""
+    return addresses.without_secrets(text, os.environ)
 
 
 class Alerts(dg.ConfigurableResource):
@@ -251,7 +251,12 @@ class SnsAlerts(Alerts):
     def send(self, alert: Alert) -> None:
         import boto3
         from botocore.config import Config
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            EndpointConnectionError,
+            NoCredentialsError,
+        )
 
         topic = _topic(self.url)
         arn = topic["arn"]
@@ -266,9 +271,20 @@ class SnsAlerts(Alerts):
             raise AlertError(
                 f"can't publish an alert to {arn}: {code}; check the topic, and that the role may sns:Publish to it"
             ) from None
+        except EndpointConnectionError:
+            where = addresses.service(client.meta.endpoint_url)
+            raise AlertError(
+                f"can't publish an alert to {arn}: Could not connect to the endpoint {where}"
+            ) from None
+        except NoCredentialsError as error:
+            raise AlertError(f"can't publish an alert to {arn}: {error}") from None
         except BotoCoreError as error:
-            reason = _without_secrets(" ".join(str(error).split()))
-            raise AlertError(f"can't publish an alert to {arn}: {reason}") from None
+            # Its text repeats the address of the service, or what a program told that has the credentials.
+            raise AlertError(
+                f"can't publish an alert to {arn}: the AWS client failed ({type(error).__name__}); see the AWS_… variables"
+            ) from None
+        except ValueError:
+            raise AlertError(f"can't publish an alert to {arn}: AWS_ENDPOINT_URL can't be read") from None
 
     def check(self, inputs: Inputs) -> Iterator[Checkup]:
         """Whether one may publish is known only once one does."""

@@ -225,7 +225,10 @@ class BigQueryReader(WarehouseReader):
 
 def bigquery_warehouse(url: str, scratch: str) -> BigQueryWarehouse:
     """The warehouse that `bigquery://project[/prefix][?location=EU]` names. Raises `SettingsError`."""
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:  # its text repeats the address
+        parts = urllib.parse.urlsplit("")
     given = dict(urllib.parse.parse_qsl(parts.query))
     prefix = parts.path.strip("/")
     if (

@@ -21,7 +21,8 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from pydantic import Field
 
-from etl_assets.capture.connection import SourceError, connect, redacted
+from etl_assets import addresses
+from etl_assets.capture.connection import SourceError, connect
 from etl_assets.checked import Checkup, probed
 from etl_assets.engine import duck
 from etl_assets.engine.definition import Inputs
@@ -79,7 +80,7 @@ class PostgresWarehouse(Warehouse):
 
     @property
     def where(self) -> str:
-        return redacted(self.url)
+        return addresses.database(self.url)
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:

@@ -111,7 +111,12 @@ def _fetched(name: str, setting: str) -> str:
     except ClientError as error:
         raise SecretError(f"{setting}: {_refusal(error, name, client.meta.region_name)}") from None
     except BotoCoreError as error:
-        raise SecretError(f"{setting}: secret {name}: {' '.join(str(error).split())}") from None
+        # Its text repeats the address of the service, or what a program told that has the credentials.
+        raise SecretError(
+            f"{setting}: secret {name}: the AWS client failed ({type(error).__name__}); see the AWS_… variables"
+        ) from None
+    except ValueError:
+        raise SecretError(f"{setting}: secret {name}: AWS_ENDPOINT_URL can't be read") from None
     if "SecretString" not in answer:
         raise SecretError(f"{setting}: secret {name} is binary; a text is needed")
     return str(answer["SecretString"]).strip()

@@ -37,7 +37,11 @@ class Sheets(Workbook):
     or those of the machine it runs on."""
 
     spreadsheet: str = Field(description="The id of the spreadsheet: in its address, between /d/ and /edit.")
-    endpoint: str = Field(default=ENDPOINT, description="Where the API is; http:// only on this machine.")
+    endpoint: str = Field(
+        default=ENDPOINT,
+        json_schema_extra={"dagster__is_secret": True},
+        description="Where the API is; http:// only on this machine.",
+    )
     attempts: int = Field(default=8, ge=1, description="How often a call is tried that fails for the moment.")
     first_wait_seconds: float = Field(
         default=1.0, ge=0, description="The longest wait before the second try; it doubles with each."

@@ -18,6 +18,7 @@ from google.auth.transport.requests import AuthorizedSession
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
+from etl_assets import addresses
 from etl_assets.errors import EtlError
 
 ENDPOINT = "https://sheets.googleapis.com"
@@ -134,7 +135,7 @@ class Spreadsheet:
         return min(max(asked, self._backoff(state)), _LONGEST_WAIT_SECONDS)
 
     def _once(self, method: str, path: str, arguments: Json) -> Any:
-        host = urlsplit(self._url).netloc
+        host = addresses.place(self._url)
         try:
             answer = self._session.request(method, self._url + path, timeout=_TIMEOUT_SECONDS, **arguments)
             if answer.ok:
@@ -188,13 +189,21 @@ class Spreadsheet:
 def _session(endpoint: str) -> tuple[requests.Session, str]:
     """A session, and the name of the account that it acts for. No token ever goes out unencrypted: to a stand-in on
     this machine none goes at all."""
-    parts = urlsplit(endpoint)
+    try:
+        parts = urlsplit(endpoint)
+        _ = parts.port
+    except ValueError:  # its text repeats the address
+        raise SheetsError("ETL_SHEETS_ENDPOINT can't be read: write https://host:port") from None
+    if parts.query or parts.fragment or "@" in parts.path:
+        raise SheetsError("ETL_SHEETS_ENDPOINT has more than a host and a path: write https://host:port")
     if parts.scheme == "http" and parts.hostname in _THIS_MACHINE:
         session = requests.Session()
         session.trust_env = False  # no proxy, no .netrc
         return session, "anybody"
     if parts.scheme != "https":
-        raise SheetsError(f"ETL_SHEETS_ENDPOINT: {endpoint} is not https://, and not http:// on this machine")
+        raise SheetsError(
+            f"ETL_SHEETS_ENDPOINT: {addresses.service(endpoint)} is not https://, and not http:// on this machine"
+        )
     try:
         credentials, _ = google.auth.default(scopes=_SCOPES)
     except DefaultCredentialsError as error:

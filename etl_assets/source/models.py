@@ -62,7 +62,9 @@ def models(setting: str, taken: Sequence[str]) -> list[ObservedFiles]:
     for entry in filter(None, map(str.strip, setting.split(";"))):
         name, equals, glob = (part.strip() for part in entry.partition("="))
         if not equals or not glob or not re.fullmatch(r"\w+", name):
-            raise ModelError(f"ETL_MODELS: {entry!r} names no files; {_EXAMPLE}")
+            raise ModelError(f"ETL_MODELS has an entry that names no files; {_EXAMPLE}")
+        if "://" in glob:  # which may hold a password
+            raise ModelError(f"ETL_MODELS: {name} is not of this machine; {_EXAMPLE}")
         if name in {*taken, *(one.name for one in declared)}:
             raise ModelError(f"ETL_MODELS: source/{name} exists already; choose another name for {glob}")
         parts = Path(glob).parts

@@ -30,21 +30,21 @@ from etl_assets.source.demo.simulator import play_day, sell
 from etl_assets.source.demo.totesys import serve_totesys
 from etl_assets_tests.browser.interface import Interface, interface
 
-Victim = Literal["daemon", "worker", "code server", "its parent", "webserver", "everything"]
-VICTIMS: Sequence[Victim] = ("daemon", "worker", "code server", "its parent", "webserver", "everything")
+Victim = Literal["daemon", "worker", "code server", "its parent", "interface", "everything"]
+VICTIMS: Sequence[Victim] = ("daemon", "worker", "code server", "its parent", "interface", "everything")
 _SIGNS: dict[Victim, str] = {
-    "daemon": "dagster._daemon",
+    "daemon": "etl_assets.interface.daemon",
     "code server": "dagster api grpc",
     "its parent": "dagster code-server start",
     "worker": "spawn_main",
-    "webserver": "dagster_webserver",
-    "everything": "dev -w",
+    "interface": "etl_assets.cli ui",
+    "everything": "etl_assets.cli ui",
 }
-# With these gone, `dagster dev` ends by itself, and a user starts it again.
-_ENDS_IT_ALL = ("daemon", "webserver", "everything")
+# With these gone, `etl ui` ends by itself, and a user starts it again.
+_ENDS_IT_ALL = ("daemon", "interface", "everything")
 _UNENDED = {"NOT_STARTED", "QUEUED", "STARTING", "STARTED", "CANCELING"}
 _ARRIVAL_SECONDS = 240
-# `dagster dev` starts its parent again, but not the process that has the definitions. This is the UI's button Reload.
+# `etl ui` starts its parent again, but not the process that has the definitions. This is the UI's button Reload.
 _RELOAD = """
     mutation { reloadRepositoryLocation(repositoryLocationName: "etl_assets") { __typename
         ... on WorkspaceLocationEntry { loadStatus } } }

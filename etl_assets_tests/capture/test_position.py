@@ -15,7 +15,7 @@ from etl_assets.capture.connection import SourceError, SourceInterrupted
 from etl_assets.capture.position import Position, judge, read_position
 from etl_assets.capture.table import Table
 from etl_assets.source.demo.postgres import serve, wheel_binaries
-from etl_assets_tests.flow import execute
+from etl_assets_tests.flow import as_role, execute
 from etl_assets_tests.shop import SOURCE
 
 TEAM = Table("team", "", {"id": "int", "name": "text"})
@@ -214,9 +214,9 @@ def test_a_partitioned_table_is_counted_by_its_partitions(url: str) -> None:
 
 
 def test_a_role_that_may_only_select_is_answered(url: str) -> None:
-    execute(url, "CREATE ROLE only_reads LOGIN; GRANT SELECT ON team, sale TO only_reads")
+    execute(url, "CREATE ROLE only_reads LOGIN PASSWORD 'x'; GRANT SELECT ON team, sale TO only_reads")
     try:
-        reader = url.replace("postgres@", "only_reads@")
+        reader = as_role(url, "only_reads", "x")
         assert read_position(reader, TABLES).tables == settled(url).tables
     finally:
         execute(url, "DROP OWNED BY only_reads; DROP ROLE only_reads")

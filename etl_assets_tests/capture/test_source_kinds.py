@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,6 +13,7 @@ from etl_assets.capture.table import Table
 from etl_assets.lake.batches import Manifest
 from etl_assets.source.demo.postgres import serve
 from etl_assets_tests.capture.comparing import Lake, connect, execute
+from etl_assets_tests.flow import as_role
 
 T = Table("t", "", {"id": "text"}, key=("id",))
 _DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/lib/postgres_fdw.so"))
@@ -136,11 +138,11 @@ def test_row_security_that_shows_other_rows_is_followed(lake: Lake) -> None:
         "INSERT INTO t SELECT n, n % 2 FROM generate_series(1, 40) AS n",
         "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
         "CREATE POLICY mine ON t USING (tenant = 0)",
-        f"CREATE ROLE {role} LOGIN",
+        f"CREATE ROLE {role} LOGIN PASSWORD 'x'",
         f"GRANT SELECT ON t TO {role}",
     )
     try:
-        ours = Lake(lake.url.replace("//postgres@", f"//{role}@"), lake.folder)
+        ours = Lake(as_role(lake.url, role, "x"), lake.folder)
         ours.sync(T)
         assert ours.is_exact(T)
         execute(lake.url, "ALTER POLICY mine ON t USING (tenant = 1)")
@@ -153,9 +155,9 @@ def test_row_security_that_shows_other_rows_is_followed(lake: Lake) -> None:
 
 def test_a_role_that_may_not_read_a_table_gets_one_line(lake: Lake) -> None:
     role = f"stranger_{os.getpid()}"
-    execute(lake.url, "CREATE TABLE t (id int PRIMARY KEY)", f"CREATE ROLE {role} LOGIN")
+    execute(lake.url, "CREATE TABLE t (id int PRIMARY KEY)", f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
     try:
-        stranger = Lake(lake.url.replace("//postgres@", f"//{role}@"), lake.folder)
+        stranger = Lake(as_role(lake.url, role, "x"), lake.folder)
         with pytest.raises(SourceError, match="table t may not be read by this role: grant SELECT on it"):
             stranger.sync(T)
     finally:
@@ -293,7 +295,7 @@ def test_foreign_tables_and_partitions_are_read_whole(debian: str, tmp_path: Pat
         "INSERT INTO behind2 SELECT n, 'old' FROM generate_series(2001, 2040) AS n",
         "CREATE EXTENSION postgres_fdw",
         f"CREATE SERVER self FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{port}', dbname 'postgres')",
-        "CREATE USER MAPPING FOR postgres SERVER self OPTIONS (user 'postgres')",
+        f"CREATE USER MAPPING FOR postgres SERVER self OPTIONS (user 'postgres', password '{urlsplit(debian).password}')",
         "CREATE FOREIGN TABLE t (id int, a text) SERVER self OPTIONS (table_name 'behind')",
         "CREATE TABLE parts (id int, a text) PARTITION BY RANGE (id)",
         "CREATE TABLE near PARTITION OF parts FOR VALUES FROM (0) TO (1000)",

@@ -30,15 +30,16 @@ from etl_assets.resources.stand_ins.sheets import serve_sheets
 from etl_assets.resources.stand_ins.sheets_books import Book
 from etl_assets.settings import warehouse_engine
 from etl_assets_tests.automation.shown import served
-from etl_assets_tests.flow import Flow, Run
+from etl_assets_tests.flow import Flow, Run, as_role, execute
 
 ROOT = Path(__file__).parents[2]
 SETTING = "ETL_SOURCE_URL"
 PASSWORD = "hunter2/Zaphod"  # has to be encoded in a URL
+WAREHOUSE_PASSWORD = "warehouse-Slartibartfast"
 PLANTED = [
     "hunter2/Zaphod",
     "hunter2%2FZaphod",
-    "warehouse-Slartibartfast",
+    WAREHOUSE_PASSWORD,
     "mail-Trillian",
     "secret-Access-Marvin",
 ]
@@ -333,6 +334,14 @@ def kept(folder: Path) -> Iterator[tuple[str, bytes]]:
                                 yield f"{path}, {table}", zlib.decompress(value)
 
 
+@pytest.fixture(scope="module")
+def roles(postgres_url: str) -> None:
+    """They own what runs make, and go with the session's server."""
+    execute(postgres_url, f"CREATE ROLE zaphod SUPERUSER LOGIN PASSWORD '{PASSWORD}'")
+    execute(postgres_url, f"CREATE ROLE slartibartfast SUPERUSER LOGIN PASSWORD '{WAREHOUSE_PASSWORD}'")
+
+
+@pytest.mark.usefixtures("roles")
 @pytest.mark.parametrize("fault", ["database", "spreadsheet"])
 def test_a_failing_run_shows_no_secret_anywhere(
     aws: Any, moto: str, totesys: str, database: Callable[..., str], tmp_path: Path, fault: str
@@ -340,8 +349,9 @@ def test_a_failing_run_shows_no_secret_anywhere(
     """Once the source can't be read, once all is well up to the export."""
     parts = urlsplit(totesys)
     name = "no_such_database" if fault == "database" else parts.path.strip("/")
-    secret = {"username": parts.username, "password": PASSWORD, "host": parts.hostname, "port": parts.port}
+    secret = {"username": "zaphod", "password": PASSWORD, "host": parts.hostname, "port": parts.port}
     named = hold(aws, "totesys", secret | {"dbname": name})
+    warehouse = as_role(database(), "slartibartfast", WAREHOUSE_PASSWORD)
     (tmp_path / "home").mkdir()
     with serve_sheets() as sheets, ProcessList() as processes:
         sheets.books["1AbC"] = Book(shared_for="reading")
@@ -354,7 +364,7 @@ def test_a_failing_run_shows_no_secret_anywhere(
                 "PYTHONPATH": str(ROOT),
                 "ETL_DATA": str(tmp_path / "data"),
                 "ETL_SOURCE_URL": named,
-                "ETL_WAREHOUSE_URL": database().replace("@", ":warehouse-Slartibartfast@"),
+                "ETL_WAREHOUSE_URL": warehouse,
                 "ETL_SHEET_ID": "1AbC",
                 "ETL_SHEETS_ENDPOINT": sheets.url,
                 "ETL_ALERTS_URL": "smtp://etl:mail-Trillian@127.0.0.1:1/?from=a@example.com&to=b@example.com",

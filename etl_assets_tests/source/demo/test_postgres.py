@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
@@ -277,3 +279,105 @@ def test_binaries_that_the_servers_user_cannot_enter_are_copied_once(
 def test_a_folder_of_another_user_is_refused() -> None:
     with pytest.raises(EmbeddedPostgresError, match="/proc/cluster"), serve(Path("/proc/cluster")):
         pass
+
+
+# -- who may use it --------------------------------------------------------------------------------------------------
+
+
+def without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{parts.username}@{parts.hostname}:{parts.port}"))
+
+
+def as_before(folder: Path) -> None:
+    """What a folder was like before the server asked for a password."""
+    with serve(folder) as url:
+        query(url, "alter role postgres password null")
+    (folder / "data" / "pg_hba.conf").write_text("host all all 127.0.0.1/32 trust\n")
+    (folder / "password").unlink()
+
+
+def test_it_asks_for_a_password_that_only_its_owner_can_read(cluster: Path) -> None:
+    with serve(cluster) as url:
+        assert query(url, "show password_encryption") == "scram-sha-256"
+        for other in (without_password(url), url.replace(f":{urlsplit(url).password}@", ":postgres@")):
+            with pytest.raises(psycopg2.OperationalError, match="password"):
+                query(other, "select 1")
+    assert stat.S_IMODE((cluster / "password").stat().st_mode) == 0o600
+    assert (cluster / "password").stat().st_uid == os.geteuid()
+    assert "trust" not in (cluster / "data" / "pg_hba.conf").read_text().split("# TYPE")[-1]
+
+
+def test_every_folder_has_a_password_of_its_own(cluster: Path, postgres_folder: Path) -> None:
+    with serve(postgres_folder / "another"):
+        pass
+    one, other = ((folder / "password").read_text() for folder in (cluster, postgres_folder / "another"))
+    assert one != other
+    assert min(len(one), len(other)) >= 32
+
+
+@as_root
+def test_another_user_of_the_machine_can_not_use_it(cluster: Path) -> None:
+    """By the port, which everybody reaches, and by the file."""
+    with serve(cluster) as url:
+        asks = f"""
+import os, sys, psycopg2
+os.setgid(12345); os.setuid(12345)
+try:
+    psycopg2.connect({without_password(url)!r})
+except psycopg2.OperationalError as error:
+    assert "password" in str(error), error
+else:
+    sys.exit("connected")
+try:
+    open({str(cluster / "password")!r})
+except PermissionError:
+    sys.exit(0)
+sys.exit("read")
+"""
+        done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_from_before_asks_from_the_next_start_on_and_keeps_its_data(postgres_folder: Path) -> None:
+    folder = postgres_folder / "before"
+    with serve(folder) as url:
+        query(url, "create table kept as select 1 as value")
+    as_before(folder)
+    with serve(folder) as url:
+        assert query(url, "select value from kept") == 1
+        with pytest.raises(psycopg2.OperationalError, match="password"):
+            query(without_password(url), "select 1")
+
+
+def test_a_server_from_before_that_still_runs_is_joined(postgres_folder: Path) -> None:
+    folder = postgres_folder / "running before"
+    with serve(folder) as url:
+        (folder / "data" / "pg_hba.conf").write_text("host all all 127.0.0.1/32 trust\n")
+        query(url, "select pg_reload_conf()")
+        (folder / "password").unlink()
+        with serve(folder) as joined:
+            assert joined == without_password(url)
+            assert query(joined, "select 1") == 1
+
+
+def test_a_creation_that_was_killed_after_the_password_was_chosen_is_begun_anew(
+    postgres_folder: Path,
+) -> None:
+    folder = postgres_folder / "half"
+    folder.mkdir()
+    (folder / "password").write_text("of a cluster that was never finished")
+    with serve(folder) as url:
+        assert query(url, "select 1") == 1
+
+
+def test_no_message_shows_the_password(cluster: Path) -> None:
+    with serve(cluster):
+        secret = (cluster / "password").read_text()
+    with (
+        pytest.raises(EmbeddedPostgresError) as failed,
+        serve(cluster, settings={"no_such_setting": "1"}),
+    ):
+        pass
+    assert secret not in str(failed.value)
+    assert secret not in (cluster / "log").read_text()

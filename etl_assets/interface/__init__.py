@@ -1,0 +1,1 @@
+"""Dagster's web interface as `etl ui` serves it: to this machine, to its own pages, once per history."""
