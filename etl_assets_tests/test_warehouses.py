@@ -662,9 +662,7 @@ def test_versions_of_a_fact_are_told_apart_by_all_columns_of_its_key(shelf: Call
     here = shelf(*TABLES)
     here.put("fact_trip", trip(1, "A", 1), trip(2, "A", 2), trip(3, "B", 1))
     here.load()
-    here.put(
-        "fact_trip", trip(4, "A", 2, rider="Ada"), trip(5, "B", 2), trip(6, "B", 1), batch=2, gone=1
-    )
+    here.put("fact_trip", trip(4, "A", 2, rider="Ada"), trip(5, "B", 2), trip(6, "B", 1), batch=2, gone=1)
     here.load()
     assert [row[0] for row in here.rows("fact_trip")] == [1, 4, 5]
     assert here.books()["superseded"] == [("fact_trip", 2), ("fact_trip", 3)]
