@@ -23,6 +23,7 @@ from etl_assets.engine.schema import Column, Dimension, Fact, StarTable
 from etl_assets.lake import retired
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.star import StarFiles
 from etl_assets.resources import bigquery_load, duckdb_warehouse, postgres_warehouse
 from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn
@@ -33,6 +34,7 @@ from etl_assets.source.demo.generator import Variant
 from etl_assets_tests.commands import etl, use
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, execute
+from etl_assets_tests.lake_layout import star_files
 from etl_assets_tests.shelf import Shelf
 from etl_assets_tests.test_lakes import kept_in
 
@@ -283,6 +285,14 @@ def test_a_view_of_an_analyst_on_it_is_named_and_nothing_is_removed(
     assert state(season) == before
 
 
+def shows(star: StarFiles, table: StarTable, other: StarTable) -> None:
+    """Whether the lake holds a table as one thing, and as nothing else that it may be declared as."""
+    shown = star.shown(table)
+    assert shown
+    assert [shown.path] == star.paths(table) == star.paths_of_any(table.name)
+    assert (star.shown(other), star.paths(other)) == (None, [])
+
+
 def test_what_was_a_fact_can_be_a_dimension_and_a_fact_again(shelf: Callable[..., Shelf]) -> None:
     fact = Fact("thing", "", "id", [Column("id", "int"), Column("name", "text")], record="thing_record_id")
     dimension = Dimension("thing", "", "id", [Column("id", "int"), Column("name", "text")])
@@ -291,23 +301,26 @@ def test_what_was_a_fact_can_be_a_dimension_and_a_fact_again(shelf: Callable[...
     here.load()
     assert there(here, "thing", "thing_current") == {"thing": "table", "thing_current": "view"}
     now = here.declared(dimension)
+    shows(now.star, fact, dimension)
+    with pytest.raises(WarehouseError, match="the lake's thing is not up to date"):
+        now.load()
     now.put("thing", (7, "b"))
     now.load()
     assert there(here, "thing", "thing_current") == {"thing": "table", "thing_current": None}
     assert now.rows("thing") == [(7, "b", False)]
-    star = StarFiles(now.lake, Batches(now.lake))
-    for table, path in ((fact, "star/thing/000001.parquet"), (dimension, "star/thing.parquet")):
-        shown = star.shown(table)
-        assert shown
-        assert (shown.path, star.paths(table)) == (path, [path])
-    with pytest.raises(LakeError, match="holds thing as a dimension and as a fact: etl retire thing"):
-        star.paths_of_any("thing")
-    retired.remove(now.lake, retired.in_lake(now.lake, now.tables))
-    assert star.paths_of_any("thing") == ["star/thing.parquet"]
-    here.put("thing", (1, 7, "c"))
+    shows(now.star, dimension, fact)
+    assert retired.in_lake(now.star, now.tables) == {}
+    # It is declared as a fact again: what it was can be retired before it is made.
+    assert [held.now for held in retired.in_lake(now.star, here.tables).values()] == ["fact"]
+    retired.remove(now.star, retired.in_lake(now.star, here.tables))
+    assert now.star.paths_of_any("thing") == []
+    # Whatever is left of it goes with a later batch.
+    here.put("thing", (1, 7, "c"), batch=2)
+    shows(here.star, fact, dimension)
+    assert len(here.lake.names("star/thing")) == 1
     here.load()
     assert there(here, "thing", "thing_current") == {"thing": "table", "thing_current": "view"}
-    assert here.rows("thing") == [(1, 7, "c", 1, False)]
+    assert here.rows("thing") == [(1, 7, "c", 2, False)]
 
 
 def test_the_books_say_what_is_held_and_where_stand_ins_are(season: Shelf) -> None:
@@ -347,11 +360,24 @@ def flow(original: Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flo
     return copied
 
 
+def star_of(flow: Flow) -> StarFiles:
+    files = LocalFiles(flow.lake)
+    return StarFiles(files, Batches(files))
+
+
 @pytest.fixture
 def left(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> Flow:
     """A dimension is declared no longer, and a fact that was never loaded; another table was a fact once."""
+    (paid,) = star_files(flow.lake, "fact_payment")
+    star = star_of(flow)
+    as_payment = star.table("fact_payment")
+    assert as_payment
     for name in ("fact_gone", "dim_staff"):
-        shutil.copytree(flow.lake / "star/fact_payment", flow.lake / "star" / name)
+        place = f"star/{name}/000001-0a0b0c0d0e0f.parquet"
+        (flow.lake / place).parent.mkdir(exist_ok=True)
+        shutil.copy(paid, flow.lake / place)
+        file = as_payment.files[0].model_copy(update={"path": place})
+        star.publish({name: as_payment.model_copy(update={"files": (file,)})}, 1)
     (flow.lake / "star/baselines").mkdir()
     (flow.lake / "star/baselines/fact_gone.json").write_text('{"batch": "000001"}')
     (flow.lake / "current/trials").mkdir(parents=True, exist_ok=True)
@@ -373,13 +399,24 @@ def of(files: Mapping[str, Any], *starts: str) -> set[str]:
     return {path for path in files if path.startswith(starts)}
 
 
-GOES = ("star/dim_payment_type.parquet", "star/fact_gone/", "star/dim_staff/", "star/baselines/")
+def without(files: Mapping[str, Any], goes: set[str], now: Mapping[str, Any]) -> bool:
+    """Whether of some files these are gone and all others are as they were; but for a manifest of the star that came."""
+    (come,) = now.keys() - files.keys()
+    assert re.fullmatch(r"star/batches/[0-9]{6}-[0-9]+\.json", come)
+    assert {path: at for path, at in files.items() if path not in goes} == {
+        path: at for path, at in now.items() if path != come
+    }
+    return True
+
+
+GOES = ("star/dim_payment_type/", "star/fact_gone/", "star/dim_staff/000001-0a0b", "star/baselines/")
 
 
 def test_it_is_said_what_would_be_removed_and_nothing_is_changed(left: Flow) -> None:
     before = contents(left)
-    size = (left.lake / "star/dim_payment_type.parquet").stat().st_size
-    paid = (left.lake / "star/fact_payment/000001.parquet").stat().st_size
+    size, paid = (
+        star_files(left.lake, name)[0].stat().st_size for name in ("dim_payment_type", "fact_payment")
+    )
     found = told(etl("retire", "--json"))
     assert found == {
         "removed": False,
@@ -418,7 +455,8 @@ def test_it_is_said_what_would_be_removed_and_nothing_is_changed(left: Flow) -> 
         for line in lines
     )
     assert any(
-        re.fullmatch(r"dim_staff lake 1 file, .*; it is a dimension now, which stays", line) for line in lines
+        re.fullmatch(r"dim_staff lake 1 file, .*; it is a dimension now, which the next run makes", line)
+        for line in lines
     )
     assert lines[-1] == "nothing was changed; --yes removes it"
     assert contents(left) == before
@@ -432,7 +470,10 @@ def test_what_is_no_longer_declared_goes_and_all_else_stays(
     assert (found["removed"], list(found["tables"])) == (True, ["dim_payment_type", "dim_staff", "fact_gone"])
     goes = of(files, *GOES) | {"current/trials/dim_payment_type.json"}
     assert len(goes) == 5
-    assert left.files() == {path: at for path, at in files.items() if path not in goes}
+    assert without(files, goes, left.files())
+    listed = star_of(left).manifest
+    assert listed
+    assert set(listed.tables) == {*INPUTS.star} - {"dim_staff"}
     assert not (left.lake / "star/fact_gone").exists()
     assert left.query("FROM star.loads ORDER BY ALL") == [
         row for row in loads if row[0] != "dim_payment_type"
@@ -469,9 +510,7 @@ def test_only_what_is_named_goes_and_what_can_not_is_refused_before_anything_is_
         "dim_staff",
         "fact_gone",
     ]
-    assert left.files() == {
-        path: at for path, at in before[0].items() if path not in of(before[0], *GOES[1:])
-    }
+    assert without(before[0], of(before[0], *GOES[1:]), left.files())
     assert left.dump() == before[1]
     assert list(told(etl("retire", "--json"))["tables"]) == ["dim_payment_type"]
 
@@ -591,7 +630,7 @@ def test_status_names_star_tables_that_do_not_show_the_newest_batch(totesys: str
         assert flow.run().success
         assert behind(told(etl("status", "--json"))["star"]) == {}
         # Damaged, and by the hand of somebody.
-        (flow.lake / "star/dim_staff.parquet").write_bytes(b"PAR1")
+        star_files(flow.lake, "dim_staff")[0].write_bytes(b"PAR1")
         flow_query = "UPDATE star.loads SET version = 'other' WHERE table_name = 'fact_payment'"
         with duckdb.connect(str(flow.data / "warehouse.duckdb")) as connection:
             connection.execute(flow_query)
@@ -635,7 +674,7 @@ def test_it_is_the_same_with_the_lake_in_a_bucket_and_the_warehouse_in_postgresq
         flow = Flow(totesys, tmp_path / "data", elsewhere)
         assert flow.run().success
         use(patch, flow.data, ETL_SOURCE_URL=flow.url, **elsewhere)
-        store.fill(["star/fact_gone/000001.parquet", "star/baselines/fact_gone.json"])
+        store.fill(["star/fact_gone/000001-0a0b0c0d0e0f.parquet", "star/baselines/fact_gone.json"])
         patch.delitem(INPUTS.star, "dim_payment_type")  # type: ignore[arg-type]
         before = store.everything()
         known = told(etl("status", "--json"))["star"]
@@ -648,6 +687,6 @@ def test_it_is_the_same_with_the_lake_in_a_bucket_and_the_warehouse_in_postgresq
         assert store.everything() == before
         assert etl("retire", "--yes").exit_code == 0
         goes = of(before, *GOES) | of(before, "current/trials/dim_payment_type.json")
-        assert store.everything() == {path: content for path, content in before.items() if path not in goes}
+        assert without(before, goes, store.everything())
         assert told(etl("retire", "--yes", "--json"))["tables"] == {}
         assert told(etl("status", "--json"))["star"]["no_longer_declared"] == {}

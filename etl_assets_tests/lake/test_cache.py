@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -10,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl_assets.lake.batches import Batches
+from etl_assets.lake.batches import FORMAT, Batches, Manifest
 from etl_assets.lake.cache import Cache
 from etl_assets.lake.files import Files, LakeError
-from etl_assets.lake.star import VERSION, StarFiles, dimension_path
+from etl_assets.lake.star import StarFiles, TableFiles, listed
 from etl_assets_tests.object_stores import Request, Store
 
-_LANDED = "raw/t/000001.csv"
-_STAR = "star/t.parquet"
+_LANDED = "raw/t/000001-0a0b0c0d0e0f.csv"
+_STAR = "star/t/000001-0a0b0c0d0e0f.parquet"
 
 
 def write(files: Files, path: str, content: bytes) -> None:
@@ -29,7 +30,7 @@ def test_a_landed_file_is_fetched_once_and_not_asked_after_again(bucket: Store) 
     assert bucket.proxy
     bucket.fill([_LANDED])
     copy = bucket.open().local(_LANDED)
-    assert copy.name == "000001.csv"  # engines tell the batch by it
+    assert copy.name == "000001-0a0b0c0d0e0f.csv"  # engines tell the batch by it
     with bucket.proxy.deciding(lambda r: None):
         assert bucket.open().local(_LANDED) == copy
         assert bucket.proxy.seen == []
@@ -62,7 +63,7 @@ def test_what_was_staged_here_is_not_fetched(bucket: Store) -> None:
         assert [request.method for request in bucket.proxy.seen if request.headers.get("Range")] == []
 
 
-def test_what_is_landed_anew_under_a_number_takes_the_place_of_what_was(bucket: Store) -> None:
+def test_what_is_landed_anew_under_a_name_takes_the_place_of_what_was(bucket: Store) -> None:
     files = bucket.open()
     write(files, _LANDED, b"of a run that was killed")
     assert files.local(_LANDED).read_bytes() == b"of a run that was killed"
@@ -128,32 +129,31 @@ def test_many_may_fetch_the_same_file_at_once(bucket: Store) -> None:
     for thread in threads:
         thread.join()
     assert found == [content] * 8
-    assert [path.name for path in bucket.copies.rglob("*") if path.is_file()] == ["t.parquet"]
+    assert [path.name for path in bucket.copies.rglob("*") if path.is_file()] == [_STAR.rpartition("/")[2]]
 
 
-def test_of_a_large_parquet_file_only_the_footer_is_fetched_to_know_its_version(bucket: Store) -> None:
+def test_nothing_of_a_large_parquet_file_is_fetched_to_know_its_version(bucket: Store) -> None:
     assert bucket.proxy
     files = bucket.open()
+    made = Manifest(
+        format=FORMAT, batch=1, lake="", run_id="", previous=None, sources={}, seconds=0, tables={}
+    )
+    Batches(files).commit(made)
+    star = StarFiles(files, Batches(files))
+    staged = star.staging("t", 1)
     table = pa.table({"noise": [os.urandom(1 << 20) for _ in range(12)]})
-    staged = files.staging(dimension_path("t"))
-    pq.write_table(table.replace_schema_metadata({VERSION: b"v1"}), staged.local)
-    bucket.overwrite(dimension_path("t"), staged.local.read_bytes())
-    size = staged.local.stat().st_size
-    staged.discard()
-    fetched = 0
-
-    def measure(request: Request) -> None:
-        nonlocal fetched
-        span = request.headers.get("Range", request.headers.get("range"))
-        if span:
-            first, last = span.removeprefix("bytes=").split("-")
-            fetched += int(last) - int(first) + 1
-
-    with bucket.proxy.deciding(measure):
-        found = StarFiles(files, Batches(files)).dimension("t")
+    pq.write_table(table, staged.local)
+    file = listed(staged.path, staged.local, "v1", 1, 12)
+    staged.publish()
+    star.publish({"t": TableFiles(kind="dimension", files=(file,))}, 1)
+    elsewhere = replace(bucket, copies=bucket.copies / "of another machine").open()
+    with bucket.proxy.deciding(lambda r: None):
+        found = StarFiles(elsewhere, Batches(elsewhere)).dimension("t")
+        asked = [request.path for request in bucket.proxy.seen if ".parquet" in request.path]
     assert found
-    assert (found.version, found.rows, found.bytes) == ("v1", 12, size)
-    assert 0 < fetched < 200_000 < size
+    assert (found.version, found.rows) == ("v1", 12)
+    assert found.bytes > 12 << 20
+    assert asked == []
 
 
 def test_the_copies_used_least_recently_go_when_there_are_too_many(tmp_path: Path) -> None:

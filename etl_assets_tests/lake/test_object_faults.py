@@ -48,7 +48,7 @@ USES: dict[str, Callable[[Files], object]] = {
     "create": lambda files: files.create("raw/batches/000002.json", b"manifest"),
     "write": lambda files: write(files, "raw/t/000002.csv", b"small"),
     "write much": lambda files: write(files, "raw/t/000003.csv", _BIG),
-    "stage": lambda files: stage(files, "star/t.parquet", b"parquet"),
+    "stage": lambda files: stage(files, "star/t/000001-aa.parquet", b"parquet"),
     "local": lambda files: files.local("raw/t/000001.csv", fresh=True).read_bytes(),
     "reading": lambda files: seek(files, "raw/t/000001.csv"),
     "exists": lambda files: (files.exists("raw/t/000001.csv"), files.exists("raw/t/none")),
@@ -61,7 +61,7 @@ _AFTER = {
     "raw/t/000002.csv": b"small",
     "raw/t/000003.csv": _BIG,
     "raw/batches/000002.json": b"manifest",
-    "star/t.parquet": b"parquet",
+    "star/t/000001-aa.parquet": b"parquet",
 }
 
 
