@@ -439,3 +439,15 @@ def test_what_does_not_fit_is_listed_and_explained(
     report = landed(tmp_path / "data/lake", "sales_order", 2, "quarantined")
     assert (misfit["file"], misfit["line"]) == (str(report.relative_to(tmp_path / "data/lake")), 2)
     assert [version["deleted"] for version in told("explain", "sales_order", "5")["star"]] == [False, True]
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_files_that_the_star_consists_of_are_listed(flow: Flow) -> None:
+    for name in ("dim_staff", "star/fact_payment"):
+        listed = etl("files", name).stdout.splitlines()
+        assert listed == [str(path) for path in star_files(flow.lake, name.removeprefix("star/"))]
+    assert told("files")["tables"].keys() == {*DIMENSIONS, *FACTS}
+    assert "fact_payment" in etl("files").stdout
+    assert (etl("files", "moon").exit_code, "dim_staff" in etl("files", "moon").stderr) == (2, True)

@@ -84,7 +84,7 @@ def named(flow: Flow, manifest: Mapping[str, Any], table: str) -> list[Row]:
     rows = flow.landed(changes["quarantined"])
     assert all((row["table"], row["batch"]) == (table, f"{manifest['batch']:06d}") for row in rows)
     assert len({row["key"] for row in rows}) == changes["quarantined_rows"]
-    assert changes["quarantined"]["path"] == f"raw/quarantine/{table}/{manifest['batch']}.csv"
+    assert changes["quarantined"]["path"].startswith(f"raw/quarantine/{table}/{manifest['batch']:06d}-")
     return [{name: row[name] for name in ("key", "column", "value", "reason")} for row in rows]
 
 

@@ -78,6 +78,13 @@ def _broken(
         return f"the server was restored or failed over: timeline {now.timeline} instead of {was.timeline}"
     if instant.next_transaction < latest.next_transaction or lsn_behind:
         return "the server stands behind the last batch: it was restored, or is a replica that lags"
+    if was.database_oid != now.database_oid:
+        return "the database was dropped and made again, or is a copy of the last batch's"
+    if was.started is None or was.started != now.started:
+        return (
+            "the server was started since the last batch: a copy of it, or it set back to an older state, would look the "
+            "same"
+        )
     if held.relation != relation.oid:
         return "the table was dropped and made again"
     if held.partitions != relation.partitions:

@@ -33,6 +33,10 @@ _INSTANT = """
            has_function_privilege('pg_control_system()', 'EXECUTE')
                AND has_function_privilege('pg_control_checkpoint()', 'EXECUTE')
 """
+# What no copy of a database shares with it: the server process that serves it, and its place there.
+_PROCESS = """
+    SELECT (SELECT oid::bigint FROM pg_database WHERE datname = current_database()), pg_postmaster_start_time()
+"""
 _IDENTITY = "SELECT (pg_control_system()).system_identifier::text, (pg_control_checkpoint()).timeline_id"
 _HOLDER = """
     SELECT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a USING (pid)
@@ -154,6 +158,8 @@ def take_snapshot(
             if may_ask:
                 cursor.execute(_IDENTITY)
                 system_identifier, timeline = _row(cursor)
+            cursor.execute(_PROCESS)
+            database_oid, started = _row(cursor)
         relations = describe(main, tables)
         workers = [main]
         for _ in range(connections - 1):
@@ -168,7 +174,12 @@ def take_snapshot(
                     break  # those that have their locks do the work
             workers.append(worker)
         source = SourceIdentity(
-            system_identifier=system_identifier, timeline=timeline, database=database, version=version
+            system_identifier=system_identifier,
+            timeline=timeline,
+            database=database,
+            version=version,
+            database_oid=database_oid,
+            started=started,
         )
         yield Snapshot(
             Instant(snapshot, horizon, following, lsn, server_time, source), relations, workers, claim

@@ -18,6 +18,7 @@ from etl_assets.cli.demo import demo
 from etl_assets.cli.demo_cloud import demo_cloud
 from etl_assets.cli.doctor import doctor
 from etl_assets.cli.explain import explain
+from etl_assets.cli.files import files
 from etl_assets.cli.history import history
 from etl_assets.cli.quarantine import quarantine
 from etl_assets.cli.retire import retire
@@ -96,6 +97,7 @@ for _command in (
     demo_cloud,
     doctor,
     explain,
+    files,
     history,
     quarantine,
     retire,

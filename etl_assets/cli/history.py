@@ -2,7 +2,7 @@
 
 Of facts, the warehouse answers that too:
 
-    SELECT * FROM star.fact_sales_order WHERE batch <= '000005'
+    SELECT * FROM star.fact_sales_order WHERE batch <= 5
     QUALIFY row_number() OVER (PARTITION BY sales_order_id ORDER BY sales_record_id DESC) = 1 AND NOT deleted
 """
 
@@ -37,7 +37,7 @@ def history(
 
     \b
     Of facts the warehouse answers that too:
-      SELECT * FROM star.fact_sales_order WHERE batch <= '000005'
+      SELECT * FROM star.fact_sales_order WHERE batch <= 5
       QUALIFY row_number() OVER (PARTITION BY sales_order_id ORDER BY sales_record_id DESC) = 1
           AND NOT deleted
     """

@@ -165,7 +165,7 @@ class StarFiles:
             if newest and tables == newest.tables:
                 self._remove_later(newest)
                 break
-            if not tables:
+            if newest is None and not tables:
                 break
             shown = max(newest.batch, batch) if newest else batch
             editions = [edition for place, edition in self._places() if place == shown]

@@ -267,7 +267,7 @@ def test_the_oracle_counts_as_one_counts_by_hand() -> None:
         sales(d1="2024-02-29/7", d2="soon", d4=""),
         sales(d1="soon/7", d2="2024-03-01", d3="2024-03-01"),
     ]
-    batches = [Batch(f"00000{n + 1}", {"sale": rows}) for n, rows in enumerate(contents)]
+    batches = [Batch(n + 1, {"sale": rows}) for n, rows in enumerate(contents)]
     shown = Oracle({"sale": SALE}, [fact, dimension], batches).shown()
     told = [(v.record, v.values["id"], v.batch, v.deleted) for v in shown["fact_sale"].versions]
     assert told == [
