@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import duckdb
 import narwhals as nw
 import pandas as pd
 import psycopg2
@@ -40,6 +41,7 @@ from etl_assets.resources.report_tables import ReportTablesError
 from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn
 from etl_assets.resources.warehouse import Loaded, WarehouseError, WarehouseInUse
 from etl_assets.resources.warehouse_load import load_star
+from etl_assets.resources.warehouse_retire import InWarehouse, in_warehouse, retire
 from etl_assets.settings import Settings, SettingsError
 from etl_assets.source.demo.simulator import play_day
 from etl_assets.star import schema
@@ -530,6 +532,121 @@ def test_stand_ins_are_filled_in_when_the_member_comes(flow: Direct) -> None:
     assert books(flow)["inferred_members"] == []
     assert (0, "late", "team 1", True) in flow.dump()["dim_worker"]
     assert differences(flow) == {}
+
+
+# -- a warehouse of the version before -------------------------------------------------------------------------------
+
+_AS_TEXT = "lpad(CAST(batch AS varchar), 6, '0')"
+
+
+def make_older(flow: Direct, engine: str, stand_in: BigQueryStandIn) -> None:
+    """Make of a warehouse what the version before would have made of it, which wrote the numbers of batches as text; it
+    names a table that nobody declares any more."""
+    gone = "INSERT INTO star.loads VALUES ('dim_gone', 1, 'v', 7, '2024-01-01', 'long ago')"
+    if engine == "duckdb":
+        with duckdb.connect(str(flow.data / "warehouse.duckdb")) as connection:
+            connection.execute(gone)
+            for table in ("fact_sale", "loads"):
+                connection.execute(f"ALTER TABLE star.{table} ALTER batch TYPE varchar USING {_AS_TEXT}")
+    elif engine == "postgres":
+        url = str(flow.warehouse_url)
+        ((view,),) = asked(url, "SELECT pg_get_viewdef('star.fact_sale_current'::regclass)")
+        execute(
+            url,
+            f"{gone}; DROP VIEW star.fact_sale_current;"
+            f"ALTER TABLE star.fact_sale ALTER batch TYPE text USING {_AS_TEXT};"
+            f"ALTER TABLE star.loads ALTER batch TYPE text USING {_AS_TEXT};"
+            f"CREATE VIEW star.fact_sale_current AS {view}",
+        )
+    else:
+        tables, (dataset,) = (
+            stand_in.tables,
+            [name for name in stand_in.tables.datasets if name.endswith("star")],
+        )
+        tables.database.execute(gone.replace("star.", f"{dataset}."))
+        for table in ("fact_sale", "loads"):
+            held = tables.held(dataset, table)
+            fields = [
+                {**field, "type": "STRING"} if field["name"] == "batch" else field
+                for field in held["schema"]["fields"]
+            ]
+            rows = tables.database.sql(f"SELECT * REPLACE ({_AS_TEXT} AS batch) FROM {dataset}.{table}")
+            tables.write(
+                {"datasetId": dataset, "tableId": table},
+                rows,
+                fields,
+                {**held, "writeDisposition": "WRITE_TRUNCATE"},
+            )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_warehouse_of_the_version_before_is_carried_on(
+    make: Callable[..., Direct],
+    engine: str,
+    stand_in: BigQueryStandIn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flow = make(engine)
+    flow.run()
+    execute(
+        flow.url,
+        "UPDATE sale SET amount = amount + 1 WHERE id < 50; UPDATE worker SET name = 'x' WHERE id = 3",
+    )
+    flow.run()
+    make_older(flow, engine, stand_in)
+    older = flow.dump()
+    assert {row[-2] for row in older["fact_sale"]} == {"000001", "000002"}
+    # Before the first load it says what it holds, and afterwards too, if that ends midway.
+    assert {name: (held.rows, held.batch) for name, held in flow.warehouse.held().items()} == {
+        "dim_gone": (7, 1),
+        "dim_worker": (len(older["dim_worker"]) - 1, 2),  # one is a stand-in
+        "fact_sale": (len(older["fact_sale"]), 2),
+    }
+
+    places = count(1)
+
+    def stop(place: str) -> None:
+        if next(places) == 3:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MODULES[engine], "reached", stop)
+        with pytest.raises(Stopped):
+            load(flow)
+    assert flow.dump() == older
+    assert set(flow.warehouse.held()) == {"dim_gone", "dim_worker", "fact_sale"}
+
+    execute(flow.url, "DELETE FROM sale WHERE id < 20; UPDATE worker SET name = 'new' WHERE id > 25")
+    build(flow)
+    load(flow)
+    with flow.warehouse.reading() as reader:
+        kinds = {reader.columns("star", table)["batch"] for table in ("fact_sale", "loads")}
+    assert [(kind.upper(), null) for kind, null in kinds] in ([("BIGINT", False)], [("INT64", False)])
+    # What nobody declares any more is still known to be ours.
+    assert in_warehouse(flow.warehouse, flow.inputs.star) == {"dim_gone": InWarehouse([], {"loads": 1})}
+    retire(flow.warehouse, ["dim_gone"])
+    fresh = replace(flow, data=flow.data.with_name("fresh"), warehouse_url=None)
+    fresh.data.mkdir()
+    (fresh.data / "lake").symlink_to(flow.data / "lake")
+    load(fresh)
+    assert everything(flow) == everything(fresh)
+    assert all(outcome.batches == () for outcome in load(flow).values())
+    flow.derive()
+    assert differences(flow) == {}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_part_of_a_warehouse_of_the_version_before_can_be_loaded_alone(
+    make: Callable[..., Direct], engine: str, stand_in: BigQueryStandIn
+) -> None:
+    flow = make(engine)
+    flow.run()
+    before = everything(flow)
+    make_older(flow, engine, stand_in)
+    assert load(flow, "dim_worker")["dim_worker"].batches == (), "what is loaded is known"
+    retire(flow.warehouse, ["dim_gone"])
+    load(flow)
+    assert everything(flow) == before
 
 
 # -- keys of several columns, and tables that wait -------------------------------------------------------------------

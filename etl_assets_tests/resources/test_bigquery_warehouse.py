@@ -3,6 +3,7 @@
 import datetime as dt
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -17,8 +18,9 @@ from etl_assets.resources.bigquery_warehouse import bigquery_warehouse
 from etl_assets.resources.stand_ins import gcs
 from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn, objects_at
 from etl_assets.resources.stand_ins.bigquery_tables import Refused
-from etl_assets.resources.warehouse import WarehouseError, WarehouseInUse
+from etl_assets.resources.warehouse import Book, WarehouseError, WarehouseInUse
 from etl_assets.resources.warehouse_load import load_star
+from etl_assets.resources.warehouse_retire import retire
 from etl_assets.settings import SettingsError
 from etl_assets_tests import shop
 from etl_assets_tests.direct import Direct
@@ -27,6 +29,7 @@ from etl_assets_tests.lake_layout import star_files
 from etl_assets_tests.resources.conftest import PROJECT
 from etl_assets_tests.resources.test_bigquery import CUT, LOST, PASSING, every, since
 from etl_assets_tests.shelf import Shelf
+from etl_assets_tests.test_warehouses import make_older
 
 URL = f"bigquery://{PROJECT}?location=EU"
 Content = dict[str, list[tuple[Any, ...]]]
@@ -398,6 +401,51 @@ def test_of_two_loads_at_once_one_is_refused(
     with pytest.raises(WarehouseError, match="another load changed the warehouse meanwhile: run again"):
         load(day(1))
     assert content(day(2)) == days[2][1]
+
+
+def test_who_carries_on_a_book_that_another_load_carried_on_meanwhile_is_refused(
+    day: Callable[[int], Direct],
+    days: list[tuple[Direct, Content]],
+    stand_in: BigQueryStandIn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else what the other one noted would be lost."""
+    load(day(0))
+    make_older(day(0), "bigquery", stand_in)
+    own = bigquery_load.BigQuerySession._carry_on
+
+    def overtaken(self: bigquery_load.BigQuerySession, book: Book) -> None:
+        monkeypatch.setattr(bigquery_load.BigQuerySession, "_carry_on", own)
+        load(day(2))
+        own(self, book)
+
+    monkeypatch.setattr(bigquery_load.BigQuerySession, "_carry_on", overtaken)
+    with pytest.raises(WarehouseError, match="another load changed the warehouse meanwhile: run again"):
+        load(day(1))
+    retire(day(2).warehouse, ["dim_gone"])
+    assert content(day(2)) == days[2][1]
+    assert not load(day(2))
+
+
+@pytest.mark.parametrize("fault", [CUT, LOST], ids=["cut", "cut after it was done"])
+def test_a_book_is_carried_on_although_requests_go_wrong(
+    day: Callable[[int], Direct],
+    days: list[tuple[Direct, Content]],
+    stand_in: BigQueryStandIn,
+    fault: Any,
+) -> None:
+    """Whichever it is from which on all fail, the next load knows what is there."""
+    load(day(0))
+    for nth in range(2, 34, 5):
+        make_older(day(0), "bigquery", stand_in)
+        stand_in.fault = since(nth, fault)
+        with suppress(WarehouseError):
+            load(day(0))
+        quiet(stand_in)
+        assert day(0).warehouse.held().keys() == {"dim_gone", "dim_worker", "fact_sale"}
+        load(day(0))
+        retire(day(0).warehouse, ["dim_gone"])
+        assert content(day(0)) == days[0][1]
 
 
 def test_two_loads_of_the_same_are_one(
