@@ -44,7 +44,6 @@ from etl_assets.resources.warehouse import (
     WarehouseError,
     WarehouseInUse,
     WarehouseReader,
-    carried_on,
     current,
     given,
     is_outdated,
@@ -147,15 +146,12 @@ class PostgresWarehouse(Warehouse):
             session = PostgresSession(cursor, lake, Path(self.scratch))
             for book in BOOKS:
                 if is_outdated(book, session.columns(book.name), _DIALECT):
-                    kept = session.keep(book.name, carried_on(book, _DIALECT))
-                    place = _DIALECT.place(book.name)
-                    for statement in [
-                        f"DROP TABLE {place}",
-                        *_create(book),
-                        _primary_key(book.name, book.key),
-                        f"INSERT INTO {place} SELECT * FROM {kept}",
-                    ]:
-                        cursor.execute(statement)
+                    # In place: others may have been granted to read it.
+                    batch = book.columns[1].type
+                    cursor.execute(
+                        f"ALTER TABLE {_DIALECT.place(book.name)} ALTER COLUMN batch TYPE {_DIALECT.type(batch)} "
+                        f"USING {_DIALECT.cast('batch', batch)}"
+                    )
                 if not session.columns(book.name):
                     create_schema(cursor, SCHEMA)
                     for statement in [*_create(book), _primary_key(book.name, book.key)]:
