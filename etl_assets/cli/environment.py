@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etl_assets import addresses
+from etl_assets import addresses, permissions
 from etl_assets.errors import EtlError
 from etl_assets.settings import Settings
 
@@ -34,11 +34,14 @@ class UnreadableError(EtlError):
 
 
 def settings() -> Settings:
-    """The settings, as the environment and `.env` in the current folder say; the environment wins."""
+    """The settings, as the environment and `.env` in the current folder say; the environment wins. What this process
+    writes from now on is for those whom ETL_FILE_MODE names."""
     from dotenv import load_dotenv
 
     load_dotenv(Path.cwd() / ".env")
-    return Settings.read(os.environ)
+    known = Settings.read(os.environ)
+    permissions.apply(known.file_mode)
+    return known
 
 
 def dagster_home(known: Settings) -> Path | None:
