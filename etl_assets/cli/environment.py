@@ -91,12 +91,14 @@ def resources(known: Settings, *names: str) -> Iterator[Any]:
     import dagster as dg
     import duckdb
 
+    from etl_assets import faults
     from etl_assets.deployments import resources
 
     found = resources(known)
     try:
         with dg.build_resources({name: found[name] for name in names}) as built:
             yield built
-    except duckdb.Error as error:
-        reason = " ".join(str(error).split())
-        raise UnreadableError(f"lake or warehouse can't be read: {reason}; etl verify tells where") from error
+    except (duckdb.Error, faults.Fault) as error:
+        raise UnreadableError(
+            f"lake or warehouse can't be read: {faults.told(error)}; etl verify tells where"
+        ).with_traceback(error.__traceback__) from None

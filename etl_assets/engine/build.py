@@ -17,6 +17,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from etl_assets import faults
 from etl_assets.engine import duck
 from etl_assets.engine.application import Application, Applied
 from etl_assets.engine.course import Course, DimensionCourse, FactCourse, Step, audits_of
@@ -321,9 +322,9 @@ class _Derivation:
         try:
             failure = self._step(definition, course, build, batch)
         except _FUNCTION_FAILS as error:
-            told = " ".join(str(error).split()).removeprefix(f"{name}: ")
+            told = faults.told(error).removeprefix(f"{name}: ")
             failure = told if isinstance(error, ContractError) else f"its function fails: {told}"
-            build.error = error
+            build.error = faults.bare(error)
         if failure:
             course.stopped, course.last = True, None
             cause = self._cause(definition, course.at, batch)

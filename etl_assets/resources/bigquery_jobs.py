@@ -33,6 +33,21 @@ _TRANSIENT = {
     "jobInternalError",
     "jobRateLimitExceeded",
 }
+_ABOUT_VALUES = {"invalid", "invalidQuery"}
+_ABOUT_SCHEMAS = (
+    "Column ",
+    "Field ",
+    "Incompatible table partitioning",
+    "Invalid schema",
+    "No matching signature",
+    "Not found",
+    "Only temporary tables",
+    "Provided Schema does not match",
+    "Syntax error",
+    "Table ",
+    "Type not found",
+    "Unrecognized name",
+)
 _UNREACHED = (
     ConnectionError,
     requests.exceptions.ConnectionError,
@@ -175,7 +190,8 @@ def explaining(what: str) -> Iterator[None]:
 
 def explained(what: str, error: Exception) -> BigQueryError:
     """An error of the client in one line, with what to do about it."""
-    message, reasons = message_of(error), _reasons(error)
+    reasons = _reasons(error)
+    message = _told(message_of(error), reasons)
     if isinstance(error, DefaultCredentialsError):
         return BigQueryError(
             f"{what}: there are no Google credentials; set GOOGLE_APPLICATION_CREDENTIALS to a service account's file, "
@@ -198,6 +214,13 @@ def explained(what: str, error: Exception) -> BigQueryError:
             f"{what}: not allowed: {message}; docs/bigquery.md lists the roles that are needed"
         )
     return BigQueryError(f"{what}: {message}")
+
+
+def _told(message: str, reasons: set[str]) -> str:
+    """What the service said, if it can't be about the value of a row; else only what kind of error it is."""
+    if reasons & _ABOUT_VALUES and not message.startswith(_ABOUT_SCHEMAS):
+        return f"it refuses ({', '.join(sorted(reasons))}); what it says may quote a row, and is with the job"
+    return message
 
 
 def message_of(error: Exception) -> str:
