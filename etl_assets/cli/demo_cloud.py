@@ -64,14 +64,14 @@ def demo_cloud(ctx: click.Context) -> None:
         environment.arrange_dagster_home(chosen)
         play(ctx, chosen, source, display())
         show_report("BigQuery", resources(chosen)["warehouse"].query(_REPORT))
-        click.echo("\nthe spreadsheet")
+        output.say("\nthe spreadsheet")
         tabs = sheets.books[_SPREADSHEET].visible().items()
         output.table(
             ["tab", "rows", "cells"], [(name, len(rows), sum(map(len, rows))) for name, rows in tabs]
         )
-        click.echo("\nis it all equal?")
+        output.say("\nis it all equal?")
         ctx.invoke(verify, thorough=True)
-        click.echo(
+        output.say(
             f"\nwhat the services held, which is gone now\n"
             f"lake       {settings['ETL_LAKE_URL']} at {aws['AWS_ENDPOINT_URL']}\n"
             f"warehouse  {settings['ETL_WAREHOUSE_URL']} at {google.url}\n"

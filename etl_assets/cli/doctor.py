@@ -30,14 +30,14 @@ def doctor(ctx: click.Context, as_json: bool, send_test_alert: bool) -> None:
     for about, checkup in _everything(send_test_alert=send_test_alert):
         found.append((about, checkup))
         if not as_json:
-            click.echo(f"{checkup.state:<8} {about:<10} {checkup.name:<20} {checkup.told}")
+            output.say(f"{checkup.state:<8} {about:<10} {checkup.name:<20} {checkup.told}")
     missing = sum(checkup.state == "missing" for _, checkup in found)
     if as_json:
         checks = [{"about": about, "check": c.name, "state": c.state, "told": c.told} for about, c in found]
         output.emit_json({"ok": not missing, "checks": checks})
     else:
         count = output.count(missing, "thing is", "things are")
-        click.echo(f"\n{count} missing" if missing else "\neverything that a run needs is there")
+        output.say(f"\n{count} missing" if missing else "\neverything that a run needs is there")
     if missing:
         ctx.exit(1)
 
