@@ -283,23 +283,29 @@ def elsewhere(postgres_url: str) -> Iterator[str]:
     at = urlsplit(postgres_url)
 
     def forward(source: socket.socket, target: socket.socket) -> None:
-        while block := source.recv(1 << 16):
-            target.sendall(block)
         with suppress(OSError):
+            while block := source.recv(1 << 16):
+                target.sendall(block)
             target.shutdown(socket.SHUT_WR)
+
+    def connect(client: socket.socket) -> None:
+        with client, socket.create_connection((at.hostname or "", at.port or 0)) as server:
+            back = threading.Thread(target=forward, args=(server, client))
+            back.start()
+            forward(client, server)
+            back.join()
 
     def accept(listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
-                client, _ = listener.accept()
-                server = socket.create_connection((at.hostname or "", at.port or 0))
-                for pair in ((client, server), (server, client)):
-                    threading.Thread(target=forward, args=pair, daemon=True).start()
+                threading.Thread(target=connect, args=(listener.accept()[0],)).start()
 
     with socket.create_server((outside, 0)) as listener:
-        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        accepting = threading.Thread(target=accept, args=(listener,))
+        accepting.start()
         yield f"{outside}:{listener.getsockname()[1]}"
         listener.shutdown(socket.SHUT_RDWR)
+        accepting.join()
 
 
 def test_source_and_warehouse_that_are_reached_openly_work_and_get_advice(
