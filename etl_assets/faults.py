@@ -5,6 +5,8 @@ most that are about a value. What they say ends in logs, in the history and in m
 the kind of the error, table, column and constraint, and the library's own text only where it can hold none.
 """
 
+import linecache
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -156,7 +158,19 @@ def _of_code(error: BaseException) -> str:
     if isinstance(error, _CODE_TELLING):
         return f"{kind.__name__}: {_line(error)}"
     at = next((f for f in reversed(traceback.extract_tb(error.__traceback__)) if _is_ours(f.filename)), None)
-    return f"{kind.__name__} at {Path(at.filename).name}:{at.lineno}" if at else kind.__name__
+    if at is None:
+        return kind.__name__
+    # What stands in the code is no value of a row: a column that is misspelt there.
+    code = _statement(at)
+    written = [w for w in re.findall(r"'([^']+)'", str(error)) if f'"{w}"' in code or f"'{w}'" in code]
+    named = f" ({', '.join(written)})" if written else ""
+    return f"{kind.__name__}{named} at {Path(at.filename).name}:{at.lineno}"
+
+
+def _statement(at: traceback.FrameSummary) -> str:
+    """The code that failed."""
+    first = at.lineno or 0
+    return "".join(linecache.getline(at.filename, n) for n in range(first, (at.end_lineno or first) + 1))
 
 
 def _is_ours(filename: str) -> bool:

@@ -139,6 +139,14 @@ def _fails_in_a_lookup(sale: pd.DataFrame) -> pd.DataFrame:
     return sale.assign(id=[known[name] for name in sale["name"]])
 
 
+def _misspells(sale: pd.DataFrame) -> pd.DataFrame:
+    return sale.assign(id=sale["nmae"])
+
+
+def _misspells_one_of_several(sale: pd.DataFrame) -> pd.DataFrame:
+    return sale[["id", "nmae"]]
+
+
 def _returns_another_type(sale: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"id": list(sale["name"]), "name": list(sale["name"])})
 
@@ -152,6 +160,8 @@ def _names_no_column(sale: nw.LazyFrame) -> nw.LazyFrame:
     [
         (_fails_in_pandas, "ValueError at test_faults.py:"),
         (_fails_in_a_lookup, "KeyError at test_faults.py:"),
+        (_misspells, "KeyError (nmae) at test_faults.py:"),
+        (_misspells_one_of_several, "KeyError (nmae) at test_faults.py:"),
         (_returns_another_type, "a value does not fit its declared type: Arrow"),
         (_names_no_column, "ColumnNotFoundError: "),
     ],
@@ -222,3 +232,35 @@ def test_a_query_of_a_warehouse_that_fails_keeps_no_value(shop: str, tmp_path: P
     with pytest.raises(WarehouseError) as raised:
         warehouse.query(f"SELECT CAST(name AS INTEGER) AS {identifier('n')} FROM t")
     assert VALUE not in everything(raised.value)
+
+
+# -- BigQuery --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "said"),
+    [
+        ("invalidQuery", f"Bad int64 value: {VALUE}", "Bad int64 value … (the job has the rest"),
+        ("invalidQuery", f"Invalid date: '{VALUE}'", "Invalid date …"),
+        ("invalidQuery", f'Failed to parse input string "{VALUE}"', "Failed to parse input string …"),
+        ("invalidQuery", "int64 overflow: 4242 * 4242", "int64 overflow …"),
+        ("invalidQuery", "Cannot return an invalid timestamp value of 4242 microseconds", "Cannot return an"),
+        (
+            "invalid",
+            f"Error while reading data, error message: Could not parse '{VALUE}'",
+            "Error while reading",
+        ),
+        ("invalidQuery", "Unrecognized name: nothing at [1:8]", "Unrecognized name: nothing at [1:8]"),
+        ("notFound", "Not found: Table p:star.t", "Not found: Table p:star.t"),
+        ("accessDenied", "Access Denied: Project p", "Access Denied: Project p"),
+    ],
+)
+def test_an_error_of_bigquery_ends_before_a_value(reason: str, message: str, said: str) -> None:
+    from google.api_core.exceptions import BadRequest
+
+    from etl_assets.resources.bigquery_jobs import explained as of_bigquery
+
+    error = BadRequest(message, errors=[{"reason": reason, "message": message}])  # type: ignore[no-untyped-call]
+    told = str(of_bigquery("star.t", error))
+    assert said in told
+    assert "4242" not in told
