@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets import addresses
+from etl_assets import addresses, permissions
 from etl_assets.exports.publishing import ReportTables, Workbook
 from etl_assets.resources.alerts import alerts
 from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
@@ -86,9 +86,10 @@ DEPLOYMENTS = {"local": local, "production": production}
 
 
 def resources(settings: Settings) -> Resources:
-    """The resources of the deployment that the settings name."""
+    """The resources of the deployment that the settings name. What they write is for those whom ETL_FILE_MODE names."""
     if settings.deployment not in DEPLOYMENTS:
         raise SettingsError(
             f"ETL_DEPLOYMENT={addresses.word(settings.deployment)} is not a deployment; there are {', '.join(DEPLOYMENTS)}"
         )
+    permissions.apply(settings.file_mode)
     return DEPLOYMENTS[settings.deployment](settings)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from etl_assets import addresses
 from etl_assets.errors import EtlError
 from etl_assets.lake.files import LakeError, parts
+from etl_assets.permissions import MODES, PRIVATE
 from etl_assets.resources.secrets import names_secret
 
 WAREHOUSES = {
@@ -38,6 +39,7 @@ class Settings:
     replay_batches  ETL_REPLAY_BATCHES  a star table is not made anew from more batches than this unless told so
     verify_rows     ETL_VERIFY_ROWS     rows that the verification of one night reads at most, if all are read in a week
     models          ETL_MODELS         model files to observe: `name=folder/*.sql;other=folder/**/*.json`
+    file_mode       ETL_FILE_MODE      who may read what is written: `private`, `group` or `public`
     data            ETL_DATA           the folder for all that is kept locally and not set otherwise
     """
 
@@ -54,6 +56,7 @@ class Settings:
     verify_rows: int
     models: str
     data: Path
+    file_mode: str = PRIVATE
     unset: tuple[str, ...] = ()
     """Which of ETL_SOURCE_URL, ETL_LAKE_URL and ETL_WAREHOUSE_URL are not set."""
 
@@ -77,6 +80,7 @@ class Settings:
             verify_rows=_count("ETL_VERIFY_ROWS", get("ETL_VERIFY_ROWS"), "rows") or 50_000_000,
             models=get("ETL_MODELS") or "",
             data=data,
+            file_mode=_file_mode(get("ETL_FILE_MODE") or PRIVATE),
             unset=tuple(n for n in ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL") if not get(n)),
         )
 
@@ -101,6 +105,12 @@ def _spreadsheet(value: str | None) -> str | None:
             "ETL_SHEET_ID is no id of a Google spreadsheet: it is the part of its address between /d/ and /edit"
         )
     return found[1]
+
+
+def _file_mode(value: str) -> str:
+    if value not in MODES:
+        raise SettingsError(f"ETL_FILE_MODE={addresses.word(value)} is none of {', '.join(MODES)}")
+    return value
 
 
 def _data(value: str) -> str:

@@ -122,6 +122,25 @@ def test_dagster_accepts_the_workspace() -> None:
     assert process_workspace_config(loaded("workspace.yaml")).success
 
 
+# What has no login, as the guides start it. (Those of the composition are in containers, and publish no port.)
+_WITHOUT_LOGIN = re.compile(r"dagster api grpc|code-server start|dagster-webserver|dagster dev|dg dev|etl ui")
+
+
+@pytest.mark.parametrize(
+    "guide", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name
+)
+def test_what_has_no_login_is_started_on_this_machine_only(guide: Path) -> None:
+    told = guide.read_text().splitlines()
+    started = [line for line in told if _WITHOUT_LOGIN.search(line)]
+    hosts = [host for line in started for host in re.findall(r"(?:-h|--host)[ =]*([\w.:\[\]]+)", line)]
+    assert [host for host in hosts if host not in {"127.0.0.1", "localhost", "::1"}] == []
+    served = [host for line in told for host in re.findall(r"grpc_server: \{host: ([^,]+),", line)]
+    assert set(served) <= {"127.0.0.1"}
+    if guide.name == "operations.md":
+        assert len(hosts) >= 2
+        assert served
+
+
 # -- Kubernetes -------------------------------------------------------------------------------------------------------
 
 

@@ -3,17 +3,22 @@
 import hashlib
 import json
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit, urlunsplit
 
 import boto3
 import dagster as dg
 import duckdb
+import psutil
 import psycopg2
 import pytest
 from click.testing import CliRunner
@@ -21,6 +26,7 @@ from google.cloud import bigquery
 from moto.server import ThreadedMotoServer
 
 from etl_assets.capture.checkup import check_source
+from etl_assets.capture.connection import unverified
 from etl_assets.capture.table import Table
 from etl_assets.cli import etl as command
 from etl_assets.definitions import INPUTS
@@ -235,6 +241,85 @@ def test_a_view_is_said_to_be_read_whole_and_what_is_behind_it_is_tried(source: 
     assert (lacking.state, found.state) == ("missing", "advice")
     assert "payment_type" in lacking.told
     assert "a view: read whole and compared every time" in found.told
+
+
+@pytest.mark.parametrize(
+    ("host", "sslmode", "encrypted", "told"),
+    [
+        ("db.example.com", "prefer", False, "nothing is encrypted"),
+        ("db.example.com", "prefer", True, "the server is not verified"),
+        ("db.example.com", "require", True, "the server is not verified"),
+        ("10.1.2.3", "disable", False, "nothing is encrypted"),
+        ("db.example.com", "verify-full", True, None),
+        ("db.example.com", "verify-ca", True, None),
+        ("localhost", "prefer", False, None),
+        ("127.0.0.1", "prefer", False, None),
+        ("::1", "prefer", False, None),
+        ("/var/run/postgresql", "prefer", False, None),
+    ],
+)
+def test_a_server_of_another_machine_that_is_not_verified_gets_advice(
+    host: str, sslmode: str, encrypted: bool, told: str | None
+) -> None:
+    info = SimpleNamespace(host=host, ssl_in_use=encrypted, dsn_parameters={"sslmode": sslmode})
+    advice = unverified(SimpleNamespace(info=info), "ETL_SOURCE_URL")  # type: ignore[arg-type]
+    if told is None:
+        assert advice is None
+    else:
+        assert advice is not None
+        assert advice.startswith(told)
+        assert "sslmode=verify-full to ETL_SOURCE_URL" in advice
+
+
+@pytest.fixture
+def elsewhere(postgres_url: str) -> Iterator[str]:
+    """The server's host and port as another machine reaches it."""
+    addresses = [
+        a.address for found in psutil.net_if_addrs().values() for a in found if a.family == socket.AF_INET
+    ]
+    outside = next((a for a in addresses if not ip_address(a).is_loopback), None)
+    if outside is None:
+        pytest.skip("this machine has no address that others reach")
+    at = urlsplit(postgres_url)
+
+    def forward(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while block := source.recv(1 << 16):
+                target.sendall(block)
+            target.shutdown(socket.SHUT_WR)
+
+    def connect(client: socket.socket) -> None:
+        with client, socket.create_connection((at.hostname or "", at.port or 0)) as server:
+            back = threading.Thread(target=forward, args=(server, client))
+            back.start()
+            forward(client, server)
+            back.join()
+
+    def accept(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=connect, args=(listener.accept()[0],)).start()
+
+    with socket.create_server((outside, 0)) as listener:
+        accepting = threading.Thread(target=accept, args=(listener,))
+        accepting.start()
+        yield f"{outside}:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        accepting.join()
+
+
+def test_source_and_warehouse_that_are_reached_openly_work_and_get_advice(
+    source: str, database: Callable[..., str], elsewhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for setting, url in (("ETL_SOURCE_URL", source), ("ETL_WAREHOUSE_URL", database())):
+        parts = urlsplit(url)
+        monkeypatch.setenv(
+            setting, urlunsplit(parts._replace(netloc=f"postgres:{parts.password}@{elsewhere}"))
+        )
+    code, found = doctor()
+    assert (code, missing(found)) == (0, {})
+    assert set(advice(found)) == {("source", "tls"), ("warehouse", "tls")}
+    assert "nothing is encrypted" in advice(found)["warehouse", "tls"]
 
 
 def test_a_server_that_is_not_there_ends_its_checks(monkeypatch: pytest.MonkeyPatch) -> None:

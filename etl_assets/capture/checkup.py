@@ -10,7 +10,7 @@ from psycopg2.extensions import connection as Connection
 
 from etl_assets import addresses
 from etl_assets.capture.catalog import describe
-from etl_assets.capture.connection import SourceError, connect, explained
+from etl_assets.capture.connection import SourceError, connect, explained, unverified
 from etl_assets.capture.table import Table
 from etl_assets.checked import Checkup, probed
 from etl_assets.errors import EtlError
@@ -39,6 +39,8 @@ def check_source(address: Callable[[], str], tables: Sequence[Table]) -> Iterato
     with closing(connection):
         version, major, role, counts, identifies, timeout = _row(connection, _LOOK)
         yield Checkup("connect", f"{addresses.database(url)}: PostgreSQL {version}, as {role}")
+        if advice := unverified(connection, "ETL_SOURCE_URL"):
+            yield Checkup("tls", advice, "advice")
         if major < OLDEST_VERSION:
             yield Checkup("version", f"PostgreSQL {OLDEST_VERSION} or newer is needed", "missing")
             return

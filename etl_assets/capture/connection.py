@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 
 import psycopg2
 from psycopg2 import errorcodes
 from psycopg2.extensions import connection as Connection
 
+from etl_assets import faults
 from etl_assets.addresses import AddressError, Database, quotes_a_secret
 from etl_assets.errors import EtlError
 
@@ -48,6 +50,7 @@ _ADVICE = {
     "no pg_hba.conf entry": "let this machine and role in, in the server's pg_hba.conf",
     "not permitted to log in": "give the role of {setting} the right to log in",
 }
+_VERIFIES = {"verify-ca", "verify-full"}
 # What stays so until somebody changes something. The driver gives no code of an error at connecting, only its text.
 _REFUSALS = (
     "authentication",
@@ -85,6 +88,29 @@ def connect(
         raise kind(f"can't connect to {where}: {fault}; {advice.format(setting=setting)}") from None
 
 
+def unverified(connection: Connection, setting: str) -> str | None:
+    """What is wrong with how a server on another machine is reached, and what to do; None if nothing is."""
+    info = connection.info
+    given = info.dsn_parameters
+    if _is_here(given.get("hostaddr") or info.host) or given.get("sslmode") in _VERIFIES:
+        return None
+    lacks = "the server is not verified" if info.ssl_in_use else "nothing is encrypted"
+    return (
+        f"{lacks} on the way: who is in between can read the password's proof and all rows, and change them; add "
+        f"sslmode=verify-full to {setting}, and sslrootcert=… if its certificate is your own"
+    )
+
+
+def _is_here(host: str | None) -> bool:
+    """Whether a server is of this machine: a socket, or an address that leads nowhere else."""
+    if not host or host.startswith(("/", "@")) or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _where(url: str, setting: str) -> Database:
     """Refuse a URL that would be read in another way than it was meant: what libpq says of it may quote a part of
     the password."""
@@ -106,17 +132,21 @@ _PERMANENT = {
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn the driver's errors into one line about `what` was being done."""
+    """Turn the driver's errors into one line about `what` was being done, which quotes no row."""
     try:
         yield
     except psycopg2.Error as error:
-        line = " ".join(str(error).split()) or type(error).__name__
-        if error.pgcode in _PERMANENT:
-            raise SourceError(f"{what}: {line}; {_PERMANENT[error.pgcode]}") from error
-        if error.pgcode == errorcodes.LOCK_NOT_AVAILABLE:
-            raise SourceInterrupted(
-                f"{what}: somebody holds a lock on it for more than 30 s (an ALTER or TRUNCATE?); try again later"
-            ) from error
-        if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
-            raise SourceInterrupted(f"{what}: {line}; nothing was committed, run it again") from error
-        raise SourceError(f"{what}: {line}") from error
+        raise _explanation(what, error).with_traceback(error.__traceback__) from None
+
+
+def _explanation(what: str, error: psycopg2.Error) -> SourceError:
+    line = faults.told(error)
+    if error.pgcode in _PERMANENT:
+        return SourceError(f"{what}: {line}; {_PERMANENT[error.pgcode]}")
+    if error.pgcode == errorcodes.LOCK_NOT_AVAILABLE:
+        return SourceInterrupted(
+            f"{what}: somebody holds a lock on it for more than 30 s (an ALTER or TRUNCATE?); try again later"
+        )
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return SourceInterrupted(f"{what}: {line}; nothing was committed, run it again")
+    return SourceError(f"{what}: {line}")

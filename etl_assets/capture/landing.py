@@ -25,6 +25,7 @@ from queue import SimpleQueue
 import duckdb
 from psycopg2.extensions import connection as Connection
 
+from etl_assets import faults
 from etl_assets.capture.catalog import Relation
 from etl_assets.capture.changes import read_text
 from etl_assets.capture.connection import SourceInterrupted
@@ -218,10 +219,13 @@ class Landing:
                     reader = Reader(self.snapshot.relations[name], source, duck, self.folder, self.progress)
                     return self._land_table(reader, plans[name])
             except duckdb.Error as error:  # no room, or a row that is too long; it would quote the row
-                told = [line for line in str(error).splitlines() if line and not line.startswith("Original")]
-                raise LakeError(
-                    f"table {name} can't be landed: {' '.join(told[:2])}; nothing was committed"
-                ) from None
+                long = "Maximum line size" in str(error)
+                told = (
+                    "a row is longer than the Maximum line size that can be read"
+                    if long
+                    else faults.told(error)
+                )
+                raise LakeError(f"table {name} can't be landed: {told}; nothing was committed") from None
             finally:
                 free.put(source)
 

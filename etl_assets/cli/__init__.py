@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from etl_assets.cli import output
 from etl_assets.cli.breaker import breaker
 from etl_assets.cli.changes import changes
 from etl_assets.cli.demo import demo
@@ -28,6 +29,7 @@ from etl_assets.cli.status import status
 from etl_assets.cli.take_over import take_over
 from etl_assets.cli.ui import ui
 from etl_assets.cli.verify import verify
+from etl_assets.engine.printable import printable
 from etl_assets.errors import EtlError
 
 _INTERRUPTED = 130
@@ -64,16 +66,16 @@ class _Commands(click.Group):
 
 
 def _end(line: str, code: int = 1) -> NoReturn:
-    click.echo(f"etl: {line}", err=True)
+    output.say(f"etl: {printable(line)}", err=True)
     raise click.exceptions.Exit(code)
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         try:
-            click.echo(f"etl {version('etl-assets')}")
+            output.say(f"etl {version('etl-assets')}")
         except PackageNotFoundError:
-            click.echo("etl, not installed")
+            output.say("etl, not installed")
         ctx.exit()
 
 

@@ -2,7 +2,7 @@
 
 import click
 
-from etl_assets.cli import environment
+from etl_assets.cli import environment, output
 
 
 @click.group(invoke_without_command=True)
@@ -26,10 +26,10 @@ def breaker(ctx: click.Context) -> None:
         held_back = Breaker(settings.breaker_failures).held_back(history)
         failed = len(failed_in_a_row(history))
     if held_back:
-        click.echo(held_back)
+        output.say(held_back)
         ctx.exit(1)
     limit = settings.breaker_failures
-    click.echo(f"closed: {failed} failed in a row, of {limit}" if limit else f"off; {failed} failed in a row")
+    output.say(f"closed: {failed} failed in a row, of {limit}" if limit else f"off; {failed} failed in a row")
 
 
 @breaker.command()
@@ -42,4 +42,4 @@ def reset() -> None:
 
     with environment.open_instance() as instance:
         forget(instance)
-    click.echo("closed: what failed until now is forgotten")
+    output.say("closed: what failed until now is forgotten")

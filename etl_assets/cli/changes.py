@@ -44,7 +44,7 @@ def changes(runs: tuple[str, ...], as_json: bool) -> None:
         before, after = compared
         found = compare(before, after)
     if found.partial:
-        click.echo("one of them made only a part: what the other one alone made is left out", err=True)
+        output.say("one of them made only a part: what the other one alone made is left out", err=True)
     if as_json:
         output.emit_json(_as_object(before, after, found))
         return
@@ -79,4 +79,4 @@ def _show(found: "Changes") -> None:
     if rows:
         output.table(["change", "of", "name"], rows)
     else:
-        click.echo("nothing changed")
+        output.say("nothing changed")

@@ -36,7 +36,7 @@ def demo(ctx: click.Context) -> None:
     """
     settings = environment.settings()
     if settings.source_url:
-        click.echo(
+        output.say(
             "etl: the demo brings its own source: unset ETL_SOURCE_URL (it may be in .env), or call etl run",
             err=True,
         )
@@ -55,7 +55,7 @@ def demo(ctx: click.Context) -> None:
     with serve_totesys(Path(source.folder)) as url:
         play(ctx, settings, url, shown)
     show_report("the warehouse", found["warehouse"].query(_REPORT))
-    click.echo(
+    output.say(
         f"\nlake       {settings.lake_url}\nwarehouse  {found['warehouse'].where}\n"
         "See it all in Dagster: make ui (or etl ui)"
     )
@@ -82,13 +82,13 @@ def play(ctx: click.Context, settings: "Settings", source: str, shown: "Display"
 
 
 def show_report(of: str, report: "DataFrame") -> None:
-    click.echo(f"\nsales, from {of}")
+    output.say(f"\nsales, from {of}")
     output.table(list(report.columns), list(report.itertuples(index=False, name=None)))
 
 
 def _show_batches(first: "Outcome", second: "Outcome") -> None:
     before = {made.name: made for made in first.captured}
-    click.echo("what arrived: + new, ~ changed, - deleted")
+    output.say("what arrived: + new, ~ changed, - deleted")
     output.table(
         ["table", f"before the day: {_batch(first)}", f"after it: {_batch(second)}", "rows"],
         [(m.name, _changes(before[m.name]), _changes(m), m.rows) for m in second.captured],
@@ -108,7 +108,7 @@ def _show_day(day: "DaySummary") -> None:
     def listed(rows: Mapping[str, int]) -> str:
         return ", ".join(f"{table} {count}" for table, count in rows.items() if count) or "none"
 
-    click.echo(f"\nthe business of {day.day}")
+    output.say(f"\nthe business of {day.day}")
     output.table(
         ["what happened", "rows"],
         [

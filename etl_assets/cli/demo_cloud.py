@@ -34,12 +34,13 @@ def demo_cloud(ctx: click.Context) -> None:
     from etl_assets.resources.stand_ins.s3 import serve_s3
     from etl_assets.resources.stand_ins.sheets import serve_sheets
     from etl_assets.resources.stand_ins.sheets_books import Book
-    from etl_assets.source.demo.totesys import serve_totesys
+    from etl_assets.source.demo.totesys import let_the_server_in, serve_totesys
 
     data = environment.settings().data / "demo-cloud"
     for left in ("cache", "scratch"):  # copies of what an earlier demo's services held
         shutil.rmtree(data / left, ignore_errors=True)
     data.mkdir(parents=True, exist_ok=True)
+    let_the_server_in(data.parent)
     with ExitStack() as stack:
         aws = stack.enter_context(serve_s3(_BUCKET))
         google = stack.enter_context(BigQueryStandIn(_PROJECT).serve())
@@ -63,14 +64,14 @@ def demo_cloud(ctx: click.Context) -> None:
         environment.arrange_dagster_home(chosen)
         play(ctx, chosen, source, display())
         show_report("BigQuery", resources(chosen)["warehouse"].query(_REPORT))
-        click.echo("\nthe spreadsheet")
+        output.say("\nthe spreadsheet")
         tabs = sheets.books[_SPREADSHEET].visible().items()
         output.table(
             ["tab", "rows", "cells"], [(name, len(rows), sum(map(len, rows))) for name, rows in tabs]
         )
-        click.echo("\nis it all equal?")
+        output.say("\nis it all equal?")
         ctx.invoke(verify, thorough=True)
-        click.echo(
+        output.say(
             f"\nwhat the services held, which is gone now\n"
             f"lake       {settings['ETL_LAKE_URL']} at {aws['AWS_ENDPOINT_URL']}\n"
             f"warehouse  {settings['ETL_WAREHOUSE_URL']} at {google.url}\n"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from etl_assets.cli.output import size
+from etl_assets.engine.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -72,7 +73,7 @@ class Lines(Display):
         self._stream: TextIO = sys.stderr
 
     def say(self, text: str) -> None:
-        self._stream.write(f"{text}\n")
+        self._stream.write(f"{printable(text)}\n")
         self._stream.flush()
 
     @contextmanager
@@ -99,7 +100,7 @@ class Live(Display):
         self._read: dict[str, int] = {}
 
     def say(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{printable(text)}\n")
 
     @contextmanager
     def showing(self, stages: Mapping[str, int]) -> Iterator[None]:

@@ -30,14 +30,14 @@ def doctor(ctx: click.Context, as_json: bool, send_test_alert: bool) -> None:
     for about, checkup in _everything(send_test_alert=send_test_alert):
         found.append((about, checkup))
         if not as_json:
-            click.echo(f"{checkup.state:<8} {about:<10} {checkup.name:<20} {checkup.told}")
+            output.say(f"{checkup.state:<8} {about:<10} {checkup.name:<20} {checkup.told}")
     missing = sum(checkup.state == "missing" for _, checkup in found)
     if as_json:
         checks = [{"about": about, "check": c.name, "state": c.state, "told": c.told} for about, c in found]
         output.emit_json({"ok": not missing, "checks": checks})
     else:
         count = output.count(missing, "thing is", "things are")
-        click.echo(f"\n{count} missing" if missing else "\neverything that a run needs is there")
+        output.say(f"\n{count} missing" if missing else "\neverything that a run needs is there")
     if missing:
         ctx.exit(1)
 
@@ -60,6 +60,7 @@ def _everything(*, send_test_alert: bool) -> Iterator[Found]:
     yield "settings", Checkup("read", told)
     for checkup in _dagster(settings):
         yield "dagster", checkup
+    yield from _permissions(settings)
     for name in found:
         for checkup in _resource(settings, name, INPUTS):
             yield name, checkup
@@ -100,6 +101,25 @@ def _dagster(settings: "Settings") -> "Iterator[Checkup]":
                 yield Checkup("migrations", told, "missing")
     except EtlError as error:
         yield Checkup("storage", str(error), "missing")
+
+
+def _permissions(settings: "Settings") -> "Iterator[Found]":
+    """What was written before, or by others, keeps the bits that it has."""
+    from etl_assets.checked import Checkup
+    from etl_assets.lake.files import parts
+    from etl_assets.permissions import is_open
+    from etl_assets.settings import duckdb_path, warehouse_engine
+
+    places = {"dagster": environment.dagster_home(settings)}
+    scheme, folder = parts(settings.lake_url)
+    if scheme == "file":
+        places["lake"] = Path(folder).absolute()
+    if warehouse_engine(settings.warehouse_url) == "duckdb":
+        places["warehouse"] = duckdb_path(settings.warehouse_url)
+    for about, path in places.items():
+        if path is not None and is_open(path, settings.file_mode):
+            told = f"{path} can be read by others of this machine: chmod -R o= it (go= for nobody else), or set ETL_FILE_MODE"
+            yield about, Checkup("permissions", told, "advice")
 
 
 def _alerted(settings: "Settings") -> "Checkup":

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etl_assets import addresses
+from etl_assets import addresses, permissions
 from etl_assets.errors import EtlError
 from etl_assets.plain import plain
 from etl_assets.settings import Settings
@@ -37,11 +37,14 @@ class UnreadableError(EtlError):
 
 
 def settings() -> Settings:
-    """The settings, as the environment and `.env` in the current folder say; the environment wins."""
+    """The settings, as the environment and `.env` in the current folder say; the environment wins. What this process
+    writes from now on is for those whom ETL_FILE_MODE names."""
     from dotenv import load_dotenv
 
     load_dotenv(Path.cwd() / ".env")
-    return Settings.read(os.environ)
+    known = Settings.read(os.environ)
+    permissions.apply(known.file_mode)
+    return known
 
 
 def dagster_home(known: Settings) -> Path | None:
@@ -112,12 +115,14 @@ def resources(known: Settings, *names: str) -> Iterator[Any]:
     import dagster as dg
     import duckdb
 
+    from etl_assets import faults
     from etl_assets.deployments import resources
 
     found = resources(known)
     try:
         with dg.build_resources({name: found[name] for name in names}) as built:
             yield built
-    except duckdb.Error as error:
-        reason = " ".join(str(error).split())
-        raise UnreadableError(f"lake or warehouse can't be read: {reason}; etl verify tells where") from error
+    except (duckdb.Error, faults.Fault) as error:
+        raise UnreadableError(
+            f"lake or warehouse can't be read: {faults.told(error)}; etl verify tells where"
+        ).with_traceback(error.__traceback__) from None

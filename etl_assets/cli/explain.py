@@ -59,18 +59,18 @@ def explain(ctx: click.Context, table: str, key: str, offline: bool, as_json: bo
     elif story.seen:
         _show(table, story, exports, settings.lake_url)
     if not story.seen:
-        click.echo(f"etl: {table} {','.join(parts)} was never seen", err=True)
+        output.say(f"etl: {table} {','.join(parts)} was never seen", err=True)
         ctx.exit(1)
 
 
 def _show(table: str, story: "Story", exports: list[str], lake_url: str) -> None:
     origin = "" if story.table == table else f", a row of {story.table or 'no source table: it is computed'}"
-    click.echo(f"{table} {','.join(story.key)}{origin}")
+    output.say(f"{table} {','.join(story.key)}{origin}")
     if story.table:
-        click.echo(f"\nsource  {_source(story)}")
+        output.say(f"\nsource  {_source(story)}")
         if story.source:
             _values(story.source)
-        click.echo()
+        output.say()
         if story.arrivals:
             output.table(
                 ["batch", "as of (UTC)", "what it brought", "file:line"],
@@ -80,24 +80,24 @@ def _show(table: str, story: "Story", exports: list[str], lake_url: str) -> None
                 ],
             )
         else:
-            click.echo("raw  no batch has it yet")
+            output.say("raw  no batch has it yet")
         for misfit in story.misfits:
             output.difference(
-                f"quarantined in batch {misfit.batch}: {misfit.column} ({output.exact(misfit.value)}) {misfit.reason} "
+                f"quarantined in batch {misfit.batch}: {misfit.column} ({output.shown(misfit.value)}) {misfit.reason} "
                 f"({lake_url}/{misfit.file}:{misfit.line})"
             )
-    click.echo()
+    output.say()
     _versions("star", story.star, lake_url)
     if story.warehouse is None:
-        click.echo("warehouse  not there yet")
+        output.say("warehouse  not there yet")
     else:
         _versions("warehouse", story.warehouse, None)
     for version in story.star[-1:]:
-        click.echo(f"\n{version.table}, the latest version")
+        output.say(f"\n{version.table}, the latest version")
         _values(version.values)
     if story.context_of:
-        click.echo(f"\nlooked up by: {', '.join(story.context_of)}")
-    click.echo(f"\nexports that read it: {', '.join(exports) or 'none'}")
+        output.say(f"\nlooked up by: {', '.join(story.context_of)}")
+    output.say(f"\nexports that read it: {', '.join(exports) or 'none'}")
 
 
 def _source(story: "Story") -> str:
@@ -124,7 +124,7 @@ def _brought(arrivals: Sequence["Arrival"]) -> list[str]:
             differ = [name for name in now if name not in was or was[name] != now[name]]
             told.append(
                 "changed: "
-                + ", ".join(f"{n} {output.exact(was.get(n))} > {output.exact(now[n])}" for n in differ)
+                + ", ".join(f"{n} {output.shown(was.get(n))} > {output.shown(now[n])}" for n in differ)
             )
         before = arrival
     return told
@@ -132,7 +132,7 @@ def _brought(arrivals: Sequence["Arrival"]) -> list[str]:
 
 def _versions(stage: str, versions: Sequence["Version"], lake_url: str | None) -> None:
     if not versions:
-        click.echo(f"{stage}  does not show it")
+        output.say(f"{stage}  does not show it")
         return
     output.table(
         [stage, "record", "batch", "state", *(["file"] if lake_url else [])],
@@ -147,10 +147,10 @@ def _versions(stage: str, versions: Sequence["Version"], lake_url: str | None) -
             for v in versions
         ],
     )
-    click.echo()
+    output.say()
 
 
 def _values(values: Mapping[str, object]) -> None:
     width = max(map(len, values), default=0)
     for name, value in values.items():
-        click.echo(f"  {name.ljust(width)}  {output.exact(value)}")
+        output.say(f"  {name.ljust(width)}  {output.shown(value)}")

@@ -75,7 +75,7 @@ def history(
         output.csv(columns, shown)
     else:
         output.table(columns, [[output.exact(value) for value in row] for row in shown])
-        click.echo(
+        output.say(
             f"\n{len(shown):,} of {output.count(len(rows), 'row', 'rows')} of {table} after batch {number(manifest.batch)}, "
             f"the source as of {output.moment(manifest.server_time)} UTC"
         )

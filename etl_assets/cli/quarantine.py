@@ -33,7 +33,7 @@ def quarantine(only: str | None, as_json: bool) -> None:
             {"quarantined": [{"table": table, "key": key} | asdict(misfit) for table, key, misfit in listed]}
         )
     elif not listed:
-        click.echo("nothing is quarantined")
+        output.say("nothing is quarantined")
     else:
         output.table(
             ["table", "batch", "key", "column", "value", "reason"],

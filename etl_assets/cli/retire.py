@@ -50,11 +50,11 @@ def retire(tables: tuple[str, ...], yes: bool, as_json: bool) -> None:
     if as_json:
         output.emit_json({"removed": yes, "tables": _as_object(lake, warehouse)})
     elif not lake and not warehouse:
-        click.echo("nothing to retire: all star tables in lake and warehouse are declared")
+        output.say("nothing to retire: all star tables in lake and warehouse are declared")
     else:
         output.table(["table", "in", "removed" if yes else "would be removed"], list(_rows(lake, warehouse)))
         if not yes:
-            click.echo("\nnothing was changed; --yes removes it")
+            output.say("\nnothing was changed; --yes removes it")
 
 
 def _check(tables: Collection[str], declared: Collection[str], found: Collection[str]) -> None:

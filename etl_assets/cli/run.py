@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etl_assets.cli import environment, output
+from etl_assets.engine.printable import printable
 
 if TYPE_CHECKING:
     from etl_assets.cli.flow import Outcome
@@ -102,8 +103,8 @@ def conclude(ctx: click.Context, outcome: "Outcome") -> None:
         raise KeyboardInterrupt
     if not outcome.success:
         if ctx.find_root().params["traceback"]:
-            click.echo("\n".join(outcome.traces), err=True)
-        click.echo(f"etl: {outcome.error}", err=True)
+            output.say("\n".join(outcome.traces), err=True)
+        output.say(f"etl: {printable(str(outcome.error))}", err=True)
         ctx.exit(1)
 
 
@@ -111,17 +112,17 @@ def show(outcome: "Outcome") -> None:
     """What a run did, as tables."""
     changed = [made for made in outcome.captured if not made.unchanged]
     if changed:
-        click.echo(f"batch {outcome.batch}\n")
+        output.say(f"batch {outcome.batch}\n")
         output.table(
             ["table", "rows", "new", "changed", "deleted", "landed"],
             [(m.name, m.rows, m.new, m.changed, m.deleted, output.size(m.bytes)) for m in changed],
         )
         same = [made.name for made in outcome.captured if made.unchanged]
         if same:
-            click.echo(f"unchanged: {', '.join(same)}")
-        click.echo()
+            output.say(f"unchanged: {', '.join(same)}")
+        output.say()
     elif outcome.captured:
-        click.echo("nothing changed: no batch was taken\n")
+        output.say("nothing changed: no batch was taken\n")
     output.table(
         ["stage", "assets", "brought up to date", "read", "seconds"],
         [
@@ -137,10 +138,10 @@ def show(outcome: "Outcome") -> None:
     )
     for one in outcome.made:
         if one.notice:
-            click.echo(f"{one.key}: {one.notice}")
+            output.say(f"{one.key}: {one.notice}")
     for check in outcome.failed_checks:
-        click.echo(f"check failed: {check}")
-    click.echo(f"\nrun {outcome.run_id}, {outcome.seconds:.2f} s")
+        output.say(f"check failed: {check}")
+    output.say(f"\nrun {outcome.run_id}, {outcome.seconds:.2f} s")
 
 
 def as_object(outcome: "Outcome") -> dict[str, Any]:

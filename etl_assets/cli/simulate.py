@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from etl_assets.cli import environment
+from etl_assets.cli import environment, output
 
 
 @click.command()
@@ -23,7 +23,7 @@ def simulate(ctx: click.Context, every: float, with_parent: bool) -> None:
     """
     settings = environment.settings()
     if settings.source_url:
-        click.echo("etl: only the demo's own database is written to: unset ETL_SOURCE_URL", err=True)
+        output.say("etl: only the demo's own database is written to: unset ETL_SOURCE_URL", err=True)
         ctx.exit(2)
 
     from etl_assets.deployments import resources
@@ -33,6 +33,6 @@ def simulate(ctx: click.Context, every: float, with_parent: bool) -> None:
     parent = os.getppid()
     with serve_totesys(Path(resources(settings)["source"].folder)) as url:
         for line in go_on(url, every):
-            click.echo(line)
+            output.say(line)
             if with_parent and os.getppid() != parent:
                 break

@@ -51,9 +51,9 @@ def status(as_json: bool, wanted: str | None) -> None:
         output.emit_json({"lake": lake, "warehouse": warehouse, "star": star, **recorded})
         return
     _show_lake(lake)
-    click.echo()
+    output.say()
     _show_warehouse(warehouse)
-    click.echo()
+    output.say()
     _show_star(star)
     _show_runs(recorded["runs"])
     _show_assets(recorded["assets"])
@@ -72,7 +72,7 @@ def _print_last_success(settings: Settings, wanted: str) -> None:
     if not found:
         output.nothing_yet(none)
     completed = found[0].completed
-    click.echo(found[0].id if wanted == "id" or completed is None else completed.isoformat())
+    output.say(found[0].id if wanted == "id" or completed is None else completed.isoformat())
 
 
 def _lake(settings: Settings) -> dict[str, Any]:
@@ -243,9 +243,9 @@ def _assets(settings: Settings, instance: "dg.DagsterInstance") -> list[dict[str
 def _show_lake(lake: dict[str, Any]) -> None:
     newest = lake["newest"]
     if newest is None:
-        click.echo(f"lake {lake['url']}: no batch yet (etl run takes the first)")
+        output.say(f"lake {lake['url']}: no batch yet (etl run takes the first)")
         return
-    click.echo(
+    output.say(
         f"lake {lake['url']}: {output.count(lake['batches'], 'batch', 'batches')}; newest {newest['batch']}, "
         f"the source as of {output.moment(newest['source_time'])}, run {newest['run_id']}"
     )
@@ -258,12 +258,12 @@ def _show_lake(lake: dict[str, Any]) -> None:
 def _show_warehouse(warehouse: dict[str, Any]) -> None:
     where = f"warehouse {warehouse['path']}"
     if warehouse["in_use"]:
-        click.echo(f"{where}: in use by a process that writes to it; ask again when it is done")
+        output.say(f"{where}: in use by a process that writes to it; ask again when it is done")
         return
     if not warehouse["tables"]:
-        click.echo(f"{where}: not loaded yet")
+        output.say(f"{where}: not loaded yet")
         return
-    click.echo(where)
+    output.say(where)
     stand_ins, nothing = warehouse["stand_ins"], {"rows": 0, "batch": None, "loaded_at": None}
     output.table(
         ["table", "rows", "batch", "loaded at (UTC)", "stand-ins"],
@@ -279,7 +279,7 @@ def _show_star(star: dict[str, Any]) -> None:
     behind = {name: one for name, one in tables.items() if not one["newest"]}
     if tables:
         of = output.count(len(tables), "star table", "star tables")
-        click.echo(f"at the newest batch: {len(tables) - len(behind)} of {of}")
+        output.say(f"at the newest batch: {len(tables) - len(behind)} of {of}")
     if behind:
         output.table(
             ["star table", "lake", "warehouse", "because"],
@@ -291,30 +291,30 @@ def _show_star(star: dict[str, Any]) -> None:
             + ", ".join(f"in the {place}" for place in places)
             for name, places in left.items()
         ]
-        click.echo(f"no longer declared: {'; '.join(told)}: etl retire removes them")
+        output.say(f"no longer declared: {'; '.join(told)}: etl retire removes them")
     if tables or left:
-        click.echo()
+        output.say()
 
 
 def _show_runs(runs: dict[str, Any]) -> None:
     succeeded, last = runs["last_success"], runs["last"]
     if last is None:
-        click.echo("no run yet")
+        output.say("no run yet")
         return
     if succeeded:
-        click.echo(
+        output.say(
             f"last success: {output.moment(succeeded['completed'])} UTC, {succeeded['job']}, run {succeeded['id']}"
         )
     else:
-        click.echo("last success: none yet of the whole flow")
+        output.say("last success: none yet of the whole flow")
     for one in runs["failed"]:
-        click.echo(
+        output.say(
             f"failed: {output.moment(one['completed'])} UTC, {one['job']}, run {one['id']}: "
             f"{one['error'] or 'no reason was recorded'}"
         )
     for one in (*runs["running"], *runs["queued"]):
-        click.echo(f"{one['status'].lower()}: {one['job']}, run {one['id']}")
-    click.echo(f"\nlast run {last['id']}, {last['job']}: {last['status'].lower()}")
+        output.say(f"{one['status'].lower()}: {one['job']}, run {one['id']}")
+    output.say(f"\nlast run {last['id']}, {last['job']}: {last['status'].lower()}")
     output.table(
         ["step", "outcome", "seconds", "asset", "rows"],
         [
@@ -335,7 +335,7 @@ def _show_assets(assets: list[dict[str, Any]]) -> None:
     if not assets:
         return
     behind = [one for one in assets if one["status"] != "fresh"]
-    click.echo(f"\nup to date: {len(assets) - len(behind)} of {output.count(len(assets), 'asset', 'assets')}")
+    output.say(f"\nup to date: {len(assets) - len(behind)} of {output.count(len(assets), 'asset', 'assets')}")
     if behind:
         output.table(
             ["asset", "is", "because"],

@@ -65,14 +65,14 @@ def take_over(url: str, without: tuple[str, ...], as_json: bool) -> None:
         ["table", "rows", "file", "run", "columns"],
         [(t.table.name, t.rows, t.table.path, t.table.run, _columns(t)) for t in taken],
     )
-    click.echo(
+    output.say(
         f"\nbatch {number(manifest.batch)} of {settings.lake_url} holds what was kept in {old.files.url}, which stays as it is"
     )
     if missing:
-        click.echo(f"read from the source by the next run: {', '.join(missing)}")
+        output.say(f"read from the source by the next run: {', '.join(missing)}")
     if old.others:
-        click.echo(f"not of a declared table: {', '.join(old.others)}")
-    click.echo("Now: etl run reads every table whole and lands what is different")
+        output.say(f"not of a declared table: {', '.join(old.others)}")
+    output.say("Now: etl run reads every table whole and lands what is different")
 
 
 def _columns(taken: "Taken") -> str:

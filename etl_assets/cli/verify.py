@@ -112,13 +112,13 @@ def verify(
             ["hop", "table", "compared", "outcome"],
             [(f.hop, f.table, f.compared, "equal" if f.equal else "DIFFERENT") for f in findings],
         )
-        click.echo()
+        output.say()
         for finding in differences:
             output.difference(f"{finding.hop}, {finding.table}: {finding.difference}")
         for what in skipped:
-            click.echo(f"not compared: {what}")
+            output.say(f"not compared: {what}")
         outcome = f"{len(differences)} of {{}} differ" if differences else "{} are equal"
-        click.echo(
+        output.say(
             f"batch {number(manifest.batch)}, the source as of {output.moment(manifest.server_time)} UTC: "
             + outcome.format(output.count(len(findings), "comparison", "comparisons"))
         )
@@ -193,6 +193,7 @@ def _warehouse(found: Any, verifier: "Verifier") -> "Iterator[Finding]":
 def _exports(found: Any) -> "Iterator[Finding]":
     import duckdb
 
+    from etl_assets import faults
     from etl_assets.exports.reports import REPORTS
     from etl_assets.proof.verify import Finding
 
@@ -206,7 +207,7 @@ def _exports(found: Any) -> "Iterator[Finding]":
         try:
             yield _export(found, report)
         except (EtlError, duckdb.Error) as error:
-            yield Finding(report.name, "exports", "nothing", " ".join(str(error).split()))
+            yield Finding(report.name, "exports", "nothing", faults.told(error))
 
 
 def _export(found: Any, report: "Report") -> "Finding":
@@ -247,10 +248,11 @@ def _whatever_is_read(hop: str, findings: "Iterator[Finding]") -> "Iterator[Find
     """Findings up to where the lake can't be read any further: that is a difference too."""
     import duckdb
 
+    from etl_assets import faults
     from etl_assets.lake.files import LakeError
     from etl_assets.proof.verify import Finding
 
     try:
         yield from findings
-    except (LakeError, duckdb.Error) as error:
-        yield Finding("all tables", hop, "nothing", " ".join(str(error).split()))
+    except (LakeError, faults.Fault, duckdb.Error) as error:
+        yield Finding("all tables", hop, "nothing", faults.told(error))

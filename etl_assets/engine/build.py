@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from etl_assets import faults
 from etl_assets.engine import duck
 from etl_assets.engine.application import Application, Applied
 from etl_assets.engine.course import Course, DimensionCourse, FactCourse, Step, audits_of
@@ -358,9 +359,9 @@ class _Derivation:
         try:
             failure = self._step(definition, course, build, batch)
         except _FUNCTION_FAILS as error:
-            told = " ".join(str(error).split()).removeprefix(f"{name}: ")
+            told = faults.told(error).removeprefix(f"{name}: ")
             failure = told if isinstance(error, ContractError) else f"its function fails: {told}"
-            build.error = error
+            build.error = faults.bare(error)
         if failure:
             course.stopped, course.last = True, None
             cause = self._cause(definition, course.at, batch)

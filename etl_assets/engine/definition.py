@@ -21,6 +21,7 @@ import pyarrow as pa
 import sqlglot
 from sqlglot.tokenizer_core import TokenType
 
+from etl_assets import faults
 from etl_assets.capture.table import Table
 from etl_assets.engine import duck
 from etl_assets.engine.code_version import code_version, declared_version
@@ -65,8 +66,9 @@ class Definition:
         try:
             made = self.function(**frames)
         except _RAISED as error:
-            told = " ".join(str(error).split()) or type(error).__name__
-            raise ContractError(f"{self.name}: its function fails: {told}") from error
+            raise ContractError(f"{self.name}: its function fails: {faults.told(error)}").with_traceback(
+                error.__traceback__
+            ) from None
         return as_relation(connection, made, self.schema)
 
     def frames(self, inputs: Mapping[str, duckdb.DuckDBPyRelation]) -> dict[str, Any]:
@@ -125,7 +127,9 @@ def as_relation(
         try:
             native = pa.Table.from_pandas(native, schema=declared, preserve_index=False, safe=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise ContractError(f"{schema.name}: a value does not fit its declared type: {error}") from error
+            raise ContractError(
+                f"{schema.name}: a value does not fit its declared type: {faults.told(error)}"
+            ) from None
     if isinstance(native, pa.Table):
         return connection.from_arrow(native)
     raise ContractError(f"{schema.name}: its function returns {type(native).__name__}; return a frame")
@@ -288,9 +292,7 @@ class Inputs:
         try:
             made = definition.apply(connection, inputs)
         except duckdb.Error as error:
-            raise ContractError(
-                f"{definition.name}: its function fails: {' '.join(str(error).split())}"
-            ) from error
+            raise ContractError(f"{definition.name}: its function fails: {faults.told(error)}") from None
         self.queries[definition.name] = _query(definition, inputs)
         self._check_promises(definition, connection)
         given = dict(zip(made.columns, (str(type_) for type_ in made.types), strict=True))

@@ -32,6 +32,7 @@ from dagster_pandas.constraints import (
     NonNullableColumnConstraint,
 )
 
+from etl_assets import faults
 from etl_assets.engine.code_version import code_version
 from etl_assets.engine.types import EXACT, Type
 from etl_assets.errors import EtlError
@@ -212,10 +213,9 @@ class Report:
         try:
             return held.cast(wanted)
         except pa.ArrowException as error:
-            reason = " ".join(str(error).split())
             raise ReportError(
-                f"{self.name}: {column.name} holds what {column.declared} can't: {reason}"
-            ) from error
+                f"{self.name}: {column.name} holds what {column.declared} can't: {faults.told(error)}"
+            ) from None
 
     def _order(self, values: pd.Series) -> pd.Series:
         ranks = {value: rank for rank, value in enumerate(self.by_name[str(values.name)].one_of)}

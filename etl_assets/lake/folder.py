@@ -1,7 +1,6 @@
 """Files in a folder: whole or not at all by a rename, one winner by a hard link."""
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +9,7 @@ from typing import BinaryIO
 
 from etl_assets.failpoints import reached
 from etl_assets.lake.files import AlreadyExists, Files, LakeError, StagedFile
+from etl_assets.permissions import new_file
 
 _UNFINISHED = ".unfinished-"
 
@@ -123,10 +123,7 @@ class LocalFiles(Files):
         """An empty file beside the target, so that the rename stays within one file system."""
         target.parent.mkdir(parents=True, exist_ok=True)
         # No suffix: whoever reads `*.parquet` must not meet it.
-        handle, name = tempfile.mkstemp(prefix=f"{_UNFINISHED}{target.name}-", dir=target.parent)
-        os.fchmod(handle, 0o644)
-        os.close(handle)
-        return Path(name)
+        return new_file(target.parent, f"{_UNFINISHED}{target.name}-")
 
     def sweep(self, *folders: str, beginning: str = "", older_than_seconds: float = 0) -> None:
         before = time.time() - older_than_seconds

@@ -25,6 +25,7 @@ from typing import Self
 import duckdb
 import pyarrow as pa
 
+from etl_assets import faults
 from etl_assets.capture.controls import Unproven, proven
 from etl_assets.capture.landing import lsn
 from etl_assets.capture.plan import Plan, plan
@@ -562,8 +563,8 @@ def _or_unreadable(table: str, hop: str, compare: Callable[[], Finding]) -> Find
     """A comparison. Where what is to be compared can't be read, that is the difference."""
     try:
         return compare()
-    except (LakeError, WarehouseError, ContractError, duckdb.Error, pa.ArrowInvalid) as error:
-        return Finding(table, hop, "nothing", " ".join(str(error).split()))
+    except (LakeError, WarehouseError, ContractError, faults.Fault, duckdb.Error, pa.ArrowInvalid) as error:
+        return Finding(table, hop, "nothing", faults.told(error))
 
 
 def _from_to(keys: Sequence[tuple[object, ...]]) -> str:

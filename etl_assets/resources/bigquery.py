@@ -152,7 +152,7 @@ class BigQuery(BigQueryResource):
         content = parquet(table, rows)
         identity = [table, if_exists, batch or uuid.uuid4().hex, hashlib.sha256(content).hexdigest()]
         name = f"export_{hashlib.sha256(repr(identity).encode()).hexdigest()[:32]}"
-        with self.client() as client, explaining(table):
+        with self.client() as client, explaining(table, [field.name for field in fields]):
             dataset, _, _ = table.partition(".")
             place = self.dataset(client, dataset, location)
             held = self.held(client, table)

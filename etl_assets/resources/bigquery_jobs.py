@@ -4,8 +4,9 @@ A job has an id that says what it does. Whoever asks for it again, after a cut c
 what became of it instead of doing it twice.
 """
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -33,6 +34,23 @@ _TRANSIENT = {
     "jobInternalError",
     "jobRateLimitExceeded",
 }
+_ABOUT_VALUES = {"invalid", "invalidQuery"}
+_ABOUT_SCHEMAS = (
+    "another load changed the warehouse",  # our own
+    "Column ",
+    "Field ",
+    "Incompatible table partitioning",
+    "Invalid schema",
+    "No matching signature",
+    "Not found",
+    "Only temporary tables",
+    "Provided Schema does not match",
+    "Syntax error",
+    "Table ",
+    "Type not found",
+    "Unrecognized name",
+)
+_VALUE = re.compile(r"""['"`“‘:]|(?<!\w)-?\d""")
 _UNREACHED = (
     ConnectionError,
     requests.exceptions.ConnectionError,
@@ -163,19 +181,20 @@ def wait(client: bigquery.Client, job: Job, patience: Patience) -> Job:
 
 
 @contextmanager
-def explaining(what: str) -> Iterator[None]:
-    """Let what the client raises come out as `BigQueryError`."""
+def explaining(what: str, columns: Sequence[str] = ()) -> Iterator[None]:
+    """Let what the client raises come out as `BigQueryError`; it may name these columns."""
     try:
         yield
     except RetryError as error:
-        raise explained(what, error.cause) from None
+        raise explained(what, error.cause, columns) from None
     except REFUSALS as error:
-        raise explained(what, error) from None
+        raise explained(what, error, columns) from None
 
 
-def explained(what: str, error: Exception) -> BigQueryError:
+def explained(what: str, error: Exception, columns: Sequence[str] = ()) -> BigQueryError:
     """An error of the client in one line, with what to do about it."""
-    message, reasons = message_of(error), _reasons(error)
+    reasons = _reasons(error)
+    message = _told(message_of(error), reasons, columns)
     if isinstance(error, DefaultCredentialsError):
         return BigQueryError(
             f"{what}: there are no Google credentials; set GOOGLE_APPLICATION_CREDENTIALS to a service account's file, "
@@ -198,6 +217,19 @@ def explained(what: str, error: Exception) -> BigQueryError:
             f"{what}: not allowed: {message}; docs/bigquery.md lists the roles that are needed"
         )
     return BigQueryError(f"{what}: {message}")
+
+
+def _told(message: str, reasons: set[str], columns: Sequence[str]) -> str:
+    """What the service said. Where that may be about the value of a row, it ends before the first one, and names the
+    columns that the rest names."""
+    if not reasons & _ABOUT_VALUES or message.startswith(_ABOUT_SCHEMAS):
+        return message
+    kind = _VALUE.split(message, maxsplit=1)[0].strip()
+    if kind == message:
+        return message
+    named = [name for name in columns if re.search(rf"\b{re.escape(name)}\b", message)]
+    about = f" about {', '.join(named)}" if named else ""
+    return f"{kind or 'it refuses'} …{about} (the job has the rest, which may quote a row)"
 
 
 def message_of(error: Exception) -> str:

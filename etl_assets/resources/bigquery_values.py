@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from google.cloud import bigquery
 
+from etl_assets import faults
 from etl_assets.resources.bigquery_jobs import BigQueryError
 
 # NUMERIC holds 29 digits before the point and 9 behind it, BIGNUMERIC 38 and 38.
@@ -129,5 +130,5 @@ def parquet(table: str, rows: pa.Table) -> bytes:
     try:
         pq.write_table(rows, stream, coerce_timestamps="us", compression="zstd")
     except pa.ArrowInvalid as error:
-        raise BigQueryError(f"{table}: {' '.join(str(error).split())}") from None
+        raise BigQueryError(f"{table}: a value can't be written ({faults.told(error)})") from None
     return stream.getvalue()

@@ -17,6 +17,7 @@ from etl_assets.engine.definition import Inputs
 from etl_assets.engine.duck import configure, literal
 from etl_assets.engine.schema import Column, Fact, StarTable
 from etl_assets.failpoints import reached
+from etl_assets.faults import without_values
 from etl_assets.lake.current import materialized
 from etl_assets.resources.warehouse import (
     BOOKS,
@@ -103,7 +104,8 @@ class DuckDBWarehouse(Warehouse):
                 time.sleep(0.2)
         try:
             configure(connection, Path(self.scratch))
-            yield connection
+            with without_values():
+                yield connection
         finally:
             connection.close()
 
@@ -117,7 +119,8 @@ class DuckDBWarehouse(Warehouse):
         connection = _open(self.path, read_only=True)
         try:
             configure(connection, Path(self.scratch))
-            yield DuckDBReader(connection)
+            with without_values():
+                yield DuckDBReader(connection)
         finally:
             connection.close()
 

@@ -16,6 +16,7 @@ from etl_assets.engine import duck
 from etl_assets.engine.build import Build, Builder, publish
 from etl_assets.engine.definition import Inputs, as_frame
 from etl_assets.engine.schema import StarTable
+from etl_assets.faults import without_values
 from etl_assets.lake.batches import Batches, Manifest
 from etl_assets.lake.checkup import check_files
 from etl_assets.lake.current import Current
@@ -93,7 +94,10 @@ class Lake(dg.ConfigurableResource):
         scratch.mkdir(parents=True, exist_ok=True)
         if self._database is None:
             self._database = duck.connect(scratch)
-        with self._database.cursor() as connection:  # a fresh session, with tables of its own
+        with (
+            without_values(),
+            self._database.cursor() as connection,
+        ):  # a fresh session, with tables of its own
             duck.configure(connection, scratch)
             star = StarFiles(files, batches)
             builder = Builder(inputs, Current(batches, connection), star, connection)
@@ -136,4 +140,5 @@ class StarIOManager(dg.ConfigurableIOManager):
         paths = [star.local(path) for path in star.paths_of_any(name)]
         if not paths:
             raise LakeError(f"the lake holds no {name} yet: materialize star/{name} first")
-        return as_frame(duck.read_parquet(duckdb.connect(), paths), context.dagster_type.typing_type)
+        with without_values():
+            return as_frame(duck.read_parquet(duckdb.connect(), paths), context.dagster_type.typing_type)

@@ -21,8 +21,8 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from pydantic import Field
 
-from etl_assets import addresses
-from etl_assets.capture.connection import SourceError, connect
+from etl_assets import addresses, faults
+from etl_assets.capture.connection import SourceError, connect, unverified
 from etl_assets.checked import Checkup, probed
 from etl_assets.engine import duck
 from etl_assets.engine.definition import Inputs
@@ -98,6 +98,10 @@ class PostgresWarehouse(Warehouse):
         connected = probed("connect", self._connected)
         yield connected
         if connected.state == "ok":
+            with self.connect() as connection:
+                advice = unverified(connection, SETTING)
+            if advice:
+                yield Checkup("tls", advice, "advice")
             yield probed("load", self._rehearsed)
 
     def _connected(self) -> str:
@@ -308,19 +312,21 @@ class PostgresSession(Session):
 
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Turn the driver's errors into one line."""
+    """Turn the driver's errors into one line, which quotes no row."""
     try:
         yield
     except psycopg2.Error as error:
-        line = (error.diag.message_primary or " ".join(str(error).split())) or type(error).__name__
-        if error.diag.message_detail:
-            line += f" ({' '.join(error.diag.message_detail.split())})"
+        line = faults.told(error)
+        if error.pgcode == errorcodes.DEPENDENT_OBJECTS_STILL_EXIST and error.diag.message_detail:
+            line += f" ({' '.join(error.diag.message_detail.split())})"  # names of views
         if error.pgcode == errorcodes.LOCK_NOT_AVAILABLE:
-            raise WarehouseInUse(f"{where}: {line}; somebody holds a table, try again later") from error
+            raise WarehouseInUse(f"{where}: {line}; somebody holds a table, try again later") from None
         advice = _ADVICE.get(error.pgcode or "")
         if advice is None and isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
             advice = "run again: it finds out what was committed"
-        raise WarehouseError(f"{where}: {line}" + (f"; {advice}" if advice else "")) from error
+        raise WarehouseError(f"{where}: {line}" + (f"; {advice}" if advice else "")).with_traceback(
+            error.__traceback__
+        ) from None
 
 
 def create_schema(cursor: Cursor, name: str) -> None:

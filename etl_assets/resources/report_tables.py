@@ -9,6 +9,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
+from etl_assets import faults
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.engine.preview import markdown
 from etl_assets.errors import EtlError
@@ -121,4 +122,6 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        raise ReportTablesError(f"{SCHEMA}.{name}: {' '.join(str(error).split())}") from error
+        raise ReportTablesError(f"{SCHEMA}.{name}: {faults.told(error)}").with_traceback(
+            error.__traceback__
+        ) from None

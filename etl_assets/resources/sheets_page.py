@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from etl_assets import faults
 from etl_assets.resources.sheets_client import Json, SheetsError
 from etl_assets.resources.workbook import number_format
 
@@ -58,10 +59,9 @@ class Page:
         try:
             return pa.Table.from_pandas(self.frame, preserve_index=False)
         except (pa.ArrowException, ValueError) as error:
-            reason = " ".join(str(error).split())
             raise SheetsError(
-                f"tab {self.title!r}: its columns can't be told apart or typed: {reason}"
-            ) from error
+                f"tab {self.title!r}: its columns can't be told apart or typed: {faults.told(error)}"
+            ) from None
 
     @cached_property
     def rows(self) -> list[list[Cell]]:

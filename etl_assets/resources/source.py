@@ -17,6 +17,7 @@ from etl_assets.checked import Checkup
 from etl_assets.engine.definition import Inputs
 from etl_assets.engine.duck import sweep
 from etl_assets.failures import first_line
+from etl_assets.faults import without_values
 from etl_assets.lake.batches import Batches, Manifest
 from etl_assets.resources.secrets import database_url
 
@@ -46,7 +47,8 @@ class Source(dg.ConfigurableResource):
 
     def position(self, tables: Sequence[Table]) -> Position:
         """Where the source stands (see `etl_assets.capture.position`)."""
-        return read_position(self.address(), tables)
+        with without_values():
+            return read_position(self.address(), tables)
 
     def take_batch(
         self,
@@ -70,7 +72,8 @@ class Source(dg.ConfigurableResource):
             whole=whole,
             wait_seconds=self.wait_seconds,
         )
-        return take_batch(request, batches, scratch, progress)
+        with without_values():
+            return take_batch(request, batches, scratch, progress)
 
 
 class EmbeddedSource(Source):

@@ -3,7 +3,6 @@
 import datetime
 import filecmp
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +20,7 @@ from etl_assets.engine.definition import Inputs
 from etl_assets.engine.types import EXACT
 from etl_assets.errors import EtlError
 from etl_assets.exports.publishing import Published, Sheet, Workbook
+from etl_assets.permissions import new_file
 
 # Microsoft, "Excel specifications and limits"
 MAX_ROWS = 1_048_576
@@ -57,11 +57,7 @@ class XlsxWorkbook(Workbook):
         path = Path(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         # In the same folder: a rename must not cross file systems.
-        descriptor, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.unfinished-", suffix=".xlsx"
-        )
-        os.close(descriptor)
-        unfinished = Path(name)
+        unfinished = new_file(path.parent, f".{path.name}.unfinished-", ".xlsx")
         try:
             write_workbook(unfinished, title, sheets)
             unchanged = path.exists() and filecmp.cmp(unfinished, path, shallow=False)
@@ -171,7 +167,6 @@ def _problem(value: Any) -> str | None:
 
 def _replace(unfinished: Path, path: Path) -> None:
     """Put a finished file in place of the old one so that a crash leaves the one or the other."""
-    unfinished.chmod(0o644)  # mkstemp lets only its owner read
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
     unfinished.replace(path)

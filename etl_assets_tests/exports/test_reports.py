@@ -246,8 +246,10 @@ def test_an_amount_that_became_a_float_is_refused() -> None:
 
 
 def test_a_fraction_of_a_cent_is_refused_not_rounded() -> None:
-    with pytest.raises(ReportError, match="cash: amount holds what numeric"):
+    with pytest.raises(ReportError, match="cash: amount holds what numeric") as raised:
         _cash().make(pd.DataFrame({"amount": [Decimal("0.123")]}))
+    assert "0.123" not in str(raised.value)
+    assert raised.value.__suppress_context__
 
 
 def test_a_missing_column_is_named() -> None:

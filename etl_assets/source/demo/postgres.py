@@ -306,7 +306,7 @@ def _prepare(folder: Path, binaries: Path, settings: Mapping[str, str]) -> _Clus
             path.mkdir(exist_ok=True)
             if os.geteuid() == 0:
                 # Ours, just made: a strict umask must not lock the server's user out.
-                path.chmod(0o755)
+                path.chmod(0o711)
     except OSError as error:
         raise EmbeddedPostgresError(f"{folder} cannot be created: {error.strerror}") from error
     folder = folder.resolve()

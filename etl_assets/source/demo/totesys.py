@@ -1,6 +1,7 @@
 """The demo's source: the embedded PostgreSQL with a generated ToteSys in it."""
 
 import atexit
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ _GENERATING = 0x0E71_0001  # an advisory lock, so that of two first users one ge
 @contextmanager
 def serve_totesys(folder: Path) -> Iterator[str]:
     """The URL of a ToteSys that is kept in `folder`, generated on first use; served while the block runs."""
+    let_the_server_in(folder.absolute().parent)
     with serve(folder) as url:
         with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", (_GENERATING,))
@@ -29,6 +31,13 @@ def serve_totesys(folder: Path) -> Iterator[str]:
             if empty:
                 generate(url)
         yield url
+
+
+def let_the_server_in(data: Path) -> None:
+    """If we are root, the server is `nobody`, who must be able to go through the folder of all data, and no more: it is
+    private otherwise."""
+    if os.geteuid() == 0 and data.is_dir() and data.stat().st_uid == 0:
+        data.chmod(data.stat().st_mode | 0o011)
 
 
 @dataclass(frozen=True)
