@@ -6,6 +6,7 @@ Everything is looked up, nothing is remembered for this. No output: `etl explain
 
 import csv
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -359,7 +360,7 @@ def line_of(path: Path, columns: Sequence[str], values: Sequence[str]) -> int:
 def _records(path: Path, needed: Sequence[bytes] = ()) -> Iterator[tuple[int, list[str]]]:
     """The records of a CSV file that contain some bytes, with the line at which each begins. A line ends with a
     line feed, as for editors; in quotes it does not end the record."""
-    csv.field_size_limit(duck.MAX_LINE_BYTES)
+    csv.field_size_limit(sys.maxsize)
     with path.open("rb") as lines:
         parts: list[bytes] = []
         begins, quotes = 1, 0
