@@ -63,7 +63,9 @@ def test_nothing_is_told_to_anybody_from_a_home_that_is_an_empty_folder(
         assert not instance.telemetry_enabled
 
 
-def test_a_home_with_a_configuration_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_with_a_configuration_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: true}\n")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     environment.arrange_dagster_home(environment.settings())
