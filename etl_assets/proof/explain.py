@@ -19,7 +19,7 @@ import psycopg2
 from psycopg2 import sql
 
 from etl_assets.capture.catalog import describe
-from etl_assets.capture.connection import connect, explained
+from etl_assets.capture.connection import connect, explained, find_names
 from etl_assets.capture.table import Table
 from etl_assets.engine import duck
 from etl_assets.engine.definition import Definition
@@ -309,6 +309,8 @@ def source_row(url: str, table: Table, key: Sequence[str]) -> Row | None:
             sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in relation.key),
         )
         with connection.cursor() as cursor:
+            cursor.execute("BEGIN READ ONLY")
+            find_names(connection, as_role=not relation.by_version)
             try:
                 cursor.execute(query, list(key))
             except psycopg2.DataError:  # no value of the key's type
