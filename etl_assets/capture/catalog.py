@@ -98,9 +98,9 @@ class Relation:
     key: tuple[str, ...]
     references: frozenset[str]
     layout: str
-    restless: bool
     filtered: bool
     unique: bool
+    restless: bool = False
 
     @property
     def amounts(self) -> list[str]:

@@ -64,6 +64,7 @@ _FIND_NAMES = """
 # Alone, before anything is set: in a pool of transactions it would stay set for others.
 _WHO = "SET LOCAL statement_timeout = 0; SELECT pg_backend_pid()"
 _POOL_SECONDS = 3.0
+_SECRET = "aws-secret://"
 _ADVICE = {
     "password authentication failed": "check the user and password in {setting}",
     "no password supplied": "put the password into {setting} (or a .pgpass file)",
@@ -97,6 +98,8 @@ _REFUSALS = (
 
 def redacted(url: str) -> str:
     """What a connection leads to, without its password or anything that may be a part of it."""
+    if url.startswith(_SECRET):  # it names what nobody can see
+        return url
     try:
         given = _parsed(url, "the source")
     except SourceError:
