@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
@@ -19,9 +20,12 @@ _RELATIONS = """
         JOIN pg_class h ON h.oid = i.inhrelid
     )
     SELECT n.nspname, c.relname, c.oid::bigint, c.relkind::text, coalesce(am.amname, ''),
-           has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid),
+           json_build_object('usage', has_schema_privilege(n.oid, 'USAGE'), 'select', has_table_privilege(c.oid, 'SELECT'),
+                             'refused', row_security_active(c.oid) AND NOT current_setting('row_security')::bool,
+                             'role', quote_ident(current_user)),
+           row_security_active(c.oid),
            ARRAY(SELECT heirs.oid::bigint FROM heirs WHERE heirs.ancestor = c.oid ORDER BY 1),
-           EXISTS (SELECT FROM heirs WHERE heirs.ancestor = c.oid AND heirs.relkind = 'f'),
+           ARRAY(SELECT DISTINCT heirs.relkind::text FROM heirs WHERE heirs.ancestor = c.oid),
            ARRAY(SELECT k.attname::text FROM pg_index i
                  CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS u(attnum, position)
                  JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = u.attnum
@@ -33,32 +37,57 @@ _RELATIONS = """
     WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
       AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
-# A domain counts as the type it is over, since its values are written alike.
+# A domain counts as what it is over, to the bottom, since its values are written alike. How a value is written hangs on
+# the types that it is made of: labels of enums, attributes of composites, functions of types that the source brought
+# itself. Names of the catalog are written as the catalog has them now, and money as lc_monetary says.
 _COLUMNS = """
-    SELECT a.attrelid::bigint, a.attname::text, a.attnotnull,
-           CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod)
-                ELSE format_type(a.atttypid, a.atttypmod) END,
-           a.attnum, CASE a.attgenerated WHEN 'v' THEN pg_get_expr(d.adbin, d.adrelid) END,
-           ARRAY(WITH RECURSIVE parts(oid) AS (
-                     SELECT a.atttypid
-                     UNION SELECT p.oid FROM parts JOIN pg_type y USING (oid) CROSS JOIN LATERAL (
-                         SELECT y.typelem UNION SELECT y.typbasetype
-                         UNION SELECT rngsubtype FROM pg_range WHERE rngtypid = y.oid
-                         UNION SELECT atttypid FROM pg_attribute WHERE attrelid = y.typrelid AND attnum > 0) p(oid))
-                 SELECT e.oid || e.enumlabel FROM parts JOIN pg_enum e ON e.enumtypid = parts.oid ORDER BY 1)
-    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-    WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
-    ORDER BY a.attrelid, a.attnum
+    WITH RECURSIVE columns AS (
+        SELECT * FROM pg_attribute WHERE attrelid = ANY(%s::oid[]) AND attnum > 0 AND NOT attisdropped
+    ), bottoms(type, oid, modifier) AS (
+        SELECT DISTINCT c.atttypid, t.typbasetype, t.typtypmod FROM columns c JOIN pg_type t ON t.oid = c.atttypid
+        WHERE t.typtype = 'd'
+        UNION SELECT b.type, t.typbasetype, t.typtypmod FROM bottoms b JOIN pg_type t USING (oid) WHERE t.typtype = 'd'
+    ), parts(type, oid) AS (
+        SELECT DISTINCT atttypid, atttypid FROM columns
+        UNION SELECT p.type, part FROM parts p JOIN pg_type t USING (oid) CROSS JOIN LATERAL (
+            SELECT t.typelem UNION SELECT t.typbasetype
+            UNION SELECT rngsubtype FROM pg_range WHERE rngtypid = t.oid
+            UNION SELECT rngtypid FROM pg_range r WHERE (to_jsonb(r)->>'rngmultitypid')::oid = t.oid  -- PostgreSQL 14
+            UNION SELECT atttypid FROM pg_attribute WHERE attrelid = t.typrelid AND attnum > 0
+        ) made(part) WHERE part <> 0
+    ), writing(type, how) AS (
+        SELECT type, concat_ws(' ', e.oid, e.enumlabel) FROM parts p JOIN pg_enum e ON e.enumtypid = p.oid
+        UNION ALL
+        SELECT type, concat_ws(' ', t.oid, attnum, atttypid, atttypmod, attisdropped)
+        FROM parts p JOIN pg_type t USING (oid) JOIN pg_attribute ON attrelid = t.typrelid AND attnum > 0
+        UNION ALL
+        SELECT type, concat_ws(' ', f.oid, f.prosrc, f.probin)
+        FROM parts p JOIN pg_type t USING (oid) JOIN pg_proc f ON f.oid = t.typoutput
+        WHERE t.oid >= 16384 AND t.typtype = 'b' AND t.typelem = 0  -- 16384: the first that is not PostgreSQL's own
+        UNION ALL
+        SELECT type, current_setting('lc_monetary') FROM parts WHERE oid = 'money'::regtype
+    )
+    SELECT c.attrelid::bigint, c.attname::text, c.attnotnull,
+           regexp_replace(coalesce(format_type(b.oid, b.modifier), format_type(c.atttypid, c.atttypmod)), '^public[.]', ''),
+           (SELECT bool_or(t.typname ~ '^(reg.+|aclitem)$' AND t.oid < 16384)
+            FROM parts p JOIN pg_type t USING (oid) WHERE p.type = c.atttypid),
+           c.attnum, CASE c.attgenerated WHEN 'v' THEN pg_get_expr(d.adbin, d.adrelid) END,
+           ARRAY(SELECT how FROM writing WHERE type = c.atttypid ORDER BY 1)
+    FROM columns c
+    LEFT JOIN (bottoms b JOIN pg_type t ON t.oid = b.oid AND t.typtype <> 'd') ON b.type = c.atttypid
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.attrelid AND d.adnum = c.attnum
+    ORDER BY c.attrelid, c.attnum
 """
 
 
 @dataclass(frozen=True)
 class Relation:
     """A source table as it is: `kind` is PostgreSQL's relkind ("f" also if a partition is foreign), `key` the declared
-    key or else its primary key, `references` the columns of its foreign keys. `layout` identifies what can make stored
-    rows read otherwise though none is written: which column is which, the labels of enums, virtual columns.
-    `filtered`: row security decides which rows we see. `unique`: the source itself sees to it that the key is."""
+    key or else its primary key, empty if there is neither; `references` the columns of its foreign keys. `columns` has
+    none of those that its declaration leaves out. `layout` identifies what can make stored rows read otherwise though
+    none is written: which column is which, how their types are written, virtual columns; `restless`: it may read
+    otherwise at any time. `filtered`: row security decides which rows we see. `unique`: the source itself sees to it
+    that the key is."""
 
     table: Table
     oid: int
@@ -71,6 +100,7 @@ class Relation:
     layout: str
     filtered: bool
     unique: bool
+    restless: bool = False
 
     @property
     def amounts(self) -> list[str]:
@@ -100,8 +130,26 @@ class Relation:
         return [column.name for column in self.columns]
 
     @property
+    def by_version(self) -> bool:
+        """Whether its rows have versions that tell what was written."""
+        return self.lockable and self.access_method in {"heap", ""} and not self.filtered
+
+    @property
     def lockable(self) -> bool:
         return self.kind in {"r", "p"}
+
+
+class NoKey(SourceError):
+    """Nothing tells the rows of a table apart."""
+
+
+def check_key(relation: Relation) -> None:
+    """Raise `NoKey` for a table of which nothing says what tells its rows apart."""
+    if not relation.key:
+        raise NoKey(
+            f"table {relation.table.name} has no primary key: name its key columns in its declaration (key=); if rows of "
+            "it can be equal, declare a view that tells them apart or counts them"
+        )
 
 
 def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Relation]:
@@ -110,11 +158,10 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
         cursor.execute(_RELATIONS, ([t.schema for t in tables], [t.name for t in tables]))
         found = {(schema, name): rest for schema, name, *rest in cursor.fetchall()}
         cursor.execute(_COLUMNS, ([rest[0] for rest in found.values()],))
-        columns: dict[int, list[SourceColumn]] = {}
-        layouts: dict[int, str] = {}
-        for oid, name, required, type_, *layout in cursor.fetchall():
-            columns.setdefault(oid, []).append(SourceColumn(name=name, type=type_, nullable=not required))
-            layouts[oid] = hashlib.sha256(f"{layouts.get(oid)} {layout}".encode()).hexdigest()
+        columns: dict[int, list[_Column]] = {}
+        for oid, name, required, type_, restless, *layout in cursor.fetchall():
+            column = SourceColumn(name=name, type=type_, nullable=not required)
+            columns.setdefault(oid, []).append(_Column(column, restless, str(layout)))
 
     names = [table.name for table in tables]
     complaints = [f"table {name} is declared twice" for name in sorted(set(names)) if names.count(name) > 1]
@@ -123,47 +170,31 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
         if (table.schema, table.name) not in found:
             complaints.append(f"table {table.schema}.{table.name} does not exist")
             continue
-        oid, kind, access_method, readable, filtered, partitions, foreign, key, references = found[
+        oid, kind, access_method, rights, filtered, partitions, childs, key, references = found[
             table.schema, table.name
         ]
-        have = {column.name for column in columns.get(oid, [])}
-        lacking = [name for name in table.columns if name not in have]
-        if lacking:
+        has = columns.get(oid, [])
+        complaints += _lacking(table, has) + _forbidden(table, rights)
+        read = [one for one in has if one.column.name not in table.exclude]
+        digest = hashlib.sha256("\n".join(one.layout for one in read).encode()).hexdigest()
+        if unread := set(key if not table.key else table.key) & set(table.exclude):
             complaints.append(
-                f"table {table.name} has no column {', '.join(lacking)} (it has {', '.join(sorted(have))})"
-            )
-        folded = {name.lower() for name in have}
-        if len(folded) < len(have) or folded & {
-            "__deleted",
-            "__batch",
-            "__new",
-            "__first",
-            "__bucket",
-            "__bits",
-            "__refits",
-        }:
-            complaints.append(
-                f"table {table.name} has columns that differ only in case, or one that is named like the lake's own "
-                "(__deleted, __batch, …): declare a view over it instead"
-            )
-        if not readable:
-            complaints.append(f"table {table.name} may not be read by this role: grant SELECT on it")
-        if not (key or table.key):
-            complaints.append(
-                f"table {table.name} has no primary key: name its key columns in its declaration (key=)"
+                f"table {table.name}: its key {', '.join(sorted(unread))} is to be left out (exclude=)"
             )
         relations[table.name] = Relation(
-            table,
-            oid,
-            "f" if foreign else kind,
-            access_method,
-            tuple(partitions),
-            tuple(columns.get(oid, [])),
-            table.key or tuple(key),
-            frozenset(references),
-            layouts.get(oid, ""),
-            filtered,
-            table.key in {(), tuple(key)},
+            table=table,
+            oid=oid,
+            kind="f" if "f" in childs else kind,
+            access_method=access_method,
+            partitions=tuple(partitions),
+            columns=tuple(one.column for one in read),
+            key=table.key or tuple(key),
+            references=frozenset(references),
+            layout=digest,
+            restless=any(one.restless for one in read),
+            filtered=filtered,
+            # A primary key says nothing of the rows of tables that inherit.
+            unique=table.key in {(), tuple(key)} and not (kind == "r" and partitions),
         )
     if complaints:
         raise SourceError(
@@ -171,3 +202,51 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
             "mend the source or its declaration (etl_assets/source)"
         )
     return relations
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column, whether it may read otherwise at any time, and what decides how its values are written."""
+
+    column: SourceColumn
+    restless: bool
+    layout: str
+
+
+def _lacking(table: Table, has: Sequence[_Column]) -> list[str]:
+    """What is wrong with the columns of a table."""
+    names = [one.column.name for one in has]
+    complaints = []
+    if lacking := [name for name in table.columns if name not in names]:
+        complaints.append(
+            f"table {table.name} has no column {', '.join(lacking)} (it has {', '.join(sorted(names))})"
+        )
+    if lacking := [name for name in table.exclude if name not in names]:
+        complaints.append(
+            f"table {table.name} has no column {', '.join(lacking)} to leave out (exclude=): what is meant might be read"
+        )
+    read = [name for name in names if name not in table.exclude]
+    if len({name.lower() for name in read}) < len(read):
+        complaints.append(
+            f"table {table.name} has columns that differ only in case: leave one out (exclude=), or declare a view over it"
+        )
+    return complaints
+
+
+def _forbidden(table: Table, rights: Mapping[str, Any]) -> list[str]:
+    """Which right is missing to read a table."""
+    name, role = table.name, rights["role"]
+    if not rights["usage"]:
+        return [f"table {name} may not be read by this role: GRANT USAGE ON SCHEMA {table.schema} TO {role}"]
+    if not rights["select"]:
+        return [
+            f"table {name} may not be read by this role: grant SELECT on it (GRANT SELECT ON {table.schema}.{name} TO "
+            f"{role}; on single columns is not enough)"
+        ]
+    if rights["refused"]:
+        return [
+            f"table {name} has row security, and row_security is off for this role, which then may not read it: ALTER ROLE "
+            f"{role} BYPASSRLS to read all rows, or ALTER ROLE {role} SET row_security = on to read those that its "
+            "policies show"
+        ]
+    return []

@@ -11,6 +11,9 @@ from etl_assets.engine.duck import identifier, listing
 from etl_assets.lake.batches import SourceColumn
 from etl_assets.lake.current import DELETED, Fold, materialized, storage, view
 
+_MANY_COLUMNS = 100
+_NEW, _FIRST, _REFITS, _BUCKET, _BITS = map(duck.own, ("new", "first", "refits", "bucket", "bits"))
+
 
 @dataclass(frozen=True)
 class Changed:
@@ -24,10 +27,11 @@ class Changed:
 
 
 def read_text(
-    connection: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[SourceColumn]
+    connection: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[SourceColumn], longest: int = 0
 ) -> duckdb.DuckDBPyRelation:
     """A CSV file that was just copied, in the form in which the lake holds rows."""
-    return duck.read_csv(connection, [path]).project(
+    duck.one_at_a_time(connection, longest)
+    return duck.read_csv(connection, [path], longest).project(
         ", ".join(f"CAST({identifier(c.name)} AS {storage(c.type)}) AS {identifier(c.name)}" for c in columns)
     )
 
@@ -57,21 +61,35 @@ def changed_rows(
         )
         for v in values
     ]
-    differs = " OR ".join([*(f"{r} IS DISTINCT FROM {h}" for r, h in pairs), "r.__refits"])
+    differs = [_differ(pairs)] if pairs else []
+    came = view(read)
+    if refits != "false":
+        differs.append(f"r.{_REFITS}")
+        came = f"(SELECT *, {refits} AS {_REFITS} FROM {came})"
+    known = view(held.relation.project(f"*{lacking}") if lacking else held.relation)
     table = materialized(
         connection,
-        f"SELECT {listing(names, 'r.')}, coalesce(h.{DELETED}, true) AS __new, "
-        f"h.{DELETED} IS NULL AS __first "
-        f"FROM (SELECT *, {refits} AS __refits FROM {view(read)}) r LEFT JOIN {view(held.relation.project(f'*{lacking}'))} h USING ({listing(key)}) "
-        f"WHERE coalesce(h.{DELETED}, true) OR {differs}",
+        f"SELECT {listing(names, 'r.')}, coalesce(h.{DELETED}, true) AS {_NEW}, "
+        f"h.{DELETED} IS NULL AS {_FIRST} "
+        f"FROM {came} r LEFT JOIN {known} h USING ({listing(key)}) "
+        f"WHERE {' OR '.join([f'coalesce(h.{DELETED}, true)', *differs])}",
     )
     new, changed, first_seen = duck.one(
         connection,
-        "SELECT count(*) FILTER (__new), count(*) FILTER (NOT __new), count(*) FILTER (__first) "
+        f"SELECT count(*) FILTER ({_NEW}), count(*) FILTER (NOT {_NEW}), count(*) FILTER ({_FIRST}) "
         f"FROM {table}",
     )
     rows = connection.sql(f"SELECT {listing(names)} FROM {table} ORDER BY {listing(key)}")
     return Changed(rows, new, changed, first_seen)
+
+
+def _differ(pairs: Sequence[tuple[str, ...]]) -> str:
+    """The condition under which any two values of a pair differ."""
+    if len(pairs) <= _MANY_COLUMNS:
+        return " OR ".join(f"{r} IS DISTINCT FROM {h}" for r, h in pairs)
+    # As one value each: a condition for each of a thousand columns takes longer to plan than rows take to compare.
+    came, known = zip(*pairs, strict=True)
+    return f"row({', '.join(came)}) IS DISTINCT FROM row({', '.join(known)})"
 
 
 def missing_keys(
@@ -93,12 +111,12 @@ def missing_bits(
     (name,) = held.key
     key = identifier(name)
     present = duck.read_csv(connection, [bitmap]).project(
-        "CAST(bucket AS BIGINT) AS __bucket, CAST(bits AS BIGINT) AS __bits"
+        f"CAST(bucket AS BIGINT) AS {_BUCKET}, CAST(bits AS BIGINT) AS {_BITS}"
     )
     return _kept(
         connection,
-        f"SELECT {key} FROM {view(held.relation)} LEFT JOIN {view(present)} ON __bucket = ({key} - ({key} & 31)) // 32 "
-        f"WHERE NOT {DELETED} AND (__bits IS NULL OR (__bits >> ({key} & 31)) & 1 = 0)",
+        f"SELECT {key} FROM {view(held.relation)} LEFT JOIN {view(present)} ON {_BUCKET} = ({key} - ({key} & 31)) // 32 "
+        f"WHERE NOT {DELETED} AND ({_BITS} IS NULL OR ({_BITS} >> ({key} & 31)) & 1 = 0)",
         key,
     )
 

@@ -1,14 +1,18 @@
 """Connections to the source, set up so that values come as exact text, and errors that name no secret."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import select
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from ipaddress import ip_address
+from typing import Any
 
 import psycopg2
-from psycopg2 import errorcodes
+from psycopg2 import errorcodes, extensions
 from psycopg2.extensions import connection as Connection
 
-from etl_assets import faults
+from etl_assets import addresses, faults
 from etl_assets.addresses import AddressError, Database, quotes_a_secret
 from etl_assets.errors import EtlError
 
@@ -21,23 +25,48 @@ class SourceInterrupted(SourceError):
     """The source went away or refused for the moment: the same call may well succeed later."""
 
 
-# PostgreSQL prints every value exactly under these, whatever the role's or database's own settings are.
+class StandbyConflict(SourceInterrupted):
+    """A standby ended what was in the way of the changes that it replays."""
+
+
+STANDBY_CONFLICT = (
+    "{what}: the standby ended it by a conflict with recovery, as it was in the way of what the primary did; run it again, "
+    "or set hot_standby_feedback = on or a longer max_standby_streaming_delay there"
+)
+# PostgreSQL prints every value exactly under these, whatever the role's or database's own settings are, and nobody's
+# limits end a long read. What a server is too old for is left out.
 _SESSION = """
-    SET client_encoding = 'UTF8';
     SET datestyle = 'ISO, YMD';
     SET intervalstyle = 'postgres';
     SET timezone = 'UTC';
     SET extra_float_digits = 1;
     SET bytea_output = 'hex';
+    SET xmlbinary = 'base64';
+    SET quote_all_identifiers = off;
     SET statement_timeout = 0;
     SET idle_in_transaction_session_timeout = 0;
     SET lock_timeout = '30s';
     SET work_mem = '64MB';
-    DO $$ BEGIN  -- so that a query ends soon after the run that asked for it (PostgreSQL 14)
+    DO $$ BEGIN SET idle_session_timeout = 0; EXCEPTION WHEN undefined_object THEN NULL; END $$;  -- PostgreSQL 14
+    DO $$ BEGIN SET transaction_timeout = 0; EXCEPTION WHEN undefined_object THEN NULL; END $$;  -- 17
+    DO $$ BEGIN  -- so that a query ends soon after the run that asked for it (14)
         SET client_connection_check_interval = '2s';
     EXCEPTION WHEN undefined_object OR invalid_parameter_value THEN NULL;
     END $$;
 """
+# Nobody's functions stand in for the catalog's, and names are written with their schema. A view or a policy may still
+# need the role's own path: see `find_names`.
+_CATALOG_ONLY = """
+    SELECT set_config('etl.search_path', current_setting('search_path'), false),
+           set_config('search_path', 'pg_catalog, pg_temp', false)
+"""
+_FIND_NAMES = """
+    SELECT set_config('search_path', CASE WHEN %s THEN concat_ws(', ', 'pg_catalog', nullif(current_setting('etl.search_path'), ''))
+                                     ELSE 'pg_catalog, pg_temp' END, true)
+"""
+# Alone, before anything is set: in a pool of transactions it would stay set for others.
+_WHO = "SET LOCAL statement_timeout = 0; SELECT pg_backend_pid()"
+_POOL_SECONDS = 3.0
 _ADVICE = {
     "password authentication failed": "check the user and password in {setting}",
     "no password supplied": "put the password into {setting} (or a .pgpass file)",
@@ -46,6 +75,12 @@ _ADVICE = {
     "Connection refused": "check host and port in {setting}, and that the server is up",
     "timeout expired": "check host and port in {setting}, and that no firewall is in between",
     "too many clients": "free a connection there, or try again later",
+    "too many connections for role": "free a connection of the role, or raise its CONNECTION LIMIT (ALTER ROLE)",
+    "too many connections for database": "free a connection there, or raise its CONNECTION LIMIT (ALTER DATABASE)",
+    "remaining connection slots": "free a connection there, or try again later",
+    "session is read-only": "name the primary in {setting}, or ask for less in target_session_attrs",
+    "in hot standby mode": "name a standby in {setting}, or ask for less in target_session_attrs",
+    "transaction timeout": "ALTER ROLE … SET transaction_timeout = 0",
     "starting up": "try again in a moment",
     "no pg_hba.conf entry": "let this machine and role in, in the server's pg_hba.conf",
     "not permitted to log in": "give the role of {setting} the right to log in",
@@ -65,16 +100,29 @@ _REFUSALS = (
 
 
 def connect(
-    url: str, application_name: str, connect_seconds: int = 10, setting: str = "ETL_SOURCE_URL"
+    url: str,
+    application_name: str,
+    connect_seconds: int = 10,
+    setting: str = "ETL_SOURCE_URL",
+    *,
+    as_source: bool = True,
 ) -> Connection:
-    """A connection outside any transaction. Raises `SourceError` with one line on what to do; `setting` is where the
-    URL comes from."""
+    """A connection outside any transaction, in UTF-8. Raises `SourceError` with one line on what to do; `setting` is
+    where the URL comes from. `as_source`: names without a schema are the catalog's, and a pool of transactions is refused."""
     where = _where(url, setting)
+    # The driver asks for the encoding when it connects, and decodes by it: SQL alone would tell the server only.
+    options: dict[str, Any] = {"application_name": application_name, "client_encoding": "UTF8"}
+    if "connect_timeout" not in extensions.parse_dsn(url):
+        options["connect_timeout"] = connect_seconds
     try:
-        connection = psycopg2.connect(url, application_name=application_name, connect_timeout=connect_seconds)
+        connection: Connection = psycopg2.connect(url, **options)
         connection.autocommit = True
         with connection.cursor() as cursor:
+            if as_source and _asked(cursor) != connection.info.backend_pid:
+                _refuse_transaction_pool(cursor, url, options, setting)
             cursor.execute(_SESSION)
+            if as_source:
+                cursor.execute(_CATALOG_ONLY)
         return connection
     except psycopg2.Error as error:
         message = " ".join(str(error).split())
@@ -86,6 +134,53 @@ def connect(
         advice = _ADVICE[sign] if sign else "check {setting}"
         kind = SourceError if any(sign in message for sign in _REFUSALS) else SourceInterrupted
         raise kind(f"can't connect to {where}: {fault}; {advice.format(setting=setting)}") from None
+
+
+def _asked(cursor: extensions.cursor) -> int:
+    """The process that serves the session at this moment."""
+    cursor.execute(_WHO)
+    ((pid,),) = cursor.fetchall()
+    return int(pid)
+
+
+def _refuse_transaction_pool(
+    cursor: extensions.cursor, url: str, options: Mapping[str, Any], setting: str
+) -> None:
+    """Raise `SourceError` for a pooler that gives a session another server process for each transaction: settings, locks
+    and snapshots would not stay with it. Two sessions that are open at once must not share one, and none may change."""
+    with closing(psycopg2.connect(url, **options, async_=1)) as other:
+        if not _ready(other):
+            return  # there is no process for it: so the first session keeps its own
+        second = other.cursor()
+        mine = _asked(cursor)
+        for _ in range(5):
+            second.execute(_WHO)
+            if not _ready(other):
+                return
+            ((others,),) = second.fetchall()
+            if others == mine or _asked(cursor) != mine:
+                raise SourceError(
+                    f"{setting} leads to a pooler in transaction mode ({addresses.database(url)}), where a session does not keep its "
+                    "server process, so neither locks nor snapshots hold: reach the server directly, or a pool in session mode"
+                )
+
+
+def _ready(connection: Connection) -> bool:
+    """Wait for what an asynchronous connection does; False if it takes too long."""
+    deadline = time.monotonic() + _POOL_SECONDS
+    while (state := connection.poll()) != extensions.POLL_OK:
+        left = deadline - time.monotonic()
+        ways = ([connection], []) if state == extensions.POLL_READ else ([], [connection])
+        if left <= 0 or select.select(*ways, [], left) == ([], [], []):
+            return False
+    return True
+
+
+def find_names(connection: Connection, *, as_role: bool) -> None:
+    """For the rest of the transaction: names without a schema are found as the role's own search_path says, after the
+    catalog's; or again in the catalog only."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FIND_NAMES, (as_role,))
 
 
 def unverified(connection: Connection, setting: str) -> str | None:
@@ -124,10 +219,34 @@ def _where(url: str, setting: str) -> Database:
 
 
 _PERMANENT = {
-    errorcodes.INSUFFICIENT_PRIVILEGE: "grant SELECT on it to the role of ETL_SOURCE_URL",
     errorcodes.UNDEFINED_TABLE: "declare only tables that the source has",
     errorcodes.UNDEFINED_COLUMN: "declare only columns that the source has",
 }
+_DENIED = re.compile(r"permission denied for ((?:[a-z]+ )*?)(\S+)\s*$", re.MULTILINE)
+_GRANTS = {
+    "schema": "USAGE ON SCHEMA",
+    "function": "EXECUTE ON FUNCTION",
+    "sequence": "SELECT ON SEQUENCE",
+    "foreign server": "USAGE ON FOREIGN SERVER",
+    "foreign-data wrapper": "USAGE ON FOREIGN DATA WRAPPER",
+    "type": "USAGE ON TYPE",
+    "language": "USAGE ON LANGUAGE",
+    "large object": "SELECT ON LARGE OBJECT",
+}
+_TIME_LIMIT = re.compile(r"due to (idle[- ]\S+|statement|transaction) timeout")
+
+
+def _grant(message: str) -> str:
+    """What to grant, by what PostgreSQL says was denied."""
+    if "row-level security" in message:
+        return (
+            "row security refuses it to the role of ETL_SOURCE_URL: ALTER ROLE … BYPASSRLS to read all rows, or ALTER ROLE "
+            "… SET row_security = on to read those that its policies show"
+        )
+    if not (found := _DENIED.search(message)):
+        return "grant it to the role of ETL_SOURCE_URL"
+    right = _GRANTS.get(found[1].strip(), "SELECT ON")
+    return f"GRANT {right} {found[2]} TO the role of ETL_SOURCE_URL"
 
 
 @contextmanager
@@ -135,17 +254,32 @@ def explained(what: str) -> Iterator[None]:
     """Turn the driver's errors into one line about `what` was being done, which quotes no row."""
     try:
         yield
+    except UnicodeDecodeError:
+        raise SourceError(
+            f"{what}: the source holds text there that is no UTF-8 (its server_encoding is SQL_ASCII?); convert it"
+        ) from None
     except psycopg2.Error as error:
         raise _explanation(what, error).with_traceback(error.__traceback__) from None
 
 
 def _explanation(what: str, error: psycopg2.Error) -> SourceError:
     line = faults.told(error)
+    if error.pgcode == errorcodes.INSUFFICIENT_PRIVILEGE:
+        return SourceError(f"{what}: {line}; {_grant(line)}")
     if error.pgcode in _PERMANENT:
         return SourceError(f"{what}: {line}; {_PERMANENT[error.pgcode]}")
     if error.pgcode == errorcodes.LOCK_NOT_AVAILABLE:
         return SourceInterrupted(
             f"{what}: somebody holds a lock on it for more than 30 s (an ALTER or TRUNCATE?); try again later"
+        )
+    if "conflict with recovery" in line:
+        return StandbyConflict(STANDBY_CONFLICT.format(what=what))
+    if limit := _TIME_LIMIT.search(line):
+        name = {"statement": "statement_timeout", "transaction": "transaction_timeout"}.get(
+            limit[1], "idle_in_transaction_session_timeout"
+        )
+        return SourceInterrupted(
+            f"{what}: the server ended it by its {name}; set it to 0 for the role (ALTER ROLE … SET {name} = 0)"
         )
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         return SourceInterrupted(f"{what}: {line}; nothing was committed, run it again")

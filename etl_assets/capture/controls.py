@@ -4,18 +4,22 @@ Exact sums of numbers that mean an amount (keys and references do not), the rang
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 
 import duckdb
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from etl_assets.capture.catalog import Relation
-from etl_assets.capture.connection import SourceError, explained
+from etl_assets.capture.connection import SourceInterrupted, explained
+from etl_assets.capture.recent import Segments
+from etl_assets.capture.sizes import check, may_be_large, row_bytes
 from etl_assets.engine import duck
-from etl_assets.engine.duck import identifier
+from etl_assets.engine.duck import MAX_LINE_BYTES, identifier
+from etl_assets.engine.sums import Amount, added_up
 from etl_assets.engine.types import EXACT
 from etl_assets.lake.batches import Control, TableState
 from etl_assets.lake.current import DELETED, view
@@ -23,41 +27,85 @@ from etl_assets.lake.current import DELETED, view
 
 @dataclass(frozen=True)
 class Totals:
+    """What a table adds up to. `recent`: how many rows meet the condition that was asked for, and `conditions`: which
+    together find those rows, in as few blocks as makes sense. `large`: whether rows may be unusually large."""
+
     rows: int
     controls: Mapping[str, Control]
-    where: str | None = None
-    """Where the rows stand (a tid array) for which the condition asked for holds."""
+    recent: int = 0
+    conditions: Sequence[sql.Composable] = ()
+    large: bool = False
 
 
 def source_totals(
     connection: Connection, relation: Relation, condition: sql.Composable | None = None
 ) -> Totals:
     """The totals of a table as PostgreSQL computes them in the connection's snapshot, in one scan. In the same scan
-    the rows are found for which a condition holds."""
+    the rows are found for which a condition holds. Raises `TooLarge` for rows that can't be handled."""
+    name = relation.table.name
+    with explained(f"adding up table {name}"):
+        segments = Segments.of(connection, relation) if condition else None
+        measured = may_be_large(connection, relation)
+    counted = (
+        sql.SQL("count(*)") if condition is None else sql.SQL("count(*) FILTER (WHERE {})").format(condition)
+    )
+    size = row_bytes(relation) if measured else sql.SQL("0")
+    chosen: list[sql.Composable] = [
+        sql.SQL("count(*)"),
+        counted,
+        segments.bitmap(condition) if segments and condition else sql.SQL("NULL"),
+        sql.SQL("coalesce(max({}), 0)").format(size),
+        sql.SQL("coalesce(sum({0}) FILTER (WHERE {0} > {1}), 0)").format(size, sql.Literal(MAX_LINE_BYTES)),
+    ]
     amounts, times = relation.amounts, relation.times
-    found = sql.SQL("NULL")
-    if condition is not None:
-        found = sql.SQL("(array_agg(ctid) FILTER (WHERE {}))::text").format(condition)  # type: ignore[assignment]
-    chosen: list[sql.Composable] = [sql.SQL("count(*)"), found]
     for column in amounts:
         chosen.append(sql.SQL("sum({})::text").format(sql.Identifier(column)))
     for column in times:
         chosen.append(sql.SQL("min({0})::text, max({0})::text").format(sql.Identifier(column)))
     query = sql.SQL("SELECT {} FROM {}").format(
-        sql.SQL(", ").join(chosen), sql.Identifier(relation.table.schema, relation.table.name)
+        sql.SQL(", ").join(chosen), sql.Identifier(relation.table.schema, name)
     )
-    with explained(f"adding up table {relation.table.name}"), connection.cursor() as cursor:
+    with explained(f"adding up table {name}"), connection.cursor() as cursor:
         cursor.execute(query)
         (row,) = cursor.fetchall()
-    rows, where, *values = row
+    rows, recent, bitmap, largest, large, *values = row
+    check(connection, relation, largest, large)
     controls = {name: Control(sum=values[i]) for i, name in enumerate(amounts)}
     ranges = values[len(amounts) :]
     controls |= {name: Control(min=ranges[2 * i], max=ranges[2 * i + 1]) for i, name in enumerate(times)}
-    return Totals(rows, controls, where)
+    found: Sequence[sql.Composable] = [condition] if condition else []
+    if segments and condition and bitmap:
+        found = segments.conditions(bitmap, condition)
+    return Totals(rows, controls, recent, found, largest > MAX_LINE_BYTES)
 
 
-class Unproven(SourceError):
-    """What the lake holds does not add up to what the source says."""
+class Unproven(SourceInterrupted):
+    """What the lake holds does not add up to what the source says. It may do so when it is read again."""
+
+
+def _why(relation: Relation) -> str:
+    """Why a table may add up to something else each time it is read in one snapshot, and what to do."""
+    if relation.kind == "v":
+        return (
+            "it is a view, and shows something else each time it is read (by clock_timestamp(), random(), a foreign table "
+            "…): it can't be proven before its query gives one result in one snapshot"
+        )
+    if relation.kind == "f":
+        return "it lies on another server, which this snapshot does not hold still: run it again while nobody writes there"
+    if relation.filtered:
+        return (
+            "its row security shows other rows each time it is read: it can't be proven with these policies"
+        )
+    return "please report this"
+
+
+def check_rows(relation: Relation, read: int, totals: Totals) -> None:
+    """Raise `Unproven` if a whole table was read with another number of rows than it has in the same snapshot."""
+    if read != totals.rows:
+        raise Unproven(
+            f"{relation.table.name} has {totals.rows:,} rows in the source, and {read:,} were read, in the same snapshot; "
+            f"{_why(relation)}; nothing was committed"
+        )
 
 
 Sums = Mapping[str, Decimal]
@@ -69,12 +117,12 @@ def sums(connection: duckdb.DuckDBPyConnection, relation: Relation, rows: duckdb
         return {}
     types = {column.name: column.type for column in relation.columns}
     alive = f"WHERE NOT {DELETED}" if DELETED in rows.columns else ""
-    chosen = ", ".join(
-        f"coalesce(sum(try_cast({identifier(name)} AS DECIMAL(38,{_scale(relation, name, types[name])}))), 0)"
-        for name in relation.amounts
-    )
-    found = duck.one(connection, f"SELECT {chosen} FROM {view(rows)} {alive}")
-    return dict(zip(relation.amounts, map(Decimal, found), strict=True))
+    amounts = {}
+    for name in relation.amounts:
+        scale = _scale(relation, name, types[name])
+        amounts[name] = Amount(f"try_cast({identifier(name)} AS DECIMAL(38,{scale}))", scale)
+    _, found = added_up(partial(duck.one, connection), f"{view(rows)} {alive}", amounts)
+    return found
 
 
 def _scale(relation: Relation, column: str, source_type: str) -> int:
@@ -104,7 +152,7 @@ def proven(
         if now != Decimal(source or 0):
             raise Unproven(
                 f"the {name} of {relation.table.name} add up to {source} in the source and to {now} in the lake, in "
-                "the same snapshot; nothing was committed: please report this"
+                f"the same snapshot; {_why(relation)}; nothing was committed"
             )
         controls[name] = controls[name].model_copy(update={"held": str(now)})
     return controls

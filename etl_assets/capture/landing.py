@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,14 +26,14 @@ import duckdb
 from psycopg2.extensions import connection as Connection
 
 from etl_assets import faults
-from etl_assets.capture.catalog import Relation
+from etl_assets.capture.catalog import NoKey, Relation, check_key
 from etl_assets.capture.changes import read_text
 from etl_assets.capture.connection import SourceInterrupted
 from etl_assets.capture.controls import Totals, proven, sums
 from etl_assets.capture.copying import Progress
 from etl_assets.capture.plan import Plan, plan
 from etl_assets.capture.reading import Reader
-from etl_assets.capture.snapshot import Snapshot, take_snapshot
+from etl_assets.capture.snapshot import CONNECTIONS, Snapshot, take_snapshot
 from etl_assets.capture.table import Table
 from etl_assets.engine import duck
 from etl_assets.engine.duck import literal
@@ -57,7 +57,6 @@ from etl_assets.lake.batches import (
 from etl_assets.lake.current import Current, materialized, view
 from etl_assets.lake.files import AlreadyExists, Files, LakeError
 
-CONNECTIONS = 4
 UNBORN = "a lake without batches"
 
 
@@ -89,8 +88,19 @@ class Request:
     wait_seconds: float = 60.0
 
 
-def take_batch(request: Request, batches: Batches, scratch: Path, progress: Progress) -> Manifest | None:
-    """Take a batch and commit it; None when nothing changed. Raises `EtlError`, and then nothing was committed."""
+LeftOut = Callable[[str, NoKey], None]
+"""Called with a table that was left out of a batch, and why."""
+
+
+def take_batch(
+    request: Request,
+    batches: Batches,
+    scratch: Path,
+    progress: Progress,
+    left_out: LeftOut = lambda table, why: None,
+) -> Manifest | None:
+    """Take a batch and commit it; None when nothing changed. A table whose rows can't be told apart is left out of it, and
+    `left_out` is told, unless there is no other. Raises `EtlError`, and then nothing was committed."""
     started = time.monotonic()
     latest = batches.latest()
     lake = latest.lake if latest else UNBORN
@@ -115,11 +125,15 @@ def take_batch(request: Request, batches: Batches, scratch: Path, progress: Prog
         landing = Landing(request, snapshot, batches, latest, naming, connection, Path(folder), progress)
         contested = landing.sweep()
         try:
-            landed = landing.land()
+            landed, unread = landing.land()
+            if unread and not landed:
+                raise next(iter(unread.values()))
             worth = not latest or contested or any(table.worth_a_batch for table in landed.values())
         except BaseException:
             landing.withdraw()
             raise
+        for table, why in unread.items():
+            left_out(table, why)
         if not worth:
             return None
         return landing.commit(landed, seconds=time.monotonic() - started)
@@ -205,19 +219,23 @@ class Landing:
             with suppress(EtlError):  # what made it fail may be the lake; the next run sweeps
                 remove_unlisted(self.batches, self.naming)
 
-    def land(self) -> dict[str, Landed]:
-        """Land all tables, as many at a time as there are connections to the source."""
+    def land(self) -> tuple[dict[str, Landed], dict[str, NoKey]]:
+        """Land all tables, as many at a time as there are connections to the source; and those that are left out."""
         free: SimpleQueue[Connection] = SimpleQueue()
         for connection in self.snapshot.connections:
             free.put(connection)
-        plans = {name: self._plan(relation) for name, relation in self.snapshot.relations.items()}
+        relations = self.snapshot.relations.items()
+        plans = {name: self._plan(relation) for name, relation in relations if relation.key}
 
-        def land_with_a_free_connection(name: str) -> Landed:
+        def land_with_a_free_connection(name: str) -> Landed | NoKey:
             source = free.get()
             try:
+                check_key(self.snapshot.relations[name])
                 with self.connection.cursor() as duck:
                     reader = Reader(self.snapshot.relations[name], source, duck, self.folder, self.progress)
                     return self._land_table(reader, plans[name])
+            except NoKey as why:
+                return why
             except duckdb.Error as error:  # no room, or a row that is too long; it would quote the row
                 long = "Maximum line size" in str(error)
                 told = (
@@ -230,10 +248,14 @@ class Landing:
                 free.put(source)
 
         with ThreadPoolExecutor(len(self.snapshot.connections)) as pool:
-            working = {name: pool.submit(land_with_a_free_connection, name) for name in plans}
+            working = {name: pool.submit(land_with_a_free_connection, name) for name, _ in relations}
             try:
                 wait(working.values(), return_when=FIRST_EXCEPTION)
-                return {name: future.result() for name, future in working.items() if not _pending(future)}
+                done = {name: future.result() for name, future in working.items() if not _pending(future)}
+                return (
+                    {name: table for name, table in done.items() if isinstance(table, Landed)},
+                    {name: why for name, why in done.items() if isinstance(why, NoKey)},
+                )
             finally:
                 # After an error, or when the run is told to stop, nobody waits for tables that are still being read.
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -291,7 +313,7 @@ class Landing:
         instant, last = self.snapshot.instant, self.latest
         if last:
             last = Batches(self.files).last_read(relation.table.name, last)
-        behind = last is not None and lsn(instant.lsn) < lsn(last.lsn)
+        behind = last is not None and 0 < lsn(instant.lsn) < lsn(last.lsn)  # 0: the server does not say
         return plan(relation, last, instant, whole=self.request.whole, lsn_behind=behind)
 
     def _land_table(self, reader: Reader, plan: Plan) -> Landed:
@@ -302,7 +324,13 @@ class Landing:
         if self.latest is None or held is None:
             self.marker.set()
             copied, totals = reader.first(lambda: self.files.writing(rows_path))
-            rows = LandedFile(path=rows_path, rows=copied.rows, bytes=copied.bytes, sha256=copied.sha256)
+            rows = LandedFile(
+                path=rows_path,
+                rows=copied.rows,
+                bytes=copied.bytes,
+                sha256=copied.sha256,
+                longest_row=copied.longest_row,
+            )
             return self.begin(relation, reader.duck, plan, rows, totals)
         current = Current(Batches(self.files), reader.duck)
         fold = partial(current.fold, table, self.latest, columns=relation.columns)
@@ -311,7 +339,7 @@ class Landing:
         changed = found.changed
         brought = None
         if changed.new or changed.changed or found.deleted:
-            rows_file = self._land(changed.rows, rows_path, changed.new + changed.changed)
+            rows_file = self._land(changed.rows, rows_path, changed.new + changed.changed, found.longest)
             quarantined, misfits = (
                 self._quarantine(relation, reader.duck, rows_file, held.rows) if rows_file else (None, 0)
             )
@@ -351,7 +379,7 @@ class Landing:
             deleted=0,
             quarantined_rows=misfits,
         )
-        landed = read_text(connection, self.files.local(rows.path), relation.columns)
+        landed = read_text(connection, self.files.local(rows.path), relation.columns, rows.longest_row)
         added = sums(connection, relation, landed)
         if totals is None:
             totals = Totals(rows.rows, {name: Control(sum=str(amount)) for name, amount in added.items()})
@@ -372,7 +400,7 @@ class Landing:
     ) -> tuple[LandedFile | None, int]:
         """Name the values of landed rows that don't fit their declared types, and count these rows."""
         table, columns = relation.table, relation.columns
-        landed = read_text(connection, self.files.local(rows.path), columns)
+        landed = read_text(connection, self.files.local(rows.path), columns, rows.longest_row)
         misfits = Typing(table.types, columns).misfits(landed, relation.key)
         if misfits is None:
             return None, 0
@@ -391,11 +419,13 @@ class Landing:
         )
         return self._land(report, self.naming.quarantine(table.name), values), count
 
-    def _land(self, relation: duckdb.DuckDBPyRelation, path: str, rows: int) -> LandedFile | None:
-        return self.write(relation, path, rows) if rows else None
+    def _land(
+        self, relation: duckdb.DuckDBPyRelation, path: str, rows: int, longest: int = 0
+    ) -> LandedFile | None:
+        return self.write(relation, path, rows, longest) if rows else None
 
-    def write(self, relation: duckdb.DuckDBPyRelation, path: str, rows: int) -> LandedFile:
-        """Land what DuckDB computes."""
+    def write(self, relation: duckdb.DuckDBPyRelation, path: str, rows: int, longest: int = 0) -> LandedFile:
+        """Land what DuckDB computes. `longest`: the bytes of the longest row as PostgreSQL wrote it, if it is long."""
         self.marker.set()
         staged = self.files.staging(path)
         try:
@@ -406,7 +436,9 @@ class Landing:
             staged.publish()
         finally:
             staged.discard()
-        return LandedFile(path=path, rows=rows, bytes=size, sha256=digest)
+        # DuckDB may quote what PostgreSQL does not.
+        longest += 2 * len(relation.columns) if longest else 0
+        return LandedFile(path=path, rows=rows, bytes=size, sha256=digest, longest_row=longest)
 
     def _state(
         self,
@@ -469,7 +501,7 @@ def remove_unlisted(batches: Batches, naming: Naming) -> None:
     files.remove(naming.marker)
 
 
-def _pending(future: Future[Landed]) -> bool:
+def _pending(future: Future[Landed | NoKey]) -> bool:
     """Whether an error elsewhere overtook a future; `result` of those that ended raises what went wrong."""
     return not future.done()
 

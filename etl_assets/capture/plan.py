@@ -14,7 +14,7 @@ from typing import Literal
 
 from etl_assets.capture.catalog import Relation
 from etl_assets.capture.connection import SourceError
-from etl_assets.capture.snapshot import Instant
+from etl_assets.capture.snapshot import UNTOLD, Instant
 from etl_assets.lake.batches import Manifest, SourceColumn, TableState
 from etl_assets.lake.current import storage
 
@@ -50,17 +50,22 @@ def plan(
     if latest is None or held is None:
         return Plan("whole", "the lake holds nothing of it yet")
     _check(relation, held)
-    if relation.kind not in {"r", "p"} or relation.access_method not in {"heap", ""}:
+    if not relation.by_version and not relation.filtered:
         kinds = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
         return Plan("whole", f"{kinds.get(relation.kind, 'its storage')} has no row versions to go by")
     if relation.filtered:
         return Plan("whole", "row security decides which of its rows are seen")
+    if relation.restless:
+        return Plan(
+            "whole", "it holds names of the catalog (regclass, aclitem …), which may be others at any time"
+        )
     if whole:
         return Plan("whole", "asked for", renews=True)
     reason = _broken(relation, latest, held, instant, lsn_behind)
     if reason:
         return Plan("whole", reason, renews=True)
-    return Plan("horizon", f"row versions since transaction {held.horizon}", held.horizon)
+    weaker = "; the server does not say where its log stands" if instant.lsn == UNTOLD else ""
+    return Plan("horizon", f"row versions since transaction {held.horizon}{weaker}", held.horizon)
 
 
 def _broken(
@@ -92,7 +97,7 @@ def _broken(
     if held.columns != relation.columns:
         return f"its columns changed: {'; '.join(schema_change(held.columns, relation.columns))}"
     if held.layout != relation.layout:
-        return "a column was replaced by one of the same name, or enum labels or generated columns changed"
+        return "a column was replaced by one of the same name, or how values are written changed (enum labels, composite types, generated columns)"
     if instant.next_transaction - held.horizon >= _FARTHEST:
         return "more transactions have passed since the last batch than row versions can tell apart"
     return None

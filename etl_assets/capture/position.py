@@ -23,6 +23,7 @@ from psycopg2.extensions import connection as Connection
 from pydantic import BaseModel
 
 from etl_assets.capture.connection import connect, explained
+from etl_assets.capture.snapshot import SYSTEM, TIMELINE, told_by
 from etl_assets.capture.table import Table
 
 CERTAINTY_SECONDS = 900.0
@@ -53,14 +54,12 @@ _COUNTERS = """
     FROM tree t JOIN pg_class c USING (oid) GROUP BY t.name
 """
 # A standby's snapshot does not list who is open: there, the log that it has replayed is needed too.
+_REPLAYED = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text ELSE '' END"
 _MARK = """
-    SELECT concat_ws(' ', pg_current_snapshot(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END),
+    SELECT pg_current_snapshot()::text,
            (SELECT coalesce(stats_reset::text, '') FROM pg_stat_database WHERE datname = current_database()),
-           extract(epoch FROM clock_timestamp())::float8, current_database(),
-           has_function_privilege('pg_control_system()', 'EXECUTE')
-               AND has_function_privilege('pg_control_checkpoint()', 'EXECUTE')
+           extract(epoch FROM clock_timestamp())::float8, current_database()
 """
-_SERVER = "SELECT (pg_control_system()).system_identifier, (pg_control_checkpoint()).timeline_id"
 
 
 class TablePosition(BaseModel, frozen=True):
@@ -119,12 +118,14 @@ def _read(connection: Connection, tables: Sequence[Table]) -> Position:
             for name, counted, writes, elsewhere, digest in cursor.fetchall()
         }
         cursor.execute(_MARK)
-        ((mark, counted_since, taken, database, may_ask),) = cursor.fetchall()
-        server = database
-        if may_ask:
-            cursor.execute(_SERVER)
-            ((identifier, timeline),) = cursor.fetchall()
-            server = f"{identifier}/{timeline}/{database}"
+        ((mark, counted_since, taken, database),) = cursor.fetchall()
+        cursor.execute("BEGIN READ ONLY")
+        told = [told_by(cursor, question) for question in (SYSTEM, TIMELINE)]
+        replayed = told_by(cursor, _REPLAYED)
+        cursor.execute("ROLLBACK")
+        # Where it is not told, nothing vouches for that nothing was committed.
+        mark = f"{mark} {taken if replayed is None else replayed}".strip()
+        server = "/".join(map(str, [*(told if None not in told else []), database]))
     return Position(server=server, mark=mark, counted_since=counted_since or "", taken=taken, tables=found)
 
 

@@ -7,8 +7,9 @@ The second way is checked each time: what is held, plus what is new, less what i
 source counts in the same snapshot. Where that fails, the table is read whole.
 """
 
+import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -18,18 +19,21 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from etl_assets.capture import keys
-from etl_assets.capture.catalog import Relation
+from etl_assets.capture.catalog import NoKey, Relation, check_key
 from etl_assets.capture.changes import Changed, changed_rows, missing_bits, missing_keys, no_keys, read_text
-from etl_assets.capture.connection import SourceError, explained
-from etl_assets.capture.controls import Sums, Totals, Unproven, proven, source_totals, sums
+from etl_assets.capture.connection import explained, find_names
+from etl_assets.capture.controls import Sums, Totals, Unproven, check_rows, proven, source_totals, sums
 from etl_assets.capture.copying import Copied, Progress, copy, select
 from etl_assets.capture.plan import Plan
+from etl_assets.capture.recent import since
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.types import EXACT
 from etl_assets.engine.typing import Typing, types_version
 from etl_assets.lake.batches import Control, SourceColumn, TableState
 from etl_assets.lake.current import Fold, storage, view
+
+_LARGE_ROWS = threading.Lock()
 
 
 class Folding(Protocol):
@@ -54,6 +58,7 @@ class Found:
     added: Sums
     removed: Sums
     held: TableState | None = None
+    longest: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,31 +77,43 @@ class Reader:
 
     def first(self, target: Callable[[], AbstractContextManager]) -> tuple[Copied, Totals]:
         """Copy a table of which nothing is held yet straight to where it belongs."""
-        self._check_key()
-        with target() as stream:
-            copied = copy(self.source, select(self.relation), stream, self.table, self.progress)
-        return copied, source_totals(self.source, self.relation)
+        self._begin()
+        totals = source_totals(self.source, self.relation)
+        with self._alone(totals), target() as stream:
+            copied = copy(self.source, select(self.relation), stream, self.relation, self.progress)
+        check_rows(self.relation, copied.rows, totals)
+        return copied, totals
 
     def again(self, plan: Plan, held: TableState, fold: Folding) -> Found:
         """Find what changed since what is held, which `fold` gives: all of it, or the rows with certain keys."""
-        self._check_key()
-        recent = self._recent(plan) if plan.read == "horizon" else None
-        # In a table of several parts a row is not found by where it stands.
-        totals = source_totals(self.source, self.relation, None if self.relation.partitions else recent)
+        self._begin()
+        recent = since(plan.horizon) if plan.read == "horizon" else None
+        totals = source_totals(self.source, self.relation, recent)
         if recent is not None:
-            if not self.relation.partitions:
-                recent = sql.SQL("ctid = ANY({}::tid[])").format(sql.Literal(totals.where or "{}"))
-            found = self._untouched(plan, held, totals) or self._since(plan, held, fold, totals, recent)
+            with self._alone(totals):
+                found = self._untouched(plan, held, totals) or self._since(plan, held, fold, totals)
             if found and self._adds_up(found, held):
                 return found
             plan = replace(plan, read="whole", why="the source has changes that no recent version explains")
             plan = replace(plan, renews=True)
-        everything = self._copied("whole", select(self.relation))
+        with self._alone(totals):
+            return self._whole(plan, held, fold, totals)
+
+    def _alone(self, totals: Totals) -> AbstractContextManager[object]:
+        """Tables with large rows are read one after the other: one such row fills much of the memory."""
+        return _LARGE_ROWS if totals.large else nullcontext()
+
+    def _whole(self, plan: Plan, held: TableState, fold: Folding, totals: Totals) -> Found:
+        """All rows, compared with all that is held."""
+        everything, copied = self._copied("whole", select(self.relation))
+        check_rows(self.relation, copied.rows, totals)
         all_held = fold()
         changed = self._changed(everything, all_held, held, fold)
         gone, deleted = missing_keys(self.duck, everything, all_held)
         found = self._found(plan, totals, changed, gone, deleted, all_held.relation, fold)
-        return replace(found, held=self._looked_at_anew(held, everything, all_held))
+        return replace(
+            found, held=self._looked_at_anew(held, everything, all_held), longest=copied.longest_row
+        )
 
     def _changed(
         self, everything: duckdb.DuckDBPyRelation, all_held: Fold, held: TableState, fold: Folding
@@ -148,47 +165,46 @@ class Reader:
         (count,) = duck.one(self.duck, f"SELECT count(*) FROM {view(rows)}")
         return int(count)
 
-    def _check_key(self) -> None:
-        """A declared key that the source does not enforce would let rows of the same key hide one another."""
+    def _begin(self) -> None:
+        """See names as whoever made the table did, where they count, and see to it that its rows can be told apart: a
+        declared key that the source does not enforce would let rows of the same key hide one another."""
+        check_key(self.relation)
+        find_names(self.source, as_role=not self.relation.by_version)
         if self.relation.unique:
             return
         with explained(f"reading table {self.table}"), self.source.cursor() as cursor:
             cursor.execute(keys.doubled(self.relation))
             (doubled,) = cursor.fetchall()[0]
         if doubled:
-            raise SourceError(
+            heirs = " (tables that inherit from it have rows too)" if self.relation.partitions else ""
+            raise NoKey(
                 f"{doubled:,} values of the key of {self.table} ({', '.join(self.relation.key)}) occur in several rows or "
-                "are NULL; declare a key that tells its rows apart (key=); nothing was committed"
+                f"are NULL{heirs}; declare a key that tells its rows apart (key=), or a view that does; nothing of it was "
+                "read"
             )
-
-    def _recent(self, plan: Plan) -> sql.Composable:
-        """The condition for rows with a recent version."""
-        # age() is an exact distance on the 32-bit circle, and costs next to nothing per row.
-        return sql.SQL("age(xmin) <= age({}::text::xid)").format(sql.Literal(plan.horizon % 2**32))
 
     def _untouched(self, plan: Plan, held: TableState, totals: Totals) -> Found | None:
         """That nothing changed, if the scan for the totals says so; None if it is to be looked at."""
-        if self.relation.partitions or totals.where or totals.rows != held.rows:
+        if totals.recent or totals.rows != held.rows:
             return None
         columns = ", ".join(f"NULL::{storage(c.type)} AS {identifier(c.name)}" for c in self.relation.columns)
         nothing = self.duck.sql(f"SELECT {columns} WHERE false")
         gone = nothing.project(listing(self.relation.key))
         return Found(plan, totals, Changed(nothing, 0, 0, 0), gone, 0, {}, {})
 
-    def _since(
-        self, plan: Plan, held: TableState, fold: Folding, totals: Totals, recent: sql.Composable
-    ) -> Found | None:
+    def _since(self, plan: Plan, held: TableState, fold: Folding, totals: Totals) -> Found | None:
         """What has a recent version; None if that does not account for the source's count."""
-        rows = self._copied("recent", select(self.relation, recent))
+        rows, copied = self._copied("recent", select(self.relation, totals.conditions))
         before = fold(only=rows).kept(self.duck)
         changed = changed_rows(self.duck, rows, before)
         deleted = held.rows + changed.new - totals.rows
         if deleted < 0:
             return None
-        gone, found = self._gone(fold()) if deleted else (no_keys(before), 0)
-        if found != deleted:
+        gone, missing = self._gone(fold()) if deleted else (no_keys(before), 0)
+        if missing != deleted:
             return None
-        return self._found(plan, totals, changed, gone, deleted, before.relation, fold)
+        found = self._found(plan, totals, changed, gone, deleted, before.relation, fold)
+        return replace(found, longest=copied.longest_row)
 
     def _found(
         self,
@@ -201,6 +217,8 @@ class Reader:
         fold: Folding,
     ) -> Found:
         """What was found, and its amounts. `before` holds the rows as they were that changed, among others."""
+        if not self.relation.amounts:  # the queries alone cost much where there are many columns
+            return Found(plan, totals, changed, gone, deleted, {}, {})
         added = sums(self.duck, self.relation, changed.rows)
         key = listing(self.relation.key)
         replaced = self.duck.sql(f"FROM {view(before)} SEMI JOIN {view(changed.rows)} USING ({key})")
@@ -230,17 +248,17 @@ class Reader:
         types = {c.name: c.type for c in self.relation.columns}
         if len(key) == 1 and storage(types[key[0]]) == "BIGINT":
             # 64 keys travel as one number: far less than the keys themselves.
-            present = self._file("bits", keys.bitmap(self.relation, key[0]))
+            present, _ = self._file("bits", keys.bitmap(self.relation, key[0]))
             return missing_bits(self.duck, present, fold)
         columns = [c for c in self.relation.columns if c.name in key]
-        path = self._file("keys", keys.every(self.relation))
-        return missing_keys(self.duck, read_text(self.duck, path, columns), fold)
+        path, copied = self._file("keys", keys.every(self.relation))
+        return missing_keys(self.duck, read_text(self.duck, path, columns, copied.longest_row), fold)
 
-    def _copied(self, what: str, query: sql.Composable) -> duckdb.DuckDBPyRelation:
-        return read_text(self.duck, self._file(what, query), self.relation.columns)
+    def _copied(self, what: str, query: sql.Composable) -> tuple[duckdb.DuckDBPyRelation, Copied]:
+        path, copied = self._file(what, query)
+        return read_text(self.duck, path, self.relation.columns, copied.longest_row), copied
 
-    def _file(self, what: str, query: sql.Composable) -> Path:
+    def _file(self, what: str, query: sql.Composable) -> tuple[Path, Copied]:
         path = self.folder / f"{self.table}.{what}.csv"
         with path.open("wb") as target:
-            copy(self.source, query, target, self.table, self.progress)
-        return path
+            return path, copy(self.source, query, target, self.relation, self.progress)

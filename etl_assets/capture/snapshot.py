@@ -2,7 +2,11 @@
 
 The first connection takes a lock that only stops tables from being altered, then exports its REPEATABLE READ,
 READ ONLY snapshot (PostgreSQL manual, "Snapshot Synchronization Functions"); the others import it. The lock comes
-before the snapshot, because TRUNCATE and rewriting ALTERs do not respect older snapshots.
+before the snapshot, because TRUNCATE and rewriting ALTERs do not respect older snapshots. A view is locked with what it
+shows. A materialized view can't be, but by reading it: if it was refreshed in between, another snapshot is taken.
+
+Whatever a server need not say (a managed one may lack a function, or not let this role ask) is asked by itself. What it
+does not say makes a guard weaker, and no run impossible.
 """
 
 import hashlib
@@ -20,24 +24,51 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from etl_assets.capture.catalog import Relation, describe
-from etl_assets.capture.connection import SourceInterrupted, connect, explained
+from etl_assets.capture.connection import (
+    STANDBY_CONFLICT,
+    SourceError,
+    SourceInterrupted,
+    StandbyConflict,
+    connect,
+    explained,
+    find_names,
+)
 from etl_assets.capture.table import Table
 from etl_assets.lake.batches import SourceIdentity
 
 _INSTANT = """
-    SELECT pg_export_snapshot(), pg_current_snapshot()::text,
+    SELECT pg_current_snapshot()::text,
            pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
            pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
-           (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text,
            clock_timestamp(), current_database(), current_setting('server_version'),
-           has_function_privilege('pg_control_system()', 'EXECUTE')
-               AND has_function_privilege('pg_control_checkpoint()', 'EXECUTE')
+           has_function_privilege('pg_export_snapshot()', 'EXECUTE')
 """
 # What no copy of a database shares with it: the server process that serves it, and its place there.
-_PROCESS = """
-    SELECT (SELECT oid::bigint FROM pg_database WHERE datname = current_database()), pg_postmaster_start_time()
+_STARTED = "SELECT pg_postmaster_start_time()"
+_DATABASE_OID = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()"
+LOG = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text"
+SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
+TIMELINE = "SELECT timeline_id FROM pg_control_checkpoint()"
+UNTOLD = "0/0"
+"""Stands for the position of the log where the server does not say it."""
+# pg_class shows which file a view had when the snapshot was taken, the function which it has now.
+_REFRESHED = """
+    WITH RECURSIVE shown(oid) AS (
+        SELECT unnest(%s::oid[])
+        UNION SELECT d.refobjid FROM shown s JOIN pg_rewrite r ON r.ev_class = s.oid
+        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+    )
+    SELECT string_agg(relname, ', ') FROM shown JOIN pg_class USING (oid)
+    WHERE relkind = 'm' AND relfilenode IS DISTINCT FROM pg_relation_filenode(oid)
 """
-_IDENTITY = "SELECT (pg_control_system()).system_identifier::text, (pg_control_checkpoint()).timeline_id"
+# How often a standby ended what read from it, as it was in the way of what the primary did.
+_CONFLICTS = """
+    SELECT confl_tablespace + confl_lock + confl_snapshot + confl_bufferpin + confl_deadlock
+    FROM pg_stat_database_conflicts WHERE datname = current_database() AND pg_is_in_recovery()
+"""
+_ATTEMPTS = 3
+CONNECTIONS = 4
+"""How many a run would like to have at once."""
 _HOLDER = """
     SELECT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a USING (pid)
     WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.objid = %s AND l.objsubid = 2
@@ -145,31 +176,32 @@ def take_snapshot(
     with ExitStack() as stack, explained("reading the source"):
         main = stack.enter_context(closing(connect(url, name)))
         claim = _claim(main, lake, wait_seconds) if lake is not None else None
-        lockable = [r for r in describe(main, tables).values() if r.lockable]
-        names = sql.SQL(", ").join(sql.Identifier(r.table.schema, r.table.name) for r in lockable)
-        lock = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE" if lockable else "").format(names)
+        relations = list(describe(main, tables).values())
         with main.cursor() as cursor:
-            cursor.execute(sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ") + lock)
-            cursor.execute(_INSTANT)
-            exported, snapshot, horizon, following, lsn, server_time, database, version, may_ask = _row(
-                cursor
+            row = _fixed(cursor, relations)
+            snapshot, horizon, following, server_time, database, version, may_export = row
+            exported = None
+            if may_export and connections > 1:
+                cursor.execute("SELECT pg_export_snapshot()")
+                (exported,) = _row(cursor)
+            lsn, system_identifier, timeline, database_oid, started = (
+                told_by(cursor, question) for question in (LOG, SYSTEM, TIMELINE, _DATABASE_OID, _STARTED)
             )
-            system_identifier, timeline = None, None
-            if may_ask:
-                cursor.execute(_IDENTITY)
-                system_identifier, timeline = _row(cursor)
-            cursor.execute(_PROCESS)
-            database_oid, started = _row(cursor)
-        relations = describe(main, tables)
+            conflicts = told_by(cursor, _CONFLICTS)
+        described = describe(main, tables)
         workers = [main]
-        for _ in range(connections - 1):
-            worker = stack.enter_context(closing(connect(url, name)))
+        while exported and len(workers) < connections:
+            try:
+                worker = stack.enter_context(closing(connect(url, name)))
+            except SourceError:
+                break  # a limit on connections: those that there are do the work
             with worker.cursor() as cursor:
                 cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 cursor.execute("SET TRANSACTION SNAPSHOT %s", (exported,))
                 try:
                     # Now, because whoever waits to alter a table lets nobody else at it that has no lock yet.
-                    cursor.execute(sql.SQL("SET LOCAL lock_timeout = '1s'; ") + lock)
+                    cursor.execute("SET LOCAL lock_timeout = '1s'")
+                    _lock(cursor, relations)
                 except psycopg2.errors.LockNotAvailable:
                     break  # those that have their locks do the work
             workers.append(worker)
@@ -181,9 +213,78 @@ def take_snapshot(
             database_oid=database_oid,
             started=started,
         )
-        yield Snapshot(
-            Instant(snapshot, horizon, following, lsn, server_time, source), relations, workers, claim
-        )
+        instant = Instant(snapshot, horizon, following, lsn or UNTOLD, server_time, source)
+        try:
+            yield Snapshot(instant, described, workers, claim)
+        except SourceInterrupted as error:
+            # The driver does not hand on why a session was ended.
+            if conflicts is not None and main.closed and _conflicts(url, name) > conflicts:
+                raise StandbyConflict(STANDBY_CONFLICT.format(what="reading the source")) from error
+            raise
+
+
+def _conflicts(url: str, name: str) -> int:
+    with closing(connect(url, name)) as connection, connection.cursor() as cursor:
+        cursor.execute(_CONFLICTS)
+        return int(sum(count for (count,) in cursor.fetchall()))
+
+
+def _fixed(cursor: Cursor, relations: Sequence[Relation]) -> tuple[Any, ...]:
+    """Begin a transaction whose snapshot all relations are locked for, and give what `_INSTANT` asks."""
+    refreshed = ""
+    for _ in range(_ATTEMPTS):
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        _lock_tables(cursor, relations)
+        cursor.execute(_INSTANT)
+        instant = _row(cursor)
+        _lock_by_reading(cursor, relations)
+        cursor.execute(_REFRESHED, ([r.oid for r in relations if not r.lockable],))
+        (refreshed,) = _row(cursor)
+        if not refreshed:
+            return instant
+        cursor.execute("ROLLBACK")
+    raise SourceInterrupted(
+        f"{refreshed} was refreshed again and again while a snapshot was taken; run it again"
+    )
+
+
+def _lock(cursor: Cursor, relations: Sequence[Relation]) -> None:
+    _lock_tables(cursor, relations)
+    _lock_by_reading(cursor, relations)
+
+
+def _lock_tables(cursor: Cursor, relations: Sequence[Relation]) -> None:
+    """Lock tables, and views with the tables that they show, before there is a snapshot."""
+    names = [_identifier(r) for r in relations if r.lockable or r.kind == "v"]
+    if names:
+        cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(names)))
+
+
+def _lock_by_reading(cursor: Cursor, relations: Sequence[Relation]) -> None:
+    """Lock the materialized views that are read, or that views show."""
+    if views := [r for r in relations if r.kind in {"v", "m"}]:
+        find_names(cursor.connection, as_role=True)
+        for relation in views:
+            cursor.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(_identifier(relation)))
+
+
+def _identifier(relation: Relation) -> sql.Identifier:
+    return sql.Identifier(relation.table.schema, relation.table.name)
+
+
+def told_by(cursor: Cursor, question: str) -> Any:
+    """What the server says, None if it refuses to. In a transaction, which a refusal does not end."""
+    cursor.execute("SAVEPOINT question")
+    try:
+        cursor.execute(question)
+        (answer,) = cursor.fetchone() or (None,)
+    except psycopg2.Error as error:
+        if error.pgcode is None:  # it went away
+            raise
+        cursor.execute("ROLLBACK TO SAVEPOINT question")
+        answer = None
+    cursor.execute("RELEASE SAVEPOINT question")
+    return answer
 
 
 def _row(cursor: Cursor) -> tuple[Any, ...]:

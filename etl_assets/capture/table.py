@@ -1,7 +1,7 @@
 """The declaration of a source table: what a user writes to have it read."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -14,8 +14,10 @@ class Table:
 
     All columns of the table are landed, also those not named here. `columns` says as what type the star takes
     each of them (`?` allows NULL): a text column that holds dates may be declared `date`. `key` is needed only
-    where the source has no primary key, as for a view. When the source changes the table's columns, `drift` says
-    whether that is carried along (and announced), or is an error before anything is written.
+    where the source has no primary key, as for a view. `exclude` are columns that are not read, for their size or since
+    they are nobody's business; what was landed of one before it was named here stays in the lake. When the source
+    changes the table's columns, `drift` says whether that is carried along (and announced), or is an error before
+    anything is written.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Table:
     key: tuple[str, ...] = ()
     schema: str = "public"
     drift: Literal["evolve", "freeze"] = "evolve"
+    exclude: Sequence[str] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith("."):
@@ -33,6 +36,10 @@ class Table:
         missing = set(self.key) - set(self.columns)
         if missing:
             raise ValueError(f"{self.name}: key columns {sorted(missing)} are not among its columns")
+        if isinstance(self.exclude, str):
+            raise ValueError(f"{self.name}: exclude names columns: write exclude=({self.exclude!r},)")
+        if used := {*self.columns, *self.key} & set(self.exclude):
+            raise ValueError(f"{self.name}: {sorted(used)} can't be left out (exclude=) and used")
         _ = self.types
 
     @cached_property

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import duckdb
 
-from etl_assets.capture.catalog import Relation
+from etl_assets.capture.catalog import Relation, check_key
 from etl_assets.capture.landing import UNBORN, Landed, Landing, Request
 from etl_assets.capture.plan import Plan
 from etl_assets.capture.snapshot import Snapshot, take_snapshot
@@ -174,6 +174,7 @@ def _of_no_instant(snapshot: Snapshot) -> Snapshot:
 
 def _land(files: Files, table: OldTable, relation: Relation, landing: Landing) -> tuple[Landed, Taken]:
     """Land an old file in the form of a first batch."""
+    check_key(relation)
     where = f"{files.url}/{table.path}"
     path = files.local(table.path)
     header = _header(path, where)

@@ -42,7 +42,7 @@ def files(table: str | None, as_json: bool) -> None:
         )
     elif table:
         for file in tables[table].files:
-            click.echo(f"{url}/{file.path}")
+            output.say(f"{url}/{file.path}")
     else:
         output.table(
             ["table", "kind", "batch", "files", "rows", "size"],

@@ -14,6 +14,7 @@ import duckdb
 
 from etl_assets.engine.definition import Definition, Inputs
 from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.frames import hidden
 from etl_assets.engine.operators import Node, Opaque, Query, Scan, nodes, parse
 from etl_assets.engine.reach import InputChange, Reach, rewritten
 from etl_assets.lake.current import materialized, view
@@ -162,7 +163,7 @@ def classified(definition: Definition, inputs: Inputs) -> str:
         name: InputChange(
             name,
             tuple(inputs.types(name)),
-            ("\N{WORD JOINER}key",) if name not in inputs.references else (),
+            (hidden("key"),) if name not in inputs.references else (),
             name,
             None,
             *(("gone", "come") if name not in inputs.references else ()),

@@ -32,7 +32,7 @@ from etl_assets.engine.trial import Verdict, tried
 from etl_assets.failpoints import reached
 from etl_assets.lake.batches import Manifest, number
 from etl_assets.lake.current import Current, forget, made_so_far, materialized, view
-from etl_assets.lake.files import StagedFile
+from etl_assets.lake.files import LakeError, StagedFile
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.star import StarFile, StarFiles, TableFiles, listed, with_files
 
@@ -192,10 +192,34 @@ class _Derivation:
         needed = self._needed(names)
         self.order = [d for d in self.inputs.in_order() if d.name in needed]
         self.names = set(names)
+        self.without_input: dict[str, Build] = {}
+        """The tables that can't be made, as the lake holds nothing of what they are made from; unless all are."""
+        lacking = {d.name: self._lacking(d.name) for d in self.order}
+        if not all(lacking.values()):
+            self.order = [d for d in self.order if not lacking[d.name]]
+            self.without_input = {n: self._without(n, tables) for n, tables in lacking.items() if tables}
         for definition in self.order:
             builder.check_columns(definition, manifest)
             self._begin(definition, definition.name in anew)
         self._ghosts()
+
+    def _lacking(self, name: str) -> list[str]:
+        """The source tables that a table is made from, and of which the lake holds nothing."""
+        lacking = []
+        for table in self.builder.sources(name):
+            try:
+                self.builder.as_of(table, self.manifest)
+            except LakeError:
+                lacking.append(table)
+        return lacking
+
+    def _without(self, name: str, tables: Sequence[str]) -> Build:
+        build = Build(self.inputs.star[name], "", self.manifest.batch, self.star, shows=self._published(name))
+        build.failure = (
+            f"{name} can't be made: the lake holds nothing of {', '.join(tables)}, which was left out when the source was "
+            "read; what etl run says of it tells why"
+        )
+        return build
 
     def _needed(self, names: Sequence[str]) -> set[str]:
         """Tables, and those that they are made from."""
@@ -306,6 +330,7 @@ class _Derivation:
             for definition in self.order:
                 if definition.name in self.names:
                     yield self._finished(definition)
+            yield from (build for name, build in self.without_input.items() if name in self.names)
         except BaseException:
             for build in self.builds.values():
                 build.discard()

@@ -6,21 +6,54 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import duckdb
 
 from etl_assets.errors import EtlError
 
-# The longest CSV line that is read: a source row with a text of up to this size. DuckDB reserves memory for it.
+# A CSV line of up to this size is read without being told of it. DuckDB reserves memory for it.
 MAX_LINE_BYTES = 16 << 20
-FILE = "__file"
+_LONGEST_NAME_BYTES = 63  # of what PostgreSQL calls anything
 
 
-def memory_bytes() -> int:
-    """What DuckDB may use before it spills: half of this machine's memory, 4 GiB at the most."""
-    return min(4 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+def own(name: str) -> str:
+    """The name of a column that stands beside those of a source table: longer than PostgreSQL lets any of its be."""
+    return f"__{name}".ljust(_LONGEST_NAME_BYTES + 1, "_")
+
+
+FILE = own("file")
+
+
+def memory_bytes(root: Path = Path("/")) -> int:
+    """What DuckDB may use before it spills: half of what this process may have, 4 GiB at the most."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(4 << 30, min([machine, *_container_limits(root)]) // 2)
+
+
+def _container_limits(root: Path) -> list[int]:
+    """The limits on memory, in bytes, of the control groups (v1 and v2) that this process is in."""
+    try:
+        groups = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        return []
+    found = []
+    for _, controllers, path in groups:
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        mounted, file = (
+            ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            if controllers
+            else ("sys/fs/cgroup", "memory.max")
+        )
+        # Inside a container its own group may be what is mounted, whatever it is called outside.
+        place = PurePosixPath(path.lstrip("/"))
+        for group in (place, *place.parents):
+            with suppress(OSError, ValueError):  # no such group here, or "max"
+                found.append(int((root / mounted / group / file).read_text()))
+    return found
 
 
 def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
@@ -86,21 +119,36 @@ def _plain(path: str) -> str:
     return _PATTERN.sub(r"[\g<0>]", path)
 
 
-def csv_rows(paths: Sequence[Path], names: Sequence[str] = ()) -> str:
+def csv_rows(paths: Sequence[Path], names: Sequence[str] = (), longest: int = 0) -> str:
     """A FROM clause with the rows of CSV files with one header, as PostgreSQL writes them: every column text, an
     unquoted nothing is NULL, `""` is the empty text. The column `FILE` tells where a row comes from. The columns are
-    called as the header says, or by `names`."""
+    called as the header says, or by `names`. `longest`: the bytes of the longest line, where it may be a long one."""
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names or header(paths[0]))
     return (
         f"read_csv({files(paths)}, header = true, columns = {{{columns}}}, auto_detect = false, "
         "allow_quoted_nulls = false, nullstr = '', delim = ',', quote = '\"', escape = '\"', compression = 'none', "
-        f"max_line_size = {MAX_LINE_BYTES}, filename = {literal(FILE)}, {_ONLY_THESE_FILES})"
+        f"{_lines(longest)}, filename = {literal(FILE)}, {_ONLY_THESE_FILES})"
     )
 
 
-def read_csv(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> duckdb.DuckDBPyRelation:
+def _lines(longest: int) -> str:
+    """How long lines are read. Beyond what is usual DuckDB can't read a file in parts, and needs room for one line."""
+    if longest <= MAX_LINE_BYTES:
+        return f"max_line_size = {MAX_LINE_BYTES}"
+    return f"max_line_size = {longest}, buffer_size = {longest + 1}, parallel = false"
+
+
+def one_at_a_time(connection: duckdb.DuckDBPyConnection, longest: int) -> None:
+    """Let no two lines that are unusually long be in work at once: one fills much of the memory."""
+    if longest > MAX_LINE_BYTES:
+        connection.execute("SET threads = 1")
+
+
+def read_csv(
+    connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], longest: int = 0
+) -> duckdb.DuckDBPyRelation:
     """The rows of CSV files (see `csv_rows`)."""
-    return connection.sql(f"FROM {csv_rows(paths)}")
+    return connection.sql(f"FROM {csv_rows(paths, longest=longest)}")
 
 
 def parquet(paths: Sequence[Path]) -> str:

@@ -17,8 +17,9 @@ from etl_assets.lake.current import DELETED, Current, materialized, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.star import StarFiles
 
-# A row's key, beside the columns that a function sees: under a name that no column has (U+2060 is the word joiner).
-_HIDDEN = "\N{WORD JOINER}"
+# A row's key, beside the columns that a function sees: under a name that is not seen (U+2060 is the word joiner), and
+# longer than PostgreSQL lets any be.
+_HIDDEN = "\N{WORD JOINER}" * 22
 # What the rules say that make a table from its function. Tables that are more than the rows of one source table under
 # that table's key were made by others before, and are made anew.
 _RULES = "the law"

@@ -147,6 +147,10 @@ class Type:
     def is_time(self) -> bool:
         return self.name in {"date", "time", "timestamp", "timestamptz"}
 
+    @property
+    def has_year(self) -> bool:
+        return self.is_time and self.name != "time"
+
     def decode(self, column: str, source_type: str) -> Decoded:
         """How to type the text in `column` (a quoted identifier) that the source holds as `source_type`
         (as `format_type` names it)."""
@@ -189,8 +193,9 @@ class Type:
     def _limits(self, column: str, value: str) -> str:
         """What else must hold of a value that DuckDB takes, so that Arrow holds it too."""
         if self.name in {"date", "timestamp", "timestamptz"}:
-            # DuckDB reads '44-03-15 BC' as the year 44, and writes '0044-03-15 (BC)'. Arrow has no infinity.
-            return f" AND isfinite({value}) AND {column} NOT LIKE '%BC%'"
+            # DuckDB reads '44-03-15 BC' as the year 44, and writes '0044-03-15 (BC)'. Arrow has no infinity. Python,
+            # BigQuery and spreadsheets know the years 1 to 9999.
+            return f" AND isfinite({value}) AND {column} NOT LIKE '%BC%' AND {column} LIKE '____-%'"
         if self.name == "time":
             return f" AND {column} <> '24:00:00'"
         return f" AND isfinite({value})" if self.name in {"real", "double"} else ""

@@ -12,6 +12,7 @@ from etl_assets.engine.types import Decoded, Type
 from etl_assets.lake.batches import SourceColumn
 
 _MARK = "a value does not fit its declared type"
+_YEARS = " in the years 1 to 9999"  # once, later years fitted too
 
 
 @dataclass(frozen=True)
@@ -86,5 +87,7 @@ class Typing:
 
 def types_version(types: Mapping[str, Type]) -> str:
     """Identifies declared types: what fitted once fits as long as it is the same."""
-    declared = " ".join(f"{name}:{type_.declared}" for name, type_ in sorted(types.items()))
+    declared = " ".join(
+        f"{name}:{type_.declared}{_YEARS if type_.has_year else ''}" for name, type_ in sorted(types.items())
+    )
     return hashlib.sha256(declared.encode()).hexdigest()[:16]

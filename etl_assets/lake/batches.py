@@ -41,12 +41,14 @@ class SourceColumn(_Value):
 
 
 class LandedFile(_Value):
-    """A CSV file of a batch: header, then `rows` rows."""
+    """A CSV file of a batch: header, then `rows` rows, of which none is longer than `longest_row` bytes (0: none is
+    unusually long)."""
 
     path: str
     rows: int
     bytes: int
     sha256: str
+    longest_row: int = 0
 
 
 class Changes(_Value):

@@ -31,8 +31,8 @@ from etl_assets.lake.batches import (
 from etl_assets.lake.checksum import checksum
 from etl_assets.lake.files import Files, LakeError
 
-DELETED = "__deleted"
-BATCH = "__batch"
+DELETED = duck.own("deleted")
+BATCH = duck.own("batch")
 _HISTORY = b"etl.history"
 # A base is written anew when the batches after it hold this share of its rows, or are this many.
 _COMPACT_SHARE = 0.2
@@ -93,7 +93,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Fold:
-    """A table's content after a batch: `relation` has the source's columns and `__deleted`."""
+    """A table's content after a batch: `relation` has the source's columns and `DELETED`."""
 
     relation: duckdb.DuckDBPyRelation
     columns: tuple[SourceColumn, ...]
@@ -175,6 +175,8 @@ class Current:
     ) -> str:
         before = {c.name: storage(c.type) for c in was}
         by_header: dict[tuple[str, ...], list[Path]] = {}
+        longest = max((file.longest_row for file in files), default=0)
+        duck.one_at_a_time(self.connection, longest)
         for file in files:
             path = self.landed(file)
             by_header.setdefault(tuple(duck.header(path)), []).append(path)
@@ -197,7 +199,7 @@ class Current:
                 f"CAST(regexp_extract({duck.FILE}, '([0-9]+)(-[0-9a-f]+)?([.]deleted)?[.]csv$', 1) AS BIGINT) "
                 f"AS {BATCH}"
             )
-            parts.append(f"SELECT {', '.join([*chosen, batch])} FROM {duck.csv_rows(paths)}")
+            parts.append(f"SELECT {', '.join([*chosen, batch])} FROM {duck.csv_rows(paths, longest=longest)}")
         return _union(parts)
 
     def fold(
@@ -207,14 +209,15 @@ class Current:
         only: duckdb.DuckDBPyRelation | None = None,
         columns: tuple[SourceColumn, ...] = (),
     ) -> Fold:
-        """A table after the batch of a manifest: one row per key ever seen, `__deleted` where the source has it
+        """A table after the batch of a manifest: one row per key ever seen, `DELETED` where the source has it
         no longer (the values are then the last ones). With `only`, just the rows whose keys occur there; with
         `columns`, as a later batch that has these will see it."""
         columns, key = columns or upto.tables[table].columns, listing(upto.tables[table].key)
         names = listing([column.name for column in columns])
         base = self._base(table, upto, columns)
-        later, gone = self._deltas(table, upto, columns, base.batch if base else None)
         chosen = f" SEMI JOIN {view(only)} USING ({key})" if only is not None else ""
+        # Without a base all rows ever landed go through what follows, so they are chosen before.
+        later, gone = self._deltas(table, upto, columns, base.batch if base else None, "" if base else chosen)
         parts = []
         if base:
             # Chosen right at the scan, so that few rows go through what follows.
@@ -222,7 +225,7 @@ class Current:
             kept = f"(SELECT {names}, {DELETED}, CAST({base.batch} AS BIGINT) AS {BATCH} FROM {rows}){chosen}"
             parts.append(f"FROM {kept} ANTI JOIN {later} USING ({key})" if later else f"FROM {kept}")
         if later:
-            parts.append(f"FROM {later}{chosen}")
+            parts.append(f"FROM {later}{chosen if base else ''}")
         if not parts:
             raise LakeError(f"the lake lists no file of {table}: its first batch is damaged")
         content = " UNION ALL ".join(parts)
@@ -235,17 +238,23 @@ class Current:
         return Fold(relation, columns, upto.tables[table].key)
 
     def _deltas(
-        self, table: str, upto: Manifest, columns: tuple[SourceColumn, ...], base_batch: int | None
+        self,
+        table: str,
+        upto: Manifest,
+        columns: tuple[SourceColumn, ...],
+        base_batch: int | None,
+        chosen: str = "",
     ) -> tuple[str | None, str | None]:
         """FROM clauses with what the batches after the base brought: the latest row of each key, and the batch that
-        last deleted it. Beside a base they are small and looked at more than once, so they are computed once."""
-        known = (table, upto.tables[table].changed_in, columns, base_batch)
+        last deleted it. Beside a base they are small and looked at more than once, so they are computed once. `chosen`: a
+        join that leaves some of the keys."""
+        known = (table, upto.tables[table].changed_in, columns, base_batch, chosen)
         if known not in self._known_deltas:
             key = listing(upto.tables[table].key)
             batches = list(self.batches.changing(table, upto, after=base_batch))
             rows = self._landed("rows", table, batches, columns)
             if rows:
-                rows = f"SELECT * EXCLUDE ({BATCH}), false AS {DELETED}, {BATCH} FROM ({rows})"
+                rows = f"SELECT * EXCLUDE ({BATCH}), false AS {DELETED}, {BATCH} FROM ({rows}){chosen}"
                 if sum(m.changed[table].rows is not None for m in batches) > 1:
                     rows += f" QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {BATCH} DESC) = 1"
             keyed = tuple(c for c in columns if c.name in upto.tables[table].key)
@@ -306,7 +315,9 @@ class Current:
         """The newest base that these batches give, and that keeps all `columns` as they are held now."""
         if self.from_batches_alone:
             return None
-        wanted = {(c.name, storage(c.type)) for c in columns}
+        wanted = {(c.name, storage(c.type)) for c in columns} | {
+            (DELETED, "VARCHAR")
+        }  # others call it otherwise
         for base in reversed(self._bases(table)):
             if base.batch <= upto.tables[table].changed_in and self._fits(base, table, wanted):
                 return base

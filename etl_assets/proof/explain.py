@@ -6,6 +6,7 @@ Everything is looked up, nothing is remembered for this. No output: `etl explain
 
 import csv
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import psycopg2
 from psycopg2 import sql
 
 from etl_assets.capture.catalog import describe
-from etl_assets.capture.connection import connect, explained
+from etl_assets.capture.connection import connect, explained, find_names
 from etl_assets.capture.table import Table
 from etl_assets.engine import duck
 from etl_assets.engine.definition import Definition
@@ -309,6 +310,8 @@ def source_row(url: str, table: Table, key: Sequence[str]) -> Row | None:
             sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in relation.key),
         )
         with connection.cursor() as cursor:
+            cursor.execute("BEGIN READ ONLY")
+            find_names(connection, as_role=not relation.by_version)
             try:
                 cursor.execute(query, list(key))
             except psycopg2.DataError:  # no value of the key's type
@@ -360,7 +363,7 @@ def line_of(path: Path, columns: Sequence[str], values: Sequence[str]) -> int:
 def _records(path: Path, needed: Sequence[bytes] = ()) -> Iterator[tuple[int, list[str]]]:
     """The records of a CSV file that contain some bytes, with the line at which each begins. A line ends with a
     line feed, as for editors; in quotes it does not end the record."""
-    csv.field_size_limit(duck.MAX_LINE_BYTES)
+    csv.field_size_limit(sys.maxsize)
     with path.open("rb") as lines:
         parts: list[bytes] = []
         begins, quotes = 1, 0

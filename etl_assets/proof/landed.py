@@ -23,14 +23,14 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from etl_assets.capture.table import Table
-from etl_assets.engine.duck import MAX_LINE_BYTES, header, identifier
+from etl_assets.engine.duck import MAX_LINE_BYTES, header, identifier, own
 from etl_assets.engine.types import Type
 from etl_assets.lake.batches import Batches, LandedFile, Manifest, TableState
 from etl_assets.lake.files import LakeError
 
 # Of the memory of a machine this takes a part that does not grow with the table.
 _BATCH_ROWS = 50_000
-_PAST = "__past"
+_PAST = own("past")
 _INTEGERS = {"smallint": (16, pa.int16()), "int": (32, pa.int32()), "bigint": (64, pa.int64())}
 # A type of PostgreSQL -> the declared types that hold all of its usual values as they are written.
 _NATIVE = {
@@ -47,13 +47,13 @@ _NATIVE = {
     "uuid": {"uuid"},
     "bytea": {"bytea"},
 }
-_KEY = "\N{WORD JOINER}"
+_KEY = "\N{WORD JOINER}" * 22  # longer than PostgreSQL lets any name be
 
 
 @dataclass(frozen=True)
 class LandedTable:
     """A source table as of a batch. `path`: a Parquet file with the rows that exist and fit, in declared columns and
-    types (an identifier as text), and the key as it was landed under names that begin with U+2060 (`keys`). `misfits`
+    types (an identifier as text), and the key as it was landed under names that no column of a source has (`keys`). `misfits`
     counts the existing rows that do not fit. `once`: a Parquet file with the keys, in declared types, of versions that
     fitted and that a later one or a deletion took the place of."""
 
@@ -74,11 +74,11 @@ def landed_table(
     declared = [pa.field(name, type_.arrow) for name, type_ in table.types.items()]
     keys = [pa.field(_KEY + name, pa.int64() if _whole(state, name) else pa.string()) for name in state.key]
     schema = pa.schema([*declared, *keys])
-    own = pa.schema([field for field in declared if field.name in state.key])
+    past_keys = pa.schema([field for field in declared if field.name in state.key])
     rows = misfits = 0
     with (
         pq.ParquetWriter(path, schema, compression="lz4") as writer,
-        pq.ParquetWriter(once, own, compression="lz4") as past,
+        pq.ParquetWriter(once, past_keys, compression="lz4") as past,
     ):
         for texts, held in _versions(table.name, manifest, batches, connection):
             typed, fits = _typed(table.types, held, texts, schema)
@@ -89,7 +89,7 @@ def landed_table(
             writer.write_batch(typed if count == len(fits) else typed.filter(shown))
             if count < len(fits):
                 ended = typed.filter(pc.and_(fits, pc.invert(current)))
-                past.write_batch(ended.select(own.names))
+                past.write_batch(ended.select(past_keys.names))
     return LandedTable(path, once, rows, misfits, tuple(field.name for field in keys))
 
 
@@ -167,7 +167,7 @@ def _file(
 ) -> Iterator[pa.RecordBatchReader]:
     """A landed file to be read once, as it is or as `landed_rows` in a query."""
     # A row has to lie in two blocks at the most.
-    reader = _read(batches.files.local(file.path), min(file.bytes, MAX_LINE_BYTES) + 1)
+    reader = _read(batches.files.local(file.path), min(file.bytes, max(MAX_LINE_BYTES, file.longest_row)) + 1)
     connection.register("landed_rows", reader)
     try:
         yield reader
@@ -292,25 +292,22 @@ def _single(text: str, native: bool) -> float | None:
     return narrow if text in {shortest, f"{shortest}.0"} else None
 
 
-_DAY = re.compile(r"([0-9]{4}|[1-9][0-9]{4,})-([0-9]{2})-([0-9]{2})")
+_DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
 _CLOCK = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,6}))?")
 _EPOCH = date(1970, 1, 1).toordinal()
-_400_YEARS_DAYS = 146_097
 
 
 def _days(text: str) -> int | None:
-    """Days since 1970-01-01. Python's calendar ends with the year 9999: later years are moved by whole cycles."""
+    """Days since 1970-01-01, of the years 1 to 9999."""
     found = _DAY.fullmatch(text)
     if not found:
         return None
     year, month, day = (int(part) for part in found.groups())
-    cycles, year = divmod(year - 1, 400)
-    return date(year + 1, month, day).toordinal() - _EPOCH + cycles * _400_YEARS_DAYS
+    return date(year, month, day).toordinal() - _EPOCH
 
 
 def _date(text: str, native: bool) -> int | None:
-    days = _days(text)
-    return days if days is None or -(2**31) < days < 2**31 - 1 else None
+    return _days(text)
 
 
 def _microseconds(text: str, native: bool) -> int | None:
@@ -327,8 +324,7 @@ def _timestamp(text: str, native: bool) -> int | None:
     days, within = _days(day), _microseconds(clock, native) if blank else None
     if days is None or within is None:
         return None
-    value = days * 86_400_000_000 + within
-    return value if -(2**63) < value < 2**63 - 1 else None
+    return days * 86_400_000_000 + within
 
 
 _OFFSET = re.compile(r"(.*)([+-])([0-9]{2})(?::([0-9]{2}))?(?::([0-9]{2}))?")

@@ -11,6 +11,8 @@ from etl_assets.engine.definition import Definition, Inputs
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.engine.lineage import column_lineage
 from etl_assets.engine.schema import Fact, StarTable
+from etl_assets.engine.sums import Amount, added_up
+from etl_assets.engine.types import Type
 from etl_assets.lake.batches import Manifest
 from etl_assets.lake.current import view
 from etl_assets.resources.warehouse import DUCKDB, INFERRED, SCHEMA, WarehouseReader
@@ -57,11 +59,9 @@ def amounts(definition: Definition, inputs: Inputs, manifest: Manifest) -> dict[
     }
 
 
-def add_up(reader: WarehouseReader, rows: str, columns: Mapping[str, str]) -> Totals:
-    """The totals of rows (a FROM clause). `columns` gives for each name the SQL of its decimal values."""
-    chosen = ", ".join(["count(*)", *(f"coalesce(sum({value}), 0)" for value in columns.values())])
-    count, *sums = reader.one(f"SELECT {chosen} FROM {rows}")
-    return Totals(count, {name: Decimal(value) for name, value in zip(columns, sums, strict=True)})
+def add_up(reader: WarehouseReader, rows: str, columns: Mapping[str, Amount]) -> Totals:
+    """The totals of rows (a FROM clause)."""
+    return Totals(*added_up(reader.one, rows, columns))
 
 
 def digest_of(schema: StarTable, rows: str, names: Sequence[str]) -> str:
@@ -70,14 +70,15 @@ def digest_of(schema: StarTable, rows: str, names: Sequence[str]) -> str:
     return f"SELECT count(*), coalesce(sum(CAST(hash({values}) AS HUGEINT)), 0) FROM {rows}"
 
 
-def as_decimal(columns: Mapping[str, str], schema: StarTable) -> dict[str, str]:
-    """For `add_up`: the star's columns among `columns`, as decimals wide enough for any sum."""
-    found = {}
-    for name in columns:
-        type_ = schema.by_name[name].type
-        scale = type_.name.partition(",")[2].strip(" )") or "0"
-        found[name] = f"CAST({identifier(name)} AS DECIMAL(38,{scale}))"
-    return found
+def as_decimal(columns: Mapping[str, str], schema: StarTable) -> dict[str, Amount]:
+    """For `add_up`: the star's columns among `columns`, as decimals."""
+    return {name: amount(name, schema.by_name[name].type) for name in columns}
+
+
+def amount(name: str, type_: Type) -> Amount:
+    """The values of a column of a declared type, as decimals wide enough for any of them."""
+    scale = type_.name.partition(",")[2].strip(" )") or "0"
+    return Amount(f"CAST({identifier(name)} AS DECIMAL(38,{scale}))", int(scale))
 
 
 def current_rows(schema: StarTable, rows: duckdb.DuckDBPyRelation | str) -> str:

@@ -38,6 +38,7 @@ from etl_assets.engine.course import latest_versions
 from etl_assets.engine.definition import ContractError, Definition
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.schema import Fact, StarTable
+from etl_assets.engine.sums import added_up
 from etl_assets.lake.batches import Batches, Manifest, TableState, number
 from etl_assets.lake.current import Current, view
 from etl_assets.lake.files import LakeError
@@ -45,7 +46,7 @@ from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.star import StarFiles
 from etl_assets.proof.certificate import certificate_path, noted, verified_path
 from etl_assets.proof.landed import LandedTable, landed_table
-from etl_assets.proof.totals import current_rows, digest_of, loaded_rows
+from etl_assets.proof.totals import amount, current_rows, digest_of, loaded_rows
 from etl_assets.resources.duckdb_warehouse import DuckDBReader, DuckDBWarehouse
 from etl_assets.resources.warehouse import WarehouseError, WarehouseReader
 from etl_assets.resources.warehouse_load import load_star
@@ -151,24 +152,21 @@ class Verifier:
         sums = [c for c, control in state.controls.items() if control.held is not None and c in types]
         ranges = [c for c, control in state.controls.items() if control.min is not None and c in types]
         landed = self._read(name)
-        chosen = ", ".join(
-            [
-                "count(*)",
-                *(f"coalesce(sum({identifier(c)}), 0)::VARCHAR" for c in sums),
-                *(f"min({identifier(c)})::VARCHAR, max({identifier(c)})::VARCHAR" for c in ranges),
-            ]
-        )
-        count, *values = duck.one(self.connection, f"SELECT {chosen} FROM {duck.parquet([landed.path])}")
+        rows = duck.parquet([landed.path])
+        ask = partial(duck.one, self.connection)
+        count, values = added_up(ask, rows, {c: amount(c, types[c]) for c in sums})
+        ends = ", ".join(f"min({identifier(c)})::VARCHAR, max({identifier(c)})::VARCHAR" for c in ranges)
+        found = ask(f"SELECT {ends} FROM {rows}") if ranges else ()
         differences = []
         if count + landed.misfits != state.rows:
             differences.append(f"{count + landed.misfits:,} rows are held, the source had {state.rows:,}")
-        for column, value in zip(sums, values, strict=False):
-            if Decimal(value) != Decimal(state.controls[column].sum or 0):
+        for column, value in values.items():
+            if value != Decimal(state.controls[column].sum or 0):
                 differences.append(
                     f"{column} adds up to {value}, in the source to {state.controls[column].sum}"
                 )
         for i, column in enumerate(ranges):
-            low, high = values[len(sums) + 2 * i : len(sums) + 2 * i + 2]
+            low, high = found[2 * i : 2 * i + 2]
             control = state.controls[column]
             if not landed.misfits and (low, high) != (control.min, control.max):
                 differences.append(
@@ -438,7 +436,7 @@ class Verifier:
                     relation, snapshot.connections[0], self.connection, Path(folder), lambda table, size: None
                 )
                 last = self.batches.last_read(name, self.manifest)
-                behind = lsn(snapshot.instant.lsn) < lsn(last.lsn)
+                behind = 0 < lsn(snapshot.instant.lsn) < lsn(last.lsn)  # 0: the server does not say
                 how = plan(relation, last, snapshot.instant, lsn_behind=behind)
                 fold = partial(current.fold, name, self.manifest)
                 yield self._source(reader, how, state, fold, thorough=thorough)

@@ -9,13 +9,14 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from etl_assets.capture.catalog import NoKey
 from etl_assets.capture.connection import SourceInterrupted
 from etl_assets.capture.plan import schema_change
 from etl_assets.capture.position import Position
 from etl_assets.capture.snapshot import LakeClaimed
 from etl_assets.capture.table import Table
 from etl_assets.engine.code_version import declared_version
-from etl_assets.engine.duck import header
+from etl_assets.engine.duck import MAX_LINE_BYTES, header
 from etl_assets.lake.batches import Manifest, TableState, number
 from etl_assets.lake.files import Files
 from etl_assets.notices import NOTICE
@@ -69,7 +70,9 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
                 owners=["team:data-platform"],
                 freshness_policy=DAILY,
                 # What is landed does not depend on how it is landed.
-                code_version=declared_version(repr(replace(table, description=""))),
+                code_version=declared_version(
+                    repr(replace(table, description="")), *([repr(table.exclude)] if table.exclude else [])
+                ),
             )
             for key, table in by_key.items()
         ],
@@ -89,6 +92,7 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
         started = time.monotonic()
         selected = [table for key, table in by_key.items() if key in context.selected_asset_keys]
         read: dict[str, int] = {table.name: 0 for table in selected}
+        unread: dict[str, NoKey] = {}
         observe = observer()
 
         def progress(table: str, size: int) -> None:
@@ -103,7 +107,9 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
                 position = source.position(selected)
             allowed = frozenset(config.allow_deletions)
             run_id = context.run.run_id
-            manifest = source.take_batch(selected, batches, run_id, progress, allowed, config.whole)
+            manifest = source.take_batch(
+                selected, batches, run_id, progress, allowed, config.whole, unread.__setitem__
+            )
         if position:
             context.instance.add_run_tags(run_id, READS_ALL | {POSITION_TAG: position.model_dump_json()})
         seconds = time.monotonic() - started
@@ -121,6 +127,9 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
         before = batches.get(numbers[-2]) if manifest and len(numbers) > 1 else None
         compared = recent(batches, manifest) if manifest else []
         for table in selected:
+            if table.name in unread:
+                yield from _left_out(context, table, unread[table.name], held)
+                continue
             state = held.tables[table.name]
             yield dg.MaterializeResult(
                 asset_key=raw_key(table.name),
@@ -142,6 +151,24 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
                 yield volume_check(check.asset_key, table.name, compared)
 
     return capture
+
+
+def _left_out(
+    context: dg.AssetExecutionContext, table: Table, why: NoKey, held: Manifest
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    """A table that was not read. Its asset is told of all the same: what comes after would be skipped otherwise."""
+    context.log.error(f"left out: {why}")
+    state = held.tables.get(table.name)
+    yield dg.MaterializeResult(
+        asset_key=raw_key(table.name),
+        data_version=dg.DataVersion(state.history[:16] if state else "left out"),
+        metadata={"unchanged": True, "left out": str(why), NOTICE: f"left out: {why}"},
+    )
+    check = dg.AssetCheckKey(raw_key(table.name), VOLUME)
+    if check in context.selected_asset_check_keys:
+        yield dg.AssetCheckResult(
+            asset_key=check.asset_key, check_name=VOLUME, passed=False, metadata={"left out": str(why)}
+        )
 
 
 @contextmanager
@@ -191,7 +218,7 @@ def _metadata(
         "rows quarantined": changes.quarantined_rows if changes else 0,
         "columns changed": "; ".join(other_columns) or "no",
         "bytes read": bytes_read,
-        "bytes landed": landed.bytes if landed else 0,
+        "bytes landed": sum(f.bytes for f in (changes.rows, changes.deletions) if f) if changes else 0,
         "seconds": round(seconds, 3),
         "rows per second": round(state.rows / seconds) if seconds else 0,
         "read": f"{state.read}: {state.why}",
@@ -206,7 +233,8 @@ def _metadata(
         )
     if landed:
         metadata["dagster/uri"] = f"{files.url}/{landed.path}"
-        metadata["preview"] = dg.MetadataValue.md(_preview(files, landed.path))
+        if not landed.longest_row:
+            metadata["preview"] = dg.MetadataValue.md(_preview(files, landed.path))
     return metadata
 
 
@@ -236,6 +264,7 @@ def _preview(files: Files, path: str) -> str:
     from etl_assets.engine.preview import markdown
 
     local = files.local(path)
+    csv.field_size_limit(MAX_LINE_BYTES)
     with local.open(newline="", encoding="utf-8") as lines:
         rows = [tuple(row) for row in islice(csv.reader(lines), 1, 1 + _PREVIEW_ROWS)]
     return markdown(header(local), rows)

@@ -39,6 +39,7 @@ from etl_assets.resources.warehouse import (
 )
 
 _DATABASE = "etl_warehouse"
+_SCHEMAS = {SCHEMA, "reporting", "information_schema", "pg_catalog"}
 _KINDS: Mapping[str, Kind] = {"BASE TABLE": "table", "VIEW": "view"}
 
 
@@ -221,15 +222,15 @@ class DuckDBSession(Session):
 
 
 def _open(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    # By a name of ours: DuckDB's own would be the file's, and `star.duckdb` would hide the schema.
-    attach = f"ATTACH {literal(path)} AS {_DATABASE}{' (READ_ONLY)' if read_only else ''}"
-    connection = duckdb.connect()
     try:
-        connection.execute(attach)
+        if Path(path).name.partition(".")[0].lower() not in _SCHEMAS:
+            return duckdb.connect(path, read_only=read_only)
+        # By a name of ours: DuckDB's own would be the file's, and `star.duckdb` would hide the schema.
+        connection = duckdb.connect()
+        connection.execute(f"ATTACH {literal(path)} AS {_DATABASE}{' (READ_ONLY)' if read_only else ''}")
         connection.execute(f"USE {_DATABASE}")
         return connection
     except duckdb.Error as error:
-        connection.close()
         reason = " ".join(str(error).split())
         held = "lock" in reason.lower() or "already attached" in reason
         kind = WarehouseInUse if held else WarehouseError

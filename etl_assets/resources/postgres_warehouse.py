@@ -86,7 +86,9 @@ class PostgresWarehouse(Warehouse):
         """A connection in a transaction that ends with it."""
         Path(self.scratch).mkdir(parents=True, exist_ok=True)
         try:
-            connection = connect(database_url(self.url, SETTING), "etl warehouse", setting=SETTING)
+            connection = connect(
+                database_url(self.url, SETTING), "etl warehouse", setting=SETTING, as_source=False
+            )
         except (SourceError, SecretError) as error:  # their texts speak of the setting
             raise WarehouseError(str(error)) from None
         with closing(connection), explained(self.where):

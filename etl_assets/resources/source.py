@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr
 from etl_assets.capture.checkup import check_source
 from etl_assets.capture.connection import SourceError
 from etl_assets.capture.copying import Progress
-from etl_assets.capture.landing import Request, take_batch
+from etl_assets.capture.landing import LeftOut, Request, take_batch
 from etl_assets.capture.position import Position, read_position
 from etl_assets.capture.table import Table
 from etl_assets.checked import Checkup
@@ -58,6 +58,7 @@ class Source(dg.ConfigurableResource):
         progress: Progress,
         allow_deletions: frozenset[str] = frozenset(),
         whole: bool = False,
+        left_out: LeftOut = lambda table, why: None,
     ) -> Manifest | None:
         """Land what changed in the tables (see `etl_assets.capture.landing`)."""
         scratch = Path(self.scratch)
@@ -73,7 +74,7 @@ class Source(dg.ConfigurableResource):
             wait_seconds=self.wait_seconds,
         )
         with without_values():
-            return take_batch(request, batches, scratch, progress)
+            return take_batch(request, batches, scratch, progress, left_out)
 
 
 class EmbeddedSource(Source):

@@ -3,7 +3,7 @@
 A function gives one row for each row of its first parameter; `deleted` is added to what it gives.
 """
 
-from typing import Any
+import datetime as dt
 
 import narwhals as nw
 import pandas as pd
@@ -11,6 +11,8 @@ import pandas as pd
 from etl_assets.engine.definition import star_table
 from etl_assets.star import schema
 
+# The calendar has no hole between these. Of the days beyond, which mostly mean "never", it has those that are used.
+_FIRST, _LAST = dt.date(1900, 1, 1), dt.date(2199, 12, 31)
 ADDRESS_COLUMNS = ("address_line_1", "address_line_2", "district", "city", "postal_code", "country")
 
 
@@ -72,17 +74,16 @@ def dim_transaction(transaction: nw.LazyFrame) -> nw.LazyFrame:
 def dim_date(
     fact_sales_order: nw.LazyFrame, fact_purchase_order: nw.LazyFrame, fact_payment: nw.LazyFrame
 ) -> pd.DataFrame:
-    """Pandas, because a calendar is not computed from rows: only its two ends are."""
-    ends = [
-        *_ends(fact_sales_order, schema.FACT_SALES_ORDER.date_columns),
-        *_ends(fact_purchase_order, schema.FACT_PURCHASE_ORDER.date_columns),
-        *_ends(fact_payment, schema.FACT_PAYMENT.date_columns),
+    """Pandas, because a calendar is not computed from rows: only its two ends are, and the days that are far away."""
+    days = [
+        *_days(fact_sales_order, schema.FACT_SALES_ORDER.date_columns),
+        *_days(fact_purchase_order, schema.FACT_PURCHASE_ORDER.date_columns),
+        *_days(fact_payment, schema.FACT_PAYMENT.date_columns),
     ]
-    dates = (
-        pd.date_range(min(ends), max(ends), freq="D", unit="s")
-        if ends
-        else pd.DatetimeIndex([], dtype="datetime64[s]")
-    )
+    near = [day for day in days if _FIRST <= day <= _LAST]
+    dates = pd.DatetimeIndex(sorted(set(days) - set(near)), dtype="datetime64[s]")
+    if near:
+        dates = dates.union(pd.date_range(min(near), max(near), freq="D", unit="s"))
     return pd.DataFrame(
         {
             "date_id": dates.date,
@@ -97,10 +98,19 @@ def dim_date(
     )
 
 
-def _ends(fact: nw.LazyFrame, columns: list[str]) -> list[Any]:
-    """The first and the last date in any of the columns; nothing if there is none."""
+def _days(fact: nw.LazyFrame, columns: list[str]) -> list[dt.date]:
+    """The first and the last day in each of the columns; all days of one that has some which are far away."""
     extremes = fact.select(
         *[nw.col(name).min().alias(f"{name} from") for name in columns],
         *[nw.col(name).max().alias(f"{name} to") for name in columns],
     ).collect()
-    return [date for date in extremes.row(0) if date is not None]
+    row = extremes.row(0)
+    found = []
+    for name, first, last in zip(columns, row, row[len(columns) :], strict=False):
+        if first is None:
+            continue
+        if first >= _FIRST and last <= _LAST:
+            found += [first, last]
+        else:
+            found += fact.select(name).drop_nulls().unique().collect()[name].to_list()
+    return found

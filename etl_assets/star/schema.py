@@ -8,7 +8,7 @@ from etl_assets.engine.schema import Column, Dimension, Fact
 
 DIM_DATE = Dimension(
     "dim_date",
-    "One row is a calendar day, from the first to the last that any fact refers to, without a hole.",
+    "One row is a calendar day, from the first to the last that any fact refers to, without a hole between 1900 and 2199.",
     "date_id",
     [
         Column("date_id", "date", "The day."),

@@ -17,7 +17,7 @@ from etl_assets.capture.landing import Request, take_batch
 from etl_assets.capture.table import Table
 from etl_assets.engine import duck
 from etl_assets.lake.batches import Batches, Manifest
-from etl_assets.lake.current import Current
+from etl_assets.lake.current import DELETED, Current
 from etl_assets.lake.files import Files, open_files
 
 _EXACT = "-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex"
@@ -100,7 +100,7 @@ class Lake:
     def held(self, table: Table | str, upto: Manifest | None = None) -> Content:
         """The rows that the lake holds and does not hold for deleted."""
         content = self.ever_held(table, upto)
-        assert content.columns[-1] == "__deleted"
+        assert content.columns[-1] == DELETED
         living = {row[:-1]: times for row, times in content.rows.items() if row[-1] == "false"}
         return Content(content.columns[:-1], Counter(living))
 

@@ -1,9 +1,12 @@
 """The sums that prove a batch are exact, whatever they add up to."""
 
+from contextlib import closing
 from decimal import Decimal
 
+import pytest
+
 from etl_assets.capture.table import Table
-from etl_assets_tests.capture.comparing import Lake, execute
+from etl_assets_tests.capture.comparing import Lake, connect, execute
 
 LEDGER = Table("ledger", "", {"id": "int", "amount": "numeric(38,10)"})
 
@@ -46,3 +49,40 @@ def test_arrays_and_ranges_of_numbers_and_days_are_not_added_up(lake: Lake) -> N
         assert lake.sync(holiday) is not None
         assert lake.is_exact(holiday)
     assert lake.latest().tables["holiday"].controls == {}
+
+
+@pytest.mark.parametrize(
+    ("type_", "declared", "value", "rows"),
+    [
+        ("numeric(38,0)", "numeric(38,0)", "9e37", 30),
+        ("numeric(38,0)", "numeric(38,0)", "-9e37", 30),
+        ("numeric(38,38)", "numeric(38,38)", "0.99999999999999999999999999999999999999", 300),
+        ("numeric", "numeric(38,10)", "-9999999999999999999999999999.0123456789", 100),
+        ("bigint", "bigint", "9223372036854775807", 100),
+    ],
+)
+def test_sums_are_exact_whatever_the_number_of_their_digits(
+    lake: Lake, type_: str, declared: str, value: str, rows: int
+) -> None:
+    table = Table("t", "", {"id": "int", "n": declared})
+    execute(
+        lake.url,
+        f"CREATE TABLE t (id int PRIMARY KEY, n {type_})",
+        f"INSERT INTO t SELECT x, {value} FROM generate_series(1, {rows}) x",
+    )
+    lake.sync(table)
+    execute(
+        lake.url,
+        "UPDATE t SET n = n - n / 3 WHERE id % 7 = 0"
+        if type_ != "numeric"
+        else "UPDATE t SET n = 1 WHERE id = 7",
+    )
+    execute(lake.url, "DELETE FROM t WHERE id = 5")
+    lake.sync(table)
+    lake.sync(table, whole=True)
+    assert lake.is_exact(table)
+    with closing(connect(lake.url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT sum(n)::text FROM t")
+        ((told,),) = cursor.fetchall()
+    control = lake.latest().tables["t"].controls["n"]
+    assert (Decimal(str(control.held)), control.sum) == (Decimal(told), told)

@@ -10,7 +10,6 @@ from psycopg2.extensions import cursor as Cursor
 
 from etl_assets.capture.table import Table
 from etl_assets.lake.batches import Manifest
-from etl_assets.lake.files import LakeError
 from etl_assets_tests.capture.comparing import Lake, connect
 from etl_assets_tests.lake_layout import landed
 
@@ -211,18 +210,3 @@ def test_settings_of_the_source_do_not_change_what_is_read(lake: Lake, setting: 
     assert lake.held(T).rows == {
         ("1", "2024-02-01 03:04:05+00", "1 day 02:00:00", "\\x0061", "0.1", "é\\"): 1
     }
-
-
-def test_a_row_that_is_too_long_to_compare_stops_the_batch_in_one_line(lake: Lake) -> None:
-    with session(lake) as cursor:
-        cursor.execute("CREATE TABLE t (id int PRIMARY KEY, a text)")
-        cursor.execute("INSERT INTO t VALUES (1, 'x')")
-        lake.sync(T)
-        cursor.execute("INSERT INTO t VALUES (2, repeat('x', 17 * 1024 * 1024))")
-        with pytest.raises(LakeError, match=r"table t can't be landed: .*Maximum line size") as caught:
-            lake.sync(T)
-        assert "\n" not in str(caught.value)
-        assert "xxx" not in str(caught.value)
-        cursor.execute("DELETE FROM t WHERE id = 2")
-        lake.sync(T)
-        assert lake.is_exact(T)

@@ -1,0 +1,85 @@
+"""A table whose rows can't be told apart is named and left out; the others go on."""
+
+import pytest
+
+from etl_assets.capture.catalog import NoKey
+from etl_assets.capture.connection import SourceError
+from etl_assets.capture.landing import Request, take_batch
+from etl_assets.capture.table import Table
+from etl_assets.lake.batches import Batches, Manifest
+from etl_assets_tests.capture.comparing import Lake, execute
+
+T = Table("t", "", {"id": "int"})
+GOOD = Table("good", "", {"id": "int"})
+_GOOD = ("CREATE TABLE good (id int PRIMARY KEY)", "INSERT INTO good SELECT generate_series(1, 5)")
+
+
+def take(lake: Lake, *tables: Table) -> tuple[Manifest | None, dict[str, str]]:
+    """A batch, and why tables were left out."""
+    told: dict[str, str] = {}
+
+    def left_out(table: str, why: NoKey) -> None:
+        told[table] = str(why)
+
+    request = Request(lake.url, tables, "a test")
+    return take_batch(request, Batches(lake.files), lake.folder, lambda table, size: None, left_out), told
+
+
+def test_a_table_without_a_key_is_left_out_and_the_others_go_on(lake: Lake) -> None:
+    execute(lake.url, *_GOOD, "CREATE TABLE t (id int)", "INSERT INTO t VALUES (1), (1)")
+    manifest, told = take(lake, T, GOOD)
+    assert manifest
+    assert set(manifest.tables) == {"good"}
+    assert "table t has no primary key: name its key columns in its declaration (key=)" in told["t"]
+    assert "declare a view that tells them apart" in told["t"]
+    execute(lake.url, "INSERT INTO good VALUES (6)", "DELETE FROM t", "ALTER TABLE t ADD PRIMARY KEY (id)")
+    manifest, told = take(lake, T, GOOD)
+    assert told == {}
+    assert lake.is_exact(T, GOOD)
+
+
+def test_a_declared_key_that_rows_share_leaves_its_table_out_and_the_others_go_on(lake: Lake) -> None:
+    keyed = Table("t", "", {"id": "int"}, key=("id",))
+    execute(lake.url, *_GOOD, "CREATE TABLE t (id int, a int)", "INSERT INTO t VALUES (1, 1), (2, 2)")
+    take(lake, keyed, GOOD)
+    execute(lake.url, "INSERT INTO t VALUES (2, 3)", "INSERT INTO good VALUES (6)")
+    manifest, told = take(lake, keyed, GOOD)
+    assert manifest
+    assert list(manifest.changed) == ["good"]
+    assert "1 values of the key of t (id) occur in several rows or are NULL" in told["t"]
+    execute(lake.url, "DELETE FROM t WHERE a = 3", "INSERT INTO t VALUES (3, 3)")
+    take(lake, keyed, GOOD)
+    assert lake.is_exact(keyed, GOOD)
+
+
+@pytest.mark.parametrize("level", ["heir", "grandchild"])
+def test_a_primary_key_is_not_believed_of_rows_that_heirs_have(lake: Lake, level: str) -> None:
+    execute(
+        lake.url,
+        "CREATE TABLE t (id int PRIMARY KEY, a text)",
+        "CREATE TABLE heir () INHERITS (t)",
+        "CREATE TABLE grandchild () INHERITS (heir)",
+        "INSERT INTO t VALUES (1, 'x')",
+        f"INSERT INTO {level} VALUES (2, 'y')",
+    )
+    lake.sync(T)
+    assert lake.is_exact(T)
+    execute(lake.url, f"INSERT INTO {level} VALUES (1, 'another')")
+    with pytest.raises(
+        SourceError, match=r"1 values of the key of t \(id\) .* \(tables that inherit from it have rows too\)"
+    ):
+        lake.sync(T)
+    execute(lake.url, f"UPDATE {level} SET id = 3 WHERE a = 'another'")
+    lake.sync(T)
+    assert lake.is_exact(T)
+
+
+def test_a_partitioned_table_is_believed_since_its_key_holds_for_all_parts(lake: Lake) -> None:
+    execute(
+        lake.url,
+        "CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id)",
+        "CREATE TABLE one PARTITION OF t FOR VALUES FROM (0) TO (10)",
+        "INSERT INTO t VALUES (1), (2)",
+    )
+    lake.sync(T)
+    assert lake.is_exact(T)

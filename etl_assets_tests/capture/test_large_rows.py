@@ -1,0 +1,160 @@
+"""Rows of hundreds of megabytes pass, larger ones are named before anything lands, and a column can be left out."""
+
+import hashlib
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from etl_assets.capture import sizes
+from etl_assets.capture.connection import SourceError
+from etl_assets.capture.sizes import TooLarge
+from etl_assets.capture.table import Table
+from etl_assets.engine import duck
+from etl_assets.lake.batches import Batches
+from etl_assets.proof.landed import landed_table
+from etl_assets_tests.capture.comparing import Lake, connect, execute
+
+T = Table("t", "", {"id": "int"})
+_MANY = 17 * 1024 * 1024
+
+
+def test_rows_of_many_megabytes_arrive_change_and_leave(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both a text that is declared and bytes that nobody declared, each beyond what DuckDB reads as a line."""
+    monkeypatch.setattr("etl_assets.lake.current._COMPACT_ROWS", 2)
+    table = Table("t", "", {"id": "int", "a": "text?"})
+    execute(
+        lake.url,
+        "CREATE TABLE t (id int PRIMARY KEY, a text, b bytea)",
+        f"INSERT INTO t VALUES (1, repeat('x', {_MANY}), NULL), (2, 'small', decode(repeat('ab', {_MANY // 2}), 'hex'))",
+    )
+    first = lake.sync(table)
+    assert first
+    assert first.changed["t"].rows
+    assert first.changed["t"].rows.longest_row > _MANY
+    assert lake.sync(table) is None
+    assert held(lake) == said(lake)
+    execute(
+        lake.url, f"UPDATE t SET a = repeat('y', {_MANY + 1}) WHERE id = 1; INSERT INTO t VALUES (3, 'z')"
+    )
+    assert lake.sync(table)
+    assert held(lake) == said(lake)
+    execute(lake.url, "DELETE FROM t WHERE id = 2; UPDATE t SET a = 'small again' WHERE id = 1")
+    last = lake.sync(table, deletion_brake=1.0)
+    assert last
+    assert held(lake) == said(lake)
+    assert lake.sync(table, whole=True).changed == {}
+    with duck.connect(lake.folder) as connection:
+        again = landed_table(table, first, Batches(lake.files), connection, lake.folder)
+        assert (again.rows, again.misfits) == (2, 0)
+
+
+def said(lake: Lake) -> list[tuple[object, ...]]:
+    with closing(connect(lake.url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT id, md5(a), md5(format('%s', b)) FROM t ORDER BY id")
+        return cursor.fetchall()
+
+
+def held(lake: Lake) -> list[tuple[object, ...]]:
+    rows = sorted(lake.held("t").rows, key=lambda row: int(str(row[0])))
+    return [(int(str(row[0])), digest(row[1]), digest(row[2] or "")) for row in rows]
+
+
+def digest(text: str | None) -> str | None:
+    return None if text is None else hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("a text", "repeat('x', 3 << 20)"),
+        ("a bytea", "decode(repeat('00', 3 << 19), 'hex')"),
+        ("a jsonb", "jsonb_build_array(repeat('x', 3 << 20))"),
+        ("a text[]", "ARRAY[(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 3 << 15) n)]"),
+    ],
+)
+def test_a_row_that_is_too_large_is_named_before_anything_lands(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, column: str, value: str
+) -> None:
+    monkeypatch.setattr(sizes, "MAX_ROW_BYTES", 2 << 20)
+    monkeypatch.setattr(sizes, "_KEPT_ELSEWHERE_BYTES", 1 << 13)
+    execute(lake.url, f"CREATE TABLE t (id int PRIMARY KEY, {column})", "INSERT INTO t VALUES (1, NULL)")
+    lake.sync(T)
+    before = lake.everything()
+    execute(lake.url, f"INSERT INTO t SELECT 7, {value}")
+    with pytest.raises(TooLarge, match=r"row \(7\) of t is too large: its column a alone has 3 MiB, and a row may have 2 MiB; "
+                       r"leave it out in the table's declaration \(exclude=\('a',\)\)"):  # fmt: skip
+        lake.sync(T)
+    assert lake.everything() == before
+    lake.sync(Table("t", "", {"id": "int"}, exclude=("a",)))
+    assert lake.held("t").rows == {("1",): 1, ("7",): 1}
+
+
+def test_large_rows_that_are_too_many_for_the_memory_are_named_too(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "memory_bytes", lambda: 3 * 30 << 20)
+    execute(
+        lake.url,
+        "CREATE TABLE t (id int PRIMARY KEY, a text)",
+        f"INSERT INTO t SELECT n, repeat('x', {_MANY} + n) FROM generate_series(1, 2) n",
+    )
+    with pytest.raises(
+        TooLarge, match=r"34 MiB together, and with this memory they may have 30 MiB \(the column a of \(2\)"
+    ):
+        lake.sync(T)
+
+
+def test_a_column_that_is_left_out_is_nowhere_in_the_lake(lake: Lake) -> None:
+    secret = "hunter2-Zaphod"
+    execute(
+        lake.url,
+        "CREATE TABLE t (id int PRIMARY KEY, ssn text, a text)",
+        f"INSERT INTO t VALUES (1, '{secret}', 'x')",
+    )
+    table = Table("t", "", {"id": "int", "a": "text"}, exclude=("ssn",))
+    lake.sync(table)
+    execute(lake.url, f"UPDATE t SET ssn = ssn || '!'; INSERT INTO t VALUES (2, '{secret}', 'y')")
+    lake.sync(table)
+    assert lake.held(table).columns == ("id", "a")
+    assert lake.held(table).rows == {("1", "x"): 1, ("2", "y"): 1}
+    assert not any(secret.encode() in content for content in lake.everything().values())
+
+
+def test_a_column_to_leave_out_that_there_is_not_is_an_error(lake: Lake) -> None:
+    execute(lake.url, "CREATE TABLE t (id int PRIMARY KEY, ssn text)", "INSERT INTO t VALUES (1, 'x')")
+    with pytest.raises(SourceError, match=r"table t has no column sssn to leave out \(exclude=\)"):
+        lake.sync(Table("t", "", {"id": "int"}, exclude=("sssn",)))
+    with pytest.raises(SourceError, match="its key id is to be left out"):
+        lake.sync(Table("t", "", {"ssn": "text"}, exclude=("id",)))
+    with pytest.raises(ValueError, match=r"\['ssn'\] can't be left out \(exclude=\) and used"):
+        Table("t", "", {"id": "int", "ssn": "text"}, exclude=("ssn",))
+    with pytest.raises(ValueError, match="exclude"):
+        Table("t", "", {"id": "int"}, exclude="ssn")  # type: ignore[arg-type]
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------
+
+_MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": f"{512 * _MIB}\n"}, 256),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": f"{300 * _MIB}\n", "sys/fs/cgroup/a/b/memory.max": "max\n"}, 150),
+        ({"proc/self/cgroup": "0::/../outside\n", "sys/fs/cgroup/memory.max": f"{400 * _MIB}\n"}, 200),
+        ({"proc/self/cgroup": "4:memory:/docker/x\n2:cpu:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": f"{600 * _MIB}\n"}, 300),
+        ({"proc/self/cgroup": "9:cpu,memory:/k\n", "sys/fs/cgroup/memory/k/memory.limit_in_bytes": f"{100 * _MIB}\n"}, 50),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"}, None),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_the_limit_of_a_container_is_the_one_that_counts(
+    tmp_path: Path, files: dict[str, str], limit: int | None
+) -> None:
+    for path, content in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    expected = duck.memory_bytes(tmp_path / "nothing") if limit is None else limit * _MIB
+    assert duck.memory_bytes(tmp_path) == expected

@@ -1,0 +1,438 @@
+"""Servers that are not the usual one: what they don't say, limit, pool or move makes a run weaker or is named, never wrong."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg2
+import pytest
+
+from etl_assets import addresses
+from etl_assets.capture import snapshot
+from etl_assets.capture.checkup import check_source
+from etl_assets.capture.connection import (
+    SourceError,
+    SourceInterrupted,
+    StandbyConflict,
+    connect,
+    explained,
+)
+from etl_assets.capture.controls import Unproven
+from etl_assets.capture.position import read_position
+from etl_assets.capture.snapshot import take_snapshot
+from etl_assets.capture.table import Table
+from etl_assets.source.demo.postgres import serve
+from etl_assets_tests.capture.comparing import Lake, execute
+
+T = Table("t", "", {"id": "int"})
+VIEW = Table("t", "", {"id": "int"}, key=("id",))
+_ROWS = (
+    "CREATE TABLE t (id int PRIMARY KEY, a text)",
+    "INSERT INTO t SELECT n, 'x' FROM generate_series(1, 20) n",
+)
+PASSWORD = "hunter2-Zaphod"
+
+
+@contextmanager
+def role(lake: Lake, *statements: str, options: str = "") -> Iterator[Lake]:
+    """The lake as a role of its own reads it, which may select from everything in public."""
+    name = f"reader_{os.getpid()}"
+    execute(
+        lake.url,
+        f"CREATE ROLE {name} LOGIN {options}",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}",
+    )
+    try:
+        for statement in statements:
+            execute(lake.url, statement.format(role=name))
+        yield Lake(lake.url.replace("//postgres@", f"//{name}@"), lake.folder)
+    finally:
+        execute(lake.url, f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def checked(url: str, *tables: Table) -> dict[str, tuple[str, str]]:
+    return {found.name: (found.state, found.told) for found in check_source(lambda: url, tables)}
+
+
+# -- one instant -----------------------------------------------------------------------------------------------------
+
+
+def test_a_materialized_view_is_not_refreshed_under_a_snapshot(lake: Lake) -> None:
+    execute(
+        lake.url,
+        *_ROWS,
+        "CREATE MATERIALIZED VIEW m AS SELECT * FROM t",
+        "CREATE VIEW of_m AS SELECT * FROM m",
+        "CREATE VIEW of_t AS SELECT * FROM t",
+    )
+    for name, change in (
+        ("m", "REFRESH MATERIALIZED VIEW m"),
+        ("of_m", "REFRESH MATERIALIZED VIEW m"),
+        ("of_t", "TRUNCATE t"),
+    ):
+        table = Table(name, "", {"id": "int"}, key=("id",))
+        with (
+            take_snapshot(lake.url, [table], lake=None, run_id="a test", connections=2, wait_seconds=1),
+            pytest.raises(psycopg2.errors.LockNotAvailable),
+        ):
+            execute(lake.url, f"SET lock_timeout = '50ms'; {change}")
+
+
+def test_a_view_that_is_refreshed_between_snapshot_and_lock_is_looked_at_anew(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(lake.url, *_ROWS, "CREATE MATERIALIZED VIEW m AS SELECT * FROM t")
+    table = Table("m", "", {"id": "int"}, key=("id",))
+    locked = snapshot._lock_by_reading
+    refreshed = []
+
+    def refresh_once(cursor, relations):  # type: ignore[no-untyped-def]
+        if not refreshed:
+            refreshed.append(True)
+            execute(lake.url, "INSERT INTO t VALUES (21, 'new')", "REFRESH MATERIALIZED VIEW m")
+        locked(cursor, relations)
+
+    monkeypatch.setattr(snapshot, "_lock_by_reading", refresh_once)
+    manifest = lake.sync(T, table)
+    assert manifest
+    assert manifest.tables["t"].rows == manifest.tables["m"].rows == 21
+
+
+# -- what a server does not say --------------------------------------------------------------------------------------
+
+_FUNCTIONS = (
+    "pg_current_wal_lsn()", "pg_last_wal_replay_lsn()", "pg_control_system()", "pg_control_checkpoint()", "pg_export_snapshot()",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("refused", [[f] for f in _FUNCTIONS] + [list(_FUNCTIONS)])
+def test_what_a_server_does_not_say_makes_no_run_impossible(lake: Lake, refused: list[str]) -> None:
+    other = Table("u", "", {"id": "int"})
+    execute(lake.url, *_ROWS, "CREATE TABLE u (id int PRIMARY KEY)")
+    with role(lake, *(f"REVOKE EXECUTE ON FUNCTION {f} FROM PUBLIC" for f in refused)) as ours:
+        try:
+            assert ours.sync(T, other)
+            execute(lake.url, "UPDATE t SET a = 'y' WHERE id = 3; DELETE FROM t WHERE id = 4")
+            assert ours.sync(T, other)
+            assert ours.is_exact(T, other)
+            read_position(ours.url, [T, other])
+            found = checked(ours.url, T, other)
+            assert not any(state == "missing" for name, (state, _) in found.items() if name != "snapshot")
+            if "pg_current_wal_lsn()" in refused:
+                assert found["log position"][0] == "advice"
+                assert "pg_current_wal_lsn()" in found["log position"][1]
+            if refused == ["pg_current_wal_lsn()"]:
+                assert "does not say where its log stands" in ours.latest().tables["t"].why
+        finally:
+            for function in refused:
+                execute(lake.url, f"GRANT EXECUTE ON FUNCTION {function} TO PUBLIC")
+
+
+def test_a_function_that_raises_is_as_good_as_none(lake: Lake) -> None:
+    """A managed server has it and says that it is not supported."""
+    with closing(connect(lake.url, "a test")) as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        cursor.execute("SELECT pg_export_snapshot()")
+        assert snapshot.told_by(cursor, "SELECT 1 / 0") is None
+        assert snapshot.told_by(cursor, "SELECT no_such_function()") is None
+        assert snapshot.told_by(cursor, "SELECT 7") == 7
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_fewer_connections_than_wanted_do_the_work(lake: Lake) -> None:
+    tables = [Table(f"t{n}", "", {"id": "int"}) for n in range(4)]
+    for table in tables:
+        execute(
+            lake.url,
+            f"CREATE TABLE {table.name} (id int PRIMARY KEY)",
+            f"INSERT INTO {table.name} VALUES (1)",
+        )
+    for limit in (1, 2):
+        with role(lake, options=f"CONNECTION LIMIT {limit}") as ours:
+            ours.sync(*tables)
+            assert ours.is_exact(*tables) if limit > 2 else ours.latest()
+            state, told = checked(ours.url, *tables)["connections"]
+            assert (state, f"{limit} of 4 can be had" in told) == ("advice", True)
+            assert "CONNECTION LIMIT 4" in told
+        shutil.rmtree(lake.path)
+
+
+def test_no_connection_at_all_is_told_with_what_to_do(lake: Lake) -> None:
+    execute(lake.url, *_ROWS)
+    with (
+        role(lake, options="CONNECTION LIMIT 0") as ours,
+        pytest.raises(SourceInterrupted, match="raise its CONNECTION LIMIT"),
+    ):
+        ours.sync(T)
+
+
+@pytest.mark.parametrize("of", ["role", "database", "both"])
+def test_nobody_s_time_limits_end_a_read(lake: Lake, of: str) -> None:
+    execute(lake.url, "CREATE TABLE kept AS SELECT n AS id FROM generate_series(1, 3) n")
+    execute(lake.url, "CREATE VIEW t AS SELECT id, pg_sleep(0.25)::text AS slow FROM kept")
+    database = lake.url.rsplit("/", 1)[1]
+    limits = (
+        "statement_timeout",
+        "idle_in_transaction_session_timeout",
+        "transaction_timeout",
+        "idle_session_timeout",
+        "lock_timeout",
+    )
+    set_for = [f"ALTER DATABASE {database} SET {name} = '200ms'" for name in limits if of != "role"]
+    set_for += [f"ALTER ROLE {{role}} SET {name} = '200ms'" for name in limits if of != "database"]
+    with role(lake, *set_for) as ours:
+        ours.sync(VIEW)
+        assert ours.latest().tables["t"].rows == 3
+        assert checked(ours.url, VIEW)["table t"][0] == "advice"
+
+
+def test_a_limit_that_ends_a_read_all_the_same_is_named(lake: Lake) -> None:
+    with closing(connect(lake.url, "a test")) as connection, connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = '50ms'")
+        with (
+            pytest.raises(SourceInterrupted, match="by its statement_timeout; set it to 0 for the role"),
+            explained("reading"),
+        ):
+            cursor.execute("SELECT pg_sleep(1)")
+
+
+# -- ways to write a connection --------------------------------------------------------------------------------------
+
+
+def test_whatever_libpq_takes_leads_to_the_source(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(lake.url, *_ROWS)
+    parts = urlsplit(lake.url)
+    host, port, name = parts.hostname, parts.port, parts.path[1:]
+    (tmp_path / "services").write_text(f"[ours]\nhost={host}\nport={port}\nuser=postgres\ndbname={name}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    for url in (
+        f"postgresql://postgres@{host}:1,{host}:{port}/{name}?target_session_attrs=read-write",
+        f"postgres://postgres@{host}:{port}/{name}?sslmode=prefer&connect_timeout=3&application_name=x",
+        f"postgresql:///{name}?host={host}&port={port}&user=postgres",
+        f"postgresql://postgres@/{name}?host={host},{host}&port={port},1&load_balance_hosts=random",
+        f"host={host} port={port} dbname={name} user=postgres password='a b@c/d'",
+        f"host='{host}' hostaddr={host} port = {port} dbname={name} user=postgres",
+        "service=ours",
+        "postgresql:///?service=ours",
+    ):
+        with closing(connect(url, "a test")) as connection:
+            assert connection.info.dbname == name
+
+
+def test_a_server_that_is_not_what_was_asked_for_is_told_so(lake: Lake) -> None:
+    with pytest.raises(SourceError, match="name a standby in ETL_SOURCE_URL"):
+        connect(f"{lake.url}?target_session_attrs=standby", "a test")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            f"postgresql://me:{PASSWORD}@h1:5432,h2:5433/db?sslmode=require",
+            "postgresql://me@h1:5432,h2:5433/db",
+        ),
+        (f"host=h password='{PASSWORD} x' dbname=db", "postgresql://h/db"),
+        (f"postgresql://h/db?password={PASSWORD}&user=me", "postgresql://me@h/db"),
+        (f"postgresql://me@h/db?sslpassword={PASSWORD}", "postgresql://me@h/db"),
+        (f"postgresql://me:{PASSWORD}/x@h/db", "postgresql://…"),
+        (f"postgresql://me:a@{PASSWORD}@h/db", "postgresql://…"),
+        (f"password = {PASSWORD} host = h", "postgresql://h"),
+        (f"{PASSWORD}", "postgresql://…"),
+        ("service=ours", "the service ours"),
+    ],
+)
+def test_no_way_to_write_it_shows_a_password(url: str, shown: str) -> None:
+    assert addresses.database(url) == shown
+
+
+# -- pools -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def pool(lake: Lake, tmp_path: Path, mode: str, size: int = 4) -> Iterator[str]:
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("no PgBouncer is installed")
+    parts = urlsplit(lake.url)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    folder = Path("/tmp") / f"etl-pool-{os.getpid()}-{port}"
+    folder.mkdir(mode=0o755)
+    (folder / "users").write_text('"postgres" ""\n')
+    (folder / "pool.ini").write_text(
+        f"[databases]\n* = host={parts.hostname} port={parts.port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+        f"listen_port = {port}\nunix_socket_dir =\nauth_type = any\nauth_file = {folder}/users\npool_mode = {mode}\n"
+        f"default_pool_size = {size}\nlogfile = {folder}/log\n"
+    )
+    folder.chmod(0o777)
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    process = subprocess.Popen(
+        [program, "-q", *user, str(folder / "pool.ini")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        url = f"postgresql://postgres@127.0.0.1:{port}{parts.path}"
+        for _ in range(100):
+            with closing(socket.socket()) as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        shutil.rmtree(folder)
+
+
+def test_a_pool_of_transactions_is_refused_at_once_and_left_as_it_was(lake: Lake, tmp_path: Path) -> None:
+    execute(lake.url, *_ROWS)
+    with pool(lake, tmp_path, "transaction") as url:
+        ours = Lake(url, lake.folder)
+        for _ in range(2):
+            started = time.monotonic()
+            with pytest.raises(
+                SourceError, match=r"leads to a pooler in transaction mode .*reach the server directly"
+            ) as told:
+                ours.sync(T)
+            assert time.monotonic() - started < 2
+            assert "\n" not in str(told.value)
+        assert checked(url, T)["connect"][0] == "missing"
+        # Neither a claim nor a setting stays behind for whoever comes next.
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+            assert cursor.fetchall() == [(0,)]
+            cursor.execute("SHOW work_mem")
+            assert cursor.fetchall() != [("64MB",)]
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_a_pool_of_sessions_is_as_good_as_the_server(lake: Lake, tmp_path: Path, size: int) -> None:
+    execute(lake.url, *_ROWS)
+    with pool(lake, tmp_path, "session", size) as url:
+        ours = Lake(url, lake.folder)
+        ours.sync(T)
+    assert lake.is_exact(T)
+
+
+# -- advice ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statements", "told"),
+    [
+        (["REVOKE USAGE ON SCHEMA s FROM PUBLIC"], r"GRANT USAGE ON SCHEMA s TO reader_\d+"),
+        (["GRANT USAGE ON SCHEMA s TO {role}"], r"GRANT SELECT ON s\.t TO reader_\d+; on single columns is not enough"),
+        (
+            ["GRANT USAGE ON SCHEMA s TO {role}", "GRANT SELECT ON s.t TO {role}", "ALTER TABLE s.t ENABLE ROW LEVEL SECURITY",
+             "ALTER ROLE {role} SET row_security = off"],
+            r"row_security is off for this role, .*ALTER ROLE reader_\d+ BYPASSRLS to read all rows",
+        ),
+    ],
+)  # fmt: skip
+def test_the_right_that_lacks_is_the_one_to_be_granted(lake: Lake, statements: list[str], told: str) -> None:
+    execute(lake.url, "CREATE SCHEMA s", "CREATE TABLE s.t (id int PRIMARY KEY)")
+    table = Table("t", "", {"id": "int"}, schema="s")
+    with role(lake, *statements) as ours:
+        with pytest.raises(SourceError, match=told):
+            ours.sync(table)
+        state, line = checked(ours.url, table)["table t"]
+        assert state == "missing"
+        assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ("CREATE VIEW t WITH (security_invoker) AS SELECT id, a FROM behind.kept", "GRANT SELECT ON kept TO"),
+        ("CREATE VIEW t AS SELECT id, hidden() AS a FROM behind.kept", "GRANT EXECUTE ON FUNCTION hidden TO"),
+    ],
+)
+def test_what_lacks_behind_a_view_is_named(lake: Lake, made: str, told: str) -> None:
+    execute(
+        lake.url,
+        "CREATE SCHEMA behind; CREATE TABLE behind.kept (id int, a text); INSERT INTO behind.kept VALUES (1)",
+        "CREATE FUNCTION hidden() RETURNS text LANGUAGE sql AS $$ SELECT 'x' $$; REVOKE EXECUTE ON FUNCTION hidden() FROM PUBLIC",
+        made,
+    )
+    with role(lake) as ours, pytest.raises(SourceError, match=told):
+        ours.sync(VIEW)
+
+
+@pytest.fixture(scope="module")
+def replicated(postgres_folder: Path) -> Iterator[tuple[str, str]]:
+    """The URLs of a primary and of its standby, which gives way to the primary at once."""
+    primary, standby = postgres_folder / "primary", postgres_folder / "standby"
+    settings = {"fsync": "off", "wal_level": "replica", "max_wal_senders": "4", "autovacuum": "off"}
+    with serve(primary, settings=settings):
+        pass
+    shutil.copytree(primary, standby)
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", "--reference", primary / "data", standby / "data"], check=True)
+    (standby / "data/standby.signal").touch()
+    with serve(primary, settings=settings) as url:
+        follows = {
+            "primary_conninfo": url,
+            "max_standby_streaming_delay": "0",
+            "wal_receiver_status_interval": "1",
+        }
+        with serve(standby, settings={**settings, **follows}) as replica:
+            yield url, replica
+
+
+def test_a_standby_that_had_to_go_on_is_told_as_such(replicated: tuple[str, str], tmp_path: Path) -> None:
+    primary, replica = replicated
+    execute(primary, *_ROWS)
+    lake = Lake(replica, tmp_path)
+    for _ in range(200):
+        with closing(psycopg2.connect(replica)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT to_regclass('t') IS NOT NULL")
+            if cursor.fetchall() == [(True,)]:
+                break
+        time.sleep(0.05)
+    lake.sync(T)
+    with pytest.raises(StandbyConflict, match=r"conflict with recovery, .* set hot_standby_feedback = on"):
+        read_while_the_primary_cleans_up(primary, replica)
+
+
+def read_while_the_primary_cleans_up(primary: str, replica: str) -> None:
+    with (
+        take_snapshot(replica, [T], lake=None, run_id="a test", connections=1, wait_seconds=1) as seen,
+        explained("reading table t"),
+        seen.connections[0].cursor() as cursor,
+    ):
+        execute(primary, "UPDATE t SET a = 'y'", "VACUUM t", "UPDATE t SET a = 'z'", "VACUUM t")
+        for _ in range(100):
+            cursor.execute("SELECT count(*) FROM public.t")
+            time.sleep(0.05)
+
+
+# -- a source that moves ---------------------------------------------------------------------------------------------
+
+
+def test_a_view_that_shows_something_else_each_time_is_named_with_the_reason(lake: Lake) -> None:
+    table = Table("t", "", {"id": "int", "amount": "bigint"}, key=("id",))
+    execute(
+        lake.url,
+        "CREATE VIEW t AS SELECT 1 AS id, (extract(epoch FROM clock_timestamp()) * 1e6)::bigint AS amount",
+    )
+    with pytest.raises(
+        Unproven,
+        match=r"the amount of t add up to .* it is a view, and shows something else each time it is read",
+    ):
+        lake.sync(table)
+    execute(lake.url, "DROP VIEW t; CREATE SEQUENCE s; CREATE FUNCTION many() RETURNS SETOF bigint LANGUAGE plpgsql AS "
+            "$$ BEGIN RETURN QUERY SELECT generate_series(1::bigint, (extract(epoch FROM clock_timestamp()) * 1e6)::bigint % 1000); END $$",
+            "CREATE VIEW t AS SELECT many AS id, 0::bigint AS amount FROM many()")  # fmt: skip
+    with pytest.raises(
+        Unproven, match=r"rows in the source, and .* were read, in the same snapshot; it is a view"
+    ):
+        lake.sync(table, deletion_brake=1.0)
