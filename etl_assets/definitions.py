@@ -11,6 +11,7 @@ from etl_assets.automation.code_changed import code_changed
 from etl_assets.automation.in_process import EXECUTOR
 from etl_assets.automation.retention import forget_every_night, forget_old_runs
 from etl_assets.automation.source_changed import source_changed
+from etl_assets.automation.sweep import sweep_every_night
 from etl_assets.automation.verification import verify, verify_every_night
 from etl_assets.deployments import resources
 from etl_assets.engine.definition import Inputs, definitions_in
@@ -61,6 +62,7 @@ def definitions(settings: Settings) -> dg.Definitions:
             jobs.every_15_minutes(breaker),
             jobs.every_night(breaker),
             verify_every_night(INPUTS, settings.verify_rows),
+            sweep_every_night(breaker),
             forget_every_night,
         ],
         sensors=[

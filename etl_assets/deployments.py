@@ -27,7 +27,9 @@ def local(settings: Settings) -> Resources:
     """Everything on this machine; the source is the embedded demo unless one is named."""
     scratch = str(settings.data / "scratch")
     source = (
-        Source(url=dg.EnvVar("ETL_SOURCE_URL"), scratch=scratch)  # the UI shows the name only
+        Source(
+            url=dg.EnvVar("ETL_SOURCE_URL"), scratch=scratch, one_history=settings.one_history
+        )  # the UI shows the name only
         if settings.source_url
         else EmbeddedSource(folder=str(settings.data / "source"), scratch=scratch)
     )

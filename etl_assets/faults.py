@@ -149,6 +149,8 @@ def _of_duckdb(error: duckdb.Error) -> str:
         # Below it stands the query, which may have values in it.
         lines = str(error).partition("\nLINE ")[0].splitlines()
         return " ".join(" ".join(lines).split()) or kind.__name__
+    if "checksum" in str(error) or "orrupt" in str(error):
+        return "a database file is corrupt: a checksum does not match"
     said = next((text for known, text in _ENGINE_TOLD.items() if isinstance(error, known)), "it failed")
     return f"{said} (DuckDB: {kind.__name__})"
 

@@ -37,6 +37,7 @@ class Settings:
     ui_url          ETL_UI_URL         where the links of alerts lead to
     breaker_failures  ETL_BREAKER_FAILURES  failed runs in a row after which none is started automatically; None: never
     replay_batches  ETL_REPLAY_BATCHES  a star table is not made anew from more batches than this unless told so
+    one_history     ETL_SOURCE_ONE_HISTORY  `yes`: servers behind the source's address are replicas of one another
     verify_rows     ETL_VERIFY_ROWS     rows that the verification of one night reads at most, if all are read in a week
     models          ETL_MODELS         model files to observe: `name=folder/*.sql;other=folder/**/*.json`
     file_mode       ETL_FILE_MODE      who may read what is written: `private`, `group` or `public`
@@ -57,6 +58,7 @@ class Settings:
     models: str
     data: Path
     file_mode: str = PRIVATE
+    one_history: bool = False
     unset: tuple[str, ...] = ()
     """Which of ETL_SOURCE_URL, ETL_LAKE_URL and ETL_WAREHOUSE_URL are not set."""
 
@@ -81,6 +83,7 @@ class Settings:
             models=get("ETL_MODELS") or "",
             data=data,
             file_mode=_file_mode(get("ETL_FILE_MODE") or PRIVATE),
+            one_history=_yes("ETL_SOURCE_ONE_HISTORY", get("ETL_SOURCE_ONE_HISTORY")),
             unset=tuple(n for n in ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL") if not get(n)),
         )
 
@@ -111,6 +114,12 @@ def _file_mode(value: str) -> str:
     if value not in MODES:
         raise SettingsError(f"ETL_FILE_MODE={addresses.word(value)} is none of {', '.join(MODES)}")
     return value
+
+
+def _yes(name: str, value: str | None) -> bool:
+    if value not in {None, "yes", "no"}:
+        raise SettingsError(f"{name} is neither yes nor no")
+    return value == "yes"
 
 
 def _data(value: str) -> str:

@@ -133,6 +133,16 @@ def test_an_undisturbed_flow_is_equal_at_every_hop_and_after_a_rebuild(flow: Flo
     assert noted["tables"].keys() == everything
 
 
+def test_a_hash_that_was_kept_elsewhere_says_whether_a_manifest_is_still_the_same(flow: Flow) -> None:
+    digest = hashlib.sha256((flow.lake / "raw/batches/000003.json").read_bytes()).hexdigest()
+    found = told("verify", "--offline", "--expect", digest[:12])
+    assert (found["manifest"], found["equal"]) == (digest, True)
+    done = etl("verify", "2", "--expect", digest)
+    assert done.exit_code == 1
+    assert f"and was expected to be {digest}" in done.stdout
+    assert etl("verify", "--expect", "latest").exit_code == 2
+
+
 def test_of_an_older_batch_is_compared_what_is_kept_and_the_rest_is_named(flow: Flow) -> None:
     for thorough in ([], ["--thorough"]):
         found = told("verify", "1", *thorough)

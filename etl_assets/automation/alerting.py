@@ -11,6 +11,7 @@ from typing import Literal
 import dagster as dg
 
 from etl_assets.failures import failure_line
+from etl_assets.raw.assets import STRAYS
 from etl_assets.resources.alerts import Alert, AlertError, Alerts
 
 _Ending = Literal[dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS]
@@ -124,6 +125,8 @@ def _told(
             return None  # the retry will tell
         return _failure(instance, run, record, link)
     failures = _failures_before(instance, run)
+    if found := run.dagster_run.tags.get(STRAYS):
+        return _swept(run, found, failures, link)
     return _recovery(instance, run, failures, link) if failures else None
 
 
@@ -178,6 +181,23 @@ def _failure(instance: dg.DagsterInstance, run: dg.RunRecord, record: dg.EventLo
         text="\n".join([*(errors or [f"error: {reason[:_LINE_LIMIT]}"]), *_circumstances(run)]),
         link=link,
         run_id=record.run_id,
+    )
+
+
+def _swept(run: dg.RunRecord, found: str, failures: Sequence[dg.RunRecord], link: str) -> Alert:
+    return Alert(
+        subject=f"etl-assets: the sweep found rows that were other than the lake held: {found}",
+        text="\n".join(
+            [
+                f"rows that differed though no row version said that they changed: {found}",
+                "the tables were read whole and are right now; something changes rows past the server (a restored file, a "
+                "faulty disk, another program)",
+                *(["the run before had failed; this one succeeded"] if failures else []),
+                *_circumstances(run),
+            ]
+        ),
+        link=link,
+        run_id=run.dagster_run.run_id,
     )
 
 

@@ -37,7 +37,7 @@ _GUARDS = (
     (
         "log position",
         (LOG,),
-        "pg_current_wal_lsn() and pg_last_wal_replay_lsn()",
+        "pg_current_wal_flush_lsn() and pg_last_wal_replay_lsn()",
         "where its log stands, so that it was restored to an older state shows by transaction ids only",
     ),
 )

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,9 +31,11 @@ from etl_assets.capture.changes import read_text
 from etl_assets.capture.connection import SourceInterrupted
 from etl_assets.capture.controls import Totals, proven, sums
 from etl_assets.capture.copying import Progress
+from etl_assets.capture.identity import check_identity
 from etl_assets.capture.plan import Plan, plan
 from etl_assets.capture.reading import Reader
-from etl_assets.capture.snapshot import CONNECTIONS, Snapshot, take_snapshot
+from etl_assets.capture.recent import Share
+from etl_assets.capture.snapshot import CONNECTIONS, UNTOLD, Snapshot, take_snapshot
 from etl_assets.capture.table import Table
 from etl_assets.engine import duck
 from etl_assets.engine.duck import literal
@@ -51,6 +53,7 @@ from etl_assets.lake.batches import (
     Manifest,
     Naming,
     SourceState,
+    Superseded,
     TableState,
     number,
 )
@@ -75,7 +78,8 @@ class Request:
     `whole`: read and compare whole tables, whatever could be told from row versions.
     `deletion_brake` is the share of a table's rows above which deletions stop the batch, unless the table is in
     `allow_deletions`. `quarantine_limit` is the share of a table's rows above which values that don't fit
-    their declared types stop it. `wait_seconds`: how long another run that fills the same lake is waited for.
+    their declared types stop it. `wait_seconds`: how long another run that fills the same lake is waited for. `adopt`: go on
+    with another database, or an older state of it. `one_history`: see `plan`. `share`: the part of each table that is swept.
     """
 
     url: str
@@ -86,10 +90,18 @@ class Request:
     quarantine_limit: float = 0.05
     allow_deletions: frozenset[str] = frozenset()
     wait_seconds: float = 60.0
+    adopt: bool = False
+    one_history: bool = False
+    share: Share | None = None
 
 
-LeftOut = Callable[[str, NoKey], None]
-"""Called with a table that was left out of a batch, and why."""
+@dataclass
+class Notes:
+    """What is to be told of a batch beside its manifest: tables that were left out of it, and why; how many rows a sweep
+    found that differed from what was held, though nothing said that they changed."""
+
+    left_out: dict[str, NoKey] = field(default_factory=dict)
+    strays: dict[str, int] = field(default_factory=dict)
 
 
 def take_batch(
@@ -97,10 +109,11 @@ def take_batch(
     batches: Batches,
     scratch: Path,
     progress: Progress,
-    left_out: LeftOut = lambda table, why: None,
+    notes: Notes | None = None,
 ) -> Manifest | None:
-    """Take a batch and commit it; None when nothing changed. A table whose rows can't be told apart is left out of it, and
-    `left_out` is told, unless there is no other. Raises `EtlError`, and then nothing was committed."""
+    """Take a batch and commit it; None when nothing changed. A table whose rows can't be told apart is left out of it,
+    unless there is no other, and noted. Raises `EtlError`, and then nothing was committed."""
+    notes = notes or Notes()
     started = time.monotonic()
     latest = batches.latest()
     lake = latest.lake if latest else UNBORN
@@ -121,6 +134,8 @@ def take_batch(
         latest = batches.latest()  # another run may have committed while this one waited
         if (latest.lake if latest else UNBORN) != lake:
             raise SourceInterrupted("another run has just begun this lake; run it again")
+        if latest and not request.adopt:
+            check_identity(latest, snapshot.instant)
         naming = Naming.of_a_run(latest.batch + 1 if latest else 1)
         landing = Landing(request, snapshot, batches, latest, naming, connection, Path(folder), progress)
         contested = landing.sweep()
@@ -132,8 +147,8 @@ def take_batch(
         except BaseException:
             landing.withdraw()
             raise
-        for table, why in unread.items():
-            left_out(table, why)
+        notes.left_out.update(unread)
+        notes.strays.update({name: table.strays for name, table in landed.items() if table.strays})
         if not worth:
             return None
         return landing.commit(landed, seconds=time.monotonic() - started)
@@ -151,6 +166,7 @@ class Landed:
 
     state: TableState
     worth_a_batch: bool
+    strays: int = 0
 
 
 @dataclass
@@ -264,18 +280,20 @@ class Landing:
                         connection.cancel()
                     time.sleep(0.05)
 
-    def commit(self, landed: Mapping[str, Landed], *, seconds: float) -> Manifest:
+    def commit(
+        self, landed: Mapping[str, Landed], *, seconds: float, superseded: Sequence[Superseded] = ()
+    ) -> Manifest:
         """Make the batch exist. Raises `AlreadyExists` if another run took its number, `SourceError` if the claim on the
         lake is lost."""
         instant, latest = self.snapshot.instant, self.latest
         self.snapshot.still_claimed()
-        self.snapshot.flushed()
+        on_disk = self.snapshot.flushed()
         state = SourceState(
             identity=instant.source,
             snapshot=instant.snapshot,
             horizon=instant.horizon,
             next_transaction=instant.next_transaction,
-            lsn=instant.lsn,
+            lsn=UNTOLD if instant.lsn == UNTOLD else on_disk,
             server_time=instant.server_time,
         )
         first_of_format = latest is not None and latest.format < FORMAT
@@ -289,7 +307,7 @@ class Landing:
             sources={**(latest.sources if latest else {}), MAIN: state},
             seconds=round(seconds, 3),
             tables={**_carried(latest), **{name: table.state for name, table in landed.items()}},
-            superseded=latest.superseded if latest else (),
+            superseded=(*(latest.superseded if latest else ()), *superseded),
         )
         batches = Batches(self.files)
         try:
@@ -313,8 +331,8 @@ class Landing:
         instant, last = self.snapshot.instant, self.latest
         if last:
             last = Batches(self.files).last_read(relation.table.name, last)
-        behind = last is not None and 0 < lsn(instant.lsn) < lsn(last.lsn)  # 0: the server does not say
-        return plan(relation, last, instant, whole=self.request.whole, lsn_behind=behind)
+        request = self.request
+        return plan(relation, last, instant, whole=request.whole, one_history=request.one_history)
 
     def _land_table(self, reader: Reader, plan: Plan) -> Landed:
         relation = reader.relation
@@ -334,7 +352,7 @@ class Landing:
             return self.begin(relation, reader.duck, plan, rows, totals)
         current = Current(Batches(self.files), reader.duck)
         fold = partial(current.fold, table, self.latest, columns=relation.columns)
-        found = reader.again(plan, held, fold)
+        found = reader.again(plan, held, fold, self.request.share)
         self._brake(table, held.rows, found.deleted)
         changed = found.changed
         brought = None
@@ -357,7 +375,7 @@ class Landing:
         controls = proven(relation, found.totals, held, found.added, found.removed, clean=clean)
         members = held.members + changed.first_seen
         state = self._state(relation, held, found.plan, found.totals.rows, controls, members, brought)
-        return Landed(state, worth_a_batch=brought is not None or found.plan.renews)
+        return Landed(state, brought is not None or found.plan.renews, found.strays)
 
     def begin(
         self,
@@ -470,6 +488,7 @@ class Landing:
             read_in=self.batch,
             read=plan.read,
             why=plan.why,
+            unusual=plan.unusual,
             horizon=self.snapshot.instant.horizon,
             relation=relation.oid,
             partitions=relation.partitions,
@@ -504,9 +523,3 @@ def remove_unlisted(batches: Batches, naming: Naming) -> None:
 def _pending(future: Future[Landed | NoKey]) -> bool:
     """Whether an error elsewhere overtook a future; `result` of those that ended raises what went wrong."""
     return not future.done()
-
-
-def lsn(text: str) -> int:
-    """A WAL position (`16/B374D848`) as a number of bytes."""
-    high, _, low = text.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from etl_assets.capture.catalog import Relation
 from etl_assets.capture.connection import SourceError
+from etl_assets.capture.identity import is_another, older_by
 from etl_assets.capture.snapshot import UNTOLD, Instant
 from etl_assets.lake.batches import Manifest, SourceColumn, TableState
 from etl_assets.lake.current import storage
@@ -29,12 +30,13 @@ class SchemaFrozen(SourceError):
 @dataclass(frozen=True)
 class Plan:
     """How to read a table. `renews`: a batch is worth taking even if no row changed, because the next read can
-    then be cheaper, or because the change of columns is to be recorded."""
+    then be cheaper, or because the change of columns is to be recorded. `unusual`: row versions could have told, as a rule."""
 
     read: Literal["whole", "horizon"]
     why: str
     horizon: int = 0
     renews: bool = False
+    unusual: bool = False
 
 
 def plan(
@@ -43,9 +45,10 @@ def plan(
     instant: Instant,
     *,
     whole: bool = False,
-    lsn_behind: bool = False,
+    one_history: bool = False,
 ) -> Plan:
-    """Decide how to read a table. Raises `SchemaFrozen` or `SourceError` where it can't be carried on."""
+    """Decide how to read a table. `one_history`: servers behind the source's address that started at other times are replicas
+    of one another, as somebody vouches. Raises `SchemaFrozen` or `SourceError` where it can't be carried on."""
     held = latest.tables.get(relation.table.name) if latest else None
     if latest is None or held is None:
         return Plan("whole", "the lake holds nothing of it yet")
@@ -61,15 +64,15 @@ def plan(
         )
     if whole:
         return Plan("whole", "asked for", renews=True)
-    reason = _broken(relation, latest, held, instant, lsn_behind)
+    reason = _broken(relation, latest, held, instant, one_history)
     if reason:
-        return Plan("whole", reason, renews=True)
+        return Plan("whole", reason, renews=True, unusual=True)
     weaker = "; the server does not say where its log stands" if instant.lsn == UNTOLD else ""
     return Plan("horizon", f"row versions since transaction {held.horizon}{weaker}", held.horizon)
 
 
 def _broken(
-    relation: Relation, latest: Manifest, held: TableState, instant: Instant, lsn_behind: bool
+    relation: Relation, latest: Manifest, held: TableState, instant: Instant, one_history: bool
 ) -> str | None:
     """Why transaction ids seen now can't be compared with those seen then; None if they can."""
     was, now = latest.source, instant.source
@@ -77,15 +80,15 @@ def _broken(
         return f"what the lake holds was {held.why}"
     if now.system_identifier is None or was.system_identifier is None:
         return "the server does not say which one it is (grant pg_control_system)"
-    if (was.system_identifier, was.database) != (now.system_identifier, now.database):
+    if is_another(was, now):
         return "the source is another server or database than the last batch's"
     if was.timeline != now.timeline:
         return f"the server was restored or failed over: timeline {now.timeline} instead of {was.timeline}"
-    if instant.next_transaction < latest.next_transaction or lsn_behind:
-        return "the server stands behind the last batch: it was restored, or is a replica that lags"
-    if was.database_oid != now.database_oid:
+    if instant.next_transaction < latest.next_transaction or older_by(latest, instant):
+        return "the server stands behind the last batch: it was restored, or crashed"
+    if was.database_oid is None or was.database_oid != now.database_oid:
         return "the database was dropped and made again, or is a copy of the last batch's"
-    if was.started is None or was.started != now.started:
+    if not one_history and (was.started is None or was.started != now.started):
         return (
             "the server was started since the last batch: a copy of it, or it set back to an older state, would look the "
             "same"

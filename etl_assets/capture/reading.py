@@ -25,7 +25,7 @@ from etl_assets.capture.connection import explained, find_names
 from etl_assets.capture.controls import Sums, Totals, Unproven, check_rows, proven, source_totals, sums
 from etl_assets.capture.copying import Copied, Progress, copy, select
 from etl_assets.capture.plan import Plan
-from etl_assets.capture.recent import since
+from etl_assets.capture.recent import Share, since
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.types import EXACT
@@ -59,6 +59,8 @@ class Found:
     removed: Sums
     held: TableState | None = None
     longest: int = 0
+    strays: int = 0
+    """Rows that were other than what is held, though no row version said that they changed; found by a sweep."""
 
 
 @dataclass(frozen=True)
@@ -84,20 +86,31 @@ class Reader:
         check_rows(self.relation, copied.rows, totals)
         return copied, totals
 
-    def again(self, plan: Plan, held: TableState, fold: Folding) -> Found:
-        """Find what changed since what is held, which `fold` gives: all of it, or the rows with certain keys."""
+    def again(self, plan: Plan, held: TableState, fold: Folding, share: Share | None = None) -> Found:
+        """Find what changed since what is held, which `fold` gives: all of it, or the rows with certain keys. Rows of a
+        `share` are compared whatever their versions say."""
+        strays = 0
         self._begin()
         recent = since(plan.horizon) if plan.read == "horizon" else None
         totals = source_totals(self.source, self.relation, recent)
         if recent is not None:
             with self._alone(totals):
                 found = self._untouched(plan, held, totals) or self._since(plan, held, fold, totals)
-            if found and self._adds_up(found, held):
+                if share:
+                    strays = self._strays(recent, share, fold)
+            if found and not strays and self._adds_up(found, held):
                 return found
-            plan = replace(plan, read="whole", why="the source has changes that no recent version explains")
-            plan = replace(plan, renews=True)
+            why = "the source has changes that no recent version explains"
+            plan = replace(plan, read="whole", why=why, renews=True, unusual=True)
         with self._alone(totals):
-            return self._whole(plan, held, fold, totals)
+            return replace(self._whole(plan, held, fold, totals), strays=strays)
+
+    def _strays(self, recent: sql.Composable, share: Share, fold: Folding) -> int:
+        """How many rows of a share have no recent version and are other than what is held."""
+        old = sql.SQL("NOT ({}) AND {}").format(recent, share.rows(self.source, self.relation))
+        rows, _ = self._copied("share", select(self.relation, [old]))
+        changed = changed_rows(self.duck, rows, fold(only=rows))
+        return changed.new + changed.changed
 
     def _alone(self, totals: Totals) -> AbstractContextManager[object]:
         """Tables with large rows are read one after the other: one such row fills much of the memory."""

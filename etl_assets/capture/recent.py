@@ -26,6 +26,28 @@ def since(horizon: int) -> sql.Composable:
 
 
 @dataclass(frozen=True)
+class Share:
+    """One of the parts into which the blocks of a table are divided, by turns."""
+
+    part: int
+    of: int
+
+    def rows(self, connection: Connection, relation: Relation) -> sql.Composable:
+        """The condition for the rows that stand in it; of a table of several parts, in it of each of them."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT max(pg_relation_size(oid::regclass)) / current_setting('block_size')::int FROM unnest(%s::oid[]) oid",
+                ([relation.oid, *relation.partitions],),
+            )
+            ((blocks,),) = cursor.fetchall()
+        first, after = (blocks * part // self.of for part in (self.part, self.part + 1))
+        bounds = [sql.SQL("ctid >= {}::tid").format(sql.Literal(f"({first},0)"))]
+        if self.part + 1 < self.of:
+            bounds.append(sql.SQL("ctid < {}::tid").format(sql.Literal(f"({after},0)")))
+        return sql.SQL("({})").format(sql.SQL(" AND ").join(bounds))
+
+
+@dataclass(frozen=True)
 class Segments:
     """How many blocks of a table make a segment."""
 

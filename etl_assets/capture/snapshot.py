@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import psycopg2
@@ -45,8 +46,9 @@ _INSTANT = """
 """
 # What no copy of a database shares with it: the server process that serves it, and its place there.
 _STARTED = "SELECT pg_postmaster_start_time()"
+_IN_RECOVERY = "SELECT pg_is_in_recovery()"
 _DATABASE_OID = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()"
-LOG = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text"
+LOG = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text"
 SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
 TIMELINE = "SELECT timeline_id FROM pg_control_checkpoint()"
 UNTOLD = "0/0"
@@ -100,6 +102,7 @@ class Instant:
     lsn: str
     server_time: datetime
     source: SourceIdentity
+    in_recovery: bool = False
 
 
 class ClaimLost(SourceInterrupted):
@@ -138,28 +141,31 @@ class Snapshot:
             "run it again"
         )
 
-    def flushed(self) -> None:
+    def flushed(self) -> str:
         """Wait until a crash of the server would take back nothing of what the snapshot saw: without synchronous commit a
-        transaction can be seen before its log is on disk. Call it last: the transaction may end with it."""
+        transaction can be seen before its log is on disk. Gives up to where the log is there then, as far as the server says.
+        Call it last: the transaction may end with it."""
         if self.lock is None:
-            return
-        deadline, target = 0.0, 0
+            return self.instant.lsn
+        deadline, target = 0.0, Decimal(0)
         try:
             with self.connections[0].cursor() as cursor:
                 cursor.execute("SELECT pg_is_in_recovery()")
                 if _row(cursor)[0]:
-                    return  # what a standby shows it has on disk
+                    return self.instant.lsn  # what a standby shows it has on disk
                 while True:
                     cursor.execute(_LOG)
                     end, flushed, delay = _row(cursor)
                     # The server writes the log of a commit within three of its writer's delays; what comes after that
                     # may stay unwritten for long, and is no commit.
                     deadline, target = deadline or time.monotonic() + delay / 1000 + 1, target or end
-                    if flushed >= target or time.monotonic() >= deadline:
-                        return
+                    if flushed >= target:
+                        return f"{int(target) >> 32:X}/{int(target) & 0xFFFFFFFF:X}"
+                    if time.monotonic() >= deadline:
+                        return self.instant.lsn
                     time.sleep(0.02)
         except psycopg2.Error:
-            return  # a server that does not say; see `etl doctor`
+            return self.instant.lsn  # a server that does not say; see `etl doctor`
 
 
 @contextmanager
@@ -187,6 +193,7 @@ def take_snapshot(
             lsn, system_identifier, timeline, database_oid, started = (
                 told_by(cursor, question) for question in (LOG, SYSTEM, TIMELINE, _DATABASE_OID, _STARTED)
             )
+            in_recovery = bool(told_by(cursor, _IN_RECOVERY))
             conflicts = told_by(cursor, _CONFLICTS)
         described = describe(main, tables)
         workers = [main]
@@ -213,7 +220,7 @@ def take_snapshot(
             database_oid=database_oid,
             started=started,
         )
-        instant = Instant(snapshot, horizon, following, lsn or UNTOLD, server_time, source)
+        instant = Instant(snapshot, horizon, following, lsn or UNTOLD, server_time, source, in_recovery)
         try:
             yield Snapshot(instant, described, workers, claim)
         except SourceInterrupted as error:

@@ -1,9 +1,8 @@
 """The `etl` command: a thin face of the definitions that the UI loads.
 
-Results go to stdout, progress and errors to stderr. Exit codes: 0 fine, 1 an error, told in one line, 2 wrong
-usage, 3 there is nothing yet of
-what was asked for, 130 interrupted, 143 terminated. One module per command; a module imports what is heavy (Dagster, DuckDB, pandas) inside
-its functions, so that `etl --help` answers at once.
+Results go to stdout, progress and errors to stderr. Exit codes: 0 fine, 1 an error, told in one line, 2 wrong usage, 3 there
+is nothing yet of what was asked for, 130 interrupted, 143 terminated. One module per command; a module imports what is heavy
+(Dagster, DuckDB, pandas) inside its functions, so that `etl --help` answers at once.
 """
 
 import signal
@@ -22,6 +21,7 @@ from etl_assets.cli.explain import explain
 from etl_assets.cli.files import files
 from etl_assets.cli.history import history
 from etl_assets.cli.quarantine import quarantine
+from etl_assets.cli.repair import repair
 from etl_assets.cli.retire import retire
 from etl_assets.cli.run import run
 from etl_assets.cli.simulate import simulate
@@ -102,6 +102,7 @@ for _command in (
     files,
     history,
     quarantine,
+    repair,
     retire,
     run,
     simulate,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _CONFIGURATION = "dagster.yaml"
 _LOCK = ".filling.lock"
+_DAMAGED_HISTORY = {"database disk image is malformed", "file is not a database"}
 # Used where there is no dagster.yaml to link to. Without `storage`, Dagster keeps all below its home.
 _MINIMAL = """\
 telemetry: {enabled: false}
@@ -94,6 +95,7 @@ def _alone(home: Path) -> Iterator[None]:
 def open_instance() -> "dg.DagsterInstance":
     """The instance in DAGSTER_HOME. Raises `InstanceError`."""
     import dagster as dg
+    from sqlalchemy.exc import DatabaseError
 
     try:
         with _alone(Path(os.environ["DAGSTER_HOME"])):
@@ -101,6 +103,15 @@ def open_instance() -> "dg.DagsterInstance":
             # Each makes its tables when it is first asked for.
             _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
             return instance
+    except DatabaseError as error:
+        if (damage := str(error.orig)) not in _DAMAGED_HISTORY:
+            raise
+        home = os.environ["DAGSTER_HOME"]
+        raise InstanceError(
+            f"Dagster's history in {home} is damaged ({damage}): move {home}/history and {home}/schedules away, and run "
+            "again. What goes with it is the list of runs and which sensors and schedules are switched on; lake, warehouse "
+            "and source are not touched"
+        ) from None
     except dg.DagsterError as error:
         reason = addresses.without_secrets(" ".join(str(error).split()), os.environ)
         raise InstanceError(

@@ -22,6 +22,7 @@ from etl_assets.failures import failure_line, failure_trace
 from etl_assets.notices import NOTICE
 from etl_assets.progress import observed_by
 from etl_assets.raw.assets import GROUP as RAW
+from etl_assets.raw.assets import SWEPT
 
 _LOGGER = "command_line"
 # A key as people write it, where it is not said already that it is one. A lone one Dagster takes as it is.
@@ -182,6 +183,8 @@ class Decisions:
 
     allow_deletions: Sequence[str] = ()
     whole: bool = False
+    adopt: bool = False
+    sweep: int = 0
     rebuild: Sequence[str] = ()
     replay: Sequence[str] = ()
     from_now: Sequence[str] = ()
@@ -190,7 +193,12 @@ class Decisions:
         """The configuration of those steps that are run, as far as it is not the usual."""
         rebuild = [name.removeprefix("star/") for name in self.rebuild]
         wanted = {
-            "capture": {"allow_deletions": list(self.allow_deletions), "whole": self.whole},
+            "capture": {
+                "allow_deletions": list(self.allow_deletions),
+                "whole": self.whole,
+                "adopt": self.adopt,
+                "sweep": self.sweep,
+            },
             "derive_star": {
                 "rebuild": rebuild,
                 "whole": self.whole,
@@ -220,6 +228,7 @@ def run(
         config["ops"] = decisions.of_steps(
             [step for step, stage in planned.stage_of_step.items() if stage in planned.stages]
         )
+    swept = {SWEPT: str(decisions.sweep)} if decisions and decisions.sweep else {}
     started = time.monotonic()
     planned.events.handlers = [follower]
     with (
@@ -235,7 +244,7 @@ def run(
             run_config=config,
             assets=planned.keys if planned.partial else None,
             run_id=outcome.run_id,
-            tags=_TAGS | process_tag(),
+            tags=_TAGS | process_tag() | swept,
         )
     outcome.success = result.success
     outcome.seconds = time.monotonic() - started

@@ -30,6 +30,16 @@ if TYPE_CHECKING:
     help="Read whole tables and compare them, in the star and the warehouse too; mend what differs.",
 )
 @click.option(
+    "--adopt",
+    is_flag=True,
+    help="Go on with another database than the lake was filled from, or an older state of it; read it whole.",
+)
+@click.option(
+    "--sweep",
+    is_flag=True,
+    help="Compare the next part of each table whatever its row versions say, as the sweep does every night.",
+)
+@click.option(
     "--rebuild",
     metavar="TABLE",
     multiple=True,
@@ -54,6 +64,8 @@ def run(
     selection: str | None,
     allow_deletions: tuple[str, ...],
     whole: bool,
+    adopt: bool,
+    sweep: bool,
     rebuild: tuple[str, ...],
     replay: tuple[str, ...],
     from_now: tuple[str, ...],
@@ -66,6 +78,7 @@ def run(
     settings = environment.settings()
     environment.arrange_dagster_home(settings)
 
+    from etl_assets.automation.sweep import next_part
     from etl_assets.cli import flow
     from etl_assets.cli.display import display
     from etl_assets.definitions import INPUTS, definitions
@@ -87,8 +100,11 @@ def run(
         raise click.UsageError("--allow-deletions needs a selection that reads the source")
     if whole and not {"raw", "star", "warehouse"} & planned.stages.keys():
         raise click.UsageError("--whole needs a selection that has tables of raw, star or warehouse")
-    decisions = flow.Decisions(allow_deletions, whole, rebuild, replay, from_now)
+    if (adopt or sweep) and RAW not in planned.stages:
+        raise click.UsageError(f"--{'adopt' if adopt else 'sweep'} needs a selection that reads the source")
     with environment.open_instance() as instance:
+        part = next_part(instance) if sweep else 0
+        decisions = flow.Decisions(allow_deletions, whole, adopt, part, rebuild, replay, from_now)
         outcome = flow.run(planned, instance, display(), decisions)
     if as_json:
         output.emit_json(as_object(outcome))
@@ -136,9 +152,12 @@ def show(outcome: "Outcome") -> None:
             for stage, seconds in outcome.stage_seconds.items()
         ],
     )
+    noticed: dict[str, list[str]] = {}
     for one in outcome.made:
         if one.notice:
-            output.say(f"{one.key}: {one.notice}")
+            noticed.setdefault(one.notice, []).append(one.key)
+    for notice, keys in noticed.items():
+        output.say(f"{', '.join(keys)}: {notice}")
     for check in outcome.failed_checks:
         output.say(f"check failed: {check}")
     output.say(f"\nrun {outcome.run_id}, {outcome.seconds:.2f} s")

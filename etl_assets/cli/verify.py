@@ -1,5 +1,6 @@
 """`etl verify`: is everything that lake, warehouse and exports hold what it should be, down to the live source?"""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,11 +28,22 @@ _OLDER = "dimensions, warehouse, source and exports (they show the newest batch,
     is_flag=True,
     help="Also build star and warehouse anew from all batches, and compare: deleted rows and surrogate keys too.",
 )
+@click.option(
+    "--expect",
+    metavar="HASH",
+    help="The manifest's SHA-256 as an earlier verification told it, or 12 digits of it or more: is it still the same?",
+)
 @click.option("--offline", is_flag=True, help="Leave the source alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def verify(
-    ctx: click.Context, batch: str | None, thorough: bool, rebuild: bool, offline: bool, as_json: bool
+    ctx: click.Context,
+    batch: str | None,
+    thorough: bool,
+    rebuild: bool,
+    expect: str | None,
+    offline: bool,
+    as_json: bool,
 ) -> None:
     """Compare every copy with what it was made from.
 
@@ -48,6 +60,10 @@ def verify(
     """
     settings = environment.settings()
     wanted = _number(batch)
+    if expect is not None and not re.fullmatch("[0-9a-f]{12,64}", expect):
+        raise click.UsageError(
+            "--expect: give the SHA-256 that a verification told, or 12 digits of it or more"
+        )
 
     from etl_assets.cli.display import display
     from etl_assets.definitions import INPUTS
@@ -73,6 +89,9 @@ def verify(
             if older
             else _newest(found, bench, stack, thorough=thorough, rebuild=rebuild, offline=offline)
         )
+        digest = bench.builder.batches.sha256(manifest.batch)
+        if expect is not None:
+            findings.append(_expected(manifest, digest, expect))
         shown = display()
         for hop, compare in hops.items():
             shown.say(f"comparing {hop}")
@@ -91,6 +110,7 @@ def verify(
     if as_json:
         told: dict[str, Any] = {
             "batch": number(manifest.batch),
+            "manifest": digest,
             "source_time": manifest.server_time.isoformat(),
             "thorough": thorough,
             "equal": not differences and failure is None,
@@ -117,6 +137,9 @@ def verify(
             output.difference(f"{finding.hop}, {finding.table}: {finding.difference}")
         for what in skipped:
             output.say(f"not compared: {what}")
+        output.say(
+            f"manifest {number(manifest.batch)} is {digest} (etl verify {number(manifest.batch)} --expect …)"
+        )
         outcome = f"{len(differences)} of {{}} differ" if differences else "{} are equal"
         output.say(
             f"batch {number(manifest.batch)}, the source as of {output.moment(manifest.server_time)} UTC: "
@@ -126,6 +149,17 @@ def verify(
         raise failure
     if differences:
         ctx.exit(1)
+
+
+def _expected(manifest: "Manifest", digest: str, expect: str) -> "Finding":
+    from etl_assets.lake.batches import number
+    from etl_assets.proof.verify import Finding
+
+    name = number(manifest.batch)
+    difference = (
+        "" if digest.startswith(expect) else f"manifest {name} is {digest} and was expected to be {expect}"
+    )
+    return Finding("all tables", "manifests", "the hash that was expected", difference)
 
 
 def _number(batch: str | None) -> int | None:

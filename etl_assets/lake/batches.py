@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -64,6 +64,31 @@ class Changes(_Value):
     quarantined_rows: int = 0
 
     @property
+    def files(self) -> tuple[LandedFile, ...]:
+        return tuple(file for file in (self.rows, self.deletions, self.quarantined) if file)
+
+    def with_what_stands(self, superseded: "Mapping[str, Superseded]") -> "Changes":
+        """The same with the files that are read instead, and as many rows as these have."""
+
+        def now(file: LandedFile | None) -> LandedFile | None:
+            while file and file.path in superseded:  # what took its place may have been damaged in turn
+                file = superseded[file.path].by
+            return file
+
+        rows, deletions = now(self.rows), now(self.deletions)
+        new = min(self.new, rows.rows if rows else 0)
+        return self.model_copy(
+            update={
+                "rows": rows,
+                "deletions": deletions,
+                "quarantined": now(self.quarantined),
+                "new": new,
+                "changed": rows.rows - new if rows else 0,
+                "deleted": deletions.rows if deletions else 0,
+            }
+        )
+
+    @property
     def versions(self) -> int:
         """How many row versions and deletions the batch recorded."""
         return self.new + self.changed + self.deleted
@@ -88,7 +113,8 @@ class TableState(_Value):
     `source` names the manifest's source that it is read from. `members` counts the keys ever seen, `versions` counts the
     row versions and deletions recorded so far, this batch included. `changed_in` is the batch that last changed the table
     and `previous` the one before it; `history` is a digest of all files of the table so far, so equal digests mean equal
-    content. `relation` is the table's OID, 0 if its rows were not read from
+    content. It was read as `read` says, `why`, and `unusual` if row versions could have told what changed, as a rule.
+    `relation` is the table's OID, 0 if its rows were not read from
     the source. `clean_under` identifies the declared types that all values
     of the table so far fit; None if some do not, or were never tested against them.
     """
@@ -105,6 +131,7 @@ class TableState(_Value):
     read_in: int
     read: Literal["whole", "horizon"]
     why: str
+    unusual: bool = False
     horizon: int
     relation: int
     partitions: tuple[int, ...]
@@ -197,6 +224,15 @@ class Manifest(_Value):
     def server_time(self) -> datetime:
         return self.main.server_time
 
+    def with_what_stands(self, superseded: Mapping[str, Superseded]) -> "Manifest":
+        """The same, with other files in the place of those that were superseded later; `superseded` by path."""
+        replaced = {
+            name: state.model_copy(update={"changes": state.changes.with_what_stands(superseded)})
+            for name, state in self.tables.items()
+            if state.changes and any(file.path in superseded for file in state.changes.files)
+        }
+        return self.model_copy(update={"tables": {**self.tables, **replaced}}) if replaced else self
+
     @property
     def changed(self) -> dict[str, Changes]:
         """The tables that this batch brought something for."""
@@ -252,11 +288,13 @@ class Naming:
 
 
 class Batches:
-    """The batches of a lake."""
+    """The batches of a lake. `superseded`: read these files otherwise, whatever the newest manifest says of them."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, superseded: Mapping[str, Superseded] | None = None) -> None:
         self.files = files
         self._read: dict[int, tuple[Manifest, str]] = {}
+        self._given = superseded
+        self._superseded = superseded
 
     def numbers(self) -> list[int]:
         """All committed batches, oldest first."""
@@ -265,12 +303,29 @@ class Batches:
 
     def latest(self) -> Manifest | None:
         numbers = self.numbers()
+        self._superseded = self._given  # else the newest manifest says it
         return self.get(numbers[-1]) if numbers else None
 
     def get(self, batch: int) -> Manifest:
-        """The manifest of a batch. Raises `LakeError` if it is missing, not a manifest, or not the one that the next
+        """The manifest of a batch, with the files that are read today: some may have been superseded. Raises `LakeError` if it is missing, not a manifest, or not the one that the next
         manifest that was read names."""
-        return self._get(batch)[0]
+        manifest = self._get(batch)[0]
+        if self._superseded is None:
+            newest = self._get(self.numbers()[-1])[0]
+            self._superseded = {one.path: one for one in newest.superseded}
+        return manifest.with_what_stands(self._superseded) if self._superseded else manifest
+
+    def content(self, table: str, upto: Manifest) -> str:
+        """A digest of what a table's files up to a batch are read as today: equal digests mean equal content."""
+        history = upto.tables[table].history
+        self.get(upto.batch)  # whereby it is known what is superseded
+        folder = f"raw/{folder_of(table)}/"
+        told = [
+            f"{path}:{one.by and one.by.sha256}"
+            for path, one in (self._superseded or {}).items()
+            if path.startswith(folder)
+        ]
+        return hashlib.sha256(" ".join([history, *sorted(told)]).encode()).hexdigest() if told else history
 
     def sha256(self, batch: int) -> str:
         """The hash by which the next manifest names that of a batch."""

@@ -141,7 +141,7 @@ class Current:
             ):
                 raise LakeError(
                     f"{self.batches.files.url}/{file.path} is not the file its manifest lists (SHA-256 differs); "
-                    "restore it from a backup"
+                    "etl repair supersedes it by what is still known"
                 )
             self._verified.add(file.path)
         return path
@@ -152,7 +152,8 @@ class Current:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise LakeError(
-                f"{self.batches.files.url}/{file.path} can't be read: {error.strerror}"
+                f"{self.batches.files.url}/{file.path} can't be read: {error.strerror}; etl repair supersedes it "
+                "by what is still known"
             ) from error
 
     def read(
@@ -293,7 +294,10 @@ class Current:
             # Likewise it is read often and kept briefly: quick to decode counts for more than small.
             content = self.fold(table, upto).relation
             duck.write_parquet(
-                content, staged.local, {_HISTORY.decode(): state.history}, compression="lz4_raw"
+                content,
+                staged.local,
+                {_HISTORY.decode(): self.batches.content(table, upto)},
+                compression="lz4_raw",
             )
             name = f"{number(state.changed_in)}-{checksum(staged.local)}.parquet"
             staged.publish(f"{folder}/{name}")
@@ -310,6 +314,10 @@ class Current:
         found = [(name, _BASE.fullmatch(name)) for name in self.bases.names(_folder(table))]
         known = [Base(f"{_folder(table)}/{name}", int(told[1]), told[2]) for name, told in found if told]
         return sorted(known, key=lambda one: one.batch)
+
+    def newest_base(self, table: str, upto: Manifest) -> Base | None:
+        """The newest fold that is kept of a table and is what these batches give."""
+        return self._base(table, upto, upto.tables[table].columns)
 
     def _base(self, table: str, upto: Manifest, columns: tuple[SourceColumn, ...]) -> Base | None:
         """The newest base that these batches give, and that keeps all `columns` as they are held now."""
@@ -338,7 +346,8 @@ class Current:
             return False
         kept = {(f.name, "BIGINT" if pa.types.is_int64(f.type) else "VARCHAR") for f in schema}
         footer = schema.metadata or {}
-        same = footer.get(_HISTORY, b"").decode() == self.batches.get(base.batch).tables[table].history
+        content = self.batches.content(table, self.batches.get(base.batch))
+        same = footer.get(_HISTORY, b"").decode() == content
         return same and wanted <= kept
 
 

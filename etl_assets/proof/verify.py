@@ -26,8 +26,9 @@ import duckdb
 import pyarrow as pa
 
 from etl_assets import faults
+from etl_assets.capture.connection import SourceError
 from etl_assets.capture.controls import Unproven, proven
-from etl_assets.capture.landing import lsn
+from etl_assets.capture.identity import check_identity
 from etl_assets.capture.plan import Plan, plan
 from etl_assets.capture.reading import Folding, Reader
 from etl_assets.capture.snapshot import take_snapshot
@@ -429,15 +430,18 @@ class Verifier:
             take_snapshot(url, held, lake=None, run_id="verify", connections=1, wait_seconds=60) as snapshot,
             tempfile.TemporaryDirectory(dir=self.scratch, prefix="verify-") as folder,
         ):
+            try:
+                check_identity(self.manifest, snapshot.instant)
+            except SourceError as error:
+                yield Finding("all tables", "source", "nothing", str(error))
+                return
             current = Current(self.batches, self.connection)
             for name, relation in snapshot.relations.items():
                 state = self.manifest.tables[name]
                 reader = Reader(
                     relation, snapshot.connections[0], self.connection, Path(folder), lambda table, size: None
                 )
-                last = self.batches.last_read(name, self.manifest)
-                behind = 0 < lsn(snapshot.instant.lsn) < lsn(last.lsn)  # 0: the server does not say
-                how = plan(relation, last, snapshot.instant, lsn_behind=behind)
+                how = plan(relation, self.batches.last_read(name, self.manifest), snapshot.instant)
                 fold = partial(current.fold, name, self.manifest)
                 yield self._source(reader, how, state, fold, thorough=thorough)
 

@@ -11,8 +11,10 @@ from pydantic import Field
 
 from etl_assets.capture.catalog import NoKey
 from etl_assets.capture.connection import SourceInterrupted
+from etl_assets.capture.landing import Notes
 from etl_assets.capture.plan import schema_change
 from etl_assets.capture.position import Position
+from etl_assets.capture.recent import Share
 from etl_assets.capture.snapshot import LakeClaimed
 from etl_assets.capture.table import Table
 from etl_assets.engine.code_version import declared_version
@@ -31,6 +33,12 @@ from etl_assets.source.assets import source_key
 GROUP = "raw"
 # What a run that reads all tables says of itself, so that it can be found and its position compared with now's.
 READS_ALL = {"source/read": "all tables"}
+PARTS = 7
+"""Into so many parts a table is divided for sweeps, which compare rows whatever their versions say."""
+SWEPT = "sweep"
+"""Tags a run with the part that it sweeps, from 1 on."""
+STRAYS = "sweep/found"
+"""Tags a run with what its sweep found: tables, and how many rows of each were not what the lake held."""
 POSITION_TAG = ".dagster/source_position"  # too long to be shown: Dagster hides what begins like this
 _PREVIEW_ROWS = 5
 # For a source that went away for a moment. It is asked anew, from a new snapshot.
@@ -50,6 +58,16 @@ class CaptureConfig(dg.Config):
     whole: bool = Field(
         default=False,
         description="Read whole tables and compare them, instead of what has a recent row version.",
+    )
+    adopt: bool = Field(
+        default=False,
+        description="Go on with another database than the lake was filled from, or with an older state of it.",
+    )
+    sweep: int = Field(
+        default=0,
+        ge=0,
+        le=PARTS,
+        description=f"Compare the rows in this part of each table, of {PARTS}, whatever their versions say; 0: in none.",
     )
 
 
@@ -92,7 +110,8 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
         started = time.monotonic()
         selected = [table for key, table in by_key.items() if key in context.selected_asset_keys]
         read: dict[str, int] = {table.name: 0 for table in selected}
-        unread: dict[str, NoKey] = {}
+        notes = Notes()
+        share = Share(config.sweep - 1, PARTS) if config.sweep else None
         observe = observer()
 
         def progress(table: str, size: int) -> None:
@@ -105,13 +124,23 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
             if len(selected) == len(by_key):
                 # Before the snapshot, so what is committed between them will be asked for again.
                 position = source.position(selected)
-            allowed = frozenset(config.allow_deletions)
             run_id = context.run.run_id
             manifest = source.take_batch(
-                selected, batches, run_id, progress, allowed, config.whole, unread.__setitem__
+                selected,
+                batches,
+                run_id,
+                progress,
+                notes,
+                allow_deletions=frozenset(config.allow_deletions),
+                whole=config.whole,
+                adopt=config.adopt,
+                share=share,
             )
         if position:
             context.instance.add_run_tags(run_id, READS_ALL | {POSITION_TAG: position.model_dump_json()})
+        if notes.strays:
+            found = ", ".join(f"{name} {strays:,}" for name, strays in notes.strays.items())
+            context.instance.add_run_tags(run_id, {STRAYS: found})
         seconds = time.monotonic() - started
         if manifest is None:
             context.log.info("nothing changed in the source: no batch was taken")
@@ -127,8 +156,8 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
         before = batches.get(numbers[-2]) if manifest and len(numbers) > 1 else None
         compared = recent(batches, manifest) if manifest else []
         for table in selected:
-            if table.name in unread:
-                yield from _left_out(context, table, unread[table.name], held)
+            if table.name in notes.left_out:
+                yield from _left_out(context, table, notes.left_out[table.name], held)
                 continue
             state = held.tables[table.name]
             yield dg.MaterializeResult(
@@ -143,7 +172,8 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
                     read[table.name],
                     seconds,
                     manifest is not None,
-                ),
+                )
+                | _notice(state, held.batch if manifest else None, notes.strays.get(table.name, 0)),
             )
             # A result costs Dagster more than all the arithmetic: there is none where nothing changed.
             check = dg.AssetCheckKey(raw_key(table.name), VOLUME)
@@ -151,6 +181,24 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
                 yield volume_check(check.asset_key, table.name, compared)
 
     return capture
+
+
+def _notice(state: TableState, batch: int | None, strays: int) -> dict[str, str]:
+    """What is unusual about how a table was read, and what of it does not fit."""
+    told = []
+    if state.read_in == batch and state.changes and state.changes.quarantined_rows:
+        told.append(
+            f"{state.changes.quarantined_rows:,} rows do not fit their declared types and are left out of the star: "
+            "etl quarantine names them"
+        )
+    if strays:
+        told.append(
+            f"{strays:,} rows were other than the lake held, though no row version said so; the table was read whole, and "
+            "they are right now. What changes rows past the server: a restored file, a faulty disk, another program?"
+        )
+    elif state.unusual and state.read_in == batch:
+        told.append(f"read whole: {state.why}")
+    return {NOTICE: "; ".join(told)} if told else {}
 
 
 def _left_out(
@@ -227,10 +275,6 @@ def _metadata(
     }
     if changes and changes.quarantined:
         metadata["quarantine"] = f"{files.url}/{changes.quarantined.path}"
-        metadata[NOTICE] = (
-            f"{changes.quarantined_rows:,} rows do not fit their declared types and are left out of the star: "
-            "etl quarantine names them"
-        )
     if landed:
         metadata["dagster/uri"] = f"{files.url}/{landed.path}"
         if not landed.longest_row:

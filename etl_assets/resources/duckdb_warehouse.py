@@ -1,9 +1,11 @@
 """The warehouse in a DuckDB file. It reads the lake's Parquet where it lies: nothing is staged that need not be."""
 
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from etl_assets.engine.definition import Inputs
 from etl_assets.engine.duck import configure, literal
 from etl_assets.engine.schema import Column, Fact, StarTable
 from etl_assets.failpoints import reached
-from etl_assets.faults import without_values
+from etl_assets.faults import Fault, without_values
 from etl_assets.lake.current import materialized
 from etl_assets.resources.warehouse import (
     BOOKS,
@@ -28,6 +30,7 @@ from etl_assets.resources.warehouse import (
     Rows,
     Session,
     Warehouse,
+    WarehouseDamaged,
     WarehouseError,
     WarehouseInUse,
     WarehouseReader,
@@ -39,6 +42,11 @@ from etl_assets.resources.warehouse import (
 )
 
 _DATABASE = "etl_warehouse"
+_HELD = ("lock on", "already attached", "same database file")  # the last: opened by this very process
+_DAMAGE = re.compile(
+    r"(computed )?checksum \S* ?does not match|not a valid DuckDB database|Could not read (enough|all) bytes|Corrupt database file|file is corrupt"
+    r"|Failure while replaying WAL|Failed to deserialize"
+)
 _SCHEMAS = {SCHEMA, "reporting", "information_schema", "pg_catalog"}
 _KINDS: Mapping[str, Kind] = {"BASE TABLE": "table", "VIEW": "view"}
 
@@ -95,20 +103,39 @@ class DuckDBWarehouse(Warehouse):
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         Path(self.scratch).mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + self.wait_seconds
-        while True:
+        with self._damage_set_aside():
+            while True:
+                try:
+                    connection = _open(self.path, read_only=False)
+                    break
+                except WarehouseInUse:
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(0.2)
             try:
-                connection = _open(self.path, read_only=False)
-                break
-            except WarehouseInUse:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.2)
-        try:
-            configure(connection, Path(self.scratch))
-            with without_values():
+                configure(connection, Path(self.scratch))
                 yield connection
-        finally:
-            connection.close()
+            finally:
+                with suppress(duckdb.Error):  # that it can't be closed says no more than what made it so
+                    connection.close()
+
+    @contextmanager
+    def _damage_set_aside(self) -> Iterator[None]:
+        """Nobody is to believe a damaged file, or to be stopped by it: it is derived. Who has it alone renames it."""
+        try:
+            with without_values():
+                yield
+        except (WarehouseError, Fault) as error:
+            if not (damage := _DAMAGE.search(str(error))):
+                raise
+            aside = f"{self.path}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+            for path in (self.path, f"{self.path}.wal"):
+                if Path(path).exists():
+                    Path(path).rename(path.replace(self.path, aside, 1))
+            raise WarehouseDamaged(
+                f"the warehouse {self.path} is damaged ({damage[0]}): it was set aside as {aside}, and the next etl run "
+                "makes it anew from the lake (tables of your own that were in it are there only)"
+            ) from error
 
     @contextmanager
     def reading(self) -> Iterator[WarehouseReader]:
@@ -232,7 +259,7 @@ def _open(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         return connection
     except duckdb.Error as error:
         reason = " ".join(str(error).split())
-        held = "lock" in reason.lower() or "already attached" in reason
+        held = any(sign in reason.lower() for sign in _HELD)
         kind = WarehouseInUse if held else WarehouseError
         raise kind(
             f"can't open the warehouse {path}: {reason}; close what holds it, or set ETL_WAREHOUSE_URL"

@@ -10,8 +10,9 @@ from pydantic import Field, PrivateAttr
 from etl_assets.capture.checkup import check_source
 from etl_assets.capture.connection import SourceError
 from etl_assets.capture.copying import Progress
-from etl_assets.capture.landing import LeftOut, Request, take_batch
+from etl_assets.capture.landing import Notes, Request, take_batch
 from etl_assets.capture.position import Position, read_position
+from etl_assets.capture.recent import Share
 from etl_assets.capture.table import Table
 from etl_assets.checked import Checkup
 from etl_assets.engine.definition import Inputs
@@ -29,6 +30,11 @@ class Source(dg.ConfigurableResource):
     scratch: str = Field(description="Folder for what is compared before it is landed.")
     deletion_brake: float = Field(
         default=0.2, ge=0, le=1, description="Share of a table's rows above which deletions stop a batch."
+    )
+    one_history: bool = Field(
+        default=False,
+        description="Servers behind the URL are replicas of one another, so that a switch between them is no reason to "
+        "read tables whole.",
     )
     wait_seconds: float = Field(
         default=60, ge=0, description="How long to wait for another run of the same lake."
@@ -56,9 +62,12 @@ class Source(dg.ConfigurableResource):
         batches: Batches,
         run_id: str,
         progress: Progress,
+        notes: Notes | None = None,
+        *,
         allow_deletions: frozenset[str] = frozenset(),
         whole: bool = False,
-        left_out: LeftOut = lambda table, why: None,
+        adopt: bool = False,
+        share: Share | None = None,
     ) -> Manifest | None:
         """Land what changed in the tables (see `etl_assets.capture.landing`)."""
         scratch = Path(self.scratch)
@@ -72,9 +81,12 @@ class Source(dg.ConfigurableResource):
             allow_deletions=allow_deletions,
             whole=whole,
             wait_seconds=self.wait_seconds,
+            adopt=adopt,
+            one_history=self.one_history,
+            share=share,
         )
         with without_values():
-            return take_batch(request, batches, scratch, progress, left_out)
+            return take_batch(request, batches, scratch, progress, notes)
 
 
 class EmbeddedSource(Source):

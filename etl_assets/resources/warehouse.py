@@ -42,6 +42,10 @@ class WarehouseInUse(WarehouseError):
     """Another process holds the warehouse."""
 
 
+class WarehouseDamaged(WarehouseError):
+    """What the warehouse is kept in is not what was written. It was set aside: the next load makes another."""
+
+
 @dataclass(frozen=True)
 class Book:
     """A table in which the warehouse keeps its own notes."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import dagster as dg
 from pydantic import Field
@@ -11,9 +12,10 @@ from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.preview import markdown
 from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.lake.batches import number
+from etl_assets.notices import NOTICE
 from etl_assets.proof.freshness import DAILY
 from etl_assets.resources.lake import Lake
-from etl_assets.resources.warehouse import SCHEMA, Loaded, Warehouse, WarehouseReader
+from etl_assets.resources.warehouse import SCHEMA, Loaded, Warehouse, WarehouseDamaged, WarehouseReader
 from etl_assets.resources.warehouse_load import load_star
 from etl_assets.resources.warehouse_references import unfillable
 from etl_assets.star.assets import column_schema, star_key
@@ -86,7 +88,8 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
             shown = {table.name: bench.star.shown(table) for table in wanted}
             # What the star can't show stays here too; why is said where it was made.
             ready = {n: v for n, v in versions.items() if (file := shown[n]) and file.version == v}
-            loaded = load_star(
+            load_ready = partial(
+                load_star,
                 warehouse,
                 bench.star,
                 tables,
@@ -95,6 +98,12 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
                 bench.changed_members,
                 [table.name for table in tables] if config.whole else config.anew,
             )
+            notice = ""
+            try:
+                loaded = load_ready()
+            except WarehouseDamaged as damage:  # what is damaged is set aside by now
+                context.log.warning(notice := str(damage))
+                loaded = load_ready()
         seconds = time.monotonic() - started
         for fact in facts:
             if dg.AssetCheckKey(warehouse_key(fact.name), _CHECK) not in context.selected_asset_check_keys:
@@ -134,6 +143,7 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
                     "batch": number(bench.manifest.batch),
                     **({"stays at batch": shows} if stays else {}),
                     "batches loaded": ", ".join(map(number, outcome.batches[-5:])) or "none",
+                    **({NOTICE: notice} if notice else {}),
                     **({} if size is None else {"bytes of the warehouse": size}),
                     "seconds": round(seconds, 3),
                     "rows per second": round(outcome.rows_loaded / seconds),

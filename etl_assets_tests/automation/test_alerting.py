@@ -6,7 +6,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -29,6 +29,7 @@ from moto.server import ThreadedMotoServer
 from etl_assets.automation.alerting import alerting
 from etl_assets.definitions import definitions
 from etl_assets.errors import EtlError
+from etl_assets.raw.assets import STRAYS, SWEPT
 from etl_assets.resources.alerts import (
     Alert,
     AlertError,
@@ -184,12 +185,14 @@ class Watched:
     alerts: Alerts
     cursor: str | None = None
 
-    def run(self, error: str | None = None, *selected: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
+    def run(
+        self, error: str | None = None, *selected: dg.AssetsDefinition, tags: Mapping[str, str] | None = None
+    ) -> dg.ExecuteInProcessResult:
         """A run of the job, or ad hoc of some assets; it fails with the error if there is one."""
         name = "__ASSET_JOB" if selected else "etl"
         return DEFS.resolve_job_def(name).execute_in_process(
             instance=self.instance,
-            tags={"error": error} if error else {},
+            tags={**({"error": error} if error else {}), **(tags or {})},
             asset_selection=[asset.key for asset in selected] or None,
             raise_on_error=False,
         )
@@ -262,6 +265,16 @@ def test_every_failed_run_is_told_and_the_first_success_after_them(watched: Watc
     assert "2 runs had failed, since 20" in recoveries[0]
     assert "the last error: two" in recoveries[0]
     assert "the run before had failed" in recoveries[1]
+
+
+def test_what_a_sweep_found_is_told_though_its_run_succeeded(watched: Watched, mail: Mail) -> None:
+    watched.run(tags={SWEPT: "3"})
+    watched.run("the well is dry")
+    watched.run(tags={SWEPT: "4", STRAYS: "staff 2, design 1"})
+    watched.tick()
+    found = "etl-assets: the sweep found rows that were other than the lake held: staff 2, design 1"
+    assert [message["Subject"] for message in mail.messages][1:] == [found]
+    assert "the run before had failed; this one succeeded" in body(mail.messages[1])
 
 
 def test_what_happened_between_two_ticks_is_told_in_its_order(watched: Watched, mail: Mail) -> None:

@@ -7,7 +7,7 @@ import pytest
 from etl_assets.capture.connection import SourceError
 from etl_assets.capture.table import Table
 from etl_assets.engine import duck
-from etl_assets.engine.build import Builder
+from etl_assets.engine.build import Builder, publish
 from etl_assets.engine.definition import Inputs, star_table
 from etl_assets.engine.schema import Column, Fact
 from etl_assets.lake.batches import Batches
@@ -90,9 +90,9 @@ def test_the_star_sees_a_column_beside_a_key_whatever_it_is_called(lake: Lake, t
         batches = Batches(lake.files)
         with duck.connect(tmp_path) as connection:
             star = StarFiles(lake.files, batches)
-            for build in Builder(inputs, Current(batches, connection), star, connection).derive(manifest):
-                assert build.passed, build.failure
-                build.publish()
+            builds = list(Builder(inputs, Current(batches, connection), star, connection).derive(manifest))
+            assert [build.failure for build in builds if not build.passed] == []
+            publish(star, builds)
             paths = [lake.files.local(path) for path in star.paths(fact_t.schema)]
             rows = (
                 duck.read_parquet(connection, paths)

@@ -1,13 +1,24 @@
-"""Copies of a source that look like it: what a copy shares with the one before can't vouch for it, so it is read whole."""
+"""Copies of a source that look like it: what a copy shares with the one before can't vouch for it, so it is read whole. What is
+another database for sure, or an older state, is refused until somebody says that it is meant."""
 
+import hashlib
+import json
 import shutil
-import subprocess
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from etl_assets.capture.identity import LaggingReplica, OtherSource
+from etl_assets.capture.landing import Notes, Request, take_batch
+from etl_assets.capture.recent import Share
 from etl_assets.capture.table import Table
+from etl_assets.lake.batches import Batches
 from etl_assets.source.demo.postgres import serve
-from etl_assets_tests.capture.comparing import Lake, execute
+from etl_assets_tests.capture.comparing import Lake, connect, execute
+from etl_assets_tests.capture.servers import SETTINGS, copy_disk, replicated, wait_until
 
 T = Table("t", "", {"id": "int", "v": "text?"})
 
@@ -62,7 +73,7 @@ def test_a_server_that_was_set_back_to_a_copy_of_its_disk_is_read_whole(
     with serve(folder) as url:
         begun(url)
         Lake(url, tmp_path).sync(T)
-    subprocess.run(["cp", "-a", folder, copy], check=True)
+    copy_disk(folder, copy)
     with serve(folder) as url:
         lake = Lake(url, tmp_path)
         execute(
@@ -80,3 +91,153 @@ def test_a_server_that_was_set_back_to_a_copy_of_its_disk_is_read_whole(
         execute(url, "UPDATE t SET v = 'new' WHERE id = 2")
         assert read(lake).startswith("whole: ")
         assert lake.is_exact(T)
+
+
+def test_a_database_that_was_renamed_goes_on(database: Callable[..., str], tmp_path: Path) -> None:
+    url = database()
+    begun(url)
+    admin, _, name = url.rpartition("/")
+    Lake(url, tmp_path).sync(T)
+    execute(f"{admin}/postgres", f"ALTER DATABASE {name} RENAME TO {name}_live")
+    try:
+        lake = Lake(f"{url}_live", tmp_path)
+        execute(lake.url, "UPDATE t SET v = 'later' WHERE id = 1")
+        assert read(lake).startswith("horizon: ")
+        assert lake.is_exact(T)
+    finally:
+        execute(f"{admin}/postgres", f"ALTER DATABASE {name}_live RENAME TO {name}")
+
+
+def test_another_database_is_refused_until_it_is_meant(database: Callable[..., str], tmp_path: Path) -> None:
+    lake = Lake(database(), tmp_path)
+    begun(lake.url)
+    lake.sync(T)
+    before = lake.everything()
+    other = replace(lake, url=database())
+    begun(other.url)
+    execute(other.url, "UPDATE t SET v = 'of another' WHERE id = 9")
+    names = [url.rpartition("/")[2] for url in (lake.url, other.url)]
+    with pytest.raises(
+        OtherSource, match=f"from the database {names[0]} .* leads to the database {names[1]} "
+    ) as told:
+        other.sync(T)
+    assert "etl run --adopt" in str(told.value)
+    assert lake.everything() == before
+    taken = other.sync(T, adopt=True)
+    assert taken
+    assert taken.tables["t"].why == "the source is another server or database than the last batch's"
+    assert taken.changed["t"].changed == 1
+    assert other.is_exact(T)
+    with pytest.raises(OtherSource):
+        lake.sync(T)
+
+
+def test_a_backup_is_refused_and_a_promoted_copy_read_whole(postgres_folder: Path, tmp_path: Path) -> None:
+    """The backup lacks what the lake has seen. Promoted and ahead of it, it is another history of the same server."""
+    folder, backup = postgres_folder / "live", postgres_folder / "backup"
+    with serve(folder, settings=SETTINGS) as url:
+        begun(url)
+    copy_disk(folder, backup)
+    with serve(folder, settings=SETTINGS) as url:
+        lake = Lake(url, tmp_path)
+        execute(url, *[f"UPDATE t SET v = 'live {n}' WHERE id = {n % 50}" for n in range(200)])
+        lake.sync(T)
+    with serve(backup, settings=SETTINGS) as url:
+        restored = replace(lake, url=url)
+        with pytest.raises(
+            OtherSource, match=r"stands behind what the lake holds of it: its log stands at .* --adopt"
+        ):
+            restored.sync(T)
+    (backup / "data/recovery.signal").touch()
+    ended = {**SETTINGS, "restore_command": "false", "recovery_target_action": "promote"}
+    with serve(backup, settings=ended) as url:
+        promoted = replace(lake, url=url)
+        wait_until(url, "NOT pg_is_in_recovery()")
+        with pytest.raises(OtherSource, match="stands behind"):
+            promoted.sync(T)
+        while not _is_ahead(promoted):
+            execute(url, "UPDATE t SET v = v || '.'")
+        execute(url, "UPDATE t SET v = 'promoted' WHERE id = 3")
+        assert read(promoted).startswith(
+            "whole: the server was restored or failed over: timeline 2 instead of 1"
+        )
+        assert promoted.is_exact(T)
+    with serve(folder, settings=SETTINGS) as url:
+        with pytest.raises(OtherSource, match="it is on timeline 1, batch 000002 was read on 2"):
+            replace(lake, url=url).sync(T)
+        assert lake.latest().batch == 2
+
+
+def _is_ahead(lake: Lake) -> bool:
+    latest = lake.latest()
+    with closing(connect(lake.url)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_current_wal_flush_lsn() > %s::pg_lsn AND txid_current() > %s",
+            (latest.lsn, latest.next_transaction),
+        )
+        return cursor.fetchall() == [(True,)]
+
+
+def test_a_replica_that_lags_is_refused_until_it_has_caught_up(postgres_folder: Path, tmp_path: Path) -> None:
+    with replicated(postgres_folder) as (primary, replica):
+        begun(primary)
+        wait_until(replica, "to_regclass('t') IS NOT NULL")
+        execute(replica, "SELECT pg_wal_replay_pause()")
+        lake = Lake(primary, tmp_path)
+        execute(primary, "UPDATE t SET v = 'not there yet' WHERE id = 4")
+        lake.sync(T)
+        lagging = replace(lake, url=replica)
+        with pytest.raises(
+            LaggingReplica, match=r"lags behind the lake: its log stands at .* when it has caught up"
+        ):
+            lagging.sync(T)
+        execute(replica, "SELECT pg_wal_replay_resume()")
+        wait_until(replica, "(SELECT v FROM t WHERE id = 4) = 'not there yet'")
+        wait_until(replica, f"pg_last_wal_replay_lsn() >= '{lake.latest().lsn}'::pg_lsn")
+        again = lagging.sync(T, one_history=True)
+        assert again is None
+        execute(primary, "UPDATE t SET v = 'later' WHERE id = 5")
+        wait_until(replica, "(SELECT v FROM t WHERE id = 5) = 'later'")
+        taken = lagging.sync(T, one_history=True)
+        assert taken
+        assert taken.tables["t"].read == "horizon"
+        assert lagging.is_exact(T)
+        assert lake.sync(T)  # here nobody vouches for what the other server said
+        assert lake.latest().tables["t"].why.startswith("the server was started since the last batch")
+
+
+def test_a_sweep_finds_what_no_row_version_tells(database: Callable[..., str], tmp_path: Path) -> None:
+    """Rows of a lake that are not the source's, in each part of the table in turn: found in that part, and mended."""
+    lake = Lake(database(), tmp_path)
+    execute(
+        lake.url,
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "INSERT INTO t SELECT n, repeat('v', 500) FROM generate_series(1, 600) n",
+    )
+    lake.sync(T)
+    for part, key in enumerate((5, 300, 599)):
+        assert all(lake.sync(T, share=Share(n, 3)) is None for n in range(3))
+        falsify(lake, key)
+        assert all(lake.sync(T, share=Share(n, 3)) is None for n in range(3) if n != part)
+        notes = Notes()
+        request = Request(lake.url, [T], "a sweep", share=Share(part, 3))
+        taken = take_batch(request, Batches(lake.files), lake.folder, lambda table, size: None, notes)
+        assert taken
+        assert notes.strays == {"t": 1}
+        assert taken.tables["t"].unusual
+        assert taken.changed["t"].changed == 1
+        assert lake.is_exact(T)
+
+
+def falsify(lake: Lake, key: int) -> None:
+    """Let the first batch hold another value of a row than the source ever had."""
+    path = lake.path / "raw/batches/000001.json"
+    manifest = json.loads(path.read_text())
+    rows = manifest["tables"]["t"]["changes"]["rows"]
+    landed = lake.path / rows["path"]
+    lines = landed.read_text().splitlines()
+    lines[key] = f"{key},other"
+    landed.write_text("\n".join([*lines, ""]))
+    content = landed.read_bytes()
+    rows |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    path.write_text(json.dumps(manifest))

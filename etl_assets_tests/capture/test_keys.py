@@ -2,9 +2,8 @@
 
 import pytest
 
-from etl_assets.capture.catalog import NoKey
 from etl_assets.capture.connection import SourceError
-from etl_assets.capture.landing import Request, take_batch
+from etl_assets.capture.landing import Notes, Request, take_batch
 from etl_assets.capture.table import Table
 from etl_assets.lake.batches import Batches, Manifest
 from etl_assets_tests.capture.comparing import Lake, execute
@@ -16,13 +15,10 @@ _GOOD = ("CREATE TABLE good (id int PRIMARY KEY)", "INSERT INTO good SELECT gene
 
 def take(lake: Lake, *tables: Table) -> tuple[Manifest | None, dict[str, str]]:
     """A batch, and why tables were left out."""
-    told: dict[str, str] = {}
-
-    def left_out(table: str, why: NoKey) -> None:
-        told[table] = str(why)
-
+    notes = Notes()
     request = Request(lake.url, tables, "a test")
-    return take_batch(request, Batches(lake.files), lake.folder, lambda table, size: None, left_out), told
+    manifest = take_batch(request, Batches(lake.files), lake.folder, lambda table, size: None, notes)
+    return manifest, {table: str(why) for table, why in notes.left_out.items()}
 
 
 def test_a_table_without_a_key_is_left_out_and_the_others_go_on(lake: Lake) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from etl_assets.capture.catalog import Relation, describe
+from etl_assets.capture.identity import OtherSource
 from etl_assets.capture.plan import Plan, plan
 from etl_assets.capture.snapshot import Instant
 from etl_assets.capture.table import Table
@@ -78,6 +79,7 @@ def test_wherever_on_the_circle_the_distance_alone_decides(
         "whole",
         "more transactions have passed since the last batch than row versions can tell apart",
         renews=True,
+        unusual=True,
     )
 
 
@@ -89,7 +91,10 @@ def _moved(**identity: Any) -> Callable[[Instant], Instant]:
     ("change", "told"),
     [
         (_moved(system_identifier="1"), "the source is another server or database than the last batch's"),
-        (_moved(database="other"), "the source is another server or database than the last batch's"),
+        (
+            _moved(database="other", database_oid=1),
+            "the source is another server or database than the last batch's",
+        ),
         (_moved(timeline=7), "the server was restored or failed over: timeline 7 instead of 1"),
         (_moved(system_identifier=None), "the server does not say which one it is"),
         (
@@ -136,7 +141,26 @@ def test_nothing_held_an_older_log_position_and_a_wish_mean_a_whole_read(
     assert plan(relation, None, instant).why == "the lake holds nothing of it yet"
     assert plan(relation, manifest.model_copy(update={"tables": {}}), instant).read == "whole"
     assert plan(relation, manifest, instant, whole=True).why == "asked for"
-    assert plan(relation, manifest, instant, lsn_behind=True).why.startswith("the server stands behind")
+    behind = manifest.model_copy(
+        update={"sources": {MAIN: manifest.main.model_copy(update={"lsn": "FF/FF000000"})}}
+    )
+    assert plan(relation, behind, instant).why.startswith("the server stands behind")
+
+
+def test_a_database_that_was_renamed_is_the_same(taken: tuple[Relation, Manifest, Instant]) -> None:
+    relation, manifest, instant = taken
+    assert plan(relation, manifest, _moved(database="other")(instant)).read == "horizon"
+
+
+def test_a_server_that_was_started_since_is_the_same_only_if_somebody_says_so(
+    taken: tuple[Relation, Manifest, Instant],
+) -> None:
+    relation, manifest, instant = taken
+    later = _moved(started=instant.server_time)(instant)
+    assert plan(relation, manifest, later).why.startswith("the server was started since")
+    assert plan(relation, manifest, later, one_history=True).read == "horizon"
+    elsewhere = _moved(started=instant.server_time, timeline=7)(instant)
+    assert plan(relation, manifest, elsewhere, one_history=True).read == "whole"
 
 
 def test_a_table_that_a_batch_left_out_is_compared_with_the_server_it_was_read_from(
@@ -149,8 +173,10 @@ def test_a_table_that_a_batch_left_out_is_compared_with_the_server_it_was_read_f
     u = replace(T, name="u")
     first.sync(T, u)
     execute(second.url, "INSERT INTO u VALUES (1)")
-    second.sync(u)
-    manifest = second.sync(T, u)
+    with pytest.raises(OtherSource, match=r"leads to the database .*: another database; .* etl run --adopt"):
+        second.sync(u)
+    second.sync(u, adopt=True)
+    manifest = second.sync(T, u, adopt=True)
     assert manifest is not None
     assert manifest.tables["t"].why.startswith("the source is another server or database")
     assert second.is_exact(T, u)
@@ -189,7 +215,7 @@ def test_a_whole_read_is_exact_and_renews_so_that_the_next_is_cheap_again(
     execute(
         lake.url, "UPDATE t SET a = 'y' WHERE id = 1; DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (77)"
     )
-    second = lake.sync(T)
+    second = lake.sync(T, adopt=True)
     assert second is not None
     assert second.tables["t"].read == "whole"
     assert second.tables["t"].why.startswith(told)

@@ -13,6 +13,7 @@ from etl_assets.capture.connection import SourceError
 from etl_assets.capture.table import Table
 from etl_assets.source.demo.postgres import serve
 from etl_assets_tests.capture.comparing import Lake, connect, execute
+from etl_assets_tests.capture.servers import as_role
 
 T = Table("t", "", {"id": "int"})
 
@@ -128,7 +129,7 @@ def test_values_are_written_alike_whatever_is_set_for_role_and_database(
     try:
         execute(lake.url, f"ALTER DATABASE {database_of(lake)} SET {setting} = '{value}'")
         execute(lake.url, f"ALTER ROLE {role} SET {setting} = '{value}'")
-        ours = Lake(lake.url.replace("//postgres@", f"//{role}@"), lake.folder)
+        ours = Lake(as_role(lake.url, role), lake.folder)
         ours.sync(T)
         assert ours.held(T).rows == {told: 1}
         assert ours.sync(T, whole=True).changed == {}
@@ -149,7 +150,7 @@ def test_names_and_values_come_in_utf_8_whatever_encoding_is_set(
             execute(url, f"ALTER DATABASE {database_of(lake)} SET client_encoding = '{encoding}'")
         elif of == "role":
             execute(url, f"ALTER ROLE {role} SET client_encoding = '{encoding}'")
-            url = url.replace("//postgres@", f"//{role}@")
+            url = as_role(url, role)
         elif of == "url":
             url = f"{url}?client_encoding={encoding}"
         elif of == "options":
@@ -222,7 +223,7 @@ def test_functions_of_the_role_never_stand_in_for_those_of_the_catalog(lake: Lak
         "INSERT INTO t SELECT n, n FROM generate_series(1, 9) n",
     )
     try:
-        ours = Lake(lake.url.replace("//postgres@", f"//{role}@"), lake.folder)
+        ours = Lake(as_role(lake.url, role), lake.folder)
         ours.sync(T)
         execute(lake.url, "UPDATE t SET a = 0 WHERE id = 5; DELETE FROM t WHERE id = 6")
         manifest = ours.sync(T)
@@ -246,7 +247,7 @@ def test_a_view_still_finds_the_functions_that_its_own_functions_name(lake: Lake
     )
     view = Table("t", "", {"id": "int"}, key=("id",))
     try:
-        ours = Lake(lake.url.replace("//postgres@", f"//{role}@"), lake.folder)
+        ours = Lake(as_role(lake.url, role), lake.folder)
         ours.sync(view)
         assert ours.held(view).rows == {("1", "7"): 1}
     finally:
