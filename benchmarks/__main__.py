@@ -22,8 +22,8 @@ from pathlib import Path
 
 import psycopg2
 
-from etl_assets.source.demo.generator import generate
-from etl_assets.source.demo.postgres import find_binaries, serve
+from etl_assets.stand_ins.postgres import find_binaries, serve
+from etl_assets.totesys.demo.generator import generate
 
 BIG = ("sales_order", "transaction", "payment")
 # 4,793 row changes over the three big tables: inserts, silent updates, settled payments, deletions.
@@ -121,8 +121,8 @@ def in_its_own_process(folder: Path) -> dict[str, object]:
 def measured_run(folder: Path) -> dict[str, object]:
     import dagster as dg
 
-    from etl_assets.capture import reading
     from etl_assets.definitions import defs
+    from etl_assets.raw import reading
 
     proof = {"seconds": 0.0}
     logging.disable(logging.CRITICAL)

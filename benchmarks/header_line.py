@@ -22,17 +22,17 @@ from pathlib import Path
 import narwhals as nw
 import psycopg2
 
-from etl_assets.capture.landing import Request, take_batch
-from etl_assets.capture.table import Table
 from etl_assets.engine import duck
-from etl_assets.engine.definition import Inputs, star_table
-from etl_assets.engine.schema import Column, Fact
 from etl_assets.proof.certificate import Certifier
 from etl_assets.proof.verify import Verifier
-from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
-from etl_assets.resources.lake import Lake
-from etl_assets.resources.warehouse_load import load_star
-from etl_assets.source.demo.postgres import serve
+from etl_assets.raw.landing import Request, take_batch
+from etl_assets.source.table import Table
+from etl_assets.stand_ins.postgres import serve
+from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.resource import Lake
+from etl_assets.star.schema import Column, Fact
+from etl_assets.warehouse.duckdb import DuckDBWarehouse
+from etl_assets.warehouse.load import load_star
 
 TABLES = (
     Table("orders", "", {"order_id": "int", "customer_id": "int", "ordered": "date", "shipped": "date?"}),

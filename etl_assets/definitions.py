@@ -14,59 +14,57 @@ from etl_assets.automation.source_changed import source_changed
 from etl_assets.automation.sweep import sweep_every_night
 from etl_assets.automation.verification import verify, verify_every_night
 from etl_assets.deployments import resources
-from etl_assets.engine.definition import Inputs, definitions_in
 from etl_assets.exports.assets import export_assets
-from etl_assets.exports.reports import REPORTS
+from etl_assets.project import Project, load
 from etl_assets.proof.checks import certificate_checks, verification_asset, verification_checks
 from etl_assets.raw.assets import raw_assets
 from etl_assets.settings import Settings
-from etl_assets.source import totesys
-from etl_assets.source.assets import REFERENCES, file_assets, reference_files, source_assets
-from etl_assets.source.models import ObservedFiles, models
-from etl_assets.star import dimensions, facts
+from etl_assets.source.assets import file_assets, reference_files, source_assets
+from etl_assets.source.files import ObservedFiles, models
 from etl_assets.star.assets import star_assets
 from etl_assets.warehouse.assets import warehouse_assets
 
-INPUTS = Inputs(
-    tables={table.name: table for table in totesys.TABLES},
-    star=definitions_in(dimensions, facts),
-    references=REFERENCES,
-)
 
-
-def observed_files(settings: Settings) -> list[ObservedFiles]:
+def observed_files(project: Project, settings: Settings) -> list[ObservedFiles]:
     """The reference files, and the model files that the settings name."""
     return [
-        *reference_files(INPUTS.references),
-        *models(settings.models, [*INPUTS.tables, *INPUTS.references]),
+        *reference_files(project.references),
+        *models(settings.models, [*project.tables, *project.references]),
     ]
 
 
 def definitions(settings: Settings) -> dg.Definitions:
-    """The same assets in every deployment; only the resources follow the settings."""
+    """The assets of the project, the same in every deployment; only the resources follow the settings. Raises
+    `ProjectError`."""
+    project = load(settings.project)
+    inputs, tables = project.inputs, list(project.tables.values())
     breaker = Breaker(settings.breaker_failures)
-    observed = observed_files(settings)
+    observed = observed_files(project, settings)
+    described = {
+        **{name: f"One row of {name}.csv." for name in project.references},
+        **project.options.references,
+    }
     return dg.Definitions(
         assets=[
-            *source_assets(totesys.TABLES),
-            *file_assets(observed),
-            raw_assets(totesys.TABLES),
-            star_assets(INPUTS),
-            warehouse_assets(INPUTS),
-            *export_assets(REPORTS),
-            verification_asset(INPUTS),
+            *source_assets(tables),
+            *file_assets(observed, described),
+            raw_assets(tables),
+            star_assets(inputs),
+            warehouse_assets(inputs),
+            *export_assets(list(project.reports.values()), project.schemas, project.options.workbook),
+            verification_asset(inputs),
         ],
-        asset_checks=[certificate_checks(INPUTS), verification_checks(INPUTS)],
+        asset_checks=[certificate_checks(inputs), verification_checks(inputs)],
         jobs=[*jobs.JOBS, verify, forget_old_runs],
         schedules=[
             jobs.every_15_minutes(breaker),
             jobs.every_night(breaker),
-            verify_every_night(INPUTS, settings.verify_rows),
+            verify_every_night(inputs, settings.verify_rows),
             sweep_every_night(breaker),
             forget_every_night,
         ],
         sensors=[
-            source_changed(totesys.TABLES, breaker),
+            source_changed(tables, breaker),
             code_changed(observed, breaker),
             alerting(settings.ui_url),
         ],

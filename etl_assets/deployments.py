@@ -6,19 +6,19 @@ from typing import Any
 import dagster as dg
 
 from etl_assets import addresses, permissions
+from etl_assets.automation.alerts import alerts
+from etl_assets.clients.sheets import ENDPOINT
+from etl_assets.exports.duckdb import DuckDBReportTables, ReportIOManager
+from etl_assets.exports.postgres import PostgresReportTables
 from etl_assets.exports.publishing import ReportTables, Workbook
-from etl_assets.resources.alerts import alerts
-from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
-from etl_assets.resources.lake import Lake, StarIOManager
-from etl_assets.resources.postgres_report_tables import PostgresReportTables
-from etl_assets.resources.postgres_warehouse import PostgresWarehouse
-from etl_assets.resources.report_tables import DuckDBReportTables, ReportIOManager
-from etl_assets.resources.sheets import Sheets
-from etl_assets.resources.sheets_client import ENDPOINT
-from etl_assets.resources.source import EmbeddedSource, Source
-from etl_assets.resources.warehouse import Warehouse
-from etl_assets.resources.workbook import XlsxWorkbook
+from etl_assets.exports.sheets import Sheets
+from etl_assets.exports.workbook import XlsxWorkbook
 from etl_assets.settings import Settings, SettingsError, duckdb_path, warehouse_engine
+from etl_assets.source.resource import EmbeddedSource, Source
+from etl_assets.star.resource import Lake, StarIOManager
+from etl_assets.warehouse.contract import Warehouse
+from etl_assets.warehouse.duckdb import DuckDBWarehouse
+from etl_assets.warehouse.postgres import PostgresWarehouse
 
 Resources = Mapping[str, Any]
 
@@ -63,8 +63,8 @@ def _warehouse(settings: Settings, scratch: str) -> tuple[Warehouse, ReportTable
     engine = warehouse_engine(settings.warehouse_url)
     if engine == "bigquery":
         # Here, since Google's client takes its time to import.
-        from etl_assets.resources.bigquery_report_tables import BigQueryReportTables
-        from etl_assets.resources.bigquery_warehouse import bigquery_warehouse
+        from etl_assets.exports.bigquery import BigQueryReportTables
+        from etl_assets.warehouse.bigquery import bigquery_warehouse
 
         bigquery = bigquery_warehouse(settings.warehouse_url, scratch)
         return bigquery, BigQueryReportTables(warehouse=bigquery)

@@ -7,10 +7,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from etl_assets import addresses
+from etl_assets.clients.secrets import names_secret
 from etl_assets.errors import EtlError
 from etl_assets.lake.files import LakeError, parts
 from etl_assets.permissions import MODES, PRIVATE
-from etl_assets.resources.secrets import names_secret
 
 WAREHOUSES = {
     "duckdb": "duckdb:///path/to/file.duckdb",
@@ -28,6 +28,8 @@ class Settings:
     """What the environment says.
 
     deployment      ETL_DEPLOYMENT     `local` or `production`
+    project         ETL_PROJECT        the package or folder that declares tables, star and reports; None: `etl_project` here, or
+                                       the one that ships
     source_url      ETL_SOURCE_URL     a PostgreSQL URL; None: the embedded demo
     lake_url        ETL_LAKE_URL       a folder, `s3://bucket/prefix` or `gs://bucket/prefix`
     warehouse_url   ETL_WAREHOUSE_URL  `duckdb:///path`, `postgresql://user:password@host/database` or `bigquery://project`
@@ -57,6 +59,7 @@ class Settings:
     verify_rows: int
     models: str
     data: Path
+    project: str | None = None
     file_mode: str = PRIVATE
     one_history: bool = False
     unset: tuple[str, ...] = ()
@@ -70,6 +73,7 @@ class Settings:
         data = Path(_data(get("ETL_DATA") or "data")).absolute()
         return cls(
             deployment=get("ETL_DEPLOYMENT") or "local",
+            project=get("ETL_PROJECT"),
             source_url=get("ETL_SOURCE_URL"),
             lake_url=_lake(get("ETL_LAKE_URL")) or str(data / "lake"),
             warehouse_url=get("ETL_WAREHOUSE_URL") or f"duckdb:///{data / 'warehouse.duckdb'}",

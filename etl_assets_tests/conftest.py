@@ -13,9 +13,9 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn
-from etl_assets.source.demo.generator import Variant, generate
-from etl_assets.source.demo.postgres import serve
+from etl_assets.stand_ins.bigquery import BigQueryStandIn
+from etl_assets.stand_ins.postgres import serve
+from etl_assets.totesys.demo.generator import Variant, generate
 
 _SCALE = 0.02
 

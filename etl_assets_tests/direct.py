@@ -8,18 +8,18 @@ from typing import Any
 
 import duckdb
 
-from etl_assets.capture.landing import Request, take_batch
-from etl_assets.engine.definition import Inputs
 from etl_assets.engine.duck import listing
 from etl_assets.lake.batches import Manifest
 from etl_assets.proof.certificate import Certifier, TableProof
 from etl_assets.proof.verify import Finding, Verifier
-from etl_assets.resources.bigquery_warehouse import bigquery_warehouse
-from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
-from etl_assets.resources.lake import Lake, Workbench
-from etl_assets.resources.postgres_warehouse import PostgresWarehouse
-from etl_assets.resources.warehouse import Warehouse
-from etl_assets.resources.warehouse_load import load_star
+from etl_assets.raw.landing import Request, take_batch
+from etl_assets.star.definition import Inputs
+from etl_assets.star.resource import Lake, Workbench
+from etl_assets.warehouse.bigquery import bigquery_warehouse
+from etl_assets.warehouse.contract import Warehouse
+from etl_assets.warehouse.duckdb import DuckDBWarehouse
+from etl_assets.warehouse.load import load_star
+from etl_assets.warehouse.postgres import PostgresWarehouse
 from etl_assets_tests.lake_layout import star_files
 
 Dump = Mapping[str, list[tuple[Any, ...]]]

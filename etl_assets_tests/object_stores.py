@@ -27,7 +27,7 @@ from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.gcs import open_gcs
 from etl_assets.lake.object_store import Patience
 from etl_assets.lake.s3 import open_s3
-from etl_assets.resources.stand_ins import gcs
+from etl_assets.stand_ins import gcs
 
 BUCKET = "lake"
 HASTY = Patience(

@@ -11,12 +11,12 @@ import duckdb
 import pyarrow as pa
 
 from etl_assets.engine.duck import listing, write_parquet
-from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.lake.batches import FORMAT, Batches, Manifest
 from etl_assets.lake.folder import LocalFiles
-from etl_assets.lake.star import StarFiles, listed, with_files
-from etl_assets.resources.warehouse import DUCKDB, Loaded, Warehouse
-from etl_assets.resources.warehouse_load import load_star
+from etl_assets.star.files import StarFiles, listed, with_files
+from etl_assets.star.schema import Fact, StarTable
+from etl_assets.warehouse.contract import DUCKDB, Loaded, Warehouse
+from etl_assets.warehouse.load import load_star
 
 _versions = count(1)
 

@@ -2,9 +2,9 @@
 
 import narwhals as nw
 
-from etl_assets.capture.table import Table
-from etl_assets.engine.definition import Inputs, star_table
-from etl_assets.engine.schema import Column, Dimension, Fact
+from etl_assets.source.table import Table
+from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.schema import Column, Dimension, Fact
 
 TEAM = Table("team", "", {"id": "int", "name": "text"})
 WORKER = Table("worker", "", {"id": "int", "name": "text", "team_id": "int?"})

@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from etl_assets import addresses
-from etl_assets.capture.connection import SourceError, SourceInterrupted, connect
 from etl_assets.cli import etl as command
+from etl_assets.source.connection import SourceError, SourceInterrupted, connect
 from etl_assets_tests.commands import use
 from etl_assets_tests.flow import Flow, execute
 from etl_assets_tests.leaks import ENDPOINTS, EVERYTHING, OTHERS, SECRET, Planted, databases, kept, shows
@@ -169,7 +169,7 @@ def test_no_command_shows_it_and_nothing_keeps_it(
         }  # fmt: skip
     if planted.setting in {"ETL_SHEETS_ENDPOINT", "ETL_SHEET_ID"}:
         settings["ETL_SHEET_ID"] = "1AbC"
-        monkeypatch.setattr("etl_assets.resources.sheets._DOCTOR_ATTEMPTS", 1)
+        monkeypatch.setattr("etl_assets.exports.sheets._DOCTOR_ATTEMPTS", 1)
     use(monkeypatch, tmp_path / "data", **{**settings, planted.setting: planted.text})
     monkeypatch.setattr("etl_assets.raw.assets._AGAIN", dg.RetryPolicy(max_retries=0))
     monkeypatch.setattr("etl_assets.lake.s3.open_s3.__defaults__", (_impatient(),))

@@ -11,10 +11,10 @@ import narwhals as nw
 import psycopg2
 import pytest
 
-from etl_assets.capture.table import Table
-from etl_assets.engine.definition import Inputs, star_table
-from etl_assets.engine.schema import Column, Dimension, Fact
 from etl_assets.proof.certificate import Certifier, TableProof
+from etl_assets.source.table import Table
+from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, execute
 from etl_assets_tests.oracle import FACTS

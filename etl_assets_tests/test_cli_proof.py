@@ -20,8 +20,8 @@ import pytest
 
 from etl_assets.proof.explain import line_of
 from etl_assets.proof.history import facts_then
-from etl_assets.source.demo.generator import Variant
-from etl_assets.source.demo.simulator import play_day
+from etl_assets.totesys.demo.generator import Variant
+from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests.commands import etl, use
 from etl_assets_tests.flow import DIMENSIONS, Flow, exact, execute
 from etl_assets_tests.lake_layout import landed, star_files
@@ -396,8 +396,8 @@ def test_history_at_a_time_is_that_of_the_newest_batch_until_then(flow: Flow) ->
 
 
 def test_the_warehouse_gives_the_same_history_of_facts(flow: Flow) -> None:
-    from etl_assets.definitions import INPUTS
-    from etl_assets.engine.schema import Fact
+    from etl_assets.star.schema import Fact
+    from etl_assets_tests.shipped import INPUTS
 
     for name in FACTS:
         schema = INPUTS.star[name].schema

@@ -13,12 +13,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from etl_assets.capture.table import Table
 from etl_assets.definitions import definitions
 from etl_assets.deployments import resources
-from etl_assets.engine.definition import ContractError, Definition, Inputs
-from etl_assets.engine.schema import Column, Dimension
 from etl_assets.settings import Settings, SettingsError
+from etl_assets.source.table import Table
+from etl_assets.star.definition import ContractError, Definition, Inputs
+from etl_assets.star.schema import Column, Dimension
 from etl_assets_tests.flow import STAGES, Flow
 
 NAMED = {

@@ -25,17 +25,17 @@ from click.testing import CliRunner
 from google.cloud import bigquery
 from moto.server import ThreadedMotoServer
 
-from etl_assets.capture.checkup import check_source
-from etl_assets.capture.connection import unverified
-from etl_assets.capture.table import Table
 from etl_assets.cli import etl as command
-from etl_assets.definitions import INPUTS
-from etl_assets.resources.bigquery import BigQuery
-from etl_assets.resources.bigquery_warehouse import BigQueryWarehouse
-from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn
-from etl_assets.resources.stand_ins.sheets import serve_sheets
-from etl_assets.resources.stand_ins.sheets_books import Book
-from etl_assets.source.demo.generator import Variant
+from etl_assets.clients.bigquery import BigQuery
+from etl_assets.source.connection import unverified
+from etl_assets.source.preflight import check_source
+from etl_assets.source.table import Table
+from etl_assets.stand_ins.bigquery import BigQueryStandIn
+from etl_assets.stand_ins.sheets import serve_sheets
+from etl_assets.stand_ins.sheets_books import Book
+from etl_assets.totesys.demo.generator import Variant
+from etl_assets.warehouse.bigquery import BigQueryWarehouse
+from etl_assets_tests.shipped import INPUTS
 
 PASSWORD = "hunter2-Zaphod"
 ROLE = "doctor_tests_reader"

@@ -10,7 +10,7 @@ import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 
 from etl_assets.raw import assets as raw
-from etl_assets.source.demo.generator import Variant
+from etl_assets.totesys.demo.generator import Variant
 from etl_assets_tests.flow import Flow, Run, execute
 from etl_assets_tests.lake_layout import landed, star_files
 

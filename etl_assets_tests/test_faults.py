@@ -14,12 +14,12 @@ import pyarrow as pa
 import pytest
 
 from etl_assets import faults
-from etl_assets.capture.connection import SourceError, explained
-from etl_assets.engine.definition import ContractError, Definition
 from etl_assets.engine.duck import identifier
-from etl_assets.engine.schema import Column, Dimension
-from etl_assets.resources.postgres_warehouse import PostgresWarehouse
-from etl_assets.resources.warehouse import WarehouseError
+from etl_assets.source.connection import SourceError, explained
+from etl_assets.star.definition import ContractError, Definition
+from etl_assets.star.schema import Column, Dimension
+from etl_assets.warehouse.contract import WarehouseError
+from etl_assets.warehouse.postgres import PostgresWarehouse
 from etl_assets_tests.flow import Flow, as_role, execute
 
 VALUE = "Slartibartfast-4242"
@@ -258,7 +258,7 @@ def test_a_query_of_a_warehouse_that_fails_keeps_no_value(shop: str, tmp_path: P
 def test_an_error_of_bigquery_ends_before_a_value(reason: str, message: str, said: str) -> None:
     from google.api_core.exceptions import BadRequest
 
-    from etl_assets.resources.bigquery_jobs import explained as of_bigquery
+    from etl_assets.clients.bigquery_jobs import explained as of_bigquery
 
     error = BadRequest(message, errors=[{"reason": reason, "message": message}])  # type: ignore[no-untyped-call]
     told = str(of_bigquery("star.t", error))

@@ -15,8 +15,8 @@ import pytest
 
 from etl_assets.lake import current
 from etl_assets.lake.files import open_files
-from etl_assets.source.demo.generator import Variant
-from etl_assets.source.demo.simulator import play_day
+from etl_assets.totesys.demo.generator import Variant
+from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests import oracle
 from etl_assets_tests.flow import DIMENSIONS, Flow, Run, assert_calendar, assert_equal_to, execute
 from etl_assets_tests.oracle import FACTS, TABLES, Moment

@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
-from etl_assets.source.demo.simulator import play_day, sell
+from etl_assets.totesys.demo.simulator import play_day, sell
 from etl_assets_tests import oracle
 from etl_assets_tests.flow import Flow, Run, execute, same
 from etl_assets_tests.oracle import TABLES

@@ -24,8 +24,8 @@ import psycopg2
 import pytest
 
 from etl_assets import failpoints
-from etl_assets.source.demo.generator import Variant
-from etl_assets.source.demo.simulator import play_day
+from etl_assets.totesys.demo.generator import Variant
+from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests import oracle
 from etl_assets_tests.direct import Direct, Dump
 from etl_assets_tests.flow import Flow, assert_equal_to, execute

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import pytest
 
 from etl_assets.lake.batches import Naming
-from etl_assets.source.demo.simulator import play_day
+from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests import oracle
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, execute, same

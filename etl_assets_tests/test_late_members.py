@@ -7,11 +7,11 @@ import dagster as dg
 import narwhals as nw
 import pytest
 
-from etl_assets import definitions
-from etl_assets.capture.table import Table
-from etl_assets.engine.definition import Inputs, star_table
-from etl_assets.engine.schema import Column, Dimension
+from etl_assets.source.table import Table
+from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.schema import Column, Dimension
 from etl_assets.warehouse.assets import warehouse_assets
+from etl_assets_tests import shipped
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, execute
 from etl_assets_tests.shop import INPUTS, SALE, SOURCE, TEAM, fact_sale
@@ -45,7 +45,7 @@ def test_the_whole_flow_waits_for_nobody_and_forgets_nobody(classroom: str, tmp_
     assert metadata["inferred members"].value == 2
     checks = [e for e in run.result.get_asset_check_evaluations() if e.check_name == "references_resolve"]
     assert [check.passed for check in checks] == [True, True, True]
-    direct = Direct(flow.url, flow.data, definitions.INPUTS)
+    direct = Direct(flow.url, flow.data, shipped.INPUTS)
     assert [finding for finding in direct.verified(thorough=True) if not finding.equal] == []
 
     execute(classroom, "INSERT INTO staff SELECT * FROM aside")

@@ -10,11 +10,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from etl_assets.capture.table import Table
 from etl_assets.cli import environment
 from etl_assets.engine import duck
 from etl_assets.errors import EtlError
 from etl_assets.settings import SettingsError, duckdb_path
+from etl_assets.source.table import Table
 from etl_assets_tests import oracle
 from etl_assets_tests.capture.comparing import Lake, execute
 from etl_assets_tests.flow import Flow, assert_equal_to

@@ -11,12 +11,12 @@ import narwhals as nw
 import psycopg2
 import pytest
 
-from etl_assets import definitions
-from etl_assets.capture.table import Table
-from etl_assets.engine.definition import Definition, Inputs
-from etl_assets.engine.schema import Column, Fact
 from etl_assets.lake.files import LakeError
-from etl_assets.source.demo.generator import Variant
+from etl_assets.source.table import Table
+from etl_assets.star.definition import Definition, Inputs
+from etl_assets.star.schema import Column, Fact
+from etl_assets.totesys.demo.generator import Variant
+from etl_assets_tests import shipped
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, Run, execute
 from etl_assets_tests.oracle import Row
@@ -165,7 +165,7 @@ def test_the_certificate_is_equal_and_says_how_many_are_left_out(story: tuple[Fl
 
 def test_verification_and_rebuild_are_equal(story: tuple[Flow, list[Step]]) -> None:
     flow, _ = story
-    direct = Direct(flow.url, flow.data, definitions.INPUTS)
+    direct = Direct(flow.url, flow.data, shipped.INPUTS)
     assert [finding for finding in direct.verified(thorough=True) if not finding.equal] == []
     assert [finding for finding in direct.rebuilt() if not finding.equal] == []
 

@@ -13,11 +13,11 @@ import narwhals as nw
 import psycopg2
 import pytest
 
-from etl_assets.capture.table import Table
-from etl_assets.engine import build
-from etl_assets.engine.definition import Definition, Inputs
-from etl_assets.engine.schema import Column, Dimension, Fact
 from etl_assets.lake import current
+from etl_assets.source.table import Table
+from etl_assets.star import build
+from etl_assets.star.definition import Definition, Inputs
+from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
 

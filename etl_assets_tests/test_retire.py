@@ -16,26 +16,28 @@ import duckdb
 import pytest
 from click.testing import Result
 
-from etl_assets.definitions import INPUTS
-from etl_assets.engine.definition import Inputs
-from etl_assets.engine.frames import Frames
-from etl_assets.engine.schema import Column, Dimension, Fact, StarTable
-from etl_assets.lake import retired
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.folder import LocalFiles
-from etl_assets.lake.star import StarFiles
-from etl_assets.resources import bigquery_load, duckdb_warehouse, postgres_warehouse
-from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn
-from etl_assets.resources.stand_ins.bigquery_tables import Refused
-from etl_assets.resources.warehouse import WarehouseError
-from etl_assets.resources.warehouse_retire import InWarehouse, in_warehouse, retire
-from etl_assets.source.demo.generator import Variant
+from etl_assets.stand_ins.bigquery import BigQueryStandIn
+from etl_assets.stand_ins.bigquery_tables import Refused
+from etl_assets.star import retired
+from etl_assets.star.definition import Inputs
+from etl_assets.star.files import StarFiles
+from etl_assets.star.frames import Frames
+from etl_assets.star.schema import Column, Dimension, Fact, StarTable
+from etl_assets.totesys.demo.generator import Variant
+from etl_assets.warehouse import bigquery_load
+from etl_assets.warehouse import duckdb as duckdb_warehouse
+from etl_assets.warehouse import postgres as postgres_warehouse
+from etl_assets.warehouse.contract import WarehouseError
+from etl_assets.warehouse.retire import InWarehouse, in_warehouse, retire
 from etl_assets_tests.commands import etl, use
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, execute
 from etl_assets_tests.lake_layout import star_files
 from etl_assets_tests.shelf import Shelf
+from etl_assets_tests.shipped import INPUTS
 from etl_assets_tests.test_lakes import kept_in
 
 MODULES = {"duckdb": duckdb_warehouse, "postgres": postgres_warehouse, "bigquery": bigquery_load}

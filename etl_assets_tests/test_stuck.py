@@ -10,15 +10,15 @@ import narwhals as nw
 import pytest
 
 from etl_assets.automation.in_process import EXECUTOR, execute
-from etl_assets.capture.table import Table
-from etl_assets.engine.definition import Inputs, star_table
-from etl_assets.engine.schema import Column, Dimension, Fact
 from etl_assets.proof.checks import certificate_checks
 from etl_assets.raw.assets import raw_assets
-from etl_assets.resources.lake import StarIOManager
-from etl_assets.resources.source import Source
 from etl_assets.source.assets import source_assets
+from etl_assets.source.resource import Source
+from etl_assets.source.table import Table
 from etl_assets.star.assets import star_assets
+from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.resource import StarIOManager
+from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets.warehouse.assets import warehouse_assets
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute as in_source

@@ -13,16 +13,16 @@ import psycopg2
 import pytest
 from click.testing import CliRunner, Result
 
-from etl_assets.capture.landing import Request
-from etl_assets.capture.take_over import INPUT, PROCESSED, TakeOverError, find, take_over
 from etl_assets.cli import etl
-from etl_assets.definitions import INPUTS
 from etl_assets.lake.batches import Manifest
-from etl_assets.source.demo.simulator import play_day
+from etl_assets.raw.landing import Request
+from etl_assets.raw.take_over import INPUT, PROCESSED, TakeOverError, find, take_over
+from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests import shop
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
 from etl_assets_tests.object_stores import moto, on_s3
+from etl_assets_tests.shipped import INPUTS
 
 Table = tuple[list[str], list[tuple[Any, ...]]]
 KEPT_IN_PROCESSED = {"department", "currency"}

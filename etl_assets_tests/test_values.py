@@ -8,9 +8,9 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from etl_assets.source.demo.generator import Variant, generate
-from etl_assets.source.demo.postgres import serve, wheel_binaries
-from etl_assets.source.demo.simulator import play_day
+from etl_assets.stand_ins.postgres import serve, wheel_binaries
+from etl_assets.totesys.demo.generator import Variant, generate
+from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests import oracle
 from etl_assets_tests.flow import Flow, assert_calendar, assert_equal_to, execute
 

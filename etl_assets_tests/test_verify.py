@@ -11,10 +11,10 @@ import duckdb
 import google_crc32c
 import pytest
 
-from etl_assets.capture import reading
-from etl_assets.capture.changes import changed_rows
-from etl_assets.capture.controls import Unproven
 from etl_assets.proof.verify import Finding
+from etl_assets.raw import reading
+from etl_assets.raw.changes import changed_rows
+from etl_assets.raw.controls import Unproven
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
 from etl_assets_tests.lake_layout import landed, newest_of_star, star_files

@@ -22,33 +22,31 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from etl_assets.capture.table import Table
 from etl_assets.cli import etl as command
 from etl_assets.deployments import resources
-from etl_assets.engine.definition import Inputs, star_table
-from etl_assets.engine.schema import Column, Dimension, Fact, StarTable
+from etl_assets.exports import postgres as postgres_report_tables
+from etl_assets.exports.duckdb import ReportTablesError
+from etl_assets.exports.postgres import PostgresReportTables
 from etl_assets.proof.certificate import Certifier
 from etl_assets.proof.history import facts_then
-from etl_assets.resources import (
-    bigquery_load,
-    duckdb_warehouse,
-    postgres_report_tables,
-    postgres_warehouse,
-)
-from etl_assets.resources.postgres_report_tables import PostgresReportTables
-from etl_assets.resources.postgres_warehouse import PostgresWarehouse
-from etl_assets.resources.report_tables import ReportTablesError
-from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn
-from etl_assets.resources.warehouse import Loaded, WarehouseError, WarehouseInUse
-from etl_assets.resources.warehouse_load import load_star
-from etl_assets.resources.warehouse_retire import InWarehouse, in_warehouse, retire
 from etl_assets.settings import Settings, SettingsError
-from etl_assets.source.demo.simulator import play_day
-from etl_assets.star import schema
+from etl_assets.source.table import Table
+from etl_assets.stand_ins.bigquery import BigQueryStandIn
+from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.schema import Column, Dimension, Fact, StarTable
+from etl_assets.totesys.demo.simulator import play_day
+from etl_assets.warehouse import bigquery_load
+from etl_assets.warehouse import duckdb as duckdb_warehouse
+from etl_assets.warehouse import postgres as postgres_warehouse
+from etl_assets.warehouse.contract import Loaded, WarehouseError, WarehouseInUse
+from etl_assets.warehouse.load import load_star
+from etl_assets.warehouse.postgres import PostgresWarehouse
+from etl_assets.warehouse.retire import InWarehouse, in_warehouse, retire
 from etl_assets_tests import shop
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, as_role, execute
 from etl_assets_tests.shelf import Shelf, in_order
+from etl_assets_tests.shipped import SCHEMAS
 
 SECRET = "opensesame"
 ENGINES = ("duckdb", "postgres", "bigquery")
@@ -266,8 +264,7 @@ def test_every_type_arrives_exactly_in_every_engine(make: Callable[..., Direct])
 def test_queries_of_reports_answer_the_same_in_every_engine(
     totesys: str, tmp_path: Path, database: Callable[..., str], stand_in: BigQueryStandIn
 ) -> None:
-    from etl_assets.definitions import INPUTS
-    from etl_assets.exports.reports import REPORTS
+    from etl_assets_tests.shipped import INPUTS, REPORTS
 
     flow = Direct(totesys, tmp_path, INPUTS)
     flow.run()
@@ -1381,7 +1378,7 @@ def test_every_command_works_with_a_warehouse_in_postgresql(
     story = etl("explain", "sales_order", str(key))
     assert story["warehouse"]
     assert [v["values"] for v in story["warehouse"]] == [v["values"] for v in story["star"]]
-    query = facts_then(schema.FACT_PAYMENT)
+    query = facts_then(SCHEMAS["fact_payment"])
     warehouse = resources(Settings.read(flow.environment))["warehouse"]
     then = warehouse.model_copy(update={"url": url}).query(query, {"batch": 1})
     history = etl("history", "fact_payment", "--batch", "1")

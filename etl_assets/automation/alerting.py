@@ -10,9 +10,9 @@ from typing import Literal
 
 import dagster as dg
 
+from etl_assets.automation.alerts import Alert, AlertError, Alerts
 from etl_assets.failures import failure_line
 from etl_assets.raw.assets import STRAYS
-from etl_assets.resources.alerts import Alert, AlertError, Alerts
 
 _Ending = Literal[dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS]
 _KINDS: tuple[_Ending, ...] = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS)

@@ -19,7 +19,7 @@ from etl_assets.automation.staleness import Standing, downstream, standings
 from etl_assets.engine.code_version import declared_version
 from etl_assets.raw.assets import GROUP as RAW
 from etl_assets.source.assets import data_version, observation
-from etl_assets.source.models import ModelError, ObservedFiles
+from etl_assets.source.files import ModelError, ObservedFiles
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 30

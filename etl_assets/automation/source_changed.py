@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.history import FLOW, History, told
 from etl_assets.automation.orphans import end_orphans
-from etl_assets.capture.position import Position, judge
-from etl_assets.capture.table import Table
 from etl_assets.errors import EtlError
 from etl_assets.failures import last_failure
 from etl_assets.raw.assets import POSITION_TAG
-from etl_assets.resources.source import Source
+from etl_assets.source.position import Position, judge
+from etl_assets.source.resource import Source
+from etl_assets.source.table import Table
 
 SECONDS_BETWEEN = 10
 ATTEMPTS = 3

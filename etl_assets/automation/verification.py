@@ -5,10 +5,10 @@ from datetime import date
 
 import dagster as dg
 
-from etl_assets.engine.definition import Inputs
 from etl_assets.lake.batches import Manifest
 from etl_assets.proof.checks import VERIFICATION, verified_tables
-from etl_assets.resources.lake import Lake
+from etl_assets.star.definition import Inputs
+from etl_assets.star.resource import Lake
 
 VERIFY_EVERY_NIGHT = "30 3 * * *"
 NIGHTS = 7

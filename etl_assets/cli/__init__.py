@@ -56,7 +56,7 @@ class _Commands(click.Group):
                 raise
             _end(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         except RuntimeError as error:
-            from etl_assets.source.demo.postgres import EmbeddedPostgresError
+            from etl_assets.stand_ins.postgres import EmbeddedPostgresError
 
             if ctx.params["traceback"] or not isinstance(error, EmbeddedPostgresError):
                 raise

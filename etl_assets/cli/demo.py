@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from etl_assets.cli.display import Display
     from etl_assets.cli.flow import Made, Outcome
     from etl_assets.settings import Settings
-    from etl_assets.source.demo.simulator import DaySummary
+    from etl_assets.totesys.demo.simulator import DaySummary
 
 _REPORT = """
     SELECT strftime(created_date, '%Y-%m') AS month, currency_code AS currency, count(*) AS orders,
@@ -45,8 +45,8 @@ def demo(ctx: click.Context) -> None:
 
     from etl_assets.cli.display import display
     from etl_assets.deployments import resources
-    from etl_assets.resources.source import EmbeddedSource
-    from etl_assets.source.demo.totesys import serve_totesys
+    from etl_assets.source.resource import EmbeddedSource
+    from etl_assets.totesys.demo.totesys import serve_totesys
 
     found = resources(settings)
     source: EmbeddedSource = found["source"]
@@ -65,7 +65,7 @@ def play(ctx: click.Context, settings: "Settings", source: str, shown: "Display"
     """The flow, a day of business, and the flow again; `source` is the URL of the database of that business."""
     from etl_assets.cli import flow
     from etl_assets.definitions import definitions
-    from etl_assets.source.demo.simulator import play_day
+    from etl_assets.totesys.demo.simulator import play_day
 
     loaded = definitions(settings)
     with environment.open_instance() as instance:

@@ -30,11 +30,11 @@ def demo_cloud(ctx: click.Context) -> None:
     """
     from etl_assets.cli.display import display
     from etl_assets.deployments import production, resources
-    from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn
-    from etl_assets.resources.stand_ins.s3 import serve_s3
-    from etl_assets.resources.stand_ins.sheets import serve_sheets
-    from etl_assets.resources.stand_ins.sheets_books import Book
-    from etl_assets.source.demo.totesys import let_the_server_in, serve_totesys
+    from etl_assets.stand_ins.bigquery import BigQueryStandIn
+    from etl_assets.stand_ins.s3 import serve_s3
+    from etl_assets.stand_ins.sheets import serve_sheets
+    from etl_assets.stand_ins.sheets_books import Book
+    from etl_assets.totesys.demo.totesys import let_the_server_in, serve_totesys
 
     data = environment.settings().data / "demo-cloud"
     for left in ("cache", "scratch"):  # copies of what an earlier demo's services held

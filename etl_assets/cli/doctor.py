@@ -11,7 +11,7 @@ from etl_assets.cli import environment, output
 from etl_assets.errors import EtlError
 
 if TYPE_CHECKING:
-    from etl_assets.checked import Checkup
+    from etl_assets.preflight import Checkup
     from etl_assets.settings import Settings
 
 Found = tuple[str, "Checkup"]
@@ -43,14 +43,14 @@ def doctor(ctx: click.Context, as_json: bool, send_test_alert: bool) -> None:
 
 
 def _everything(*, send_test_alert: bool) -> Iterator[Found]:
-    from etl_assets.checked import Checkup
+    from etl_assets.preflight import Checkup
 
     try:
         settings = environment.settings()
         # Importing the definitions loads them with the same settings.
-        from etl_assets.definitions import INPUTS
         from etl_assets.deployments import resources
 
+        project = environment.project(settings)
         found = resources(settings)
     except EtlError as error:
         yield "settings", Checkup("read", str(error), "missing")
@@ -62,14 +62,14 @@ def _everything(*, send_test_alert: bool) -> Iterator[Found]:
         yield "dagster", checkup
     yield from _permissions(settings)
     for name in found:
-        for checkup in _resource(settings, name, INPUTS):
+        for checkup in _resource(settings, name, project.inputs):
             yield name, checkup
     if send_test_alert:
         yield "alerts", _alerted(settings)
 
 
 def _resource(settings: "Settings", name: str, inputs: Any) -> "Iterator[Checkup]":
-    from etl_assets.checked import Checked, Checkup
+    from etl_assets.preflight import Checked, Checkup
 
     try:
         with environment.resources(settings, name) as built:
@@ -81,7 +81,7 @@ def _resource(settings: "Settings", name: str, inputs: Any) -> "Iterator[Checkup
 
 
 def _dagster(settings: "Settings") -> "Iterator[Checkup]":
-    from etl_assets.checked import Checkup
+    from etl_assets.preflight import Checkup
 
     home = environment.dagster_home(settings)
     if home is None:
@@ -105,9 +105,9 @@ def _dagster(settings: "Settings") -> "Iterator[Checkup]":
 
 def _permissions(settings: "Settings") -> "Iterator[Found]":
     """What was written before, or by others, keeps the bits that it has."""
-    from etl_assets.checked import Checkup
     from etl_assets.lake.files import parts
     from etl_assets.permissions import is_open
+    from etl_assets.preflight import Checkup
     from etl_assets.settings import duckdb_path, warehouse_engine
 
     places = {"dagster": environment.dagster_home(settings)}
@@ -123,8 +123,8 @@ def _permissions(settings: "Settings") -> "Iterator[Found]":
 
 
 def _alerted(settings: "Settings") -> "Checkup":
-    from etl_assets.checked import probed
-    from etl_assets.resources.alerts import Alert
+    from etl_assets.automation.alerts import Alert
+    from etl_assets.preflight import probed
 
     def send() -> str:
         with environment.resources(settings, "alerts") as built:

@@ -15,6 +15,8 @@ from etl_assets.settings import Settings
 if TYPE_CHECKING:
     import dagster as dg
 
+    from etl_assets.project import Project
+
 _CONFIGURATION = "dagster.yaml"
 _LOCK = ".filling.lock"
 _DAMAGED_HISTORY = {"database disk image is malformed", "file is not a database"}
@@ -46,6 +48,13 @@ def settings() -> Settings:
     known = Settings.read(os.environ)
     permissions.apply(known.file_mode)
     return known
+
+
+def project(known: Settings) -> "Project":
+    """The project that the settings name. Raises `ProjectError`."""
+    from etl_assets.project import load
+
+    return load(known.project)
 
 
 def dagster_home(known: Settings) -> Path | None:

@@ -28,17 +28,15 @@ def explain(ctx: click.Context, table: str, key: str, offline: bool, as_json: bo
     """
     settings = environment.settings()
 
-    from etl_assets.definitions import INPUTS
-    from etl_assets.exports.lineage import Query
-    from etl_assets.exports.reports import REPORTS
     from etl_assets.proof.explain import Explainer, UnknownTable, WrongKey
 
-    if table not in {*INPUTS.tables, *INPUTS.star}:
+    project = environment.project(settings)
+    if table not in {*project.tables, *project.star}:
         raise click.UsageError(
-            f"there is no table {table}; there are {', '.join([*INPUTS.tables, *INPUTS.star])}"
+            f"there is no table {table}; there are {', '.join([*project.tables, *project.star])}"
         )
     names = ["lake", "warehouse", *([] if offline else ["source"])]
-    with environment.resources(settings, *names) as found, found.lake.open(INPUTS) as bench:
+    with environment.resources(settings, *names) as found, found.lake.open(project.inputs) as bench:
         try:
             explainer = Explainer(bench.builder, bench.manifest, table)
             parts = explainer.parsed(key)
@@ -49,10 +47,9 @@ def explain(ctx: click.Context, table: str, key: str, offline: bool, as_json: bo
             story = explainer.story(parts, url, warehouse)
     shown_in = {definition.name for definition in explainer.made} | set(story.context_of)
     exports = [
-        report.name
-        for report in REPORTS
-        if shown_in
-        & {t for sql in (report.query, report.control) if sql for t in Query(report.name, sql).tables}
+        name
+        for name, queries in project.queries.items()
+        if shown_in & {table for query in queries if query for table in query.tables}
     ]
     if as_json:
         output.emit_json({"asked": table} | asdict(story) | {"exports": exports})

@@ -7,7 +7,7 @@ import click
 from etl_assets.cli import environment, output
 
 if TYPE_CHECKING:
-    from etl_assets.lake.star import TableFiles
+    from etl_assets.star.files import TableFiles
 
 
 @click.command()

@@ -48,18 +48,18 @@ def history(
         raise click.UsageError("give either --csv or --json")
     instant = _instant(moment) if moment else None
 
-    from etl_assets.definitions import INPUTS
     from etl_assets.lake.batches import number
     from etl_assets.proof.history import at_batch, at_time, table_then
 
-    if table not in INPUTS.star:
-        raise click.UsageError(f"there is no star table {table}; there are {', '.join(INPUTS.star)}")
-    with environment.resources(settings, "lake") as found, found.lake.open(INPUTS) as bench:
+    project = environment.project(settings)
+    if table not in project.star:
+        raise click.UsageError(f"there is no star table {table}; there are {', '.join(project.star)}")
+    with environment.resources(settings, "lake") as found, found.lake.open(project.inputs) as bench:
         builder = bench.builder
         manifest = at_time(builder.batches, instant) if instant else at_batch(builder.batches, batch or 0)
         with table_then(builder, table, manifest, Path(found.lake.scratch)) as relation:
             rows = relation.fetchall()
-    columns = [column.name for column in INPUTS.star[table].schema.columns]
+    columns = [column.name for column in project.star[table].schema.columns]
     shown = rows[: limit if limit is not None else None if as_csv or as_json else _SHOWN]
     if as_json:
         output.emit_json(

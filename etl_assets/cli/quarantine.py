@@ -17,16 +17,16 @@ def quarantine(only: str | None, as_json: bool) -> None:
     """
     settings = environment.settings()
 
-    from etl_assets.definitions import INPUTS
     from etl_assets.proof.explain import quarantined
 
-    if only and only not in INPUTS.tables:
-        raise click.UsageError(f"--table {only}: the tables are {', '.join(INPUTS.tables)}")
+    project = environment.project(settings)
+    if only and only not in project.tables:
+        raise click.UsageError(f"--table {only}: the tables are {', '.join(project.tables)}")
     with environment.resources(settings, "lake") as found:
         listed = []
         if found.lake.batches().numbers():
-            with found.lake.open(INPUTS) as bench:
-                tables = [only] if only else list(INPUTS.tables)
+            with found.lake.open(project.inputs) as bench:
+                tables = [only] if only else list(project.tables)
                 listed = list(quarantined(bench.builder, bench.manifest, tables))
     if as_json:
         output.emit_json(

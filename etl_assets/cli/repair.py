@@ -10,9 +10,9 @@ from etl_assets.cli import environment, output
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from etl_assets.capture.repair import Damage
-    from etl_assets.engine.definition import Definition
     from etl_assets.lake.batches import Superseded
+    from etl_assets.raw.repair import Damage
+    from etl_assets.star.definition import Definition
 
 
 @click.command(short_help="Mend landed files that are damaged or lost, by what is still known.")
@@ -31,10 +31,11 @@ def repair(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
     settings = environment.settings()
     environment.arrange_dagster_home(settings)
 
-    from etl_assets.capture import repair as repairing
-    from etl_assets.capture.landing import Request
-    from etl_assets.definitions import INPUTS, definitions
+    from etl_assets.definitions import definitions
+    from etl_assets.raw import repair as repairing
+    from etl_assets.raw.landing import Request
 
+    project = environment.project(settings)
     with environment.resources(settings, "lake", "source") as found:
         batches = found.lake.batches()
         latest = batches.latest()
@@ -45,7 +46,7 @@ def repair(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
         scratch = Path(found.lake.scratch)
         scratch.mkdir(parents=True, exist_ok=True)
         touched = {damage.table for damage in damaged}
-        tables = [table for name, table in INPUTS.tables.items() if name in touched]
+        tables = [table for name, table in project.tables.items() if name in touched]
         request = Request(found.source.address(), tables, run_id="repair", quarantine_limit=1)
         mended = repairing.repair(request, batches, scratch)
     if mended and not as_json:
@@ -55,9 +56,9 @@ def repair(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
     from etl_assets.cli.display import display
     from etl_assets.cli.run import conclude, show
 
-    star = [name for name, definition in INPUTS.star.items() if _sources(INPUTS.star, name) & touched]
+    star = [name for name, definition in project.star.items() if _sources(project.star, name) & touched]
     decisions = flow.Decisions(
-        whole=True, rebuild=star, allow_deletions=sorted(touched & INPUTS.tables.keys())
+        whole=True, rebuild=star, allow_deletions=sorted(touched & project.tables.keys())
     )
     with environment.open_instance() as instance:
         outcome = flow.run(flow.plan(definitions(settings), "etl", None), instance, display(), decisions)

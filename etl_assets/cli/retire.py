@@ -9,8 +9,8 @@ from etl_assets.cli import environment, output
 from etl_assets.errors import EtlError
 
 if TYPE_CHECKING:
-    from etl_assets.lake.retired import InLake
-    from etl_assets.resources.warehouse_retire import InWarehouse
+    from etl_assets.star.retired import InLake
+    from etl_assets.warehouse.retire import InWarehouse
 
 
 class RetireError(EtlError):
@@ -30,11 +30,11 @@ def retire(tables: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """
     settings = environment.settings()
 
-    from etl_assets.definitions import INPUTS
-    from etl_assets.lake import retired
-    from etl_assets.resources import warehouse_retire
+    from etl_assets.star import retired
+    from etl_assets.warehouse import retire as warehouse_retire
 
-    declared = {name: definition.schema for name, definition in INPUTS.star.items()}
+    project = environment.project(settings)
+    declared = {name: definition.schema for name, definition in project.star.items()}
     with environment.resources(settings, "lake", "warehouse") as found:
         star = found.lake.star()
         lake = retired.in_lake(star, declared)

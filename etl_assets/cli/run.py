@@ -81,17 +81,18 @@ def run(
     from etl_assets.automation.sweep import next_part
     from etl_assets.cli import flow
     from etl_assets.cli.display import display
-    from etl_assets.definitions import INPUTS, definitions
+    from etl_assets.definitions import definitions
     from etl_assets.raw.assets import GROUP as RAW
 
-    unknown = sorted(set(allow_deletions) - set(INPUTS.tables))
+    project = environment.project(settings)
+    unknown = sorted(set(allow_deletions) - set(project.tables))
     if unknown:
         raise click.UsageError(
-            f"--allow-deletions {', '.join(unknown)}: the tables are {', '.join(INPUTS.tables)}"
+            f"--allow-deletions {', '.join(unknown)}: the tables are {', '.join(project.tables)}"
         )
     for option, tables in (("--rebuild", rebuild), ("--replay", replay), ("--from-now", from_now)):
-        if unknown := [t for t in tables if t.removeprefix("star/") not in INPUTS.star]:
-            raise click.UsageError(f"{option} {', '.join(unknown)}: the tables are {', '.join(INPUTS.star)}")
+        if unknown := [t for t in tables if t.removeprefix("star/") not in project.star]:
+            raise click.UsageError(f"{option} {', '.join(unknown)}: the tables are {', '.join(project.star)}")
     try:
         planned = flow.plan(definitions(settings), "etl", selection)
     except flow.SelectionError as error:

@@ -27,8 +27,8 @@ def simulate(ctx: click.Context, every: float, with_parent: bool) -> None:
         ctx.exit(2)
 
     from etl_assets.deployments import resources
-    from etl_assets.source.demo.simulator import go_on
-    from etl_assets.source.demo.totesys import serve_totesys
+    from etl_assets.totesys.demo.simulator import go_on
+    from etl_assets.totesys.demo.totesys import serve_totesys
 
     parent = os.getppid()
     with serve_totesys(Path(resources(settings)["source"].folder)) as url:

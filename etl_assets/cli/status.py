@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from etl_assets.automation.runs import Step
     from etl_assets.lake.batches import Manifest
-    from etl_assets.lake.star import StarFile, StarFiles
+    from etl_assets.star.definition import Inputs
+    from etl_assets.star.files import StarFile, StarFiles
 
 _FAILED = 5
 """How many failed runs are told, of the last ones."""
@@ -98,7 +99,7 @@ def _lake(settings: Settings) -> dict[str, Any]:
 def _warehouse(settings: Settings) -> dict[str, Any]:
     """What the books of the warehouse say."""
     from etl_assets.lake.batches import number
-    from etl_assets.resources.warehouse import WarehouseInUse
+    from etl_assets.warehouse.contract import WarehouseInUse
 
     with environment.resources(settings, "warehouse") as found:
         told: dict[str, Any] = {
@@ -119,45 +120,42 @@ def _star(settings: Settings, warehouse: dict[str, Any]) -> dict[str, Any]:
     """Which batch lake and warehouse show of each star table, and what there is of tables that aren't declared."""
     from etl_assets.lake.batches import Batches
     from etl_assets.lake.files import open_files
-    from etl_assets.lake.retired import in_lake
-    from etl_assets.lake.star import StarFiles
+    from etl_assets.star.files import StarFiles
+    from etl_assets.star.retired import in_lake
 
     files = open_files(settings.lake_url, settings.data / "cache")
     star = StarFiles(files, Batches(files))
     manifest = star.batches.latest()
     if manifest is None and not warehouse["tables"] and not in_lake(star, {}):
         return {"tables": {}, "no_longer_declared": {}}
-
-    from etl_assets.definitions import INPUTS
-
-    kept = in_lake(star, {name: made.schema for name, made in INPUTS.star.items()})
+    project = environment.project(settings)
+    kept = in_lake(star, {name: made.schema for name, made in project.star.items()})
     left = {name: ["lake"] for name in kept}
     for name in warehouse["tables"]:
-        if name not in INPUTS.star:
+        if name not in project.star:
             left.setdefault(name, []).append("warehouse")
     tables = {}
     if manifest is not None:
-        due = _due(star, manifest)
+        due = _due(project.inputs, star, manifest)
         tables = {
             name: _standing(star.shown(made.schema), due[name], warehouse, name)
-            for name, made in INPUTS.star.items()
+            for name, made in project.star.items()
         }
     return {"tables": tables, "no_longer_declared": dict(sorted(left.items()))}
 
 
-def _due(star: "StarFiles", manifest: "Manifest") -> dict[str, str | None]:
+def _due(inputs: "Inputs", star: "StarFiles", manifest: "Manifest") -> dict[str, str | None]:
     """The version that each star table should have; None where it is made from what no batch has read yet."""
     import duckdb
 
-    from etl_assets.definitions import INPUTS
-    from etl_assets.engine.frames import Frames
     from etl_assets.lake.current import Current
     from etl_assets.lake.files import LakeError
+    from etl_assets.star.frames import Frames
 
     due: dict[str, str | None] = {}
     with duckdb.connect() as connection:
-        frames = Frames(INPUTS, Current(star.batches, connection), star, connection)
-        for name in INPUTS.star:
+        frames = Frames(inputs, Current(star.batches, connection), star, connection)
+        for name in inputs.star:
             try:
                 due[name] = frames.version(name, manifest)
             except LakeError:
@@ -231,7 +229,7 @@ def _assets(settings: Settings, instance: "dg.DagsterInstance") -> list[dict[str
     from etl_assets.definitions import definitions, observed_files
     from etl_assets.source.assets import data_version, observation
 
-    files = [observation(one) for one in observed_files(settings)]
+    files = [observation(one) for one in observed_files(environment.project(settings), settings)]
     graph = definitions(settings).resolve_asset_graph()
     found = standings(instance, graph, {event.asset_key: data_version(event) for event in files})
     return [

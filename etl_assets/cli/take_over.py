@@ -8,7 +8,7 @@ import click
 from etl_assets.cli import environment, output
 
 if TYPE_CHECKING:
-    from etl_assets.capture.take_over import Taken
+    from etl_assets.raw.take_over import Taken
 
 
 @click.command("take-over", short_help="Begin a lake with what an older pipeline kept.")
@@ -33,14 +33,14 @@ def take_over(url: str, without: tuple[str, ...], as_json: bool) -> None:
     """
     settings = environment.settings()
 
-    from etl_assets.capture import take_over as taking
-    from etl_assets.capture.landing import Request
-    from etl_assets.definitions import INPUTS
     from etl_assets.lake.batches import number
+    from etl_assets.raw import take_over as taking
+    from etl_assets.raw.landing import Request
 
-    if unknown := set(without) - set(INPUTS.tables):
+    project = environment.project(settings)
+    if unknown := set(without) - set(project.tables):
         raise click.UsageError(f"no table is declared as {', '.join(sorted(unknown))}")
-    tables = [table for name, table in INPUTS.tables.items() if name not in without]
+    tables = [table for name, table in project.tables.items() if name not in without]
     with environment.resources(settings, "lake", "source") as found:
         old = taking.find(url, tables, Path(found.lake.cache))
         scratch = Path(found.lake.scratch)

@@ -1,7 +1,7 @@
 """`etl verify`: is everything that lake, warehouse and exports hold what it should be, down to the live source?"""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from etl_assets.exports.contract import Report
     from etl_assets.lake.batches import Manifest
     from etl_assets.proof.verify import Finding, Verifier
-    from etl_assets.resources.lake import Workbench
+    from etl_assets.star.resource import Workbench
 
 _OLDER = "dimensions, warehouse, source and exports (they show the newest batch, this is an older one; see etl history)"
 
@@ -66,18 +66,18 @@ def verify(
         )
 
     from etl_assets.cli.display import display
-    from etl_assets.definitions import INPUTS
     from etl_assets.lake.batches import number
     from etl_assets.lake.files import LakeError
     from etl_assets.proof.history import at_batch
     from etl_assets.proof.verify import record_verified
 
+    project = environment.project(settings)
     names = ["lake", "warehouse", "reports", *([] if offline else ["source"])]
     findings: list[Finding] = []
     failure = None
     with (
         environment.resources(settings, *names) as found,
-        found.lake.open(INPUTS) as bench,
+        found.lake.open(project.inputs) as bench,
         ExitStack() as stack,
     ):
         manifest = at_batch(bench.builder.batches, wanted) if wanted else bench.manifest
@@ -87,7 +87,15 @@ def verify(
         hops = (
             _older(found, bench, manifest, stack)
             if older
-            else _newest(found, bench, stack, thorough=thorough, rebuild=rebuild, offline=offline)
+            else _newest(
+                found,
+                bench,
+                list(project.reports.values()),
+                stack,
+                thorough=thorough,
+                rebuild=rebuild,
+                offline=offline,
+            )
         )
         digest = bench.builder.batches.sha256(manifest.batch)
         if expect is not None:
@@ -175,9 +183,15 @@ _Hops = dict[str, Callable[[], "Iterator[Finding]"]]
 
 
 def _newest(
-    found: Any, bench: "Workbench", stack: ExitStack, *, thorough: bool, rebuild: bool, offline: bool
+    found: Any,
+    bench: "Workbench",
+    reports: "Sequence[Report]",
+    stack: ExitStack,
+    *,
+    thorough: bool,
+    rebuild: bool,
+    offline: bool,
 ) -> _Hops:
-    from etl_assets.definitions import INPUTS
     from etl_assets.proof.verify import Verifier
 
     verifier = stack.enter_context(Verifier(bench.builder, bench.manifest, Path(found.lake.scratch)))
@@ -186,11 +200,11 @@ def _newest(
         "raw": verifier.raw,
         "star": verifier.star,
         "warehouse": lambda: _warehouse(found, verifier),
-        "exports": lambda: _exports(found),
+        "exports": lambda: _exports(found, reports),
     }
     if not offline:
         hops["source"] = lambda: verifier.source(
-            found.source.address(), list(INPUTS.tables.values()), thorough=thorough
+            found.source.address(), list(bench.builder.inputs.tables.values()), thorough=thorough
         )
     if rebuild:
         hops["rebuild"] = lambda: _rebuild(found, verifier)
@@ -199,9 +213,9 @@ def _newest(
 
 def _older(found: Any, bench: "Workbench", manifest: "Manifest", stack: ExitStack) -> _Hops:
     """What can be said of an older batch: of the star, only facts keep what they were."""
-    from etl_assets.engine.build import Builder
     from etl_assets.proof.history import StarFilesThen
     from etl_assets.proof.verify import Verifier
+    from etl_assets.star.build import Builder
 
     builder = bench.builder
     then = StarFilesThen(builder.star.files, builder.batches, manifest.batch)
@@ -224,15 +238,14 @@ def _warehouse(found: Any, verifier: "Verifier") -> "Iterator[Finding]":
         yield from verifier.warehouse(reader)
 
 
-def _exports(found: Any) -> "Iterator[Finding]":
+def _exports(found: Any, reports: "Sequence[Report]") -> "Iterator[Finding]":
     import duckdb
 
     from etl_assets import faults
-    from etl_assets.exports.reports import REPORTS
     from etl_assets.proof.verify import Finding
 
     warehouse = found.warehouse
-    for report in REPORTS:
+    for report in reports:
         if not warehouse.exists:
             yield Finding(
                 report.name, "exports", "nothing", f"there is no warehouse {warehouse.where}: run etl run"

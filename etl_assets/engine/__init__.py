@@ -1,1 +1,1 @@
-"""How star functions run: types, typing with a policy, DuckDB, Parquet, lineage. No table of any database here."""
+"""The ground under star and proof: DuckDB, types, typing with a policy, exact sums, versions of code. Knows no table of anybody's."""

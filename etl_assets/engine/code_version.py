@@ -165,7 +165,8 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _name(value: Any) -> str:
-    return f"{value.__module__}.{value.__qualname__}"
+    """Within its package: what that is called, or where it lies, does not count."""
+    return f"{value.__module__.partition('.')[2]}.{value.__qualname__}"
 
 
 def _ours(module: str, user: Any) -> bool:

@@ -8,6 +8,7 @@ becomes of the row. How a value is written is the source's business (PostgreSQL 
 import re
 from dataclasses import dataclass
 from decimal import Context
+from difflib import get_close_matches
 from functools import cached_property
 
 import pyarrow as pa
@@ -49,6 +50,44 @@ _AS_TEXT = {
 }
 
 
+# What PostgreSQL and its users call the same; lengths and precisions behind them make no difference to what is kept.
+_SPELLINGS = {
+    "integer": "int",
+    "int4": "int",
+    "serial": "int",
+    "int2": "smallint",
+    "smallserial": "smallint",
+    "int8": "bigint",
+    "bigserial": "bigint",
+    "bool": "boolean",
+    "float4": "real",
+    "float8": "double",
+    "double precision": "double",
+    "float": "double",
+    "varchar": "text",
+    "character varying": "text",
+    "char": "text",
+    "character": "text",
+    "bpchar": "text",
+    "citext": "text",
+    "name": "text",
+    "money": "text",
+    "decimal": "numeric",
+    "dec": "numeric",
+    "timestamp without time zone": "timestamp",
+    "timestamp with time zone": "timestamptz",
+    "time without time zone": "time",
+    "time with time zone": "timetz",
+    "macaddr8": "macaddr",
+}
+_LENGTH = re.compile(r"\s*\(\s*\d+\s*\)")
+_SUGGESTED = {
+    "datetime": "timestamp",
+    "string": "text",
+    "str": "text",
+    "number": "numeric(18,2)",
+    "long": "bigint",
+}
 _POSTGRES = {
     "int": "integer",
     "double": "double precision",
@@ -90,16 +129,26 @@ class Type:
 
     def __post_init__(self) -> None:
         if self.name not in _EXACT and self.name not in _AS_TEXT and not _NUMERIC.fullmatch(self.name):
-            known = ", ".join(sorted([*_EXACT, *_AS_TEXT, "numeric(p,s)"]))
+            known = sorted([*_EXACT, *_AS_TEXT, "numeric(p,s)"])
+            near = _SUGGESTED.get(self.name) or next(iter(get_close_matches(self.name, known, 1)), None)
             raise ValueError(
-                f"unknown type {self.declared!r}: use one of {known}, with ? behind it if it may be NULL"
+                f"unknown type {self.declared!r}: write "
+                + (f"{near!r}, or one of " if near else "one of ")
+                + f"{', '.join(known)}, with ? behind it if it may be NULL"
             )
         if self._decimal and not (0 <= self._decimal[1] <= self._decimal[0] <= 38 and self._decimal[0] > 0):
             raise ValueError(f"{self.declared!r}: numeric(p,s) holds at most 38 digits and 0 <= s <= p")
 
     @cached_property
     def name(self) -> str:
-        return self.declared.removesuffix("?")
+        """The type as it is called here, however it was spelled."""
+        spelled = " ".join(self.declared.strip().removesuffix("?").lower().split())
+        if spelled.endswith("[]"):
+            return "array"
+        if match := re.fullmatch(r"(?:numeric|decimal|dec)\s*\(\s*(\d+)\s*\)", spelled):
+            return f"numeric({match[1]},0)"
+        bare = _LENGTH.sub("", spelled)
+        return _SPELLINGS.get(bare, bare if bare in _EXACT or bare in _AS_TEXT else spelled)
 
     @property
     def nullable(self) -> bool:

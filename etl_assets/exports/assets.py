@@ -1,17 +1,19 @@
 """The export assets: one per report, and the workbook that holds them all."""
 
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 import pandas as pd
 
 from etl_assets.engine.code_version import code_version
-from etl_assets.exports.contract import Report, ReportError, content_version
-from etl_assets.exports.lineage import Query
+from etl_assets.exports.contract import Report, content_version
+from etl_assets.exports.lineage import Query, queries
 from etl_assets.exports.publishing import Sheet, Warehouse, Workbook
 from etl_assets.proof.certificate import uncertified
-from etl_assets.resources.lake import Lake
+from etl_assets.star.resource import Lake
+from etl_assets.star.schema import StarTable
 from etl_assets.warehouse.assets import warehouse_key
 
 GROUP = "exports"
@@ -23,18 +25,20 @@ def export_key(name: str) -> dg.AssetKey:
     return dg.AssetKey([GROUP, name])
 
 
-def export_assets(reports: Sequence[Report]) -> list[dg.AssetsDefinition]:
-    """An asset per report, and the sales workbook. Raises `ReportError` if a query reads what the star has not."""
-    return [*(report_asset(report) for report in reports), workbook_asset("sales_workbook", "Sales", reports)]
+def export_assets(
+    reports: Sequence[Report], star: Mapping[str, StarTable], workbook: str
+) -> list[dg.AssetsDefinition]:
+    """An asset per report over a star, and the workbook of that title that has all of them. Raises `ReportError` if a query
+    reads what the star has not."""
+    if not reports:
+        return []
+    made = [report_asset(report, *queries(report, star)) for report in reports]
+    return [*made, workbook_asset(workbook, reports)]
 
 
-def report_asset(report: Report) -> dg.AssetsDefinition:
+def report_asset(report: Report, query: Query, control: Query | None) -> dg.AssetsDefinition:
     """A report as an asset: computed in the warehouse, held against its control totals and contract, published."""
     key = export_key(report.name)
-    query = Query(report.name, report.query)
-    control = Query(f"{report.name} (control)", report.control) if report.control else None
-    if control and not set(control.columns) <= set(report.by_name):
-        raise ReportError(f"{control.owner}: its columns {control.columns} must be columns of the report")
     read = sorted({*query.tables, *(control.tables if control else [])})
 
     @dg.asset(
@@ -90,8 +94,9 @@ def report_asset(report: Report) -> dg.AssetsDefinition:
     return made
 
 
-def workbook_asset(name: str, title: str, reports: Sequence[Report]) -> dg.AssetsDefinition:
+def workbook_asset(title: str, reports: Sequence[Report]) -> dg.AssetsDefinition:
     """Reports as the sheets of a workbook."""
+    name = f"{re.sub('[^a-z0-9]+', '_', title.lower()).strip('_')}_workbook"
 
     @dg.asset(
         key=export_key(name),

@@ -46,7 +46,7 @@ class ReportError(EtlError):
 
 
 @dataclass(frozen=True)
-class Column:
+class ReportColumn:
     """A column of a report: its type in PostgreSQL's terms (`?` allows NULL), its meaning, and its limits.
 
     The order of `one_of` is the order in which its values are sorted.
@@ -102,11 +102,17 @@ class Report:
     name: str
     title: str
     description: str
-    columns: Sequence[Column] = field(repr=False)
+    columns: Sequence[ReportColumn] = field(repr=False)
     key: Sequence[str]
     query: str = field(repr=False)
     control: str | None = field(repr=False)
     shape: Callable[[pd.DataFrame], pd.DataFrame] = field(repr=False)
+
+    @property
+    def where(self) -> str:
+        """The file and line of the function, as an editor takes them."""
+        code = inspect.unwrap(self.shape).__code__
+        return f"{code.co_filename}:{code.co_firstlineno}"
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
@@ -123,7 +129,7 @@ class Report:
             raise ValueError(f"{self.name}: its function needs a docstring that says what one row is")
 
     @cached_property
-    def by_name(self) -> Mapping[str, Column]:
+    def by_name(self) -> Mapping[str, ReportColumn]:
         return {column.name: column for column in self.columns}
 
     @cached_property
@@ -203,7 +209,7 @@ class Report:
             if ours != theirs
         ]
 
-    def _exact(self, values: pd.Series, column: Column) -> pa.Array | pa.ChunkedArray:
+    def _exact(self, values: pd.Series, column: ReportColumn) -> pa.Array | pa.ChunkedArray:
         held = pa.array(values.array, from_pandas=True)
         wanted = column.type.arrow
         if len(held) and pa.types.is_floating(held.type) and not pa.types.is_floating(wanted):
@@ -231,7 +237,7 @@ class Report:
 
 
 def report(
-    *, title: str, columns: Sequence[Column], key: Sequence[str], query: str, control: str | None = None
+    *, title: str, columns: Sequence[ReportColumn], key: Sequence[str], query: str, control: str | None = None
 ) -> Callable[[Callable[[pd.DataFrame], pd.DataFrame]], Report]:
     """Declare that the function below shapes a report from what `query` answers; its docstring says what a row is."""
 

@@ -4,7 +4,7 @@ Queries are written in the SQL that PostgreSQL, BigQuery and DuckDB share, and a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from sqlglot import exp, parse_one
@@ -12,26 +12,32 @@ from sqlglot.errors import SqlglotError
 from sqlglot.lineage import lineage
 from sqlglot.optimizer.qualify import qualify
 
-from etl_assets.engine.schema import Fact, StarTable
-from etl_assets.exports.contract import ReportError
-from etl_assets.star import schema
+from etl_assets.exports.contract import Report, ReportError
+from etl_assets.star.schema import Fact, StarTable
 
 _DIALECT = "postgres"
 _CURRENT = "_current"
-_STAR = {table.name: table for table in vars(schema).values() if isinstance(table, StarTable)}
-# Every fact has a view of its current rows, with the same columns.
-_READABLE = {**_STAR, **{name + _CURRENT: table for name, table in _STAR.items() if isinstance(table, Fact)}}
-_COLUMNS: dict[str, object] = {
-    "star": {name: {c.name: c.type.duckdb for c in table.columns} for name, table in _READABLE.items()}
-}
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query of schema `star`, checked against what the star declares."""
+    """A query of schema `star`, checked against what the star's tables declare."""
 
     owner: str
     sql: str
+    star: Mapping[str, StarTable] = field(repr=False)
+
+    @cached_property
+    def _readable(self) -> Mapping[str, StarTable]:
+        """What can be read: every fact has a view of its current rows, with the same columns."""
+        current = {name + _CURRENT: table for name, table in self.star.items() if isinstance(table, Fact)}
+        return {**self.star, **current}
+
+    @cached_property
+    def _columns(self) -> dict[str, object]:
+        """What sqlglot is told of the tables."""
+        tables = self._readable.items()
+        return {"star": {name: {c.name: c.type.duckdb for c in table.columns} for name, table in tables}}
 
     @cached_property
     def _parsed(self) -> exp.Query:
@@ -40,12 +46,12 @@ class Query:
             parsed = parse_one(self.sql, dialect=_DIALECT)
             own = {cte.alias_or_name for cte in parsed.find_all(exp.CTE)}
             for table in parsed.find_all(exp.Table):
-                if table.name not in own and (table.db != "star" or table.name not in _READABLE):
+                if table.name not in own and (table.db != "star" or table.name not in self._readable):
                     raise ReportError(
                         f"{self.owner}: its query reads {table.sql(dialect=_DIALECT)!r}, but can read only star."
-                        + ", star.".join(_READABLE)
+                        + ", star.".join(self._readable)
                     )
-            qualified = qualify(parsed, schema=_COLUMNS, dialect=_DIALECT)
+            qualified = qualify(parsed, schema=self._columns, dialect=_DIALECT)
         except SqlglotError as error:
             raise ReportError(f"{self.owner}: its query is wrong: {' '.join(str(error).split())}") from error
         if not isinstance(qualified, exp.Query):
@@ -60,7 +66,9 @@ class Query:
     @cached_property
     def tables(self) -> list[str]:
         """The star tables it reads, sorted; the view of a fact's current rows counts as the fact."""
-        return sorted({_READABLE[t.name].name for t in self._parsed.find_all(exp.Table) if t.db == "star"})
+        return sorted(
+            {self._readable[t.name].name for t in self._parsed.find_all(exp.Table) if t.db == "star"}
+        )
 
     @cached_property
     def sources(self) -> Mapping[str, list[tuple[str, str]]]:
@@ -68,10 +76,20 @@ class Query:
         return {
             column: sorted(
                 {
-                    (_READABLE[node.source.name].name, node.name.rpartition(".")[2])
-                    for node in lineage(column, self.sql, schema=_COLUMNS, dialect=_DIALECT).walk()
+                    (self._readable[node.source.name].name, node.name.rpartition(".")[2])
+                    for node in lineage(column, self.sql, schema=self._columns, dialect=_DIALECT).walk()
                     if not node.downstream and isinstance(node.source, exp.Table)
                 }
             )
             for column in self.columns
         }
+
+
+def queries(report: Report, star: Mapping[str, StarTable]) -> tuple[Query, Query | None]:
+    """The query of a report, and that of its control totals, checked against what a star declares. Raises `ReportError`."""
+    query = Query(report.name, report.query, star)
+    control = Query(f"{report.name} (control)", report.control, star) if report.control else None
+    _ = query.columns
+    if control and not set(control.columns) <= set(report.by_name):
+        raise ReportError(f"{control.owner}: its columns {control.columns} must be columns of the report")
+    return query, control

@@ -4,10 +4,10 @@ import uuid
 from collections.abc import Iterator
 from functools import partial
 
-from etl_assets.checked import Checkup, probed, room
 from etl_assets.lake.batches import Batches, number
 from etl_assets.lake.files import AlreadyExists, Files, LakeError
 from etl_assets.lake.folder import LocalFiles
+from etl_assets.preflight import Checkup, probed, room
 
 
 def check_files(files: Files) -> Iterator[Checkup]:

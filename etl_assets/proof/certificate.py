@@ -1,7 +1,7 @@
 """The certificate of a batch: source, raw, star and warehouse, side by side.
 
 The count and the sums of each table were compared with the source's before the batch was committed, in its own
-snapshot (`etl_assets.capture.controls`). The certificate follows what the batch brought from there on: as much
+snapshot (`etl_assets.raw.controls`). The certificate follows what the batch brought from there on: as much
 must stand in the star's files and in the warehouse as was landed, less what was quarantined. And it compares the two
 ends: what the source said in that snapshot, and what the warehouse now shows as current.
 
@@ -19,16 +19,16 @@ from itertools import pairwise
 from typing import Any
 
 from etl_assets.engine import duck
-from etl_assets.engine.build import Builder
-from etl_assets.engine.definition import Definition
 from etl_assets.engine.duck import identifier, listing
-from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.lake.batches import FOLDER, Batches, Manifest, number
 from etl_assets.lake.current import view
 from etl_assets.lake.files import Files, LakeError
 from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows, digest_of, loaded_rows
-from etl_assets.resources.duckdb_warehouse import DuckDBReader
-from etl_assets.resources.warehouse import INFERRED, LOADS, SCHEMA, WarehouseReader
+from etl_assets.star.build import Builder
+from etl_assets.star.definition import Definition
+from etl_assets.star.schema import Fact, StarTable
+from etl_assets.warehouse.contract import INFERRED, LOADS, SCHEMA, WarehouseReader
+from etl_assets.warehouse.duckdb import DuckDBReader
 
 
 @dataclass(frozen=True)

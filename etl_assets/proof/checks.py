@@ -6,16 +6,16 @@ from pathlib import Path
 
 import dagster as dg
 
-from etl_assets.engine.definition import Inputs
 from etl_assets.lake.batches import TableState, number
 from etl_assets.proof.certificate import Certifier
 from etl_assets.proof.totals import Totals
 from etl_assets.proof.verify import Verifier, record_verified
 from etl_assets.raw.assets import raw_key
-from etl_assets.resources.lake import Lake
-from etl_assets.resources.source import Source
-from etl_assets.resources.warehouse import Warehouse
+from etl_assets.source.resource import Source
+from etl_assets.star.definition import Inputs
+from etl_assets.star.resource import Lake
 from etl_assets.warehouse.assets import warehouse_key
+from etl_assets.warehouse.contract import Warehouse
 
 _NAME = "equals_the_source"
 VERIFICATION = dg.AssetKey(["proof", "verification"])

@@ -18,20 +18,20 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from etl_assets.capture.catalog import describe
-from etl_assets.capture.connection import connect, explained, find_names
-from etl_assets.capture.table import Table
 from etl_assets.engine import duck
-from etl_assets.engine.definition import Definition
 from etl_assets.engine.duck import identifier, listing
-from etl_assets.engine.frames import Frames
-from etl_assets.engine.schema import Fact
 from etl_assets.errors import EtlError
 from etl_assets.lake.batches import LandedFile, Manifest, SourceColumn, number
 from etl_assets.lake.current import BATCH, storage, view
 from etl_assets.lake.files import LakeError
-from etl_assets.resources.duckdb_warehouse import DuckDBReader
-from etl_assets.resources.warehouse import WarehouseReader
+from etl_assets.source.catalog import describe
+from etl_assets.source.connection import connect, explained, find_names
+from etl_assets.source.table import Table
+from etl_assets.star.definition import Definition
+from etl_assets.star.frames import Frames
+from etl_assets.star.schema import Fact
+from etl_assets.warehouse.contract import WarehouseReader
+from etl_assets.warehouse.duckdb import DuckDBReader
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
 

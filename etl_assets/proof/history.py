@@ -16,14 +16,14 @@ from pathlib import Path
 import duckdb
 
 from etl_assets.engine import duck
-from etl_assets.engine.build import Builder, publish
 from etl_assets.engine.duck import listing
-from etl_assets.engine.schema import Fact
 from etl_assets.lake.batches import Batches, Manifest, number
 from etl_assets.lake.files import Files, LakeError
 from etl_assets.lake.folder import LocalFiles
-from etl_assets.lake.star import StarFiles, TableFiles
 from etl_assets.proof.totals import current_rows
+from etl_assets.star.build import Builder, publish
+from etl_assets.star.files import StarFiles, TableFiles
+from etl_assets.star.schema import Fact
 
 
 class StarFilesThen(StarFiles):

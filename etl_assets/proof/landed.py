@@ -22,11 +22,11 @@ import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from etl_assets.capture.table import Table
 from etl_assets.engine.duck import MAX_LINE_BYTES, header, identifier, own
 from etl_assets.engine.types import Type
 from etl_assets.lake.batches import Batches, LandedFile, Manifest, TableState
 from etl_assets.lake.files import LakeError
+from etl_assets.source.table import Table
 
 # Of the memory of a machine this takes a part that does not grow with the table.
 _BATCH_ROWS = 50_000

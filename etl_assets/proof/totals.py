@@ -7,15 +7,15 @@ from typing import Any
 
 import duckdb
 
-from etl_assets.engine.definition import Definition, Inputs
 from etl_assets.engine.duck import identifier, listing, literal
-from etl_assets.engine.lineage import column_lineage
-from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.engine.sums import Amount, added_up
 from etl_assets.engine.types import Type
 from etl_assets.lake.batches import Manifest
 from etl_assets.lake.current import view
-from etl_assets.resources.warehouse import DUCKDB, INFERRED, SCHEMA, WarehouseReader
+from etl_assets.star.definition import Definition, Inputs
+from etl_assets.star.lineage import column_lineage
+from etl_assets.star.schema import Fact, StarTable
+from etl_assets.warehouse.contract import DUCKDB, INFERRED, SCHEMA, WarehouseReader
 
 
 @dataclass(frozen=True)

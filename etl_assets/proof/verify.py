@@ -26,31 +26,31 @@ import duckdb
 import pyarrow as pa
 
 from etl_assets import faults
-from etl_assets.capture.connection import SourceError
-from etl_assets.capture.controls import Unproven, proven
-from etl_assets.capture.identity import check_identity
-from etl_assets.capture.plan import Plan, plan
-from etl_assets.capture.reading import Folding, Reader
-from etl_assets.capture.snapshot import take_snapshot
-from etl_assets.capture.table import Table
 from etl_assets.engine import duck
-from etl_assets.engine.build import Builder, publish
-from etl_assets.engine.course import latest_versions
-from etl_assets.engine.definition import ContractError, Definition
 from etl_assets.engine.duck import identifier, listing
-from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.engine.sums import added_up
 from etl_assets.lake.batches import Batches, Manifest, TableState, number
 from etl_assets.lake.current import Current, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.folder import LocalFiles
-from etl_assets.lake.star import StarFiles
 from etl_assets.proof.certificate import certificate_path, noted, verified_path
 from etl_assets.proof.landed import LandedTable, landed_table
 from etl_assets.proof.totals import amount, current_rows, digest_of, loaded_rows
-from etl_assets.resources.duckdb_warehouse import DuckDBReader, DuckDBWarehouse
-from etl_assets.resources.warehouse import WarehouseError, WarehouseReader
-from etl_assets.resources.warehouse_load import load_star
+from etl_assets.raw.controls import Unproven, proven
+from etl_assets.raw.plan import Plan, plan
+from etl_assets.raw.reading import Folding, Reader
+from etl_assets.source.connection import SourceError
+from etl_assets.source.identity import check_identity
+from etl_assets.source.snapshot import take_snapshot
+from etl_assets.source.table import Table
+from etl_assets.star.build import Builder, publish
+from etl_assets.star.course import latest_versions
+from etl_assets.star.definition import ContractError, Definition
+from etl_assets.star.files import StarFiles
+from etl_assets.star.schema import Fact, StarTable
+from etl_assets.warehouse.contract import WarehouseError, WarehouseReader
+from etl_assets.warehouse.duckdb import DuckDBReader, DuckDBWarehouse
+from etl_assets.warehouse.load import load_star
 
 # Differences that are told in full.
 _TOLD = 3

@@ -1,1 +1,1 @@
-"""What was landed, unchanged and never overwritten: CSV batches of the source's tables."""
+"""What was landed, unchanged and never overwritten: how a table is read, what changed in it, and the batch that says so."""

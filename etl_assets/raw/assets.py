@@ -9,14 +9,6 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from etl_assets.capture.catalog import NoKey
-from etl_assets.capture.connection import SourceInterrupted
-from etl_assets.capture.landing import Notes
-from etl_assets.capture.plan import schema_change
-from etl_assets.capture.position import Position
-from etl_assets.capture.recent import Share
-from etl_assets.capture.snapshot import LakeClaimed
-from etl_assets.capture.table import Table
 from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.duck import MAX_LINE_BYTES, header
 from etl_assets.lake.batches import Manifest, TableState, number
@@ -24,11 +16,19 @@ from etl_assets.lake.files import Files
 from etl_assets.notices import NOTICE
 from etl_assets.progress import observer
 from etl_assets.proof.freshness import DAILY
-from etl_assets.proof.volume import CHECK as VOLUME
-from etl_assets.proof.volume import recent, volume_check
-from etl_assets.resources.lake import Lake
-from etl_assets.resources.source import Source
+from etl_assets.raw.landing import Notes
+from etl_assets.raw.plan import schema_change
+from etl_assets.raw.recent import Share
+from etl_assets.raw.volume import CHECK as VOLUME
+from etl_assets.raw.volume import recent, volume_check
 from etl_assets.source.assets import source_key
+from etl_assets.source.catalog import NoKey
+from etl_assets.source.connection import SourceInterrupted
+from etl_assets.source.position import Position
+from etl_assets.source.resource import Source
+from etl_assets.source.snapshot import LakeClaimed
+from etl_assets.source.table import Table
+from etl_assets.star.resource import Lake
 
 GROUP = "raw"
 # What a run that reads all tables says of itself, so that it can be found and its position compared with now's.

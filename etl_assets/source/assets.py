@@ -5,16 +5,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from etl_assets.capture.table import Table
 from etl_assets.engine.code_version import code_version
-from etl_assets.source.models import ObservedFiles
+from etl_assets.source.files import ObservedFiles
+from etl_assets.source.table import Table
 
 GROUP = "source"
 DATA_VERSION = "dagster/data_version"
 FILES = "files"
 """The metadata of an observed group of files that says what is in it: path -> SHA-256."""
-REFERENCES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.csv"))}
-_REFERENCE_DESCRIPTIONS = {"iso_4217": "One row is a currency of ISO 4217: its code and its name."}
 
 
 def source_key(name: str) -> dg.AssetKey:
@@ -44,17 +42,21 @@ def reference_files(references: Mapping[str, Path]) -> list[ObservedFiles]:
     return [ObservedFiles(name, path.parent, path.name) for name, path in references.items()]
 
 
-def file_assets(observed: Sequence[ObservedFiles]) -> list[dg.AssetsDefinition]:
-    """One asset per group of files. To materialize it is to note what the files are now."""
-    return [_file_asset(files) for files in observed]
+def file_assets(observed: Sequence[ObservedFiles], described: Mapping[str, str]) -> list[dg.AssetsDefinition]:
+    """One asset per group of files, with what a row of it is where that is said. To materialize it is to note what the files
+    are now."""
+    return [
+        _file_asset(files, described.get(files.name, f"One file is a model: {files.pattern}."))
+        for files in observed
+    ]
 
 
-def _file_asset(files: ObservedFiles) -> dg.AssetsDefinition:
+def _file_asset(files: ObservedFiles, description: str) -> dg.AssetsDefinition:
     key = source_key(files.name)
 
     @dg.asset(
         key=key,
-        description=_REFERENCE_DESCRIPTIONS.get(files.name, f"One file is a model: {files.pattern}."),
+        description=description,
         group_name=GROUP,
         kinds={Path(files.pattern).suffix.lstrip(".") or "file"},
         owners=["team:data-platform"],

@@ -1,1 +1,2 @@
-"""The star schema: what is promised (`schema`), one function per table (`dimensions`, `facts`), and its assets."""
+"""The star: what its tables promise, the functions that a project writes for them, what a change of a batch reaches in them, their
+files, and their assets. No table of any database here."""

@@ -10,17 +10,17 @@ import dagster as dg
 from pydantic import Field
 
 from etl_assets.engine import duck
-from etl_assets.engine.build import Build, merged
-from etl_assets.engine.definition import ContractError, Definition, Inputs
-from etl_assets.engine.lineage import column_lineage
 from etl_assets.engine.preview import markdown
-from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.lake.batches import folder_of, number
 from etl_assets.notices import NOTICE
 from etl_assets.proof.verify import Verifier
 from etl_assets.raw.assets import raw_key
-from etl_assets.resources.lake import Lake, Published, Workbench
 from etl_assets.source.assets import source_key
+from etl_assets.star.build import Build, merged
+from etl_assets.star.definition import ContractError, Definition, Inputs
+from etl_assets.star.lineage import column_lineage
+from etl_assets.star.resource import Lake, Published, Workbench
+from etl_assets.star.schema import Fact, StarTable
 
 GROUP = "star"
 IO_MANAGER = "star_io"

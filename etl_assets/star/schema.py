@@ -1,173 +1,203 @@
-"""What the star promises: eight dimensions and three facts, with their columns, keys and references.
+"""What a star table promises: columns, types, keys, references.
 
-This is the one place. Arrow schemas, the warehouse's tables, the columns that the UI shows and the checks all
-follow from it. To dimensions the column `deleted` is added, to facts their surrogate key, `batch` and `deleted`.
+A declaration is the one place from which the Arrow schema, the warehouse's DDL, the UI's column schema and the
+checks are derived. Which tables there are a project declares.
 """
 
-from etl_assets.engine.schema import Column, Dimension, Fact
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
-DIM_DATE = Dimension(
-    "dim_date",
-    "One row is a calendar day, from the first to the last that any fact refers to, without a hole between 1900 and 2199.",
-    "date_id",
-    [
-        Column("date_id", "date", "The day."),
-        Column("year", "int"),
-        Column("month", "int", "1 to 12."),
-        Column("day", "int", "Day of the month, 1 to 31."),
-        Column("day_of_week", "int", "ISO 8601: Monday is 1, Sunday is 7."),
-        Column("quarter", "int", "1 to 4."),
-        Column("day_name", "text", "In English: Monday to Sunday."),
-        Column("month_name", "text", "In English: January to December."),
-    ],
-    rows="any",
-    # A version that was corrected since refers to its days all the same.
-    versions_of=("fact_sales_order", "fact_purchase_order", "fact_payment"),
-)
-DIM_STAFF = Dimension(
-    "dim_staff",
-    "One row is a member of staff, with the department as it is now.",
-    "staff_id",
-    [
-        Column("staff_id", "int", "As in the source."),
-        Column("first_name", "text"),
-        Column("last_name", "text"),
-        Column("department_name", "text?"),
-        Column("location", "text?", "Where the department is."),
-        Column("email_address", "text"),
-    ],
-)
-DIM_LOCATION = Dimension(
-    "dim_location",
-    "One row is an address that orders are delivered to.",
-    "location_id",
-    [
-        Column("location_id", "int", "The source's address_id."),
-        Column("address_line_1", "text"),
-        Column("address_line_2", "text?"),
-        Column("district", "text?"),
-        Column("city", "text"),
-        Column("postal_code", "text", "Text: leading zeros count."),
-        Column("country", "text"),
-        Column("phone", "text"),
-    ],
-)
-DIM_CURRENCY = Dimension(
-    "dim_currency",
-    "One row is a currency, with its name in ISO 4217.",
-    "currency_id",
-    [
-        Column("currency_id", "int", "As in the source."),
-        Column("currency_code", "text", "ISO 4217."),
-        Column("currency_name", "text", "By ISO 4217; the code itself where ISO 4217 does not know it."),
-    ],
-)
-DIM_DESIGN = Dimension(
-    "dim_design",
-    "One row is a design of a tote bag.",
-    "design_id",
-    [
-        Column("design_id", "int", "As in the source."),
-        Column("design_name", "text"),
-        Column("file_location", "text"),
-        Column("file_name", "text"),
-    ],
-)
-DIM_COUNTERPARTY = Dimension(
-    "dim_counterparty",
-    "One row is a company that is sold to or bought from, with its legal address.",
-    "counterparty_id",
-    [
-        Column("counterparty_id", "int", "As in the source."),
-        Column("counterparty_legal_name", "text"),
-        Column("counterparty_legal_address_line_1", "text?"),
-        Column("counterparty_legal_address_line_2", "text?"),
-        Column("counterparty_legal_district", "text?"),
-        Column("counterparty_legal_city", "text?"),
-        Column("counterparty_legal_postal_code", "text?", "Text: leading zeros count."),
-        Column("counterparty_legal_country", "text?"),
-        Column("counterparty_legal_phone_number", "text?"),
-    ],
-)
-DIM_PAYMENT_TYPE = Dimension(
-    "dim_payment_type",
-    "One row is a kind of payment.",
-    "payment_type_id",
-    [Column("payment_type_id", "int", "As in the source."), Column("payment_type_name", "text")],
-)
-DIM_TRANSACTION = Dimension(
-    "dim_transaction",
-    "One row ties a payment to the sales or purchase order it is for.",
-    "transaction_id",
-    [
-        Column("transaction_id", "int", "As in the source."),
-        Column("transaction_type", "text", "SALE or PURCHASE."),
-        Column("sales_order_id", "int?"),
-        Column("purchase_order_id", "int?"),
-    ],
-)
+import pyarrow as pa
 
-_AUDIT = [
-    Column("created_date", "date", "When the source created the row.", references="dim_date"),
-    Column("created_time", "time", "To the millisecond."),
-    Column(
-        "last_updated_date", "date", "As the source says; it does not move with every change.", "dim_date"
-    ),
-    Column("last_updated_time", "time", "To the millisecond."),
-]
+from etl_assets.engine.code_version import declared_version
+from etl_assets.engine.types import Type
 
-FACT_SALES_ORDER = Fact(
-    "fact_sales_order",
-    "One row is a version of a sales order, or the record of its deletion.",
-    "sales_order_id",
-    [
-        Column("sales_order_id", "int", "As in the source."),
-        *_AUDIT,
-        Column("sales_staff_id", "int", "Who sold.", references="dim_staff"),
-        Column("counterparty_id", "int", "Who bought.", references="dim_counterparty"),
-        Column("units_sold", "int"),
-        Column("unit_price", "numeric(10,2)", "In the order's currency."),
-        Column("currency_id", "int", references="dim_currency"),
-        Column("design_id", "int", references="dim_design"),
-        Column("agreed_payment_date", "date", references="dim_date"),
-        Column("agreed_delivery_date", "date", references="dim_date"),
-        Column("agreed_delivery_location_id", "int", references="dim_location"),
-    ],
-    record="sales_record_id",
-)
-FACT_PURCHASE_ORDER = Fact(
-    "fact_purchase_order",
-    "One row is a version of a purchase order, or the record of its deletion.",
-    "purchase_order_id",
-    [
-        Column("purchase_order_id", "int", "As in the source."),
-        *_AUDIT,
-        Column("staff_id", "int", "Who ordered.", references="dim_staff"),
-        Column("counterparty_id", "int", "Who supplies.", references="dim_counterparty"),
-        Column("item_code", "text"),
-        Column("item_quantity", "int"),
-        Column("item_unit_price", "numeric(10,2)", "In the order's currency."),
-        Column("currency_id", "int", references="dim_currency"),
-        Column("agreed_delivery_date", "date", references="dim_date"),
-        Column("agreed_payment_date", "date", references="dim_date"),
-        Column("agreed_delivery_location_id", "int", references="dim_location"),
-    ],
-    record="purchase_record_id",
-)
-FACT_PAYMENT = Fact(
-    "fact_payment",
-    "One row is a version of a payment, or the record of its deletion.",
-    "payment_id",
-    [
-        Column("payment_id", "int", "As in the source."),
-        *_AUDIT,
-        Column("transaction_id", "int", references="dim_transaction"),
-        Column("counterparty_id", "int", references="dim_counterparty"),
-        Column("payment_amount", "numeric(10,2)", "In the payment's currency."),
-        Column("currency_id", "int", references="dim_currency"),
-        Column("payment_type_id", "int", references="dim_payment_type"),
-        Column("paid", "boolean"),
-        Column("payment_date", "date", "When it is due.", references="dim_date"),
-    ],
-    record="payment_record_id",
-)
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its type in PostgreSQL's terms (`?` allows NULL), its meaning, and the dimension it refers to."""
+
+    name: str
+    declared: str
+    description: str = ""
+    references: str | None = None
+
+    @cached_property
+    def type(self) -> Type:
+        return Type(self.declared)
+
+
+@dataclass(frozen=True)
+class StarTable:
+    """What dimensions and facts have in common: a name, a meaning, columns with a key.
+
+    `key`: the column, or the columns, whose values tell the rows apart that exist at the same time. None of them may be
+    NULL. `references`: columns -> the dimension in whose key their values must exist, for references over several
+    columns; a single column may say so itself (`Column.references`). A reference that has a NULL part is not checked.
+
+    `rows`: "one per row" of the function's first parameter (audited), or "any": it may filter, explode, aggregate.
+    `by`: for a function whose SQL does not tell what a change reaches (pandas, Arrow): "row" if each row of the first
+    parameter is treated by itself, or the columns whose groups are (every parameter that has them is then given to the
+    function by whole groups). `strict`: that the whole table must be computed to find what a change did is an error.
+    `versions_of`: facts among the parameters of which the function sees all versions, not only the current rows.
+    """
+
+    name: str
+    description: str
+    key: str | Sequence[str]
+    declared: Sequence[Column] = field(repr=False)
+    references: Mapping[str | tuple[str, ...], str] = field(default_factory=dict, kw_only=True)
+    rows: Literal["one per row", "any"] = field(default="one per row", kw_only=True)
+    by: str | Sequence[str] | None = field(default=None, kw_only=True)
+    strict: bool = field(default=False, kw_only=True)
+    versions_of: str | Sequence[str] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a declaration that contradicts itself."""
+        names = [column.name for column in self.declared]
+        if self.rows not in ("one per row", "any"):
+            raise ValueError(f'{self.name}: rows={self.rows!r} means nothing: write "one per row" or "any"')
+        if not self.key_columns:
+            raise ValueError(f"{self.name}: name the column, or the columns, of its key")
+        for name in self.key_columns:
+            if name not in names:
+                raise ValueError(f"{self.name}: the key {name!r} is not among its columns {names}")
+            if self.by_name[name].type.nullable:
+                raise ValueError(
+                    f"{self.name}: the key {name!r} is declared {self.by_name[name].declared!r}, but no part of a key is "
+                    "NULL: take the ? away"
+                )
+        every = [column.name for column in self.columns]
+        for name in every:
+            if every.count(name) > 1:
+                added = (
+                    ""
+                    if names.count(name) > 1
+                    else "; the platform adds a column of that name, give yours another"
+                )
+                raise ValueError(f"{self.name}: the column {name!r} is declared twice{added}")
+        for columns, dimension in self.links.items():
+            if lacking := [name for name in columns if name not in names]:
+                raise ValueError(
+                    f"{self.name}: {', '.join(lacking)}, which refers to {dimension}, is not among its columns {names}"
+                )
+
+    @cached_property
+    def key_columns(self) -> tuple[str, ...]:
+        """The columns of the key, in declared order."""
+        return _several(self.key)
+
+    @cached_property
+    def links(self) -> Mapping[tuple[str, ...], str]:
+        """Columns -> the dimension in whose key their values must exist."""
+        single = {(column.name,): column.references for column in self.declared if column.references}
+        return single | {_several(columns): dimension for columns, dimension in self.references.items()}
+
+    @property
+    def by_columns(self) -> tuple[str, ...] | None:
+        """The columns whose groups the function treats by themselves, if that is declared."""
+        return None if self.by in (None, "row") else _several(self.by or ())
+
+    @property
+    def facts_with_versions(self) -> tuple[str, ...]:
+        """The parameters that stand for all versions of a fact."""
+        return _several(self.versions_of)
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """All columns in the order in which they are published."""
+        raise NotImplementedError
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Column]:
+        return {column.name: column for column in self.columns}
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """The columns whose values are unique over the whole table."""
+        return self.key_columns
+
+    @cached_property
+    def version(self) -> str:
+        """What identifies the declaration. Descriptions don't count, nor does what is left at its default."""
+        columns = [(column.name, column.declared, column.references) for column in self.columns]
+        further = {
+            name: value
+            for name, value in {
+                "references": {_several(names): dimension for names, dimension in self.references.items()},
+                "rows": self.rows,
+                "by": self.by_columns or self.by,
+                "versions_of": self.facts_with_versions,
+            }.items()
+            if value and value != "one per row"
+        }
+        return declared_version(
+            type(self).__name__,
+            self.name,
+            self.key_columns[0] if len(self.key_columns) == 1 else repr(self.key_columns),
+            repr(columns),
+            *([repr(further)] if further else []),
+        )
+
+    @cached_property
+    def arrow(self) -> pa.Schema:
+        return pa.schema(
+            [
+                pa.field(column.name, column.type.arrow, nullable=column.type.nullable)
+                for column in self.columns
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Dimension(StarTable):
+    """A dimension: the latest state of each member. A member that is gone from the source stays, flagged."""
+
+    @cached_property
+    def columns(self) -> Sequence[Column]:
+        return [
+            *self.declared,
+            Column("deleted", "boolean", "True when the source no longer has this member."),
+        ]
+
+
+@dataclass(frozen=True)
+class Fact(StarTable):
+    """A fact: one row per version of what `key` names, and one row that records its deletion.
+
+    `record` is the surrogate key: it numbers the versions in the order in which they were captured.
+    """
+
+    record: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.record:
+            raise ValueError(
+                f'{self.name}: a fact needs the name of its surrogate key: write record="…_record_id"'
+            )
+        super().__post_init__()
+
+    @cached_property
+    def columns(self) -> Sequence[Column]:
+        return [
+            Column(self.record, "bigint", "Numbers the versions; the same after every rebuild."),
+            *self.declared,
+            Column("batch", "bigint", "The batch that brought this version."),
+            Column(
+                "deleted", "boolean", "True on the row that records a deletion; its values are the last ones."
+            ),
+        ]
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        return (self.record,)
+
+    @property
+    def date_columns(self) -> list[str]:
+        return [column.name for column in self.declared if column.type.name == "date"]
+
+
+def _several(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,1 +1,1 @@
-"""The star where analysts query it. How a warehouse is loaded is in `etl_assets/resources/warehouse.py`."""
+"""The star where analysts query it. What every engine is asked to do is in `contract.py`, how a load goes in `load.py`."""

@@ -7,18 +7,18 @@ from functools import partial
 import dagster as dg
 from pydantic import Field
 
-from etl_assets.engine.definition import Inputs
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.preview import markdown
-from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.lake.batches import number
 from etl_assets.notices import NOTICE
 from etl_assets.proof.freshness import DAILY
-from etl_assets.resources.lake import Lake
-from etl_assets.resources.warehouse import SCHEMA, Loaded, Warehouse, WarehouseDamaged, WarehouseReader
-from etl_assets.resources.warehouse_load import load_star
-from etl_assets.resources.warehouse_references import unfillable
 from etl_assets.star.assets import column_schema, star_key
+from etl_assets.star.definition import Inputs
+from etl_assets.star.resource import Lake
+from etl_assets.star.schema import Fact, StarTable
+from etl_assets.warehouse.contract import SCHEMA, Loaded, Warehouse, WarehouseDamaged, WarehouseReader
+from etl_assets.warehouse.load import load_star
+from etl_assets.warehouse.references import unfillable
 
 GROUP = "warehouse"
 _CHECK = "references_resolve"

@@ -26,8 +26,8 @@ import duckdb
 import psutil
 import psycopg2
 
-from etl_assets.source.demo.simulator import play_day, sell
-from etl_assets.source.demo.totesys import serve_totesys
+from etl_assets.totesys.demo.simulator import play_day, sell
+from etl_assets.totesys.demo.totesys import serve_totesys
 from etl_assets_tests.browser.interface import Interface, interface
 
 Victim = Literal["daemon", "worker", "code server", "its parent", "interface", "everything"]

@@ -27,10 +27,7 @@ from dagster._daemon.sensor import execute_sensor_iteration
 from moto.server import ThreadedMotoServer
 
 from etl_assets.automation.alerting import alerting
-from etl_assets.definitions import definitions
-from etl_assets.errors import EtlError
-from etl_assets.raw.assets import STRAYS, SWEPT
-from etl_assets.resources.alerts import (
+from etl_assets.automation.alerts import (
     Alert,
     AlertError,
     Alerts,
@@ -40,6 +37,9 @@ from etl_assets.resources.alerts import (
     SnsAlerts,
     alerts,
 )
+from etl_assets.definitions import definitions
+from etl_assets.errors import EtlError
+from etl_assets.raw.assets import STRAYS, SWEPT
 from etl_assets.settings import Settings, SettingsError
 from etl_assets_tests.automation.shown import served
 from etl_assets_tests.flow import Flow
@@ -510,7 +510,7 @@ def test_a_run_that_can_not_be_retried_is_told_at_once(retrying: dg.DagsterInsta
 MODULE = """
 import dagster as dg
 from etl_assets.automation.alerting import alerting
-from etl_assets.resources.alerts import EmailAlerts
+from etl_assets.automation.alerts import EmailAlerts
 from etl_assets_tests.automation.test_alerting import ETL, behind, fragile, sturdy
 
 defs = dg.Definitions(

@@ -16,7 +16,7 @@ from etl_assets.automation.history import FLOW
 from etl_assets.cli import environment
 from etl_assets.settings import Settings
 from etl_assets.source.assets import file_assets
-from etl_assets.source.models import models
+from etl_assets.source.files import models
 from etl_assets_tests.commands import etl, use
 
 LARGEST = 9223372036854775807

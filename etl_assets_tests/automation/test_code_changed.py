@@ -16,12 +16,10 @@ import etl_assets
 from etl_assets import definitions as assembled
 from etl_assets.automation import code_changed
 from etl_assets.automation.code_changed import ATTEMPTS
-from etl_assets.engine.definition import definitions_in
-from etl_assets.source.assets import REFERENCES
-from etl_assets.star import dimensions, facts
+from etl_assets.project import read
 from etl_assets_tests.automation.shown import shown
 from etl_assets_tests.flow import Flow, execute
-from etl_assets_tests.modules import edited
+from etl_assets_tests.shipped import INPUTS, PROJECT
 
 NOWHERE = "postgresql://nobody:nothing@no-such-host.invalid/none"
 CURRENCY = {
@@ -130,15 +128,16 @@ def platform(after_two_batches: tuple[str, Path], tmp_path: Path) -> Iterator[Pl
 
 @pytest.fixture
 def edit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], None]:
-    """Edit the modules of the star: replace a text that stands in one of them once."""
+    """Edit a copy of the project: replace a text that stands in one of its modules once."""
+    copied = tmp_path / "totesys"
+    shutil.copytree(PROJECT.root, copied, ignore=shutil.ignore_patterns("demo", "__pycache__"))
 
     def make(old: str, new: str) -> None:
-        modules = [
-            edited(module, old, new, tmp_path) if old in Path(str(module.__file__)).read_text() else module
-            for module in (dimensions, facts)
-        ]
-        star = definitions_in(*modules)
-        monkeypatch.setattr(assembled, "INPUTS", replace(assembled.INPUTS, star=star, lineage={}))
+        (module,) = [path for path in copied.glob("*.py") if path.read_text().count(old)]
+        assert module.read_text().count(old) == 1
+        module.write_text(module.read_text().replace(old, new))
+        edited = read(copied)
+        monkeypatch.setattr(assembled, "load", lambda _: edited)
 
     return make
 
@@ -148,8 +147,10 @@ def reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A copy of the currencies' reference file that may be edited."""
     copied = tmp_path / "reference" / "iso_4217.csv"
     copied.parent.mkdir()
-    shutil.copy(REFERENCES["iso_4217"], copied)
-    monkeypatch.setattr(assembled, "INPUTS", replace(assembled.INPUTS, references={"iso_4217": copied}))
+    shutil.copy(PROJECT.references["iso_4217"], copied)
+    references = {"iso_4217": copied}
+    moved = replace(PROJECT, references=references, inputs=replace(INPUTS, references=references))
+    monkeypatch.setattr(assembled, "load", lambda _: moved)
     return copied
 
 

@@ -13,7 +13,7 @@ from etl_assets.definitions import definitions
 from etl_assets.errors import EtlError
 from etl_assets.settings import Settings
 from etl_assets.source.assets import file_assets, source_key
-from etl_assets.source.models import ModelError, ObservedFiles, models
+from etl_assets.source.files import ModelError, ObservedFiles, models
 
 
 def sha256(text: str) -> str:

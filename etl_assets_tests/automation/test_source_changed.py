@@ -306,7 +306,7 @@ def test_a_source_that_is_gone_for_a_moment_is_asked_again_from_a_new_snapshot(
 ) -> None:
     url, watch.url = watch.url, "postgresql://postgres@127.0.0.1:1/shop"
     asked = iter([watch.url, watch.url])
-    monkeypatch.setattr("etl_assets.resources.source.Source.address", lambda self: next(asked, url))
+    monkeypatch.setattr("etl_assets.source.resource.Source.address", lambda self: next(asked, url))
     result = watch.run()
     assert result.success
     assert retries(result) == 2
@@ -350,7 +350,7 @@ def test_a_backend_that_is_terminated_in_the_middle_is_tried_again(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'etl-assets %%'",
             )
 
-    monkeypatch.setattr("etl_assets.capture.landing.reached", reached)
+    monkeypatch.setattr("etl_assets.raw.landing.reached", reached)
     result = watch.run()
     assert killed
     assert result.success

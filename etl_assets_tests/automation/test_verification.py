@@ -10,10 +10,10 @@ import duckdb
 import pytest
 
 from etl_assets.automation.verification import NIGHTS, share_of, verify_every_night
-from etl_assets.definitions import INPUTS
 from etl_assets.deployments import resources
 from etl_assets.settings import Settings
 from etl_assets_tests.flow import Flow
+from etl_assets_tests.shipped import INPUTS
 
 NIGHT = datetime(2026, 3, 1, 3, 30, tzinfo=UTC)
 

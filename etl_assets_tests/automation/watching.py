@@ -13,10 +13,10 @@ from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.history import FLOW
 from etl_assets.automation.jobs import every_15_minutes
 from etl_assets.automation.source_changed import source_changed
-from etl_assets.capture.position import Position, read_position
 from etl_assets.raw.assets import raw_assets
-from etl_assets.resources.lake import Lake
-from etl_assets.resources.source import Source
+from etl_assets.source.position import Position, read_position
+from etl_assets.source.resource import Source
+from etl_assets.star.resource import Lake
 from etl_assets_tests.shop import INPUTS
 
 TABLES = list(INPUTS.tables.values())

@@ -13,12 +13,12 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from etl_assets.capture.landing import Request, take_batch
-from etl_assets.capture.table import Table
 from etl_assets.engine import duck
 from etl_assets.lake.batches import Batches, Manifest
 from etl_assets.lake.current import DELETED, Current
 from etl_assets.lake.files import Files, open_files
+from etl_assets.raw.landing import Request, take_batch
+from etl_assets.source.table import Table
 
 _EXACT = "-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex"
 

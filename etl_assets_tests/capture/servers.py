@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psycopg2
 from psycopg2 import sql
 
-from etl_assets.source.demo.postgres import serve
+from etl_assets.stand_ins.postgres import serve
 
 SETTINGS = {"fsync": "off", "wal_level": "replica", "max_wal_senders": "4", "autovacuum": "off"}
 

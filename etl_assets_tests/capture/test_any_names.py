@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.capture.connection import SourceError
-from etl_assets.capture.table import Table
 from etl_assets.engine import duck
-from etl_assets.engine.build import Builder, publish
-from etl_assets.engine.definition import Inputs, star_table
-from etl_assets.engine.schema import Column, Fact
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import Current
-from etl_assets.lake.star import StarFiles
+from etl_assets.source.connection import SourceError
+from etl_assets.source.table import Table
+from etl_assets.star.build import Builder, publish
+from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.files import StarFiles
+from etl_assets.star.schema import Column, Fact
 from etl_assets_tests.capture.comparing import Lake, execute
 
 _LONGEST = "n" * 63

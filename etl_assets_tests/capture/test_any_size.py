@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.capture.catalog import describe
-from etl_assets.capture.recent import Segments, since
-from etl_assets.capture.table import Table
+from etl_assets.raw.recent import Segments, since
+from etl_assets.source.catalog import describe
+from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, connect, execute
 
 T = Table("t", "", {"id": "int"})

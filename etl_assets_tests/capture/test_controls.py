@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from etl_assets.capture.table import Table
+from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, connect, execute
 
 LEDGER = Table("ledger", "", {"id": "int", "amount": "numeric(38,10)"})

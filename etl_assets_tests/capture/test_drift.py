@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.capture.connection import SourceError
-from etl_assets.capture.landing import Request, take_batch
-from etl_assets.capture.plan import SchemaFrozen
-from etl_assets.capture.table import Table
 from etl_assets.lake.batches import Batches, Manifest
+from etl_assets.raw.landing import Request, take_batch
+from etl_assets.raw.plan import SchemaFrozen
+from etl_assets.source.connection import SourceError
+from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, connect, execute
 
 T = Table("t", "", {"id": "text"}, key=("id",))

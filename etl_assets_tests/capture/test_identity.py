@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.capture.identity import LaggingReplica, OtherSource
-from etl_assets.capture.landing import Notes, Request, take_batch
-from etl_assets.capture.recent import Share
-from etl_assets.capture.table import Table
 from etl_assets.lake.batches import Batches
-from etl_assets.source.demo.postgres import serve
+from etl_assets.raw.landing import Notes, Request, take_batch
+from etl_assets.raw.recent import Share
+from etl_assets.source.identity import LaggingReplica, OtherSource
+from etl_assets.source.table import Table
+from etl_assets.stand_ins.postgres import serve
 from etl_assets_tests.capture.comparing import Lake, connect, execute
 from etl_assets_tests.capture.servers import SETTINGS, copy_disk, replicated, wait_until
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from etl_assets.capture.connection import SourceError
-from etl_assets.capture.landing import Notes, Request, take_batch
-from etl_assets.capture.table import Table
 from etl_assets.lake.batches import Batches, Manifest
+from etl_assets.raw.landing import Notes, Request, take_batch
+from etl_assets.source.connection import SourceError
+from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
 
 T = Table("t", "", {"id": "int"})

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.capture import sizes
-from etl_assets.capture.connection import SourceError
-from etl_assets.capture.sizes import TooLarge
-from etl_assets.capture.table import Table
 from etl_assets.engine import duck
 from etl_assets.lake.batches import Batches
 from etl_assets.proof.landed import landed_table
+from etl_assets.raw import sizes
+from etl_assets.raw.sizes import TooLarge
+from etl_assets.source.connection import SourceError
+from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, connect, execute
 
 T = Table("t", "", {"id": "int"})

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.capture.table import Table
-from etl_assets.source.demo.postgres import serve
+from etl_assets.source.table import Table
+from etl_assets.stand_ins.postgres import serve
 from etl_assets_tests.capture.comparing import Lake, connect, execute
 
 ITEM = Table("item", "", {"id": "int", "v": "text?"})

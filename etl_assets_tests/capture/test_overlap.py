@@ -14,18 +14,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from etl_assets.capture.connection import SourceInterrupted
-from etl_assets.capture.landing import Request, take_batch
-from etl_assets.capture.table import Table
 from etl_assets.lake.batches import Batches
+from etl_assets.raw.landing import Request, take_batch
+from etl_assets.source.connection import SourceInterrupted
+from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, connect, execute
 
 T = Table("t", "", {"id": "text"}, key=("id",))
 _RUN = """
 import sys
 from pathlib import Path
-from etl_assets.capture.landing import Request, take_batch
-from etl_assets.capture.table import Table
+from etl_assets.raw.landing import Request, take_batch
+from etl_assets.source.table import Table
 from etl_assets.errors import EtlError
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import open_files

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from etl_assets.capture.catalog import Relation, describe
-from etl_assets.capture.identity import OtherSource
-from etl_assets.capture.plan import Plan, plan
-from etl_assets.capture.snapshot import Instant
-from etl_assets.capture.table import Table
 from etl_assets.lake.batches import MAIN, Manifest, SourceColumn
-from etl_assets.source.demo.postgres import find_binaries, serve
+from etl_assets.raw.plan import Plan, plan
+from etl_assets.source.catalog import Relation, describe
+from etl_assets.source.identity import OtherSource
+from etl_assets.source.snapshot import Instant
+from etl_assets.source.table import Table
+from etl_assets.stand_ins.postgres import find_binaries, serve
 from etl_assets_tests.capture.comparing import Lake, connect, execute
 
 T = Table("t", "", {"id": "text"}, key=("id",))

@@ -11,10 +11,10 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
-from etl_assets.capture.connection import SourceError, SourceInterrupted
-from etl_assets.capture.position import Position, judge, read_position
-from etl_assets.capture.table import Table
-from etl_assets.source.demo.postgres import serve, wheel_binaries
+from etl_assets.source.connection import SourceError, SourceInterrupted
+from etl_assets.source.position import Position, judge, read_position
+from etl_assets.source.table import Table
+from etl_assets.stand_ins.postgres import serve, wheel_binaries
 from etl_assets_tests.flow import as_role, execute
 from etl_assets_tests.shop import SOURCE
 

@@ -8,13 +8,13 @@ from random import Random
 
 import pytest
 
-from etl_assets.capture import repair as repairing
-from etl_assets.capture.landing import Request
-from etl_assets.capture.table import Table
 from etl_assets.engine import duck
 from etl_assets.lake.batches import Batches, Manifest, Superseded
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import LakeError
+from etl_assets.raw import repair as repairing
+from etl_assets.raw.landing import Request
+from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
 
 T = Table("t", "", {"id": "int", "v": "text?", "n": "decimal(10,2)?"})
@@ -172,7 +172,7 @@ def test_a_repair_that_is_killed_is_repeated(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("etl_assets.capture.landing.Landing.commit", killed)
+        patch.setattr("etl_assets.raw.landing.Landing.commit", killed)
         with pytest.raises(RuntimeError):
             mend(lake)
     left = set(lake.everything()) - {str(p.relative_to(kept)) for p in kept.rglob("*")}

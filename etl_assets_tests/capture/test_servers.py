@@ -14,19 +14,19 @@ import psycopg2
 import pytest
 
 from etl_assets import addresses
-from etl_assets.capture import snapshot
-from etl_assets.capture.checkup import check_source
-from etl_assets.capture.connection import (
+from etl_assets.raw.controls import Unproven
+from etl_assets.source import snapshot
+from etl_assets.source.connection import (
     SourceError,
     SourceInterrupted,
     StandbyConflict,
     connect,
     explained,
 )
-from etl_assets.capture.controls import Unproven
-from etl_assets.capture.position import read_position
-from etl_assets.capture.snapshot import take_snapshot
-from etl_assets.capture.table import Table
+from etl_assets.source.position import read_position
+from etl_assets.source.preflight import check_source
+from etl_assets.source.snapshot import take_snapshot
+from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
 from etl_assets_tests.capture.servers import as_role, replicated, wait_until
 

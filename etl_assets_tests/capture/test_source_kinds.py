@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from etl_assets.capture.connection import SourceError
-from etl_assets.capture.table import Table
 from etl_assets.lake.batches import Manifest
-from etl_assets.source.demo.postgres import serve
+from etl_assets.source.connection import SourceError
+from etl_assets.source.table import Table
+from etl_assets.stand_ins.postgres import serve
 from etl_assets_tests.capture.comparing import Lake, connect, execute
 from etl_assets_tests.flow import as_role
 

@@ -16,10 +16,10 @@ import narwhals as nw
 import pandas as pd
 import pytest
 
-from etl_assets.capture.table import Table
-from etl_assets.engine.application import classified
-from etl_assets.engine.definition import ContractError, Definition, Inputs, star_table
-from etl_assets.engine.schema import Column, Dimension, Fact
+from etl_assets.source.table import Table
+from etl_assets.star.application import classified
+from etl_assets.star.definition import ContractError, Definition, Inputs, star_table
+from etl_assets.star.schema import Column, Dimension, Fact
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "star-functions.md"
 TABLES = {

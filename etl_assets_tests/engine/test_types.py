@@ -20,19 +20,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl_assets.capture.landing import Request, take_batch
-from etl_assets.capture.table import Table
 from etl_assets.engine import duck
-from etl_assets.engine.build import Builder, publish
-from etl_assets.engine.definition import Definition, Inputs
-from etl_assets.engine.schema import Column, Fact
 from etl_assets.engine.types import Type
 from etl_assets.lake.batches import Batches, Manifest
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import open_files
-from etl_assets.lake.star import StarFiles
-from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
-from etl_assets.resources.warehouse_load import load_star
+from etl_assets.raw.landing import Request, take_batch
+from etl_assets.source.table import Table
+from etl_assets.star.build import Builder, publish
+from etl_assets.star.definition import Definition, Inputs
+from etl_assets.star.files import StarFiles
+from etl_assets.star.schema import Column, Fact
+from etl_assets.warehouse.duckdb import DuckDBWarehouse
+from etl_assets.warehouse.load import load_star
 from etl_assets_tests.lake_layout import landed, star_files
 from etl_assets_tests.oracle import Row, parse_csv
 

@@ -12,18 +12,17 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.exports.assets import export_assets
 from etl_assets.exports.contract import Report
+from etl_assets.exports.duckdb import DuckDBReportTables, ReportIOManager
 from etl_assets.exports.publishing import Workbook
-from etl_assets.exports.reports import REPORTS
-from etl_assets.resources.duckdb_warehouse import DuckDBWarehouse
-from etl_assets.resources.lake import Lake
-from etl_assets.resources.report_tables import DuckDBReportTables, ReportIOManager
-from etl_assets.resources.workbook import XlsxWorkbook
-from etl_assets.star import schema
+from etl_assets.exports.workbook import XlsxWorkbook
+from etl_assets.star.resource import Lake
+from etl_assets.star.schema import Fact, StarTable
+from etl_assets.warehouse.duckdb import DuckDBWarehouse
+from etl_assets_tests.shipped import REPORTS, SCHEMAS
 
-TABLES = [table for table in vars(schema).values() if isinstance(table, StarTable)]
+TABLES = list(SCHEMAS.values())
 DAY = datetime.date(2026, 3, 15)
 _BLANK: Mapping[str, Any] = {
     "int": 1,
@@ -36,23 +35,23 @@ _BLANK: Mapping[str, Any] = {
 }
 _MEMBERS: Sequence[tuple[StarTable, Sequence[Mapping[str, Any]]]] = [
     (
-        schema.DIM_STAFF,
+        SCHEMAS["dim_staff"],
         [
             {"staff_id": 1, "first_name": "Ada", "last_name": "Byron"},
             {"staff_id": 2, "first_name": "Ada", "last_name": "Byron"},
         ],
     ),
     (
-        schema.DIM_CURRENCY,
+        SCHEMAS["dim_currency"],
         [
             {"currency_id": 1, "currency_code": "GBP"},
             {"currency_id": 2, "currency_code": "EUR"},
         ],
     ),
-    (schema.DIM_DESIGN, [{"design_id": n, "design_name": f"Design {n}"} for n in range(1, 31)]),
-    (schema.DIM_COUNTERPARTY, [{"counterparty_id": 1, "counterparty_legal_name": "=SUM(A1:A9)"}]),
+    (SCHEMAS["dim_design"], [{"design_id": n, "design_name": f"Design {n}"} for n in range(1, 31)]),
+    (SCHEMAS["dim_counterparty"], [{"counterparty_id": 1, "counterparty_legal_name": "=SUM(A1:A9)"}]),
     (
-        schema.DIM_PAYMENT_TYPE,
+        SCHEMAS["dim_payment_type"],
         [
             {"payment_type_id": 1, "payment_type_name": "SALES_RECEIPT"},
             {"payment_type_id": 2, "payment_type_name": "PURCHASE_PAYMENT"},
@@ -103,13 +102,13 @@ class Star:
 
     def sales(self, *rows: Mapping[str, Any]) -> None:
         self.hold(
-            schema.FACT_SALES_ORDER,
+            SCHEMAS["fact_sales_order"],
             [{"sales_record_id": n, "sales_order_id": n} | dict(row) for n, row in enumerate(rows, 1)],
         )
 
     def payments(self, *rows: Mapping[str, Any]) -> None:
         self.hold(
-            schema.FACT_PAYMENT,
+            SCHEMAS["fact_payment"],
             [{"payment_record_id": n, "payment_id": n} | dict(row) for n, row in enumerate(rows, 1)],
         )
 
@@ -122,7 +121,7 @@ class Star:
     ) -> dg.ExecuteInProcessResult:
         """Materialize the exports as a deployment would; the workbook is a file unless another is given."""
         result = dg.materialize(
-            export_assets(reports),
+            export_assets(reports, SCHEMAS, "Sales"),
             instance=dg.DagsterInstance.ephemeral(str(self.folder)),
             resources={
                 "warehouse": self.warehouse,
@@ -149,7 +148,9 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for table in TABLES:
         star.hold(table, members.get(table.name, []))
     days = [datetime.date(2024, 1, 1) + datetime.timedelta(days=n) for n in range(3 * 366)]
-    star.hold(schema.DIM_DATE, [{"date_id": d, "year": d.year, "month": d.month, "day": d.day} for d in days])
+    star.hold(
+        SCHEMAS["dim_date"], [{"date_id": d, "year": d.year, "month": d.month, "day": d.day} for d in days]
+    )
     star.sales({"units_sold": 1000, "unit_price": Decimal("2.01")})
     star.payments({"payment_amount": Decimal("2010.00")})
     return Path(star.warehouse.path)

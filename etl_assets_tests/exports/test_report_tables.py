@@ -9,11 +9,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from etl_assets.exports.reports import REPORTS, sales_by_month
-from etl_assets.resources import report_tables
-from etl_assets.resources.report_tables import ReportTablesError, preview
-from etl_assets.resources.warehouse import WarehouseInUse
+from etl_assets.exports import duckdb as report_tables
+from etl_assets.exports.duckdb import ReportTablesError, preview
+from etl_assets.totesys.reports import sales_by_month
+from etl_assets.warehouse.contract import WarehouseInUse
 from etl_assets_tests.exports.conftest import Star
+from etl_assets_tests.shipped import REPORTS
 
 Metadata = Callable[[dg.ExecuteInProcessResult], dict[str, dict[str, Any]]]
 

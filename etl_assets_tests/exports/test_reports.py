@@ -17,14 +17,15 @@ import psycopg2
 import pytest
 from psycopg2.extras import execute_values
 
-from etl_assets.engine.schema import Fact
 from etl_assets.exports.assets import export_assets, export_key
-from etl_assets.exports.contract import Column, Report, ReportError, content_version, report
+from etl_assets.exports.contract import Report, ReportColumn, ReportError, content_version, report
 from etl_assets.exports.lineage import Query
-from etl_assets.exports.reports import AGES, REPORTS, age, sales_by_month, top_designs, unpaid_payments
 from etl_assets.lake.batches import manifest_path
 from etl_assets.proof.certificate import certificate_path
+from etl_assets.star.schema import Fact
+from etl_assets.totesys.reports import AGES, age, sales_by_month, top_designs, unpaid_payments
 from etl_assets_tests.exports.conftest import DAY, TABLES, Star
+from etl_assets_tests.shipped import REPORTS, SCHEMAS
 
 Metadata = Callable[[dg.ExecuteInProcessResult], dict[str, dict[str, Any]]]
 
@@ -260,13 +261,15 @@ def test_a_missing_column_is_named() -> None:
 def test_a_wrong_name_in_a_query_is_an_error_before_any_data_exists() -> None:
     wrong_column = dataclasses.replace(sales_by_month, query="SELECT d.yaer FROM star.dim_date AS d")
     with pytest.raises(ReportError, match=r"sales_by_month: its query is wrong: .*yaer"):
-        export_assets([wrong_column])
+        export_assets([wrong_column], SCHEMAS, "Sales")
     with pytest.raises(ReportError, match=r"can read only star\.dim_date"):
-        export_assets([dataclasses.replace(sales_by_month, query="SELECT * FROM star.dim_dates")])
+        export_assets(
+            [dataclasses.replace(sales_by_month, query="SELECT * FROM star.dim_dates")], SCHEMAS, "Sales"
+        )
 
 
 def test_dependencies_follow_from_the_query() -> None:
-    reports = {asset.key.path[-1]: asset for asset in export_assets(REPORTS)}
+    reports = {asset.key.path[-1]: asset for asset in export_assets(REPORTS, SCHEMAS, "Sales")}
     deps = {
         key.to_user_string() for key in reports["unpaid_payments"].asset_deps[export_key("unpaid_payments")]
     }
@@ -284,7 +287,7 @@ def test_column_lineage_follows_from_the_query(star: Star, metadata: Metadata) -
 
 
 def test_a_common_table_expression_is_no_table_of_the_star() -> None:
-    query = Query("q", "WITH s AS (SELECT staff_id FROM star.dim_staff) SELECT s.staff_id FROM s")
+    query = Query("q", "WITH s AS (SELECT staff_id FROM star.dim_staff) SELECT s.staff_id FROM s", SCHEMAS)
     assert query.tables == ["dim_staff"]
     assert query.sources == {"staff_id": [("dim_staff", "staff_id")]}
 
@@ -317,15 +320,18 @@ def test_a_report_that_makes_no_sense_is_refused(nonsense: dict[str, Any]) -> No
 def test_definitions_load_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        export_assets([dataclasses.replace(declared) for declared in REPORTS])
-    load = "from etl_assets.exports import assets, reports; assets.export_assets(reports.REPORTS)"
+        export_assets([dataclasses.replace(declared) for declared in REPORTS], SCHEMAS, "Sales")
+    load = "from etl_assets.definitions import defs"
     said = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
     assert said.stderr == ""
 
 
 def _cash() -> Report:
     @report(
-        title="Cash", key=["amount"], columns=[Column("amount", "numeric(10,2)")], query="SELECT 1 AS amount"
+        title="Cash",
+        key=["amount"],
+        columns=[ReportColumn("amount", "numeric(10,2)")],
+        query="SELECT 1 AS amount",
     )
     def cash(answer: pd.DataFrame) -> pd.DataFrame:
         """One row is an amount."""

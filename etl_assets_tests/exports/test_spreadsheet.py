@@ -6,9 +6,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from etl_assets.resources.sheets import Sheets
-from etl_assets.resources.stand_ins.sheets import SheetsStandIn, serve_sheets
-from etl_assets.resources.stand_ins.sheets_books import Book
+from etl_assets.exports.sheets import Sheets
+from etl_assets.stand_ins.sheets import SheetsStandIn, serve_sheets
+from etl_assets.stand_ins.sheets_books import Book
 from etl_assets_tests.exports.conftest import Star
 
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from openpyxl.worksheet.worksheet import Worksheet
 
+from etl_assets.exports import workbook
 from etl_assets.exports.publishing import Sheet
-from etl_assets.resources import workbook
-from etl_assets.resources.workbook import WorkbookError, XlsxWorkbook, check_limits
+from etl_assets.exports.workbook import WorkbookError, XlsxWorkbook, check_limits
 from etl_assets_tests.exports.conftest import Star
 
 

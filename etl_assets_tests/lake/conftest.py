@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from etl_assets.lake.files import Files
-from etl_assets.resources.stand_ins import gcs
+from etl_assets.stand_ins import gcs
 from etl_assets_tests import object_stores
 from etl_assets_tests.object_stores import Proxy, Store, on_google, on_s3
 

@@ -14,7 +14,7 @@ import pytest
 from etl_assets.lake.batches import FORMAT, Batches, Manifest
 from etl_assets.lake.cache import Cache
 from etl_assets.lake.files import Files, LakeError
-from etl_assets.lake.star import StarFiles, TableFiles, listed
+from etl_assets.star.files import StarFiles, TableFiles, listed
 from etl_assets_tests.object_stores import Request, Store
 
 _LANDED = "raw/t/000001-0a0b0c0d0e0f.csv"

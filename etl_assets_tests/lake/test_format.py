@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.capture.table import Table
 from etl_assets.lake.batches import Batches, Naming, folder_of, manifest_path
 from etl_assets.lake.files import LakeError
+from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
 from etl_assets_tests.lake_layout import manifest
 

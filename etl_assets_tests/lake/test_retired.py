@@ -8,11 +8,11 @@ from typing import Literal
 
 import pytest
 
-from etl_assets.engine.schema import Column, Dimension, Fact, StarTable
 from etl_assets.lake.batches import FORMAT, Batches, Manifest
 from etl_assets.lake.files import Files
-from etl_assets.lake.retired import InLake, in_lake, remove
-from etl_assets.lake.star import StarFile, StarFiles, TableFiles
+from etl_assets.star.files import StarFile, StarFiles, TableFiles
+from etl_assets.star.retired import InLake, in_lake, remove
+from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 from etl_assets_tests.object_stores import Store
 
 

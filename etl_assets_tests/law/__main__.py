@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from etl_assets.source.demo.postgres import serve
+from etl_assets.stand_ins.postgres import serve
 from etl_assets_tests.capture.comparing import execute
 from etl_assets_tests.law.play import Broken, play, sample
 from etl_assets_tests.law.test_law import as_if_large, unguarded

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg2
 
-from etl_assets.engine.schema import Column, Fact
+from etl_assets.star.schema import Column, Fact
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
 

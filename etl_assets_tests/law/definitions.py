@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from etl_assets.capture.table import Table
-from etl_assets.engine.definition import Definition, Inputs, star_table
-from etl_assets.engine.schema import Column, Dimension, Fact, StarTable
+from etl_assets.source.table import Table
+from etl_assets.star.definition import Definition, Inputs, star_table
+from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 from etl_assets_tests.law.functions import StarSpec, function
 from etl_assets_tests.law.models import Codes, Model, TableSpec
 

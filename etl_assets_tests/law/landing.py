@@ -13,10 +13,6 @@ from pathlib import Path
 
 import duckdb
 
-from etl_assets.capture.catalog import Relation
-from etl_assets.capture.landing import Landed, Landing, Request
-from etl_assets.capture.plan import Plan
-from etl_assets.capture.snapshot import Instant, Snapshot
 from etl_assets.engine import duck
 from etl_assets.engine.typing import types_version
 from etl_assets.lake.batches import (
@@ -30,6 +26,10 @@ from etl_assets.lake.batches import (
     TableState,
 )
 from etl_assets.lake.files import Files
+from etl_assets.raw.landing import Landed, Landing, Request
+from etl_assets.raw.plan import Plan
+from etl_assets.source.catalog import Relation
+from etl_assets.source.snapshot import Instant, Snapshot
 from etl_assets_tests.law.definitions import table
 from etl_assets_tests.law.histories import Content, Found, Key
 from etl_assets_tests.law.models import Row, TableSpec

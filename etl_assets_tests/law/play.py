@@ -11,10 +11,10 @@ from typing import Any
 
 import duckdb
 
-from etl_assets.engine.application import classified
-from etl_assets.engine.definition import Inputs
 from etl_assets.errors import EtlError
 from etl_assets.lake.folder import LocalFiles
+from etl_assets.star.application import classified
+from etl_assets.star.definition import Inputs
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.law import published
 from etl_assets_tests.law.definitions import declared, write_codes

@@ -10,7 +10,7 @@ from typing import Any
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from etl_assets.engine.definition import Inputs
+from etl_assets.star.definition import Inputs
 from etl_assets_tests.capture.comparing import connect, execute
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.law.definitions import table

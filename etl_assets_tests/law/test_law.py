@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from etl_assets.engine import build, trial
 from etl_assets.lake import current
+from etl_assets.star import build, trial
 from etl_assets_tests.law.play import play
 
 SAMPLES = int(os.environ.get("ETL_LAW", "20"))

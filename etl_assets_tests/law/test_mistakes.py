@@ -10,9 +10,9 @@ from unittest import mock
 import duckdb
 import pytest
 
-from etl_assets.engine import application, frames, reach
-from etl_assets.engine.course import Course, DimensionCourse
-from etl_assets.engine.reach import InputChange
+from etl_assets.star import application, frames, reach
+from etl_assets.star.course import Course, DimensionCourse
+from etl_assets.star.reach import InputChange
 from etl_assets_tests.law.play import Broken, play
 from etl_assets_tests.law.test_law import unguarded
 from etl_assets_tests.law.test_reach import examine

@@ -4,9 +4,9 @@ the warehouse shows what the same question asked of the source gives."""
 import narwhals as nw
 import pytest
 
-from etl_assets.capture.table import Table
-from etl_assets.engine.definition import star_table
-from etl_assets.engine.schema import Dimension, Fact
+from etl_assets.source.table import Table
+from etl_assets.star.definition import star_table
+from etl_assets.star.schema import Dimension, Fact
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
 from etl_assets_tests.law.cases import Make, asked, changed, described, is_proven, shown, versions

@@ -8,10 +8,10 @@ from typing import Any
 import narwhals as nw
 import pytest
 
-from etl_assets.capture.table import Table
-from etl_assets.engine.definition import Definition, Inputs, star_table
-from etl_assets.engine.schema import Dimension, Fact
 from etl_assets.errors import EtlError
+from etl_assets.source.table import Table
+from etl_assets.star.definition import Definition, Inputs, star_table
+from etl_assets.star.schema import Dimension, Fact
 from etl_assets_tests.law.cases import Make, asked, changed, described, is_proven, shown, versions
 
 # -- business keys -----------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 import pytest
 
-from etl_assets.resources.bigquery import BigQuery
-from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn
+from etl_assets.clients.bigquery import BigQuery
+from etl_assets.stand_ins.bigquery import BigQueryStandIn
 
 PROJECT = "demo-project"
 

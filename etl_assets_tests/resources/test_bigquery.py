@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl_assets.resources.bigquery import BigQuery, IfExists
-from etl_assets.resources.bigquery_jobs import BigQueryError
-from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn, Fault, Request
-from etl_assets.resources.stand_ins.bigquery_tables import Refused
+from etl_assets.clients.bigquery import BigQuery, IfExists
+from etl_assets.clients.bigquery_jobs import BigQueryError
+from etl_assets.stand_ins.bigquery import BigQueryStandIn, Fault, Request
+from etl_assets.stand_ins.bigquery_tables import Refused
 from etl_assets_tests.resources.conftest import PROJECT
 
 CUT = Fault(None)

@@ -6,13 +6,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from etl_assets.clients.bigquery import BigQuery
 from etl_assets.deployments import resources
-from etl_assets.resources.bigquery import BigQuery
-from etl_assets.resources.bigquery_report_tables import BigQueryReportTables
-from etl_assets.resources.bigquery_warehouse import BigQueryWarehouse
-from etl_assets.resources.report_tables import ReportTablesError
-from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn
+from etl_assets.exports.bigquery import BigQueryReportTables
+from etl_assets.exports.duckdb import ReportTablesError
 from etl_assets.settings import Settings
+from etl_assets.stand_ins.bigquery import BigQueryStandIn
+from etl_assets.warehouse.bigquery import BigQueryWarehouse
 from etl_assets_tests.resources.conftest import PROJECT
 from etl_assets_tests.resources.test_bigquery import CUT, LOST, since
 

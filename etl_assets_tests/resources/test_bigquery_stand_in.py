@@ -26,10 +26,10 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery, storage
 from google.cloud.bigquery import SchemaField
 
-from etl_assets.resources.bigquery import BigQuery
-from etl_assets.resources.stand_ins import gcs
-from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn, objects_at
-from etl_assets.resources.stand_ins.bigquery_tables import Refused
+from etl_assets.clients.bigquery import BigQuery
+from etl_assets.stand_ins import gcs
+from etl_assets.stand_ins.bigquery import BigQueryStandIn, objects_at
+from etl_assets.stand_ins.bigquery_tables import Refused
 from etl_assets_tests.resources.conftest import PROJECT
 
 ROWS = pa.table({"id": [1, 2, 3], "name": ["a", "b", None]})

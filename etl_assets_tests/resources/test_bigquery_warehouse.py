@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from etl_assets.engine.definition import Inputs, star_table
-from etl_assets.engine.schema import Column, Dimension, Fact
-from etl_assets.resources import bigquery_load
-from etl_assets.resources.bigquery_warehouse import bigquery_warehouse
-from etl_assets.resources.stand_ins import gcs
-from etl_assets.resources.stand_ins.bigquery import BigQueryStandIn, objects_at
-from etl_assets.resources.stand_ins.bigquery_tables import Refused
-from etl_assets.resources.warehouse import Book, WarehouseError, WarehouseInUse
-from etl_assets.resources.warehouse_load import load_star
-from etl_assets.resources.warehouse_retire import retire
 from etl_assets.settings import SettingsError
+from etl_assets.stand_ins import gcs
+from etl_assets.stand_ins.bigquery import BigQueryStandIn, objects_at
+from etl_assets.stand_ins.bigquery_tables import Refused
+from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.schema import Column, Dimension, Fact
+from etl_assets.warehouse import bigquery_load
+from etl_assets.warehouse.bigquery import bigquery_warehouse
+from etl_assets.warehouse.contract import Book, WarehouseError, WarehouseInUse
+from etl_assets.warehouse.load import load_star
+from etl_assets.warehouse.retire import retire
 from etl_assets_tests import shop
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute

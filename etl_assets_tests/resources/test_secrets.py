@@ -22,13 +22,13 @@ import pytest
 from dagster_graphql.test.utils import execute_dagster_graphql
 from moto.server import ThreadedMotoServer
 
-from etl_assets.resources.alerts import Alert, AlertError, EmailAlerts, alerts
-from etl_assets.resources.postgres_warehouse import PostgresWarehouse
-from etl_assets.resources.secrets import SecretError, database_url, resolved
-from etl_assets.resources.source import Source
-from etl_assets.resources.stand_ins.sheets import serve_sheets
-from etl_assets.resources.stand_ins.sheets_books import Book
+from etl_assets.automation.alerts import Alert, AlertError, EmailAlerts, alerts
+from etl_assets.clients.secrets import SecretError, database_url, resolved
 from etl_assets.settings import warehouse_engine
+from etl_assets.source.resource import Source
+from etl_assets.stand_ins.sheets import serve_sheets
+from etl_assets.stand_ins.sheets_books import Book
+from etl_assets.warehouse.postgres import PostgresWarehouse
 from etl_assets_tests.automation.shown import served
 from etl_assets_tests.flow import Flow, Run, as_role, execute
 

@@ -25,12 +25,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from google.auth.exceptions import DefaultCredentialsError
 
+from etl_assets.clients.sheets import SheetsError
 from etl_assets.exports.publishing import Sheet
-from etl_assets.resources.sheets import Sheets
-from etl_assets.resources.sheets_client import SheetsError
-from etl_assets.resources.sheets_page import MAX_CELLS
-from etl_assets.resources.stand_ins.sheets import Fault, SheetsStandIn, serve_sheets
-from etl_assets.resources.stand_ins.sheets_books import Book, Grid
+from etl_assets.exports.sheets import Sheets
+from etl_assets.exports.sheets_page import MAX_CELLS
+from etl_assets.stand_ins.sheets import Fault, SheetsStandIn, serve_sheets
+from etl_assets.stand_ins.sheets_books import Book, Grid
 
 BOOK = "1AbC-dEf_0"
 ATTEMPTS = 3

@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from etl_assets.source.demo.generator import TABLES, DatabaseNotEmptyError, Variant, generate
+from etl_assets.totesys.demo.generator import TABLES, DatabaseNotEmptyError, Variant, generate
 
 _ORPHANS_AND_AMOUNTS = """
     select count(*), count(payment_id),

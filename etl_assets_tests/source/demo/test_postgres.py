@@ -18,13 +18,13 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg2
 import pytest
 
-from etl_assets.source.demo import postgres
-from etl_assets.source.demo.postgres import EmbeddedPostgresError, find_binaries, serve, wheel_binaries
+from etl_assets.stand_ins import postgres
+from etl_assets.stand_ins.postgres import EmbeddedPostgresError, find_binaries, serve, wheel_binaries
 
 _USER = """
 import sys
 from pathlib import Path
-from etl_assets.source.demo.postgres import serve
+from etl_assets.stand_ins.postgres import serve
 with serve(Path(sys.argv[1])) as url:
     print(url, flush=True)
     sys.stdin.read()

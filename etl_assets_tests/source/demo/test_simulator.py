@@ -10,8 +10,8 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
-from etl_assets.source.demo.generator import Variant
-from etl_assets.source.demo.simulator import Members, NoBusinessError, play_day, record_sale, sell
+from etl_assets.totesys.demo.generator import Variant
+from etl_assets.totesys.demo.simulator import Members, NoBusinessError, play_day, record_sale, sell
 from etl_assets_tests.source.demo.test_generator import content, rows
 
 Rows = dict[int, dict[str, object]]

@@ -10,15 +10,15 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from etl_assets.source.demo.generator import generate
-from etl_assets.source.demo.postgres import serve
-from etl_assets.source.demo.simulator import go_on
+from etl_assets.stand_ins.postgres import serve
+from etl_assets.totesys.demo.generator import generate
+from etl_assets.totesys.demo.simulator import go_on
 from etl_assets_tests.source.demo.test_postgres import is_answered, kill_server, query, url_of
 
 _KEEPER = """
 import sys
 from pathlib import Path
-from etl_assets.source.demo.totesys import keep_serving
+from etl_assets.totesys.demo.totesys import keep_serving
 for line in sys.stdin:
     print(keep_serving(Path(sys.argv[1])), flush=True)
 """

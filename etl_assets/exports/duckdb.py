@@ -1,0 +1,127 @@
+"""Reporting tables in DuckDB, beside the star they were computed from, and the IO manager that keeps reports there."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from etl_assets import faults
+from etl_assets.engine.duck import identifier, listing, literal
+from etl_assets.engine.preview import markdown
+from etl_assets.errors import EtlError
+from etl_assets.exports.publishing import Published, ReportTables
+from etl_assets.failpoints import reached
+from etl_assets.warehouse.duckdb import DuckDBWarehouse
+
+SCHEMA = "reporting"
+_PREVIEW_ROWS = 10
+
+
+class ReportTablesError(EtlError):
+    """A reporting table can't be read or written."""
+
+
+class DuckDBReportTables(ReportTables):
+    """Schema `reporting` of the warehouse."""
+
+    warehouse: dg.ResourceDependency[DuckDBWarehouse]
+
+    def publish(self, name: str, frame: pd.DataFrame, description: str) -> Published:
+        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+        place = f"{SCHEMA}.{identifier(name)}"
+        with self.warehouse.connect() as connection, _naming(name):
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            unchanged = _described(connection, name) == description and _content(connection, name).equals(
+                table
+            )
+            if not unchanged:
+                connection.register("unpublished", table)
+                with _transaction(connection):
+                    columns = listing(table.column_names)
+                    connection.execute(
+                        f"CREATE OR REPLACE TABLE {place} AS SELECT {columns} FROM unpublished"
+                    )
+                    connection.execute(f"COMMENT ON TABLE {place} IS {literal(description)}")
+                connection.unregister("unpublished")
+        return Published(f"{SCHEMA}.{name}", table.num_rows, table.nbytes, unchanged)
+
+    def read(self, name: str) -> pd.DataFrame:
+        with self.warehouse.connect() as connection, _naming(name):
+            if _described(connection, name) is None:
+                raise ReportTablesError(f"there is no {SCHEMA}.{name} yet: materialize exports/{name} first")
+            frame: pd.DataFrame = _content(connection, name).to_pandas(types_mapper=pd.ArrowDtype)
+            return frame
+
+
+class ReportIOManager(dg.ConfigurableIOManager):
+    """Publishes the report that an asset made, and loads it for the assets that ask for it."""
+
+    tables: dg.ResourceDependency[ReportTables]
+
+    def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
+        started = time.monotonic()
+        spec = context.asset_spec
+        published = self.tables.publish(context.asset_key.path[-1], obj, spec.description or "")
+        context.add_output_metadata(
+            {
+                "dagster/row_count": published.rows,
+                "dagster/table_name": published.where,
+                "dagster/column_schema": spec.metadata["dagster/column_schema"],
+                "preview": dg.MetadataValue.md(preview(obj)),
+                "bytes": published.bytes,
+                "unchanged": published.unchanged,
+                "seconds": round(time.monotonic() - started, 3),
+            }
+        )
+
+    def load_input(self, context: dg.InputContext) -> pd.DataFrame:
+        return self.tables.read(context.asset_key.path[-1])
+
+
+def preview(frame: pd.DataFrame) -> str:
+    """The first rows as a Markdown table."""
+
+    rows = frame.head(_PREVIEW_ROWS).itertuples(index=False, name=None)
+    return markdown(list(frame.columns), [[None if cell is pd.NA else cell for cell in row] for row in rows])
+
+
+def _described(connection: duckdb.DuckDBPyConnection, name: str) -> str | None:
+    """The comment on a reporting table; None if there is no such table."""
+    found = connection.execute(
+        "SELECT coalesce(comment, '') FROM duckdb_tables() "
+        "WHERE database_name = current_database() AND schema_name = $schema AND table_name = $name",
+        {"schema": SCHEMA, "name": name},
+    ).fetchall()
+    return found[0][0] if found else None
+
+
+def _content(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
+    return connection.table(f"{SCHEMA}.{identifier(name)}").to_arrow_table()
+
+
+@contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    connection.begin()
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    reached("report publishing")
+    connection.commit()
+    reached("report published")
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Say which table it was that DuckDB refused."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise ReportTablesError(f"{SCHEMA}.{name}: {faults.told(error)}").with_traceback(
+            error.__traceback__
+        ) from None

@@ -1,0 +1,109 @@
+"""Reporting tables in PostgreSQL, beside the star they were computed from."""
+
+from collections import Counter
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+from psycopg2.extensions import cursor as Cursor
+
+from etl_assets.engine import duck
+from etl_assets.engine.duck import identifier, literal
+from etl_assets.exports.duckdb import SCHEMA, ReportTablesError
+from etl_assets.exports.publishing import Published, ReportTables
+from etl_assets.failpoints import reached
+from etl_assets.star.schema import Column
+from etl_assets.warehouse.contract import given
+from etl_assets.warehouse.postgres import (
+    PostgresWarehouse,
+    copy_in,
+    create_schema,
+    declared,
+)
+from etl_assets.warehouse.postgres_reader import PostgresReader
+
+_TYPES = {
+    pa.bool_(): "boolean",
+    pa.int16(): "smallint",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.float32(): "real",
+    pa.float64(): "double",
+    pa.string(): "text",
+    pa.large_string(): "text",
+    pa.binary(): "bytea",
+    pa.date32(): "date",
+    pa.time64("us"): "time",
+    pa.timestamp("us"): "timestamp",
+    pa.timestamp("us", "UTC"): "timestamptz",
+}
+
+
+class PostgresReportTables(ReportTables):
+    """Schema `reporting` of the warehouse."""
+
+    warehouse: dg.ResourceDependency[PostgresWarehouse]
+
+    def publish(self, name: str, frame: pd.DataFrame, description: str) -> Published:
+        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+        columns = [Column(field.name, _declared(field, name)) for field in table.schema]
+        with self.warehouse.connect() as connection, connection.cursor() as cursor:
+            place = f"{SCHEMA}.{identifier(name)}"
+            create_schema(cursor, SCHEMA)
+            # Of two that publish the same table, the second waits for the first.
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (place,))
+            reader = PostgresReader(cursor, Path(self.warehouse.scratch))
+            alike = _alike(reader, name, columns)
+            unchanged = (
+                alike
+                and _described(cursor, place) == description
+                and _counted(reader.frame(f"SELECT * FROM {place}")) == _counted(frame)
+            )
+            if not unchanged:
+                if alike:  # what others built on the table stays, and who reads meanwhile sees the old rows
+                    cursor.execute(f"DELETE FROM {place}")
+                else:
+                    cursor.execute(f"DROP TABLE IF EXISTS {place}")
+                    cursor.execute(f"CREATE TABLE {place} ({declared(columns)})")
+                cursor.execute(f"COMMENT ON TABLE {place} IS {literal(description)}")
+                scratch = Path(self.warehouse.scratch)
+                with duck.connect(scratch) as lake:
+                    copy_in(cursor, place, columns, lake, given(lake, table), scratch)
+                reached("report publishing")
+                connection.commit()
+                reached("report published")
+        return Published(f"{SCHEMA}.{name}", table.num_rows, table.nbytes, unchanged)
+
+    def read(self, name: str) -> pd.DataFrame:
+        with self.warehouse.reading() as reader:
+            if not reader.columns(SCHEMA, name):
+                raise ReportTablesError(f"there is no {SCHEMA}.{name} yet: materialize exports/{name} first")
+            return reader.frame(f"SELECT * FROM {SCHEMA}.{identifier(name)}")
+
+
+def _declared(field: pa.Field, report: str) -> str:
+    """The column type, as it is declared, that holds what an Arrow field does."""
+    if pa.types.is_decimal(field.type):
+        return f"numeric({field.type.precision},{field.type.scale})?"
+    if field.type not in _TYPES:
+        raise ReportTablesError(
+            f"{SCHEMA}.{report}: nothing in PostgreSQL holds {field.name}, a {field.type}"
+        )
+    return f"{_TYPES[field.type]}?"
+
+
+def _alike(reader: PostgresReader, name: str, columns: list[Column]) -> bool:
+    """Whether there is a table with these columns."""
+    return list(reader.columns(SCHEMA, name).items()) == [(c.name, (c.type.postgres, True)) for c in columns]
+
+
+def _described(cursor: Cursor, place: str) -> str | None:
+    cursor.execute("SELECT coalesce(obj_description(to_regclass(%s)), '')", (place,))
+    ((description,),) = cursor.fetchall()
+    return str(description)
+
+
+def _counted(frame: pd.DataFrame) -> Counter[tuple[str, ...]]:
+    """The rows, which have no order in the table."""
+    return Counter(tuple(map(repr, row)) for row in frame.itertuples(index=False, name=None))

@@ -1,0 +1,358 @@
+"""What a user declares: the one import that a project needs, and how a project is found and read.
+
+    from etl_assets.project import Column, Table, calendar, dimension, fact, report, ReportColumn
+
+A project is a package, or a folder with an `__init__.py`, that anybody keeps wherever they like. Everything that its modules
+declare belongs to it, and every CSV file beside them is a reference file: nothing is listed twice. `ETL_PROJECT` names it;
+else a folder `etl_project` where the command is started is meant, else ToteSys, which ships.
+"""
+
+import ast
+import importlib
+import importlib.util
+import pkgutil
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from etl_assets.errors import EtlError
+from etl_assets.exports.contract import Report, ReportColumn, ReportError, report
+from etl_assets.exports.lineage import Query, queries
+from etl_assets.source.table import Table
+from etl_assets.star.calendar import Calendar, calendar
+from etl_assets.star.definition import ContractError, Definition, Inputs, dimension, fact, star_table
+from etl_assets.star.schema import Column, Dimension, Fact, StarTable
+
+__all__ = [
+    "Column",
+    "Dimension",
+    "Fact",
+    "Options",
+    "Project",
+    "ProjectError",
+    "ReportColumn",
+    "Table",
+    "calendar",
+    "dimension",
+    "fact",
+    "load",
+    "report",
+    "star_table",
+]
+
+SHIPPED = "etl_assets.totesys"
+FOLDER = "etl_project"
+_APART = {"demo", "tests"}  # folders of a package that are no part of its project
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a project says of itself beside its tables: `OPTIONS = Options(…)` in one of its modules, if at all.
+
+    `workbook`: the title of the workbook that has all reports. `references`: what one row of a reference file is, by name.
+    """
+
+    workbook: str = "Reports"
+    references: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Slip:
+    """A mistake in a project: the file and line where it is made, what is wrong, and what to write instead."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class ProjectError(EtlError):
+    """A project can't be used as it is."""
+
+    def __init__(self, slips: Sequence[Slip]) -> None:
+        more = f" (and {len(slips) - 1} more: etl check)" if len(slips) > 1 else ""
+        super().__init__(f"{slips[0]}{more}")
+        self.slips = slips
+
+
+@dataclass(frozen=True)
+class Project:
+    """The tables that are read, the star and the reports that are made of them, and reference files, each by name."""
+
+    name: str
+    root: Path
+    tables: Mapping[str, Table]
+    star: Mapping[str, Definition]
+    references: Mapping[str, Path]
+    reports: Mapping[str, Report]
+    options: Options
+    inputs: Inputs = field(repr=False)
+
+    @cached_property
+    def queries(self) -> Mapping[str, tuple[Query, Query | None]]:
+        """The query of each report, and that of its control totals, traced to the star."""
+        return {name: queries(made, self.schemas) for name, made in self.reports.items()}
+
+    @property
+    def schemas(self) -> Mapping[str, StarTable]:
+        """What the star's tables promise."""
+        return {name: definition.schema for name, definition in self.star.items()}
+
+
+# -- finding it ----------------------------------------------------------------------------------------------------------
+
+_known: dict[str, Project] = {}
+
+
+def load(setting: str | None = None, folder: Path | None = None) -> Project:
+    """The project that a setting names: a package or a folder; None: the one in the folder, else the one that ships. It is
+    read once in a process. Raises `ProjectError`."""
+    place = _place(setting, folder or Path.cwd())
+    if str(place) not in _known:
+        _known[str(place)] = read(place)
+    return _known[str(place)]
+
+
+def read(place: Path | str) -> Project:
+    """The project in a folder, or of a package, anew. Raises `ProjectError` with all that is wrong."""
+    package, slips = _imported(place) if isinstance(place, Path) else _by_name(place)
+    found = _Declared(package, slips)
+    for module in found.modules():
+        found.collect(module)
+    return found.project()
+
+
+def _place(setting: str | None, here: Path) -> Path | str:
+    """The folder of a project, or the name of its package."""
+    if setting is None:
+        return here / FOLDER if (here / FOLDER / "__init__.py").exists() else SHIPPED
+    path = (here / setting).resolve()
+    if not path.is_dir() and "/" not in setting and not setting.startswith("."):
+        return setting
+    if not (path / "__init__.py").is_file():
+        raise ProjectError(
+            [
+                Slip(
+                    "",
+                    f"ETL_PROJECT={setting}: {path} is no project: it needs an __init__.py (etl init makes one)",
+                )
+            ]
+        )
+    return path
+
+
+def _by_name(name: str) -> tuple[ModuleType, list[Slip]]:
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise ProjectError(
+            [Slip("", f"ETL_PROJECT={name}: there is no package {name}, and no folder of that name here")]
+        )
+    slips: list[Slip] = []
+    package = _import(name, Path(spec.submodule_search_locations[0]), slips)
+    return package or ModuleType(name), slips
+
+
+def _imported(folder: Path) -> tuple[ModuleType, list[Slip]]:
+    """A folder as a package of its name, whatever else is called so."""
+    name = "".join(c if c.isalnum() else "_" for c in folder.name)
+    name = name if name.isidentifier() else f"project_{name}"
+    for known in [one for one in sys.modules if one == name or one.startswith(f"{name}.")]:
+        del sys.modules[known]
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None:
+        raise ProjectError([Slip(str(folder), "it can't be imported")])
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[name] = package
+    importlib.invalidate_caches()
+    slips: list[Slip] = []
+    try:
+        spec.loader.exec_module(package)
+    except Exception as error:  # noqa: BLE001  whatever a user's module raises is told with its place
+        slips.append(_slip(error, folder))
+    return package, slips
+
+
+def _import(name: str, root: Path, slips: list[Slip]) -> ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # noqa: BLE001  whatever a user's module raises is told with its place
+        slips.append(_slip(error, root))
+        return None
+
+
+def _slip(error: Exception, root: Path) -> Slip:
+    """An error of a user's module: the innermost line that is theirs, and what was said."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return Slip(f"{_shown(error.filename)}:{error.lineno}", f"{error.msg}")
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if Path(frame.filename).is_relative_to(root)]
+    where = f"{_shown(theirs[-1].filename)}:{theirs[-1].lineno}" if theirs else str(root)
+    said = " ".join(str(error).split())
+    if isinstance(error, TypeError) and "record" in said and "missing" in said:
+        said = 'a fact needs the name of its surrogate key: write record="…_record_id"'
+    elif not isinstance(error, ValueError | EtlError):
+        said = f"{type(error).__name__}: {said}"
+    return Slip(where, said)
+
+
+def _shown(path: str) -> str:
+    """A path as it is told: from where the command was started, if it is below."""
+    absolute = Path(path).resolve()
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+
+
+def _at(where: str) -> str:
+    path, _, line = where.rpartition(":")
+    return f"{_shown(path)}:{line}"
+
+
+_Named = TypeVar("_Named", Table, Definition, Calendar, Report)
+
+
+# -- what it declares ------------------------------------------------------------------------------------------------
+
+
+class _Declared:
+    """What the modules of a package declare, and what is wrong with it."""
+
+    def __init__(self, package: ModuleType, slips: list[Slip]) -> None:
+        self.package = package
+        self.slips = slips
+        self.root = Path(package.__path__[0]) if hasattr(package, "__path__") else Path.cwd()
+        self.tables: dict[str, Table] = {}
+        self.star: dict[str, Definition] = {}
+        self.calendars: dict[str, Calendar] = {}
+        self.reports: dict[str, Report] = {}
+        self.options = Options()
+        self.contracts: dict[int, tuple[StarTable, ModuleType]] = {}
+
+    def modules(self) -> Iterator[ModuleType]:
+        """The package and its modules, those of its own packages too."""
+        yield self.package
+        if not hasattr(self.package, "__path__"):
+            return
+        prefix = f"{self.package.__name__}."
+        for found in pkgutil.walk_packages(self.package.__path__, prefix, onerror=lambda _: None):
+            if not _APART & set(found.name.removeprefix(prefix).split(".")):
+                module = _import(found.name, self.root, self.slips)
+                if module:
+                    yield module
+
+    def collect(self, module: ModuleType) -> None:
+        """Take what a module declares, and find names that it gives twice."""
+        for value in list(vars(module).values()):
+            several = isinstance(value, list | tuple | set | frozenset)
+            for one in value if several else value.values() if isinstance(value, dict) else (value,):
+                self._take(one, module)
+        self._find_doubles(module)
+
+    def _take(self, value: Any, module: ModuleType) -> None:
+        if isinstance(value, Options):
+            self.options = value
+        if isinstance(value, StarTable):
+            self.contracts[id(value)] = (value, module)
+        if isinstance(value, Table):
+            self._note(self.tables, value)
+        elif isinstance(value, Definition):
+            self._note(self.star, value)
+        elif isinstance(value, Calendar):
+            self._note(self.calendars, value)
+        elif isinstance(value, Report):
+            self._note(self.reports, value)
+
+    def _note(self, known: dict[str, _Named], value: _Named) -> None:
+        other = known.get(value.name)
+        if other is not None and other is not value:
+            self.slips.append(
+                Slip(
+                    _at(value.where),
+                    f"{value.name} is declared here and at {_at(other.where)}: take one away",
+                )
+            )
+        known[value.name] = value
+
+    def _find_doubles(self, module: ModuleType) -> None:
+        """Two functions of one name in a module: Python keeps the second, and says nothing."""
+        if not module.__file__ or not Path(module.__file__).is_file():
+            return
+        seen: dict[str, int] = {}
+        for node in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name in seen and node.decorator_list:
+                self.slips.append(
+                    Slip(
+                        f"{_shown(module.__file__)}:{node.lineno}",
+                        f"{node.name} is defined here and in line {seen[node.name]}: give one another name",
+                    )
+                )
+            if isinstance(node, ast.FunctionDef):
+                seen[node.name] = node.lineno
+
+    def project(self) -> Project:
+        """The whole. Raises `ProjectError`."""
+        self._find_unmade()
+        for one in self.calendars.values():
+            try:
+                self.star[one.name] = one.spanning(self.star)
+            except ContractError as error:
+                self.slips.append(Slip(_at(one.where), str(error)))
+        if self.slips:
+            raise ProjectError(self.slips)
+        if not self.tables:
+            raise ProjectError(
+                [Slip(_shown(str(self.root)), "it declares no table: write one with Table(…)")]
+            )
+        references = {path.stem: path for path in sorted(self.root.rglob("*.csv"))}
+        inputs = self._inputs(references)
+        for made in self.reports.values():
+            try:
+                queries(made, {name: one.schema for name, one in self.star.items()})
+            except ReportError as error:
+                self.slips.append(Slip(_at(made.where), str(error)))
+        if self.slips:
+            raise ProjectError(self.slips)
+        return Project(
+            self.package.__name__.rpartition(".")[2],
+            self.root,
+            self.tables,
+            self.star,
+            references,
+            self.reports,
+            self.options,
+            inputs,
+        )
+
+    def _find_unmade(self) -> None:
+        """Contracts that no function makes."""
+        made = {id(definition.schema) for definition in self.star.values()}
+        for identity, (schema, module) in self.contracts.items():
+            if identity not in made:
+                kind = type(schema).__name__.lower()
+                self.slips.append(
+                    Slip(
+                        _shown(module.__file__ or ""),
+                        f"{schema.name} is declared, and no function makes it: write @{kind}(…) above its function",
+                    )
+                )
+
+    def _inputs(self, references: Mapping[str, Path]) -> Inputs:
+        try:
+            return Inputs(self.tables, self.star, references)
+        except ContractError as error:
+            calendars = {one.name: one.where for one in self.calendars.values()}
+            slips = [
+                Slip(_at(calendars.get(name) or self.star[name].where), what)
+                for name, what in error.mistakes or [("", str(error))]
+                if name in self.star
+            ]
+            raise ProjectError(slips or [Slip(_shown(str(self.root)), str(error))]) from None

@@ -1,0 +1,103 @@
+"""COPY from the source into a file, in constant memory, counted and hashed on the way."""
+
+import csv
+import hashlib
+import io
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from psycopg2 import extensions, sql
+from psycopg2.errors import CharacterNotInRepertoire, UntranslatableCharacter
+from psycopg2.extensions import connection as Connection
+
+from etl_assets.failpoints import reached
+from etl_assets.lake.files import BUFFER_BYTES, buffered
+from etl_assets.raw.sizes import MAX_ROW_BYTES, check
+from etl_assets.source.catalog import Relation
+from etl_assets.source.connection import SourceError, explained
+
+Progress = Callable[[str, int], None]
+"""Called now and then with a table's name and the bytes that were read of it since the last call."""
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What was copied. `longest_row`: no row has more bytes; 0 where none is unusually long."""
+
+    rows: int
+    bytes: int
+    sha256: str
+    longest_row: int = 0
+
+
+def select(relation: Relation, where: Sequence[sql.Composable] = ()) -> sql.Composed:
+    """All columns of a relation, in the catalog's order: of all its rows, or of those that meet one of several conditions,
+    of which none meets two."""
+    rows = sql.SQL("SELECT {} FROM {}").format(
+        sql.SQL(", ").join(sql.Identifier(name) for name in relation.names),
+        sql.Identifier(relation.table.schema, relation.table.name),
+    )
+    return sql.SQL(" UNION ALL ").join(rows + sql.SQL(" WHERE ") + one for one in where) if where else rows
+
+
+def copy(
+    connection: Connection, query: sql.Composable, target: BinaryIO, relation: Relation, progress: Progress
+) -> Copied:
+    """Write the rows of `query` to `target` as CSV with a header, in PostgreSQL's own text."""
+    digest = hashlib.sha256()
+    table = relation.table.name
+    size = largest = 0
+
+    def block(content: memoryview) -> None:
+        nonlocal size, largest
+        digest.update(content)
+        largest = max(
+            largest, content.nbytes
+        )  # of a row that is larger than a block all comes at once but its begin
+        target.write(content)
+        size += content.nbytes
+        progress(table, content.nbytes)
+        reached("block copied")
+
+    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(query).as_string(connection)
+    with explained(f"reading table {table}"), connection.cursor() as cursor:
+        try:
+            with buffered(block) as writer:
+                cursor.copy_expert(statement, writer)
+        except (CharacterNotInRepertoire, UntranslatableCharacter) as error:
+            raise _no_text(connection, statement, relation) from error
+        rows = cursor.rowcount
+    if largest > 2 * MAX_ROW_BYTES:  # CSV may write each character twice
+        check(connection, relation, largest, 0)
+    return Copied(rows, size, digest.hexdigest(), largest + BUFFER_BYTES if largest > BUFFER_BYTES else 0)
+
+
+def _no_text(connection: Connection, statement: str, relation: Relation) -> SourceError:
+    """An error that names the value that can't be read as text. The transaction has failed already."""
+    encoding = connection.info.parameter_status("server_encoding") or ""
+    codec = "utf-8" if encoding == "SQL_ASCII" else extensions.encodings.get(encoding, "utf-8")
+    table = relation.table.name
+    with tempfile.TemporaryFile() as raw, connection.cursor() as cursor:
+        cursor.execute("ROLLBACK")
+        cursor.execute("SET client_encoding = 'SQL_ASCII'")  # bytes as they are
+        cursor.copy_expert(statement, raw)
+        raw.seek(0)
+        csv.field_size_limit(sys.maxsize)
+        records = csv.reader(io.TextIOWrapper(raw, "latin-1", newline=""))
+        header = next(records)
+        for record in records:
+            values = dict(zip(header, (field.encode("latin-1") for field in record), strict=True))
+            for column, value in values.items():
+                try:
+                    value.decode(codec)
+                except UnicodeDecodeError as wrong:
+                    key = ", ".join(values[name].decode(codec, "backslashreplace") for name in relation.key)
+                    return SourceError(
+                        f"the {column} of row ({key}) of {table} holds bytes that are no text (byte {wrong.start + 1}, in a "
+                        f"database whose encoding is {encoding}): mend the value in the source, or leave the column out in "
+                        f"the table's declaration (exclude=({column!r},)); nothing was committed"
+                    )
+    return SourceError(f"table {table} holds bytes that are no text; nothing was committed")

@@ -1,0 +1,525 @@
+"""Taking a batch: everything that changed in the declared tables, as one instant of the source shows it.
+
+    claim ► snapshot ► read each table ► compare with what is held ► land the files ► commit the manifest
+
+Nothing exists before the manifest does. The files of a run have names that no other run can write, so runs of several
+machines, sources or ages can't spoil each other's: of those that took the same number one commits it. While a run has
+files that no manifest lists, a marker says so; what a killed run left is removed once its number is committed, which
+happens soon: a run that finds such a marker takes the number even if it brings nothing.
+"""
+
+import hashlib
+import json
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+
+import duckdb
+from psycopg2.extensions import connection as Connection
+
+from etl_assets import faults
+from etl_assets.engine import duck
+from etl_assets.engine.duck import literal
+from etl_assets.engine.typing import Typing, types_version
+from etl_assets.errors import EtlError
+from etl_assets.failpoints import reached
+from etl_assets.lake.batches import (
+    FOLDER,
+    FORMAT,
+    MAIN,
+    Batches,
+    Changes,
+    Control,
+    LandedFile,
+    Manifest,
+    Naming,
+    SourceState,
+    Superseded,
+    TableState,
+    number,
+)
+from etl_assets.lake.current import Current, materialized, view
+from etl_assets.lake.files import AlreadyExists, Files, LakeError
+from etl_assets.raw.changes import read_text
+from etl_assets.raw.controls import Totals, proven, sums
+from etl_assets.raw.copying import Progress
+from etl_assets.raw.plan import Plan, plan
+from etl_assets.raw.reading import Reader
+from etl_assets.raw.recent import Share
+from etl_assets.source.catalog import NoKey, Relation, check_key
+from etl_assets.source.connection import SourceInterrupted
+from etl_assets.source.identity import check_identity
+from etl_assets.source.snapshot import CONNECTIONS, UNTOLD, Snapshot, take_snapshot
+from etl_assets.source.table import Table
+
+UNBORN = "a lake without batches"
+
+
+class TooManyMisfits(EtlError):
+    """More rows than is plausible can't be represented as declared."""
+
+
+class TooManyDeletions(EtlError):
+    """The deletion brake: a batch would delete more of a table than is plausible."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to capture: `tables` of the source at `url`, for a run.
+
+    `whole`: read and compare whole tables, whatever could be told from row versions.
+    `deletion_brake` is the share of a table's rows above which deletions stop the batch, unless the table is in
+    `allow_deletions`. `quarantine_limit` is the share of a table's rows above which values that don't fit
+    their declared types stop it. `wait_seconds`: how long another run that fills the same lake is waited for. `adopt`: go on
+    with another database, or an older state of it. `one_history`: see `plan`. `share`: the part of each table that is swept.
+    """
+
+    url: str
+    tables: Sequence[Table]
+    run_id: str
+    whole: bool = False
+    deletion_brake: float = 0.2
+    quarantine_limit: float = 0.05
+    allow_deletions: frozenset[str] = frozenset()
+    wait_seconds: float = 60.0
+    adopt: bool = False
+    one_history: bool = False
+    share: Share | None = None
+
+
+@dataclass
+class Notes:
+    """What is to be told of a batch beside its manifest: tables that were left out of it, and why; how many rows a sweep
+    found that differed from what was held, though nothing said that they changed."""
+
+    left_out: dict[str, NoKey] = field(default_factory=dict)
+    strays: dict[str, int] = field(default_factory=dict)
+
+
+def take_batch(
+    request: Request,
+    batches: Batches,
+    scratch: Path,
+    progress: Progress,
+    notes: Notes | None = None,
+) -> Manifest | None:
+    """Take a batch and commit it; None when nothing changed. A table whose rows can't be told apart is left out of it,
+    unless there is no other, and noted. Raises `EtlError`, and then nothing was committed."""
+    notes = notes or Notes()
+    started = time.monotonic()
+    latest = batches.latest()
+    lake = latest.lake if latest else UNBORN
+    with (
+        take_snapshot(
+            request.url,
+            request.tables,
+            lake=lake,
+            run_id=request.run_id,
+            connections=min(CONNECTIONS, len(request.tables)),
+            wait_seconds=request.wait_seconds,
+        ) as snapshot,
+        tempfile.TemporaryDirectory(dir=scratch, prefix="capture-") as folder,
+        duck.connect(Path(folder)) as connection,
+    ):
+        reached("snapshot taken")
+        batches = Batches(batches.files)
+        latest = batches.latest()  # another run may have committed while this one waited
+        if (latest.lake if latest else UNBORN) != lake:
+            raise SourceInterrupted("another run has just begun this lake; run it again")
+        if latest and not request.adopt:
+            check_identity(latest, snapshot.instant)
+        naming = Naming.of_a_run(latest.batch + 1 if latest else 1)
+        landing = Landing(request, snapshot, batches, latest, naming, connection, Path(folder), progress)
+        contested = landing.sweep()
+        try:
+            landed, unread = landing.land()
+            if unread and not landed:
+                raise next(iter(unread.values()))
+            worth = not latest or contested or any(table.worth_a_batch for table in landed.values())
+        except BaseException:
+            landing.withdraw()
+            raise
+        notes.left_out.update(unread)
+        notes.strays.update({name: table.strays for name, table in landed.items() if table.strays})
+        if not worth:
+            return None
+        return landing.commit(landed, seconds=time.monotonic() - started)
+
+
+def _carried(latest: Manifest | None) -> dict[str, TableState]:
+    """The tables of the manifest before, as they stand when a batch does not read them."""
+    states = latest.tables if latest else {}
+    return {name: state.model_copy(update={"changes": None}) for name, state in states.items()}
+
+
+@dataclass(frozen=True)
+class Landed:
+    """A table with what a batch brings for it, not committed yet."""
+
+    state: TableState
+    worth_a_batch: bool
+    strays: int = 0
+
+
+@dataclass
+class Marker:
+    """The file that says of a run that it has files which no manifest lists yet."""
+
+    files: Files
+    naming: Naming
+    tables: Sequence[str]
+    is_set: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def set(self) -> None:
+        with self._lock:
+            if not self.is_set:
+                self.files.create(self.naming.marker, json.dumps({"tables": list(self.tables)}).encode())
+                self.is_set = True
+
+
+@dataclass(frozen=True)
+class Landing:
+    """The tables of one batch on their way into the lake."""
+
+    request: Request
+    snapshot: Snapshot
+    batches: Batches
+    latest: Manifest | None
+    naming: Naming
+    connection: duckdb.DuckDBPyConnection
+    folder: Path
+    progress: Progress
+    marker: Marker = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = [table.name for table in self.request.tables]
+        object.__setattr__(self, "marker", Marker(self.files, self.naming, names))
+
+    @property
+    def files(self) -> Files:
+        return self.batches.files
+
+    @property
+    def batch(self) -> int:
+        return self.naming.batch
+
+    def sweep(self) -> bool:
+        """Remove what killed runs left of batches that are committed; whether somebody else has files of the one to come,
+        which nobody may remove before it is."""
+        if self.latest:
+            self.files.sweep(FOLDER, beginning=number(self.latest.batch))
+        contested = False
+        for name in self.files.names(FOLDER):
+            stem, marks, _ = name.partition(".open")
+            taken, _, token = stem.partition("-")
+            if not marks or not taken.isdecimal():
+                continue
+            if int(taken) >= self.batch:
+                contested = True
+            else:
+                remove_unlisted(self.batches, Naming(int(taken), token))
+        return contested
+
+    def withdraw(self) -> None:
+        """Remove what this run has landed, after it failed."""
+        if self.marker.is_set:
+            with suppress(EtlError):  # what made it fail may be the lake; the next run sweeps
+                remove_unlisted(self.batches, self.naming)
+
+    def land(self) -> tuple[dict[str, Landed], dict[str, NoKey]]:
+        """Land all tables, as many at a time as there are connections to the source; and those that are left out."""
+        free: SimpleQueue[Connection] = SimpleQueue()
+        for connection in self.snapshot.connections:
+            free.put(connection)
+        relations = self.snapshot.relations.items()
+        plans = {name: self._plan(relation) for name, relation in relations if relation.key}
+
+        def land_with_a_free_connection(name: str) -> Landed | NoKey:
+            source = free.get()
+            try:
+                check_key(self.snapshot.relations[name])
+                with self.connection.cursor() as duck:
+                    reader = Reader(self.snapshot.relations[name], source, duck, self.folder, self.progress)
+                    return self._land_table(reader, plans[name])
+            except NoKey as why:
+                return why
+            except duckdb.Error as error:  # no room, or a row that is too long; it would quote the row
+                long = "Maximum line size" in str(error)
+                told = (
+                    "a row is longer than the Maximum line size that can be read"
+                    if long
+                    else faults.told(error)
+                )
+                raise LakeError(f"table {name} can't be landed: {told}; nothing was committed") from None
+            finally:
+                free.put(source)
+
+        with ThreadPoolExecutor(len(self.snapshot.connections)) as pool:
+            working = {name: pool.submit(land_with_a_free_connection, name) for name, _ in relations}
+            try:
+                wait(working.values(), return_when=FIRST_EXCEPTION)
+                done = {name: future.result() for name, future in working.items() if not _pending(future)}
+                return (
+                    {name: table for name, table in done.items() if isinstance(table, Landed)},
+                    {name: why for name, why in done.items() if isinstance(why, NoKey)},
+                )
+            finally:
+                # After an error, or when the run is told to stop, nobody waits for tables that are still being read.
+                pool.shutdown(wait=False, cancel_futures=True)
+                while any(future.running() for future in working.values()):
+                    for connection in self.snapshot.connections:
+                        connection.cancel()
+                    time.sleep(0.05)
+
+    def commit(
+        self, landed: Mapping[str, Landed], *, seconds: float, superseded: Sequence[Superseded] = ()
+    ) -> Manifest:
+        """Make the batch exist. Raises `AlreadyExists` if another run took its number, `SourceError` if the claim on the
+        lake is lost."""
+        instant, latest = self.snapshot.instant, self.latest
+        self.snapshot.still_claimed()
+        on_disk = self.snapshot.flushed()
+        state = SourceState(
+            identity=instant.source,
+            snapshot=instant.snapshot,
+            horizon=instant.horizon,
+            next_transaction=instant.next_transaction,
+            lsn=UNTOLD if instant.lsn == UNTOLD else on_disk,
+            server_time=instant.server_time,
+        )
+        first_of_format = latest is not None and latest.format < FORMAT
+        manifest = Manifest(
+            format=FORMAT,
+            batch=self.batch,
+            lake=latest.lake if latest else uuid.uuid4().hex,
+            run_id=self.request.run_id,
+            previous=self.batches.sha256(latest.batch) if latest else None,
+            folded=self.batches.folded(latest.batch) if latest and first_of_format else None,
+            sources={**(latest.sources if latest else {}), MAIN: state},
+            seconds=round(seconds, 3),
+            tables={**_carried(latest), **{name: table.state for name, table in landed.items()}},
+            superseded=(*(latest.superseded if latest else ()), *superseded),
+        )
+        batches = Batches(self.files)
+        try:
+            batches.commit(manifest)
+        except AlreadyExists as error:
+            raise LakeError(
+                f"batch {number(self.batch)} of the lake {self.files.url} was committed by another run meanwhile; this "
+                "one brought nothing: run it again"
+            ) from error
+        reached("manifest committed")
+        if self.marker.is_set:
+            self.files.remove(self.naming.marker)
+        current = Current(batches, self.connection)
+        for table in manifest.changed:
+            current.compact(table, manifest)
+            reached("base kept")
+        return manifest
+
+    def _plan(self, relation: Relation) -> Plan:
+        # Compared with the instant at which this very table was read: later batches may have left it out.
+        instant, last = self.snapshot.instant, self.latest
+        if last:
+            last = Batches(self.files).last_read(relation.table.name, last)
+        request = self.request
+        return plan(relation, last, instant, whole=request.whole, one_history=request.one_history)
+
+    def _land_table(self, reader: Reader, plan: Plan) -> Landed:
+        relation = reader.relation
+        table = relation.table.name
+        held = self.latest.tables.get(table) if self.latest else None
+        rows_path, deletions_path = self.naming.rows(table), self.naming.deletions(table)
+        if self.latest is None or held is None:
+            self.marker.set()
+            copied, totals = reader.first(lambda: self.files.writing(rows_path))
+            rows = LandedFile(
+                path=rows_path,
+                rows=copied.rows,
+                bytes=copied.bytes,
+                sha256=copied.sha256,
+                longest_row=copied.longest_row,
+            )
+            return self.begin(relation, reader.duck, plan, rows, totals)
+        current = Current(Batches(self.files), reader.duck)
+        fold = partial(current.fold, table, self.latest, columns=relation.columns)
+        found = reader.again(plan, held, fold, self.request.share)
+        self._brake(table, held.rows, found.deleted)
+        changed = found.changed
+        brought = None
+        if changed.new or changed.changed or found.deleted:
+            rows_file = self._land(changed.rows, rows_path, changed.new + changed.changed, found.longest)
+            quarantined, misfits = (
+                self._quarantine(relation, reader.duck, rows_file, held.rows) if rows_file else (None, 0)
+            )
+            brought = Changes(
+                rows=rows_file,
+                deletions=self._land(found.gone, deletions_path, found.deleted),
+                quarantined=quarantined,
+                quarantined_rows=misfits,
+                new=changed.new,
+                changed=changed.changed,
+                deleted=found.deleted,
+            )
+        held = found.held or held
+        clean = held.clean_under is not None and not (brought and brought.quarantined_rows)
+        controls = proven(relation, found.totals, held, found.added, found.removed, clean=clean)
+        members = held.members + changed.first_seen
+        state = self._state(relation, held, found.plan, found.totals.rows, controls, members, brought)
+        return Landed(state, brought is not None or found.plan.renews, found.strays)
+
+    def begin(
+        self,
+        relation: Relation,
+        connection: duckdb.DuckDBPyConnection,
+        plan: Plan,
+        rows: LandedFile,
+        totals: Totals | None,
+    ) -> Landed:
+        """A table of which nothing was held, with all its rows landed. Their sums are proven against `totals`, where
+        there is somebody to say them."""
+        quarantined, misfits = self._quarantine(relation, connection, rows, 0)
+        changes = Changes(
+            rows=rows,
+            deletions=None,
+            quarantined=quarantined,
+            new=rows.rows,
+            changed=0,
+            deleted=0,
+            quarantined_rows=misfits,
+        )
+        landed = read_text(connection, self.files.local(rows.path), relation.columns, rows.longest_row)
+        added = sums(connection, relation, landed)
+        if totals is None:
+            totals = Totals(rows.rows, {name: Control(sum=str(amount)) for name, amount in added.items()})
+        controls = proven(relation, totals, None, added, {}, clean=not misfits)
+        state = self._state(relation, None, plan, totals.rows, controls, rows.rows, changes)
+        return Landed(state, worth_a_batch=True)
+
+    def _brake(self, table: str, held: int, deleted: int) -> None:
+        share = self.request.deletion_brake
+        if deleted > share * held and table not in self.request.allow_deletions:
+            raise TooManyDeletions(
+                f"{deleted:,} of {held:,} rows of {table} are gone from the source, more than {share:.0%}: is that "
+                f"meant? Then run again with --allow-deletions {table}; nothing was committed"
+            )
+
+    def _quarantine(
+        self, relation: Relation, connection: duckdb.DuckDBPyConnection, rows: LandedFile, held: int
+    ) -> tuple[LandedFile | None, int]:
+        """Name the values of landed rows that don't fit their declared types, and count these rows."""
+        table, columns = relation.table, relation.columns
+        landed = read_text(connection, self.files.local(rows.path), columns, rows.longest_row)
+        misfits = Typing(table.types, columns).misfits(landed, relation.key)
+        if misfits is None:
+            return None, 0
+        found = materialized(connection, f"SELECT * FROM {view(misfits)}")
+        values, count = duck.one(connection, f"SELECT count(*), count(DISTINCT key) FROM {found}")
+        if count > self.request.quarantine_limit * max(rows.rows, held):
+            example = duck.one(connection, f'SELECT key, "column", reason FROM {found} ORDER BY ALL LIMIT 1')
+            raise TooManyMisfits(
+                f"{count:,} rows of {table.name} hold values that don't fit their declared types (the {example[1]} of "
+                f"{example[0]} {example[2]}), more than {self.request.quarantine_limit:.0%} of it; nothing was "
+                "committed: mend them in the source, or declare a wider type (etl_assets/source)"
+            )
+        report = connection.sql(
+            f'SELECT {literal(table.name)} AS "table", key, "column", value, reason, '
+            f"{literal(number(self.batch))} AS batch FROM {found} ORDER BY ALL"
+        )
+        return self._land(report, self.naming.quarantine(table.name), values), count
+
+    def _land(
+        self, relation: duckdb.DuckDBPyRelation, path: str, rows: int, longest: int = 0
+    ) -> LandedFile | None:
+        return self.write(relation, path, rows, longest) if rows else None
+
+    def write(self, relation: duckdb.DuckDBPyRelation, path: str, rows: int, longest: int = 0) -> LandedFile:
+        """Land what DuckDB computes. `longest`: the bytes of the longest row as PostgreSQL wrote it, if it is long."""
+        self.marker.set()
+        staged = self.files.staging(path)
+        try:
+            duck.write_csv(relation, staged.local)
+            with staged.local.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = staged.local.stat().st_size
+            staged.publish()
+        finally:
+            staged.discard()
+        # DuckDB may quote what PostgreSQL does not.
+        longest += 2 * len(relation.columns) if longest else 0
+        return LandedFile(path=path, rows=rows, bytes=size, sha256=digest, longest_row=longest)
+
+    def _state(
+        self,
+        relation: Relation,
+        held: TableState | None,
+        plan: Plan,
+        rows: int,
+        controls: dict[str, Control],
+        members: int,
+        changes: Changes | None,
+    ) -> TableState:
+        versions, history = (held.versions, held.history) if held else (0, "")
+        types = types_version(relation.table.types)
+        fits = (held is None or held.clean_under == types) and not (changes and changes.quarantined_rows)
+        if changes:
+            versions += changes.versions
+            landed = {"rows": changes.rows, "deletions": changes.deletions}
+            links = [f"{kind}:{file.sha256}" for kind, file in landed.items() if file]
+            history = hashlib.sha256(" ".join([history, number(self.batch), *links]).encode()).hexdigest()
+        return TableState(
+            columns=relation.columns,
+            key=relation.key,
+            rows=rows,
+            members=members,
+            versions=versions,
+            changed_in=self.batch if changes or not held else held.changed_in,
+            previous=(held.changed_in if changes else held.previous) if held else None,
+            history=history,
+            read_in=self.batch,
+            read=plan.read,
+            why=plan.why,
+            unusual=plan.unusual,
+            horizon=self.snapshot.instant.horizon,
+            relation=relation.oid,
+            partitions=relation.partitions,
+            layout=relation.layout,
+            controls=controls,
+            clean_under=types if fits else None,
+            changes=changes,
+        )
+
+
+def remove_unlisted(batches: Batches, naming: Naming) -> None:
+    """Remove the files of a run that the manifest of their batch, if there is one, does not list; the marker last."""
+    files = batches.files
+    listed: set[str] = set()
+    if naming.batch in batches.numbers():
+        listed = {
+            file.path
+            for changes in batches.get(naming.batch).changed.values()
+            for file in (changes.rows, changes.deletions, changes.quarantined)
+            if file
+        }
+    marked = json.loads(files.read(naming.marker)) if files.exists(naming.marker) else {"tables": []}
+    for table in marked["tables"]:
+        for path in (naming.rows(table), naming.deletions(table), naming.quarantine(table)):
+            if path not in listed:
+                files.remove(path)
+                folder, _, name = path.rpartition("/")
+                files.sweep(folder, beginning=name)
+    files.remove(naming.marker)
+
+
+def _pending(future: Future[Landed | NoKey]) -> bool:
+    """Whether an error elsewhere overtook a future; `result` of those that ended raises what went wrong."""
+    return not future.done()

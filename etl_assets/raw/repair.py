@@ -1,0 +1,309 @@
+"""Repair of what is not derived: landed files that are damaged or lost, superseded by what is still known of them.
+
+    find the damage ► claim ► what the source, a base or a copy still say of each file ► land it ► commit what it supersedes
+
+What a file held is what the source still shows of row versions that are older than the file's batch, and what no other file
+tells. A base has the last values of all rows, deleted ones too. What neither says is lost, and is named. The tables are read
+whole by the next run, so that the rows of now are right whatever was lost.
+"""
+
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+from psycopg2 import sql
+
+from etl_assets.engine import duck
+from etl_assets.engine.duck import listing
+from etl_assets.lake.batches import (
+    Batches,
+    Control,
+    LandedFile,
+    Manifest,
+    Naming,
+    Superseded,
+    TableState,
+    number,
+)
+from etl_assets.lake.current import DELETED, Current, storage, view
+from etl_assets.lake.files import LakeError
+from etl_assets.raw.changes import changed_rows, read_text
+from etl_assets.raw.controls import sums
+from etl_assets.raw.copying import copy, select
+from etl_assets.raw.landing import Landed, Landing, Marker, Request
+from etl_assets.raw.recent import since
+from etl_assets.source.catalog import Relation
+from etl_assets.source.identity import check_identity
+from etl_assets.source.snapshot import take_snapshot
+
+_NAMED = 1000
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A landed file of a batch that is not what its manifest lists. `kind` is that of `Changes`."""
+
+    table: str
+    batch: int
+    kind: str
+    file: LandedFile
+    what: str
+
+
+def find_damage(batches: Batches, latest: Manifest) -> list[Damage]:
+    """All landed files that are not what their manifests list, oldest first. Reads every one of them."""
+    found = []
+    for table in latest.tables:
+        for manifest in batches.changing(table, latest):
+            changes = manifest.changed[table]
+            for kind in ("rows", "deletions", "quarantined"):
+                file: LandedFile | None = getattr(changes, kind)
+                if file and (what := _wrong(batches, file)):
+                    found.append(Damage(table, manifest.batch, kind, file, what))
+    return sorted(found, key=lambda damage: (damage.batch, damage.table, damage.kind))
+
+
+def _wrong(batches: Batches, file: LandedFile) -> str:
+    if not batches.files.exists(file.path):
+        return "it is not there"
+    try:
+        path = batches.files.local(file.path, fresh=True)
+    except LakeError as error:
+        return str(error)
+    return "" if _digest(path) == file.sha256 else "it is not what was written"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def repair(request: Request, batches: Batches, scratch: Path) -> tuple[Manifest, Sequence[Superseded]] | None:
+    """Supersede what is damaged, as a batch of its own; None if nothing is. Raises `EtlError`, and then nothing was
+    committed."""
+    started = time.monotonic()
+    latest = batches.latest()
+    if latest is None or not find_damage(batches, latest):
+        return None
+    with (
+        take_snapshot(
+            request.url,
+            request.tables,
+            lake=latest.lake,
+            run_id=request.run_id,
+            connections=1,
+            wait_seconds=request.wait_seconds,
+        ) as snapshot,
+        tempfile.TemporaryDirectory(dir=scratch, prefix="repair-") as folder,
+        duck.connect(Path(folder)) as connection,
+    ):
+        batches = Batches(batches.files)
+        latest = batches.latest() or latest
+        check_identity(latest, snapshot.instant)
+        naming = Naming.of_a_run(latest.batch + 1)
+        landing = Landing(
+            request, snapshot, batches, latest, naming, connection, Path(folder), lambda table, size: None
+        )
+        landing.sweep()
+        damaged = find_damage(batches, latest)
+        mending = _Mending(landing, latest, damaged)
+        states = {table: Landed(state, worth_a_batch=True) for table, state in mending.mend().items()}
+        manifest = landing.commit(
+            states, seconds=time.monotonic() - started, superseded=list(mending.superseded.values())
+        )
+        mending.conclude()
+        return manifest, list(mending.superseded.values())
+
+
+class _Mending:
+    """What is read instead of the damaged files, as it becomes known: at first nothing."""
+
+    def __init__(self, landing: Landing, latest: Manifest, damaged: Sequence[Damage]) -> None:
+        self.landing = landing
+        self.latest = latest
+        self.damaged = damaged
+        self.connection = landing.connection
+        self.superseded: dict[str, Superseded] = {
+            d.file.path: Superseded(path=d.file.path, sha256=d.file.sha256, by=None, reason=d.what)
+            for d in damaged
+        }
+        self.markers: list[Marker] = []
+
+    def mend(self) -> dict[str, TableState]:
+        """Land what is known of each file; how the tables stand then."""
+        lost: dict[str, tuple[str, ...]] = {}
+        for damage in self.damaged:
+            by = self._copy(damage) or (self._from_the_source(damage) if damage.kind == "rows" else None)
+            self._note(damage, by)
+        last_of_rows = {damage.table: damage for damage in self.damaged if damage.kind == "rows"}
+        for table, damage in last_of_rows.items():
+            self._add_from_a_base(damage)
+            lost[damage.file.path] = self._lost(table)
+        for path, keys in lost.items():
+            self.superseded[path] = self.superseded[path].model_copy(update={"lost": keys})
+        return {table: self._state(table) for table in {damage.table for damage in self.damaged}}
+
+    def conclude(self) -> None:
+        """After the commit: nothing of ours is unlisted."""
+        for marker in self.markers:
+            self.landing.files.remove(marker.naming.marker)
+
+    def _note(self, damage: Damage, by: LandedFile | None) -> None:
+        had, has = damage.file.rows, by.rows if by else 0
+        self.superseded[damage.file.path] = Superseded(
+            path=damage.file.path,
+            sha256=damage.file.sha256,
+            by=by,
+            reason=f"{damage.what}; {has:,} of {had:,} {'values' if damage.kind == 'quarantined' else 'rows'} are known",
+        )
+
+    # -- what is still known -------------------------------------------------------------------------------------
+
+    def _copy(self, damage: Damage) -> LandedFile | None:
+        """A copy that this machine kept of a file in a bucket."""
+        files = self.landing.files
+        try:
+            kept = files.local(damage.file.path)
+            if _digest(kept) != damage.file.sha256:
+                return None
+        except (LakeError, OSError):
+            return None
+        path = self._path(damage)
+        with kept.open("rb") as source, files.writing(path) as target:
+            shutil.copyfileobj(source, target)
+        return damage.file.model_copy(update={"path": path})
+
+    def _from_the_source(self, damage: Damage) -> LandedFile | None:
+        """Rows that have not changed since the batch, and that no other file up to it tells."""
+        relation = self.landing.snapshot.relations.get(damage.table)
+        state = self.latest.tables[damage.table]
+        then = self._as_read(self.landing.batches.get(damage.batch))
+        if relation is None or not relation.by_version or relation.oid != state.relation:
+            return None
+        old = sql.SQL("NOT ({})").format(since(then.tables[damage.table].horizon))
+        path = self.landing.folder / f"{damage.table}.known.csv"
+        with path.open("wb") as target:
+            copied = copy(
+                self.landing.snapshot.connections[0],
+                select(relation, [old]),
+                target,
+                relation,
+                lambda *_: None,
+            )
+        known = read_text(self.connection, path, relation.columns, copied.longest_row)
+        rows = known
+        if self._has_files(damage.table, then):
+            held = self._current().fold(damage.table, then, columns=relation.columns)
+            rows = changed_rows(self.connection, known, held).rows
+        return self._land(damage, rows, copied.longest_row)
+
+    def _add_from_a_base(self, damage: Damage) -> None:
+        """Rows whose keys no file tells, with the last values that a base has of them."""
+        state = self.latest.tables[damage.table]
+        base = Current(self.landing.batches, self.connection).newest_base(damage.table, self.latest)
+        if base is None or base.batch < damage.batch:
+            return
+        path = self.landing.files.local(base.path)
+        kept = duck.parquet([path])
+        names, key = listing([c.name for c in state.columns]), listing(state.key)
+        told = f"SELECT {names} FROM {kept}"
+        if self._has_files(damage.table, self.latest):
+            told += f" ANTI JOIN {view(self._current().fold(damage.table, self._as_read(self.latest)).relation)} USING ({key})"
+        rows = self.connection.sql(told)
+        if by := self.superseded[damage.file.path].by:
+            before = self._current().read([by], state.columns).project(names)
+            rows = self.connection.sql(f"FROM {view(before)} UNION ALL FROM {view(rows)}")
+        self._note(damage, self._land(damage, rows, damage.file.longest_row))
+
+    def _land(self, damage: Damage, rows: duckdb.DuckDBPyRelation, longest: int) -> LandedFile | None:
+        key = listing(self.latest.tables[damage.table].key)
+        (count,) = duck.one(self.connection, f"SELECT count(*) FROM {view(rows)}")
+        if not count:
+            return None
+        return self.landing.write(rows.order(key), self._path(damage), count, longest)
+
+    def _path(self, damage: Damage) -> str:
+        """A name as the damaged file's, of its batch, that no other run can write."""
+        naming = Naming.of_a_run(damage.batch)
+        marker = Marker(self.landing.files, naming, [damage.table])
+        marker.set()
+        self.markers.append(marker)
+        by_kind = {"rows": naming.rows, "deletions": naming.deletions, "quarantined": naming.quarantine}
+        return by_kind[damage.kind](damage.table)
+
+    def _lost(self, table: str) -> tuple[str, ...]:
+        """The keys of rows that were deleted, and of which nothing is known but that."""
+        state, batches = self.latest.tables[table], self._batches()
+        deletions = [
+            file
+            for m in batches.changing(table, batches.get(self.latest.batch))
+            if (file := m.changed[table].deletions)
+        ]
+        if not deletions:
+            return ()
+        key = listing(state.key)
+        gone = self._current().read(deletions, state.key_columns).project(key)
+        query = f"SELECT DISTINCT {key} FROM {view(gone)}"
+        if self._has_files(table, self.latest):
+            query += f" ANTI JOIN {view(self._current().fold(table, self._as_read(self.latest)).relation)} USING ({key})"
+        found = self.connection.sql(f"{query} ORDER BY {key} LIMIT {_NAMED}").fetchall()
+        return tuple(", ".join(map(str, row)) for row in found)
+
+    # -- how a table stands --------------------------------------------------------------------------------------
+
+    def _state(self, table: str) -> TableState:
+        """A table as the files that are read from now on have it."""
+        state = self.latest.tables[table]
+        told = [f"{path}:{one.by.sha256 if one.by else ''}" for path, one in sorted(self.superseded.items())]
+        history = hashlib.sha256(
+            " ".join([state.history, number(self.landing.batch), *told]).encode()
+        ).hexdigest()
+        rows, members = 0, 0
+        controls = state.controls
+        if self._has_files(table, self.latest):
+            held = self._current().fold(table, self._as_read(self.latest)).relation
+            rows, members = duck.one(
+                self.connection, f"SELECT count(*) FILTER (NOT {DELETED}), count(*) FROM {view(held)}"
+            )
+            if relation := self.landing.snapshot.relations.get(table):
+                controls = self._controls(relation, state, held)
+        return state.model_copy(
+            update={
+                "rows": rows,
+                "members": members,
+                "history": history,
+                "controls": controls,
+                "clean_under": None,
+                "changes": None,
+            }
+        )
+
+    def _controls(
+        self, relation: Relation, state: TableState, held: duckdb.DuckDBPyRelation
+    ) -> dict[str, Control]:
+        had = {c.name: storage(c.type) for c in state.columns}
+        if any(had.get(name) is None for name in relation.amounts):
+            return state.controls
+        amounts = sums(self.connection, relation, held)
+        return state.controls | {
+            name: state.controls.get(name, Control()).model_copy(update={"held": str(amount)})
+            for name, amount in amounts.items()
+        }
+
+    def _batches(self) -> Batches:
+        """The batches as they are read by what is known so far."""
+        return Batches(self.landing.files, {**{s.path: s for s in self.latest.superseded}, **self.superseded})
+
+    def _as_read(self, manifest: Manifest) -> Manifest:
+        return self._batches().get(manifest.batch)
+
+    def _current(self) -> Current:
+        return Current(self._batches(), self.connection, from_batches_alone=True)
+
+    def _has_files(self, table: str, upto: Manifest) -> bool:
+        return any(m.changed[table].rows for m in self._batches().changing(table, self._as_read(upto)))

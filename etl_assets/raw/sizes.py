@@ -1,0 +1,101 @@
+"""How large rows are: one that is too large is named before anything lands."""
+
+import re
+
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+
+from etl_assets.engine.duck import MAX_LINE_BYTES, memory_bytes
+from etl_assets.source.catalog import Relation
+from etl_assets.source.connection import SourceError, explained
+
+MAX_ROW_BYTES = 256 << 20
+"""Of a row's text."""
+# Values of these types are never large.
+_SMALL = re.compile(
+    r"(smallint|integer|bigint|real|double precision|boolean|date|uuid|oid|money|name|\"char\"|"
+    r"time.*|interval.*|numeric.*|inet|cidr|macaddr8?|pg_lsn|bit\(\d+\))"
+)
+_TEXT = re.compile(r"(text|character.*)")
+# What is kept outside of its row is compressed 255-fold at the most: below this no row can be large.
+_KEPT_ELSEWHERE_BYTES = MAX_LINE_BYTES // 256
+_COMPRESSED_BYTES = 32 << 10
+
+
+class TooLarge(SourceError):
+    """A row, or all large rows of a table, are more than can be handled."""
+
+
+def may_be_large(connection: Connection, relation: Relation) -> bool:
+    """Whether a table can have large rows at all; asking costs nothing. What is no table is not asked: its rows may cost
+    much to compute."""
+    if not relation.lockable or not _wide(relation):
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(sum(pg_relation_size(reltoastrelid::regclass)), 0) FROM pg_class "
+            "WHERE oid = ANY(%s::oid[]) AND reltoastrelid <> 0",
+            ([relation.oid, *relation.partitions],),
+        )
+        ((kept_elsewhere,),) = cursor.fetchall()
+    return int(kept_elsewhere) > _KEPT_ELSEWHERE_BYTES
+
+
+def row_bytes(relation: Relation) -> sql.Composable:
+    """The bytes of the text of a row's large values, without decompressing those that can tell without."""
+    return sql.SQL("({})").format(sql.SQL(" + ").join(_bytes(name, type_) for name, type_ in _wide(relation)))
+
+
+def check(connection: Connection, relation: Relation, largest: int, large: int) -> None:
+    """Raise `TooLarge`, given the bytes of the largest row, and of all rows that are larger than `MAX_LINE_BYTES`."""
+    if largest > MAX_ROW_BYTES:
+        key, column, size = _example(connection, relation)
+        raise TooLarge(
+            f"row ({key}) of {relation.table.name} is too large: its column {column} alone has {_mib(size)}, and a row may "
+            f"have {_mib(MAX_ROW_BYTES)}; {_remedy(column)}; nothing was committed"
+        )
+    most = memory_bytes() // 3
+    if large > most:
+        key, column, size = _example(connection, relation)
+        raise TooLarge(
+            f"the rows of {relation.table.name} that are larger than {_mib(MAX_LINE_BYTES)} have {_mib(large)} together, "
+            f"and with this memory they may have {_mib(most)} (the column {column} of ({key}) has {_mib(size)}); "
+            f"{_remedy(column)}, or give the process more memory; nothing was committed"
+        )
+
+
+def _wide(relation: Relation) -> list[tuple[str, str]]:
+    return [(c.name, c.type) for c in relation.columns if not _SMALL.fullmatch(c.type)]
+
+
+def _bytes(name: str, type_: str) -> sql.Composable:
+    form = "coalesce(CASE WHEN pg_column_size({c}) > {few} THEN octet_length({c}::text) END, 0)::bigint"
+    if _TEXT.fullmatch(type_):
+        form = "coalesce(octet_length({c}), 0)::bigint"
+    elif type_ == "bytea":
+        form = "coalesce(2 * octet_length({c})::bigint, 0)"
+    return sql.SQL(form).format(c=sql.Identifier(name), few=sql.Literal(_COMPRESSED_BYTES))
+
+
+def _example(connection: Connection, relation: Relation) -> tuple[str, str, int]:
+    """Key, column and bytes of the largest value of the largest row."""
+    wide = _wide(relation)
+    query = sql.SQL("SELECT concat_ws(', ', {}), {} FROM {} ORDER BY {} DESC LIMIT 1").format(
+        sql.SQL(", ").join(map(sql.Identifier, relation.key)),
+        sql.SQL(", ").join(_bytes(name, type_) for name, type_ in wide),
+        sql.Identifier(relation.table.schema, relation.table.name),
+        row_bytes(relation),
+    )
+    with explained(f"measuring table {relation.table.name}"), connection.cursor() as cursor:
+        cursor.execute(query)
+        ((key, *sizes),) = cursor.fetchall()
+    size, column = max(zip(sizes, [name for name, _ in wide], strict=True))
+    return str(key), column, int(size)
+
+
+def _remedy(column: str) -> str:
+    return f"leave it out in the table's declaration (exclude=({column!r},)), or make its values smaller"
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):,.0f} MiB"

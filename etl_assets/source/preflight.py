@@ -1,0 +1,163 @@
+"""Everything that a capture needs of the source, tried without reading a row."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+
+from etl_assets import addresses
+from etl_assets.errors import EtlError
+from etl_assets.preflight import Checkup, probed
+from etl_assets.raw.copying import select
+from etl_assets.source.catalog import check_key, describe
+from etl_assets.source.connection import SourceError, connect, explained, find_names, unverified
+from etl_assets.source.snapshot import CONNECTIONS, LOG, SYSTEM, TIMELINE, told_by
+from etl_assets.source.table import Table
+
+OLDEST_VERSION = 13
+_NAME = "etl-assets doctor"
+_LOCK = (0x0E71, 0x0D0C)  # among our advisory locks; no lake's
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+_LOOK = """
+    SELECT current_setting('server_version'), current_setting('server_version_num')::int / 10000, current_user,
+           current_setting('track_counts')::bool
+"""
+# What a run asks and need not be told, with the functions to be granted, and what it does without.
+_GUARDS = (
+    (
+        "identity",
+        (SYSTEM, TIMELINE),
+        "pg_control_system() and pg_control_checkpoint()",
+        "which one it is, so tables are read whole",
+    ),
+    (
+        "log position",
+        (LOG,),
+        "pg_current_wal_flush_lsn() and pg_last_wal_replay_lsn()",
+        "where its log stands, so that it was restored to an older state shows by transaction ids only",
+    ),
+)
+
+
+def check_source(address: Callable[[], str], tables: Sequence[Table]) -> Iterator[Checkup]:
+    """Try the connection, each declared table, and what snapshots, locks and increments rest on."""
+    try:
+        url = address()
+        connection = connect(url, _NAME)
+    except EtlError as error:
+        yield Checkup("connect", str(error), "missing")
+        return
+    with closing(connection):
+        version, major, role, counts = _row(connection, _LOOK)
+        yield Checkup("connect", f"{addresses.database(url)}: PostgreSQL {version}, as {role}")
+        if advice := unverified(connection, "ETL_SOURCE_URL"):
+            yield Checkup("tls", advice, "advice")
+        if major < OLDEST_VERSION:
+            yield Checkup("version", f"PostgreSQL {OLDEST_VERSION} or newer is needed", "missing")
+            return
+        for table in tables:
+            yield _table(connection, table)
+        connections = _connections(url, role, min(CONNECTIONS, len(tables)))
+        yield connections
+        shared = probed("snapshot", partial(_snapshot, connection, url))
+        # A run that can't share a snapshot, or has one connection only, reads one table after the other.
+        yield shared if shared.state == "ok" else replace(shared, state="advice")
+        yield probed("lock", partial(_lock, connection))
+        yield from _guards(connection, role)
+        if not counts:
+            yield Checkup(
+                "statistics", "track_counts is off: a change is noticed only by reading; turn it on", "advice"
+            )
+
+
+def _guards(connection: Connection, role: str) -> Iterator[Checkup]:
+    for name, questions, functions, lack in _GUARDS:
+        with explained(f"asking for its {name}"), connection.cursor() as cursor:
+            cursor.execute("BEGIN READ ONLY")
+            told = [told_by(cursor, question) for question in questions]
+            cursor.execute("ROLLBACK")
+        if None in told:
+            yield Checkup(
+                name,
+                f"the server does not say {lack}; grant EXECUTE on {functions} to {role}, if it is one that has them",
+                "advice",
+            )
+
+
+def _connections(url: str, role: str, wanted: int) -> Checkup:
+    """How many of the connections that a run would like can be had at once."""
+    with ExitStack() as stack:
+        had = 1
+        while had < wanted:
+            try:
+                stack.enter_context(closing(connect(url, _NAME)))
+            except SourceError as error:
+                return Checkup(
+                    "connections",
+                    f"{had} of {wanted} can be had, so tables are read more slowly ({str(error).rpartition(': ')[2]}): raise "
+                    f"the limit (ALTER ROLE {role} CONNECTION LIMIT {wanted})",
+                    "advice",
+                )
+            had += 1
+    return Checkup("connections", f"{had} at once")
+
+
+def _table(connection: Connection, table: Table) -> Checkup:
+    name = f"table {table.name}"
+    try:
+        with explained(f"reading {table.schema}.{table.name}"), connection.cursor() as cursor:
+            relation = describe(connection, [table])[table.name]
+            check_key(relation)
+            cursor.execute("BEGIN READ ONLY")
+            find_names(connection, as_role=not relation.by_version)
+            cursor.execute(select(relation) + sql.SQL(" LIMIT 0"))  # what is behind a view, too
+            cursor.execute("ROLLBACK")
+    except SourceError as error:
+        with connection.cursor() as cursor:
+            cursor.execute("ROLLBACK")
+        return Checkup(name, str(error), "missing")
+    told = f"{len(relation.columns)} columns, key ({', '.join(relation.key)})"
+    if relation.kind in _KINDS:
+        return Checkup(name, f"{told}; {_KINDS[relation.kind]}: read whole and compared every time", "advice")
+    if relation.filtered:
+        return Checkup(name, f"{told}; row security hides some rows from this role", "advice")
+    return Checkup(name, told)
+
+
+def _snapshot(connection: Connection, url: str) -> str:
+    with (
+        explained("sharing a snapshot between two connections"),
+        closing(connect(url, _NAME)) as other,
+        connection.cursor() as cursor,
+        other.cursor() as second,
+    ):
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            cursor.execute("SELECT pg_export_snapshot()")
+            (exported,) = cursor.fetchone() or ("",)
+            second.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            second.execute("SET TRANSACTION SNAPSHOT %s", (exported,))
+        finally:
+            cursor.execute("ROLLBACK")
+    return "several connections can read one instant"
+
+
+def _lock(connection: Connection) -> str:
+    with explained("taking an advisory lock"):
+        (taken,) = _row(connection, "SELECT pg_try_advisory_lock(%s, %s)", *_LOCK)
+        (released,) = _row(connection, "SELECT pg_advisory_unlock(%s, %s)", *_LOCK)
+    if taken and not released:
+        raise SourceError(
+            "locks do not stay with their connection: reach the server directly, or a pooler in session mode"
+        )
+    return "runs can wait for each other"
+
+
+def _row(connection: Connection, statement: str, *values: object) -> tuple[Any, ...]:
+    with explained("asking the source"), connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return cursor.fetchone() or ()

@@ -1,0 +1,317 @@
+"""One instant of the source, seen by several connections at once.
+
+The first connection takes a lock that only stops tables from being altered, then exports its REPEATABLE READ,
+READ ONLY snapshot (PostgreSQL manual, "Snapshot Synchronization Functions"); the others import it. The lock comes
+before the snapshot, because TRUNCATE and rewriting ALTERs do not respect older snapshots. A view is locked with what it
+shows. A materialized view can't be, but by reading it: if it was refreshed in between, another snapshot is taken.
+
+Whatever a server need not say (a managed one may lack a function, or not let this role ask) is asked by itself. What it
+does not say makes a guard weaker, and no run impossible.
+"""
+
+import hashlib
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+from etl_assets.lake.batches import SourceIdentity
+from etl_assets.source.catalog import Relation, describe
+from etl_assets.source.connection import (
+    STANDBY_CONFLICT,
+    SourceError,
+    SourceInterrupted,
+    StandbyConflict,
+    connect,
+    explained,
+    find_names,
+)
+from etl_assets.source.table import Table
+
+_INSTANT = """
+    SELECT pg_current_snapshot()::text,
+           pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+           pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+           clock_timestamp(), current_database(), current_setting('server_version'),
+           has_function_privilege('pg_export_snapshot()', 'EXECUTE')
+"""
+# What no copy of a database shares with it: the server process that serves it, and its place there.
+_STARTED = "SELECT pg_postmaster_start_time()"
+_IN_RECOVERY = "SELECT pg_is_in_recovery()"
+_DATABASE_OID = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()"
+LOG = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text"
+SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
+TIMELINE = "SELECT timeline_id FROM pg_control_checkpoint()"
+UNTOLD = "0/0"
+"""Stands for the position of the log where the server does not say it."""
+# pg_class shows which file a view had when the snapshot was taken, the function which it has now.
+_REFRESHED = """
+    WITH RECURSIVE shown(oid) AS (
+        SELECT unnest(%s::oid[])
+        UNION SELECT d.refobjid FROM shown s JOIN pg_rewrite r ON r.ev_class = s.oid
+        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+    )
+    SELECT string_agg(relname, ', ') FROM shown JOIN pg_class USING (oid)
+    WHERE relkind = 'm' AND relfilenode IS DISTINCT FROM pg_relation_filenode(oid)
+"""
+# How often a standby ended what read from it, as it was in the way of what the primary did.
+_CONFLICTS = """
+    SELECT confl_tablespace + confl_lock + confl_snapshot + confl_bufferpin + confl_deadlock
+    FROM pg_stat_database_conflicts WHERE datname = current_database() AND pg_is_in_recovery()
+"""
+_ATTEMPTS = 3
+CONNECTIONS = 4
+"""How many a run would like to have at once."""
+_HOLDER = """
+    SELECT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.objid = %s AND l.objsubid = 2
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_LOCK_CLASS = 0x0E71  # marks our advisory locks among those of others
+_STILL_HELD = """
+    SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
+      AND classid = %s AND objid = %s AND objsubid = 2
+"""
+# How far the log has come, how much of it a crash would leave, and after how many milliseconds every commit is among that.
+_LOG = """
+    SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn, pg_current_wal_flush_lsn() - '0/0'::pg_lsn,
+           (SELECT 3 * setting::int FROM pg_settings WHERE name = 'wal_writer_delay')
+"""
+
+
+class LakeClaimed(SourceInterrupted):
+    """Another run fills the same lake. It was waited for already: asking again at once makes no sense."""
+
+
+@dataclass(frozen=True)
+class Instant:
+    """What the server says of the moment that a snapshot shows. Transaction ids are 64 bits wide."""
+
+    snapshot: str
+    horizon: int
+    next_transaction: int
+    lsn: str
+    server_time: datetime
+    source: SourceIdentity
+    in_recovery: bool = False
+
+
+class ClaimLost(SourceInterrupted):
+    """The session that holds the claim on the lake is gone, and the claim with it."""
+
+
+class Snapshot:
+    """An instant of the source, its relations at that instant, and connections that see it. `lock` is the key of the
+    claim on the lake, None if nothing is claimed."""
+
+    def __init__(
+        self,
+        instant: Instant,
+        relations: Mapping[str, Relation],
+        connections: Sequence[Connection],
+        lock: int | None = None,
+    ) -> None:
+        self.instant = instant
+        self.relations = relations
+        self.connections = connections
+        self.lock = lock
+
+    def still_claimed(self) -> None:
+        """Ask the session that claimed the lake whether it still does. Raises `ClaimLost`."""
+        if self.lock is None:
+            return
+        try:
+            with self.connections[0].cursor() as cursor:
+                cursor.execute(_STILL_HELD, (_LOCK_CLASS, self.lock % 2**32))
+                if _row(cursor)[0]:
+                    return
+        except psycopg2.Error:
+            pass  # it is gone
+        raise ClaimLost(
+            "the server ended the session that claimed the lake, so another run may be filling it: nothing was committed, "
+            "run it again"
+        )
+
+    def flushed(self) -> str:
+        """Wait until a crash of the server would take back nothing of what the snapshot saw: without synchronous commit a
+        transaction can be seen before its log is on disk. Gives up to where the log is there then, as far as the server says.
+        Call it last: the transaction may end with it."""
+        if self.lock is None:
+            return self.instant.lsn
+        deadline, target = 0.0, Decimal(0)
+        try:
+            with self.connections[0].cursor() as cursor:
+                cursor.execute("SELECT pg_is_in_recovery()")
+                if _row(cursor)[0]:
+                    return self.instant.lsn  # what a standby shows it has on disk
+                while True:
+                    cursor.execute(_LOG)
+                    end, flushed, delay = _row(cursor)
+                    # The server writes the log of a commit within three of its writer's delays; what comes after that
+                    # may stay unwritten for long, and is no commit.
+                    deadline, target = deadline or time.monotonic() + delay / 1000 + 1, target or end
+                    if flushed >= target:
+                        return f"{int(target) >> 32:X}/{int(target) & 0xFFFFFFFF:X}"
+                    if time.monotonic() >= deadline:
+                        return self.instant.lsn
+                    time.sleep(0.02)
+        except psycopg2.Error:
+            return self.instant.lsn  # a server that does not say; see `etl doctor`
+
+
+@contextmanager
+def take_snapshot(
+    url: str, tables: Sequence[Table], *, lake: str | None, run_id: str, connections: int, wait_seconds: float
+) -> Iterator[Snapshot]:
+    """Take a snapshot for filling the lake with identity `lake`; one run at a time can hold it. Without `lake` nothing is
+    claimed: who only reads is in nobody's way.
+
+    The claim is an advisory lock of the source: the server releases it however the holder ends. Raises
+    `LakeClaimed` with the holder's name when another run keeps it for longer than `wait_seconds`.
+    """
+    name = f"etl-assets {run_id[:8]} on {socket.gethostname()}"[:63]
+    with ExitStack() as stack, explained("reading the source"):
+        main = stack.enter_context(closing(connect(url, name)))
+        claim = _claim(main, lake, wait_seconds) if lake is not None else None
+        relations = list(describe(main, tables).values())
+        with main.cursor() as cursor:
+            row = _fixed(cursor, relations)
+            snapshot, horizon, following, server_time, database, version, may_export = row
+            exported = None
+            if may_export and connections > 1:
+                cursor.execute("SELECT pg_export_snapshot()")
+                (exported,) = _row(cursor)
+            lsn, system_identifier, timeline, database_oid, started = (
+                told_by(cursor, question) for question in (LOG, SYSTEM, TIMELINE, _DATABASE_OID, _STARTED)
+            )
+            in_recovery = bool(told_by(cursor, _IN_RECOVERY))
+            conflicts = told_by(cursor, _CONFLICTS)
+        described = describe(main, tables)
+        workers = [main]
+        while exported and len(workers) < connections:
+            try:
+                worker = stack.enter_context(closing(connect(url, name)))
+            except SourceError:
+                break  # a limit on connections: those that there are do the work
+            with worker.cursor() as cursor:
+                cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                cursor.execute("SET TRANSACTION SNAPSHOT %s", (exported,))
+                try:
+                    # Now, because whoever waits to alter a table lets nobody else at it that has no lock yet.
+                    cursor.execute("SET LOCAL lock_timeout = '1s'")
+                    _lock(cursor, relations)
+                except psycopg2.errors.LockNotAvailable:
+                    break  # those that have their locks do the work
+            workers.append(worker)
+        source = SourceIdentity(
+            system_identifier=system_identifier,
+            timeline=timeline,
+            database=database,
+            version=version,
+            database_oid=database_oid,
+            started=started,
+        )
+        instant = Instant(snapshot, horizon, following, lsn or UNTOLD, server_time, source, in_recovery)
+        try:
+            yield Snapshot(instant, described, workers, claim)
+        except SourceInterrupted as error:
+            # The driver does not hand on why a session was ended.
+            if conflicts is not None and main.closed and _conflicts(url, name) > conflicts:
+                raise StandbyConflict(STANDBY_CONFLICT.format(what="reading the source")) from error
+            raise
+
+
+def _conflicts(url: str, name: str) -> int:
+    with closing(connect(url, name)) as connection, connection.cursor() as cursor:
+        cursor.execute(_CONFLICTS)
+        return int(sum(count for (count,) in cursor.fetchall()))
+
+
+def _fixed(cursor: Cursor, relations: Sequence[Relation]) -> tuple[Any, ...]:
+    """Begin a transaction whose snapshot all relations are locked for, and give what `_INSTANT` asks."""
+    refreshed = ""
+    for _ in range(_ATTEMPTS):
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        _lock_tables(cursor, relations)
+        cursor.execute(_INSTANT)
+        instant = _row(cursor)
+        _lock_by_reading(cursor, relations)
+        cursor.execute(_REFRESHED, ([r.oid for r in relations if not r.lockable],))
+        (refreshed,) = _row(cursor)
+        if not refreshed:
+            return instant
+        cursor.execute("ROLLBACK")
+    raise SourceInterrupted(
+        f"{refreshed} was refreshed again and again while a snapshot was taken; run it again"
+    )
+
+
+def _lock(cursor: Cursor, relations: Sequence[Relation]) -> None:
+    _lock_tables(cursor, relations)
+    _lock_by_reading(cursor, relations)
+
+
+def _lock_tables(cursor: Cursor, relations: Sequence[Relation]) -> None:
+    """Lock tables, and views with the tables that they show, before there is a snapshot."""
+    names = [_identifier(r) for r in relations if r.lockable or r.kind == "v"]
+    if names:
+        cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(names)))
+
+
+def _lock_by_reading(cursor: Cursor, relations: Sequence[Relation]) -> None:
+    """Lock the materialized views that are read, or that views show."""
+    if views := [r for r in relations if r.kind in {"v", "m"}]:
+        find_names(cursor.connection, as_role=True)
+        for relation in views:
+            cursor.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(_identifier(relation)))
+
+
+def _identifier(relation: Relation) -> sql.Identifier:
+    return sql.Identifier(relation.table.schema, relation.table.name)
+
+
+def told_by(cursor: Cursor, question: str) -> Any:
+    """What the server says, None if it refuses to. In a transaction, which a refusal does not end."""
+    cursor.execute("SAVEPOINT question")
+    try:
+        cursor.execute(question)
+        (answer,) = cursor.fetchone() or (None,)
+    except psycopg2.Error as error:
+        if error.pgcode is None:  # it went away
+            raise
+        cursor.execute("ROLLBACK TO SAVEPOINT question")
+        answer = None
+    cursor.execute("RELEASE SAVEPOINT question")
+    return answer
+
+
+def _row(cursor: Cursor) -> tuple[Any, ...]:
+    row: tuple[Any, ...] = cursor.fetchone()  # type: ignore[assignment]  # these queries always give one
+    return row
+
+
+def _claim(connection: Connection, lake: str, wait_seconds: float) -> int:
+    """Claim a lake; the key of the lock. Raises `LakeClaimed`."""
+    lock = int.from_bytes(hashlib.sha256(lake.encode()).digest()[:4], "big", signed=True)
+    deadline = time.monotonic() + wait_seconds
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, lock))
+            if _row(cursor)[0]:
+                return lock
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.2)
+        cursor.execute(_HOLDER, (_LOCK_CLASS, lock % 2**32))
+        holder = cursor.fetchone()
+    who = f"{holder[0]}, connected since {holder[1]:%H:%M:%S} UTC" if holder else "another run"
+    raise LakeClaimed(f"this lake is being filled by {who}; wait for it to end, nothing needs unlocking")

@@ -1,0 +1,52 @@
+"""The declaration of a source table: what a user writes to have it read."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from etl_assets.engine.types import Type
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table (or view) of the source, and the columns that the star relies on.
+
+    All columns of the table are landed, also those not named here. `columns` says as what type the star takes
+    each of them (`?` allows NULL): a text column that holds dates may be declared `date`. `key` is needed only
+    where the source has no primary key, as for a view. `exclude` are columns that are not read, for their size or since
+    they are nobody's business; what was landed of one before it was named here stays in the lake. When the source
+    changes the table's columns, `drift` says whether that is carried along (and announced), or is an error before
+    anything is written.
+    """
+
+    name: str
+    description: str
+    columns: Mapping[str, str]
+    key: tuple[str, ...] = ()
+    schema: str = "public"
+    drift: Literal["evolve", "freeze"] = "evolve"
+    exclude: Sequence[str] = field(default=(), repr=False)
+    where: str = field(default="", init=False, repr=False, compare=False)
+    """The file and line of the declaration, as an editor takes them."""
+
+    def __post_init__(self) -> None:
+        frame = sys._getframe(2)  # that calls __init__
+        object.__setattr__(self, "where", f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise ValueError(f"{self.name!r} can't name a table: it becomes a folder of the lake")
+        if not self.columns:
+            raise ValueError(f"{self.name}: declare the columns that the star uses")
+        missing = set(self.key) - set(self.columns)
+        if missing:
+            raise ValueError(f"{self.name}: key columns {sorted(missing)} are not among its columns")
+        if isinstance(self.exclude, str):
+            raise ValueError(f"{self.name}: exclude names columns: write exclude=({self.exclude!r},)")
+        if used := {*self.columns, *self.key} & set(self.exclude):
+            raise ValueError(f"{self.name}: {sorted(used)} can't be left out (exclude=) and used")
+        _ = self.types
+
+    @cached_property
+    def types(self) -> Mapping[str, Type]:
+        return {name: Type(declared) for name, declared in self.columns.items()}

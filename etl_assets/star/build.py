@@ -1,0 +1,716 @@
+"""Making the star from batches: find what is still to do, go through the batches, audit, stage.
+
+What a star table is as of a batch is a function of its code and of the batches up to it; its version names both. A table
+whose files carry the version of now is up to date. The others go on from the batch that their files show, or, where
+these were made by other code, from the first batch: all of them together, batch by batch, so that a table that is made
+from another one sees it as of the same batch. Files are written beside the old ones, audited, and published by whoever
+asked (`Build.publish`), so that a reader never sees data that failed its checks.
+"""
+
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl_assets import faults
+from etl_assets.engine import duck
+from etl_assets.engine.duck import identifier, listing
+from etl_assets.failpoints import reached
+from etl_assets.lake.batches import Manifest, number
+from etl_assets.lake.current import Current, forget, made_so_far, materialized, view
+from etl_assets.lake.files import LakeError, StagedFile
+from etl_assets.lake.folder import LocalFiles
+from etl_assets.star.application import Application, Applied
+from etl_assets.star.course import Course, DimensionCourse, FactCourse, Step, audits_of
+from etl_assets.star.definition import ContractError, Definition
+from etl_assets.star.files import StarFile, StarFiles, TableFiles, listed, with_files
+from etl_assets.star.frames import Arrivals, Frames, shown_key
+from etl_assets.star.operators import Opaque
+from etl_assets.star.reach import InputChange
+from etl_assets.star.schema import Dimension, Fact
+from etl_assets.star.trial import Verdict, tried
+
+# What shows that a function can't be applied to the rows that there are. Anything else is a mistake of ours.
+_FUNCTION_FAILS = (duckdb.Error, pa.ArrowException, ContractError)
+_numbers = count()
+# A dimension up to this size is written in the order of its keys; a larger one that is brought up to a batch is not.
+_SORTED_ROWS = 100_000
+# What a function gives for all rows is put into a file, not into memory, where its first input has more rows than this.
+_IN_MEMORY_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The outcome of one check of what was staged; `found` counts what violates it."""
+
+    name: str
+    found: int
+    examples: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return self.found == 0
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A file that was written and is not shown yet."""
+
+    batch: int
+    version: str
+    file: StagedFile
+    rows: int
+
+    @property
+    def local(self) -> Path:
+        return self.file.local
+
+
+@dataclass
+class Build:
+    """The outcome of building a table: what was staged (nothing, if it was up to date), and its audits."""
+
+    definition: Definition
+    version: str
+    batch: int
+    star: StarFiles
+    staged: list[Staged] = field(default_factory=list)
+    anew: bool = False
+    """Whether what is staged takes the place of all that is published."""
+    notice: str | None = None
+    """What was out of the ordinary, in one sentence."""
+    new: int = 0
+    changed: int = 0
+    deleted: int = 0
+    touched: duckdb.DuckDBPyRelation | None = None
+    """The keys of a dimension's members that may differ from those published; None: any may."""
+    held: StarFile | None = None
+    """The file of a dimension that is published."""
+    how: str = "unchanged"
+    """By what the newest batch was compared, in words."""
+    audits: list[Audit] = field(default_factory=list)
+    failure: str | None = None
+    """Why the table can't show the newest batch, in one line with a remedy; then it stays as it is published."""
+    error: Exception | None = None
+    """What the function raised, if that is why."""
+    shows: int | None = None
+    """The batch that the table shows once the build is published; None if there is nothing to show."""
+
+    @property
+    def passed(self) -> bool:
+        return self.failure is None
+
+    def files(self) -> TableFiles | None:
+        """What the table consists of once what was staged is shown; None if nothing was."""
+        if not self.staged:
+            return None
+        schema = self.definition.schema
+        new = [listed(s.file.path, s.local, s.version, s.batch, s.rows) for s in self.staged]
+        held = self.star.table(schema.name)
+        kept = held.files if held and isinstance(schema, Fact) and not self.anew else ()
+        return with_files(schema, (*kept, *new))
+
+    def paths(self) -> list[Path]:
+        """The files of the table once what was staged is shown, oldest first."""
+        kept = not self.staged or (isinstance(self.definition.schema, Fact) and not self.anew)
+        held = [self.star.local(path) for path in self.star.paths(self.definition.schema)] if kept else []
+        return [*held, *(staged.local for staged in self.staged)]
+
+    def count(self, new: int, changed: int, deleted: int) -> None:
+        self.new, self.changed, self.deleted = self.new + new, self.changed + changed, self.deleted + deleted
+
+    def discard(self) -> None:
+        for staged in self.staged:
+            staged.file.discard()
+
+
+def publish(star: StarFiles, builds: Sequence[Build]) -> None:
+    """Show what was staged of all tables, at once."""
+    if not builds:
+        return
+    changes = {build.definition.name: files for build in builds if (files := build.files())}
+    for build in builds:
+        for staged in build.staged:
+            staged.file.publish()
+            reached("star published")
+    star.publish(changes, max(build.batch for build in builds))
+    reached("star switched")
+
+
+class Builder(Frames):
+    """Builds star tables as of a manifest."""
+
+    def derive(
+        self,
+        manifest: Manifest,
+        names: Sequence[str] | None = None,
+        anew: Collection[str] = (),
+        *,
+        replay: Collection[str] = (),
+        most_batches: int | None = None,
+    ) -> Iterator[Build]:
+        """Stage what star tables lack (all, or those named), each after those that it is made from. Those in `anew` are
+        made again from their first batch, whatever is published. A table that more than `most_batches` would have to be
+        gone through for stays as it is, unless it is in `replay`."""
+        with ExitStack() as stack:
+            derivation = _Derivation(self, manifest, names or list(self.inputs.star), anew, stack)
+            if most_batches is not None:
+                derivation.limit(most_batches, replay)
+            yield from derivation.run()
+
+
+class _Derivation:
+    """One way through the batches."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        manifest: Manifest,
+        names: Sequence[str],
+        anew: Collection[str],
+        stack: ExitStack,
+    ) -> None:
+        self.builder = builder
+        self.inputs = builder.inputs
+        self.star = builder.star
+        self.connection = builder.connection
+        self.manifest = manifest
+        self.stack = stack
+        self.anew = set(anew)
+        self.from_nothing: set[str] = set()
+        """The tables that are made from the first batch on."""
+        self.folder: Path | None = None
+        self.builds: dict[str, Build] = {}
+        self.courses: dict[str, Course] = {}
+        self.pending: dict[str, list[Manifest]] = {}
+        needed = self._needed(names)
+        self.order = [d for d in self.inputs.in_order() if d.name in needed]
+        self.names = set(names)
+        self.without_input: dict[str, Build] = {}
+        """The tables that can't be made, as the lake holds nothing of what they are made from; unless all are."""
+        lacking = {d.name: self._lacking(d.name) for d in self.order}
+        if not all(lacking.values()):
+            self.order = [d for d in self.order if not lacking[d.name]]
+            self.without_input = {n: self._without(n, tables) for n, tables in lacking.items() if tables}
+        for definition in self.order:
+            builder.check_columns(definition, manifest)
+            self._begin(definition, definition.name in anew)
+        self._ghosts()
+
+    def _lacking(self, name: str) -> list[str]:
+        """The source tables that a table is made from, and of which the lake holds nothing."""
+        lacking = []
+        for table in self.builder.sources(name):
+            try:
+                self.builder.as_of(table, self.manifest)
+            except LakeError:
+                lacking.append(table)
+        return lacking
+
+    def _without(self, name: str, tables: Sequence[str]) -> Build:
+        build = Build(self.inputs.star[name], "", self.manifest.batch, self.star, shows=self._published(name))
+        build.failure = (
+            f"{name} can't be made: the lake holds nothing of {', '.join(tables)}, which was left out when the source was "
+            "read; what etl run says of it tells why"
+        )
+        return build
+
+    def _needed(self, names: Sequence[str]) -> set[str]:
+        """Tables, and those that they are made from."""
+        found: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += [i for i in self.inputs.star[name].inputs if i in self.inputs.star]
+        return found
+
+    # -- where each table stands ---------------------------------------------------------------------------------
+
+    def _begin(self, definition: Definition, anew: bool) -> None:
+        name, schema = definition.name, definition.schema
+        version = self.builder.version(name, self.manifest)
+        build = Build(definition, version, self.manifest.batch, self.star)
+        at = None if anew else self._stands_at(definition, build)
+        self.builds[name] = build
+        build.shows = at.batch if at else None
+        if at is None:
+            self.from_nothing.add(name)
+        if isinstance(schema, Fact):
+            self.courses[name] = FactCourse(schema, self.connection, at, files=self._held(name, at))
+        elif isinstance(schema, Dimension):
+            self.courses[name] = self._dimension(schema, at)
+        self.pending[name] = self.builder.changing(name, self.manifest, at.batch if at else None)
+
+    def _dimension(self, schema: Dimension, at: Manifest | None) -> DimensionCourse:
+        course = DimensionCourse(schema, self.connection, at)
+        if at:
+            (path,) = self.star.paths(schema)
+            course.members = view(duck.read_parquet(self.connection, [self.star.local(path)]))
+            course.touched = materialized(
+                self.connection, f"SELECT {course.keys} FROM {course.members} LIMIT 0"
+            )
+        return course
+
+    def _stands_at(self, definition: Definition, build: Build) -> Manifest | None:
+        """The batch that the published files of a table show, if the code of now made them."""
+        if wrong := self.star.check(definition.name):
+            build.notice = f"made again, because {wrong}"
+        held = self.star.shown(definition.schema)
+        if isinstance(definition.schema, Dimension):
+            build.held = held
+        if held is None or held.batch > self.manifest.batch:
+            return None
+        at = self.builder.batches.get(held.batch)
+        return at if self.builder.version(definition.name, at) == held.version else None
+
+    def _held(self, name: str, at: Manifest | None) -> list[Path]:
+        found = self.star.table(name)
+        return [self.star.local(f.path) for f in found.files if f.batch <= at.batch] if found and at else []
+
+    def _ghosts(self) -> None:
+        """A dimension that is further than a table that is made from it is gone through from the first batch too: its
+        file does not say what it was before."""
+        for definition in reversed(self.order):
+            own = self.courses[definition.name]
+            if not self.pending[definition.name]:
+                continue
+            for name in definition.inputs:
+                course = self.courses.get(name)
+                if not isinstance(course, DimensionCourse) or course.at is None:
+                    continue
+                since = own.at.batch if own.at else None
+                if any(m.batch <= course.at.batch for m in self.builder.changing(name, self.manifest, since)):
+                    self.courses[name] = self._dimension(course.schema, None)
+                    self.pending[name] = self.builder.changing(name, self.manifest)
+
+    def limit(self, most_batches: int, replay: Collection[str]) -> None:
+        """Leave tables as they are that would have to be made from very many batches, until somebody decides."""
+        for name in self.from_nothing - set(replay):
+            build, course, pending = self.builds[name], self.courses[name], len(self.pending[name])
+            if pending <= most_batches:
+                continue
+            self.pending[name] = []
+            course.stopped = True
+            build.shows = self._published(name)
+            build.failure = (
+                f"{name} was made by other code, or by none: to make it means to go through {pending:,} batches, more "
+                f"than {most_batches:,} (ETL_REPLAY_BATCHES); run again with --replay star/{name}, or, to let it begin "
+                f"at the newest batch, without what it was before, with --from-now star/{name}"
+            )
+
+    def _published(self, name: str) -> int | None:
+        """The batch that published files show of a table, whatever code made them."""
+        held = self.star.shown(self.inputs.star[name].schema)
+        return held.batch if held else None
+
+    # -- the way -------------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[Build]:
+        batches = {m.batch: m for pending in self.pending.values() for m in pending}
+        several, since = len(batches) > 1, made_so_far()
+        if several:
+            self._bases_of_our_own()
+            for name, course in self.courses.items():
+                if isinstance(course, FactCourse) and len(self.pending[name]) > 1:
+                    course.keep = True
+        try:
+            for batch in sorted(batches):
+                for definition in self.order:
+                    self._batch(definition, batches[batch])
+                if several:
+                    self._tidy(batches[batch], since)
+            for definition in self.order:
+                if definition.name in self.names:
+                    yield self._finished(definition)
+            yield from (build for name, build in self.without_input.items() if name in self.names)
+        except BaseException:
+            for build in self.builds.values():
+                build.discard()
+            raise
+
+    def _tidy(self, batch: Manifest, since: int) -> None:
+        """After one of many batches: keep what the next ones need, and nothing else."""
+        kept = set().union(*(course.settled() for course in self.courses.values()))
+        for course in self.courses.values():
+            course.last = None
+        self.builder.forget()
+        forget(self.connection, kept, since)
+        for table in batch.changed:
+            self.builder.current.compact(table, batch)
+
+    def _bases_of_our_own(self) -> None:
+        """Where many batches are gone through, keep what the lake keeps of the newest one for each on the way."""
+        folder = self._scratch() / "lake"
+        shared = self.builder.current
+        own = Current(
+            shared.batches,
+            self.connection,
+            from_batches_alone=shared.from_batches_alone,
+            bases=LocalFiles(folder),
+        )
+        self.builder.current = own
+        self.stack.callback(setattr, self.builder, "current", shared)
+
+    def _scratch(self) -> Path:
+        if self.folder is None:
+            (place,) = duck.one(self.connection, "SELECT current_setting('temp_directory')")
+            made = self.stack.enter_context(tempfile.TemporaryDirectory(dir=place, prefix="derive-"))
+            self.folder = Path(made)
+        return self.folder
+
+    def _batch(self, definition: Definition, batch: Manifest) -> None:
+        """Bring one table up to a batch."""
+        name = definition.name
+        course, build = self.courses[name], self.builds[name]
+        course.last = None
+        if not self.pending[name] or self.pending[name][0].batch != batch.batch:
+            return
+        self.pending[name].pop(0)
+        blocked = [i for i in definition.inputs if i in self.courses and self.courses[i].stopped]
+        if blocked:
+            course.stopped = True
+            build.failure = (
+                f"{name} is made from {', '.join(blocked)}, which can't show batch {number(batch.batch)}"
+            )
+            return
+        try:
+            failure = self._step(definition, course, build, batch)
+        except _FUNCTION_FAILS as error:
+            told = faults.told(error).removeprefix(f"{name}: ")
+            failure = told if isinstance(error, ContractError) else f"its function fails: {told}"
+            build.error = faults.bare(error)
+        if failure:
+            course.stopped, course.last = True, None
+            cause = self._cause(definition, course.at, batch)
+            shown = build.shows and number(build.shows)
+            stays = f"it stays at batch {shown}" if shown else "there is no earlier version of it"
+            build.failure = f"{name} can't show batch {number(batch.batch)}: {failure}; {cause}; {stays}"
+            return
+        course.at, course.stopped = batch, False
+        build.failure, build.shows = None, batch.batch
+
+    def _cause(self, definition: Definition, at: Manifest | None, batch: Manifest) -> str:
+        """Which input's rows are behind a failure."""
+        found = []
+        for table in self.builder.sources(definition.name):
+            change = self.builder.change(table, at, batch)
+            if at is not None and not change.changed:
+                continue
+            rows = change.come or change.rows
+            key = listing(change.keys)
+            some = self.connection.execute(f"SELECT {key} FROM {rows} ORDER BY ALL LIMIT 3").fetchall()
+            names = ", ".join(map(shown_key, change.keys))
+            keys = "; ".join(", ".join(map(str, row)) for row in some)
+            found.append(f"{table} ({names}: {keys}, …)" if keys else table)
+        return (
+            f"behind it are rows that came with {', '.join(found)}: mend them in the source and run again, or let the "
+            "function give one complete row for each key"
+        )
+
+    def _step(self, definition: Definition, course: Course, build: Build, batch: Manifest) -> str | None:
+        """What a batch does to a table, taken in; or why it can't be shown."""
+        if (arrived := self._arrived(definition, course, batch)) is not None:
+            return self._plain(definition, course, build, batch, arrived)
+        changes = {name: self._input(definition, name, course, batch) for name in definition.inputs}
+        applied = self._applied(definition, course, changes)
+        build.how = applied.how
+        if course.at is None:
+            return self._first(definition, course, build, batch, applied)
+        audits = self._audited(course, applied.now) if applied.was else []
+        step = None
+        if all(audit.passed for audit in audits):
+            forced = self._forced(definition, course, batch)
+            come, gone = course.compared(applied.now, applied.was or course.current(), forced)
+            step = Step(come, gone, course.without(gone, come), applied.how)
+            if applied.was is None:
+                audits += self._audited_whole(course, step, applied.now)
+            audits += self._clash(definition, course, step, batch)
+            counted = self._counts(step)
+            audits += self._lost(definition, course.at, batch, counted[0] - counted[2])
+        build.audits += audits
+        if step is None or not all(audit.passed for audit in audits):
+            return _broken(audits)
+        build.count(*counted)
+        self._take_in(definition, course, build, batch, step)
+        return None
+
+    def _take_in(
+        self, definition: Definition, course: Course, build: Build, batch: Manifest, step: Step
+    ) -> None:
+        if isinstance(course, FactCourse):
+            rows = course.versions(step, step.come, self._base(definition, course, batch), batch.batch)
+            course.add(self._stage(build, rows, batch).local)
+        course.advance(step)
+        course.last = step
+
+    def _arrived(self, definition: Definition, course: Course, batch: Manifest) -> Arrivals | None:
+        """What a batch landed, where that is all that a table needs to know: each of its rows is made from one, under
+        that one's key, and no other table asks what it was before."""
+        if course.at is None or course.stopped or not self.builder.plain(definition, batch):
+            return None
+        asked = [
+            d.name
+            for d in self.order
+            if definition.name in d.inputs and definition.name not in d.schema.facts_with_versions
+        ]
+        return None if asked else self.builder.arrivals(definition.inputs[0], course.at, batch)
+
+    def _plain(
+        self, definition: Definition, course: Course, build: Build, batch: Manifest, arrived: Arrivals
+    ) -> str | None:
+        """The same as `_step` for such a table."""
+        made = []
+        for rows in (arrived.come, arrived.left):
+            relation = definition.apply(
+                self.connection, {definition.inputs[0]: self.connection.sql(f"FROM {rows}")}
+            )
+            made.append(materialized(self.connection, f"SELECT {course.declared} FROM {view(relation)}"))
+        come, left = made
+        given, expected, gone = duck.one(
+            self.connection,
+            f"SELECT (SELECT count(*) FROM {come}), (SELECT count(*) FROM {arrived.come}), (SELECT count(*) FROM {left})",
+        )
+        audits = [
+            *self._audited(course, come),
+            Audit("no_row_is_lost_or_added", abs(given - expected)),
+        ]
+        build.audits += audits
+        if not all(audit.passed for audit in audits):
+            return _broken(audits)
+        build.how = f"by row: {given + gone:,} of {definition.inputs[0]}"
+        new = min(arrived.changes.new, given)
+        build.count(new, given - new, gone)
+        self._take_in(definition, course, build, batch, Step(come, left, left, build.how))
+        return None
+
+    def _first(
+        self, definition: Definition, course: Course, build: Build, batch: Manifest, applied: Applied
+    ) -> str | None:
+        """The first rows of a table. Those of a fact are written at once, and looked at then: nothing is computed twice."""
+        staged = None
+        rows = applied.now
+        if isinstance(course, FactCourse):
+            numbered = course.versions(None, rows, 0, batch.batch)
+            staged = self._stage(build, numbered, batch)
+            rows = duck.parquet([staged.local])
+        audits = self._audited(course, rows)
+        (total,) = duck.one(self.connection, f"SELECT count(*) FROM {rows}")
+        audits += self._lost(definition, None, batch, total)
+        build.audits += audits
+        if not all(audit.passed for audit in audits):
+            if staged:
+                build.staged.pop()
+                staged.file.discard()
+            return _broken(audits)
+        build.count(total, 0, 0)
+        if isinstance(course, FactCourse) and staged:
+            course.add(staged.local)
+        course.begin(applied)
+        return None
+
+    def _input(self, definition: Definition, name: str, course: Course, batch: Manifest) -> InputChange:
+        if name not in self.courses:
+            return self.builder.change(name, course.at, batch)
+        versions = name in definition.schema.facts_with_versions
+        return self.courses[name].as_input(versions=versions, moved=course.at is not None)
+
+    def _applied(self, definition: Definition, course: Course, changes: Mapping[str, InputChange]) -> Applied:
+        application = Application(definition, self.inputs, self.connection)
+        verdict = Verdict()
+        if not self.inputs.by_row(definition):  # row by row there is nothing to be wrong about
+            verdict = tried(definition, self.inputs, changes, self.connection, self.star.files)
+        if course.at is None:
+            applied = application.whole(changes, "it is made for the first time, or anew")
+            return applied if isinstance(course, FactCourse) else self._computed(applied, changes)
+        if course.stopped:
+            return self._computed(application.whole(changes, "it could not show the batch before"), changes)
+        try:
+            if verdict.parts:
+                raise Opaque(verdict.parts)
+            return application.to_changes(changes)
+        except Opaque as reason:
+            return self._computed(application.whole(changes, str(reason)), changes)
+
+    def _computed(self, applied: Applied, changes: Mapping[str, InputChange]) -> Applied:
+        """What a function gives for all rows, computed once, to be looked at several times."""
+        total = max(change.size or self._size(change) for change in changes.values())
+        if total <= _IN_MEMORY_ROWS:
+            now = materialized(self.connection, f"SELECT * FROM {applied.now}")
+        else:
+            path = self._scratch() / f"{next(_numbers)}.parquet"
+            duck.write_parquet(self.connection.sql(f"FROM {applied.now}"), path, {}, compression="lz4_raw")
+            now = view(duck.read_parquet(self.connection, [path]))
+        return Applied(now, None, applied.how)
+
+    def _size(self, change: InputChange) -> int:
+        (rows,) = duck.one(self.connection, f"SELECT count(*) FROM {change.rows}")
+        return int(rows)
+
+    def _forced(self, definition: Definition, course: Course, batch: Manifest) -> str | None:
+        """The keys of a fact's rows that have a new version because their source row has one."""
+        carried = self.builder.carried_key(definition, batch) if isinstance(course, FactCourse) else None
+        if carried is None:
+            return None
+        table = definition.inputs[0]
+        change = self.builder.change(table, course.at, batch)
+        if not change.changed:
+            return None
+        key = self.builder.as_of(table, batch).tables[table].key
+        chosen = ", ".join(f"{identifier(k)} AS {identifier(c)}" for k, c in zip(key, carried, strict=True))
+        return f"(SELECT {course.keys} FROM (SELECT {chosen} FROM {change.come}))"
+
+    # -- audits --------------------------------------------------------------------------------------------------
+
+    def _audited(self, course: Course, rows: str) -> list[Audit]:
+        _, missing, twice, examples = audits_of(self.connection, course.schema, rows)
+        return [
+            Audit("keys_are_unique", twice, tuple(examples)),
+            Audit("required_values_are_present", missing),
+        ]
+
+    def _audited_whole(self, course: Course, step: Step, now: str) -> list[Audit]:
+        """The same of all rows, when it is known which of them differ from what is published: that was audited before. A
+        row that is there twice, and was there once, differs in nothing: the number of rows tells."""
+        audits = self._audited(course, step.come)
+        found, expected = duck.one(
+            self.connection,
+            f"SELECT (SELECT count(*) FROM {now}), (SELECT count(*) FROM {course.current()}) "
+            f"+ (SELECT count(*) FROM {step.come}) - (SELECT count(*) FROM {step.gone})",
+        )
+        return audits if found == expected else self._audited(course, now)
+
+    def _clash(self, definition: Definition, course: Course, step: Step, batch: Manifest) -> list[Audit]:
+        """Rows that come with the key of one that stays. There is none where the source's own key is the star's."""
+        if self.builder.carried_key(definition, batch) is not None:
+            return []
+        keys = course.keys
+        came = course.without(step.come, step.gone)
+        found = self.connection.execute(
+            f"SELECT {keys} FROM {came} SEMI JOIN {course.current()} USING ({keys}) ORDER BY ALL LIMIT 5"
+        ).fetchall()
+        return [Audit("keys_are_unique", len(found), tuple(", ".join(map(str, key)) for key in found))]
+
+    def _counts(self, step: Step) -> tuple[int, int, int]:
+        """Rows that are new, changed and deleted."""
+        come, gone, left = duck.one(
+            self.connection,
+            f"SELECT (SELECT count(*) FROM {step.come}), (SELECT count(*) FROM {step.gone}), "
+            f"(SELECT count(*) FROM {step.left})",
+        )
+        return come - (gone - left), gone - left, left
+
+    def _lost(self, definition: Definition, at: Manifest | None, batch: Manifest, grown: int) -> list[Audit]:
+        """Whether a table grew by as many rows as the one that each of its rows is made from."""
+        table = definition.inputs[0]
+        if definition.schema.rows != "one per row" or table not in self.inputs.tables:
+            return []
+        return [Audit("no_row_is_lost_or_added", abs(grown - self._grown(table, at, batch)))]
+
+    def _grown(self, table: str, at: Manifest | None, batch: Manifest) -> int:
+        """By how many rows that fit their types a table grew."""
+        if at is None:
+            now = self.builder.as_of(table, batch)
+            if self.builder.clean(table, now):
+                return now.tables[table].rows
+            return self.builder.count(self.builder.existing(table, now))
+        change = self.builder.change(table, at, batch)
+        if not change.changed:
+            return 0
+        (grown,) = duck.one(
+            self.connection,
+            f"SELECT (SELECT count(*) FROM {change.come}) - (SELECT count(*) FROM {change.gone})",
+        )
+        return int(grown)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def _base(self, definition: Definition, course: FactCourse, batch: Manifest) -> int:
+        """The number after which a batch's versions are numbered."""
+        if self.builder.plain(definition, batch):
+            # The versions that the source's table had before, so that numbers depend on the batches alone.
+            state = self.builder.as_of(definition.inputs[0], batch).tables[definition.inputs[0]]
+            first = state.changed_in != batch.batch
+            return 0 if first or state.changes is None else state.versions - state.changes.versions
+        return course.highest()
+
+    def _stage(self, build: Build, rows: duckdb.DuckDBPyRelation, batch: Manifest) -> Staged:
+        file = self.star.staging(build.definition.name, batch.batch)
+        version = self.builder.version(build.definition.name, batch)
+        try:
+            duck.write_parquet(rows, file.local, {})
+            staged = Staged(batch.batch, version, file, pq.read_metadata(file.local).num_rows)
+        except BaseException:
+            file.discard()
+            raise
+        build.staged.append(staged)
+        reached("star staged")
+        return staged
+
+    def _finished(self, definition: Definition) -> Build:
+        """What was made of a table, staged."""
+        name = definition.name
+        course, build = self.courses[name], self.builds[name]
+        if isinstance(course, DimensionCourse):
+            made_before = build.held and build.held.version == build.version and name not in self.anew
+            if course.steps and course.at and not made_before:
+                self._write_members(course, build, course.at)
+            if course.touched:
+                build.touched = self.connection.sql(f"FROM {course.touched}")
+        build.anew = name in self.from_nothing
+        self._hold_back(definition, build)
+        return build
+
+    def _hold_back(self, definition: Definition, build: Build) -> None:
+        """Let a table stay with a dimension that it refers to, where that can't show the newest batch."""
+        for name in set(definition.schema.links.values()) - {definition.name}:
+            dimension = self.builds.get(name)
+            if dimension is None or dimension.passed or not build.staged:
+                continue
+            shows = dimension.shows
+            kept = [
+                s for s in build.staged if isinstance(definition.schema, Fact) and shows and s.batch <= shows
+            ]
+            for staged in build.staged:
+                if staged not in kept:
+                    staged.file.discard()
+            if len(kept) < len(build.staged):
+                build.staged, build.shows = kept, dimension.shows
+                build.failure = build.failure or (
+                    f"{definition.name} refers to {name}, which stays at batch {number(shows) if shows else 'none'}: it "
+                    "stays there too"
+                )
+
+    def _write_members(self, course: DimensionCourse, build: Build, at: Manifest) -> None:
+        names = listing([column.name for column in course.schema.columns])
+        rows = self.connection.sql(f"SELECT {names} FROM {course.members}")
+        if build.held is None or build.held.rows <= _SORTED_ROWS or course.touched is None:
+            rows = rows.order(course.keys)
+        self._stage(build, rows, at)
+
+
+def _broken(audits: Sequence[Audit]) -> str:
+    """The audits that did not pass, in words."""
+    return "; ".join(
+        f"{name}: {a.found:,}" + (f" ({'; '.join(a.examples)})" if a.examples else "")
+        for name, a in merged(audits).items()
+        if not a.passed
+    )
+
+
+def merged(audits: Sequence[Audit]) -> Mapping[str, Audit]:
+    """The audits of several batches of one table, added up by name."""
+    result: dict[str, Audit] = {}
+    for audit in audits:
+        before = result.get(audit.name, Audit(audit.name, 0))
+        result[audit.name] = Audit(
+            audit.name, before.found + audit.found, (before.examples + audit.examples)[:5]
+        )
+    return result

@@ -1,0 +1,467 @@
+"""A star table as it is written: what it promises, and the function that makes it.
+
+The function's parameters name its inputs: source tables, other star tables, reference files. What it returns is
+compared with what is promised before any data exists, by running it on empty tables.
+"""
+
+import difflib
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import duckdb
+import narwhals as nw
+import pandas as pd
+import pyarrow as pa
+import sqlglot
+from sqlglot.tokenizer_core import TokenType
+
+from etl_assets import faults
+from etl_assets.engine import duck
+from etl_assets.engine.code_version import code_version, declared_version
+from etl_assets.engine.duck import identifier
+from etl_assets.engine.typing import types_version
+from etl_assets.errors import EtlError
+from etl_assets.source.table import Table
+from etl_assets.star.schema import Column, Dimension, Fact, StarTable
+
+
+class ContractError(EtlError):
+    """A star function does not give what its declaration promises. `mistakes`: all that were found, with what each is of."""
+
+    def __init__(self, message: str, mistakes: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.mistakes = mistakes
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A star table: its declaration, and the function that computes it from its inputs."""
+
+    schema: StarTable
+    function: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    @property
+    def name(self) -> str:
+        return self.schema.name
+
+    @cached_property
+    def inputs(self) -> list[str]:
+        return list(inspect.signature(self.function).parameters)
+
+    @cached_property
+    def code_version(self) -> str:
+        return code_version(self.function, self.schema.version)
+
+    @property
+    def where(self) -> str:
+        """The file and line of the function, as an editor takes them."""
+        return location(self.function)
+
+    def apply(
+        self, connection: duckdb.DuckDBPyConnection, inputs: Mapping[str, duckdb.DuckDBPyRelation]
+    ) -> duckdb.DuckDBPyRelation:
+        """Call the function, and bring what it returns to the declared types. Raises `ContractError` for whatever it
+        raises: that is its business, and the other tables'."""
+        frames = self.frames(inputs)
+        try:
+            made = self.function(**frames)
+        except _RAISED as error:
+            raise ContractError(f"{self.name}: its function fails: {faults.told(error)}").with_traceback(
+                error.__traceback__
+            ) from None
+        return as_relation(connection, made, self.schema)
+
+    def frames(self, inputs: Mapping[str, duckdb.DuckDBPyRelation]) -> dict[str, Any]:
+        """The arguments of the function: each parameter gets the kind of frame that it is annotated with."""
+        hints = get_type_hints(self.function)
+        return {name: as_frame(inputs[name], hints.get(name)) for name in self.inputs}
+
+
+def caller() -> str:
+    """The file and line of the declaration that calls whoever asks."""
+    frame = sys._getframe(2)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def location(function: Callable[..., Any]) -> str:
+    """The file and line where a function begins, as an editor takes them."""
+    code = inspect.unwrap(function).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+# What a function of somebody's may raise.
+_RAISED = (
+    nw.exceptions.NarwhalsError,
+    duckdb.Error,
+    pa.ArrowException,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def star_table(schema: StarTable) -> Callable[[Callable[..., Any]], Definition]:
+    """Declare that the function below makes the table."""
+    return lambda function: Definition(schema, function)
+
+
+def dimension(
+    *,
+    key: str | Sequence[str],
+    columns: Sequence[Column],
+    name: str = "",
+    description: str = "",
+    references: Mapping[str | tuple[str, ...], str] | None = None,
+    rows: Literal["one per row", "any"] = "one per row",
+    by: str | Sequence[str] | None = None,
+    strict: bool = False,
+    versions_of: str | Sequence[str] = (),
+) -> Callable[[Callable[..., Any]], Definition]:
+    """Declare that the function below makes a dimension: the latest state of each member, by `key`.
+
+    It is called as the function, and described by its docstring, unless that is said here. What the rest means, `StarTable`
+    says. Raises `ValueError` for a declaration that contradicts itself.
+    """
+
+    def declared(function: Callable[..., Any]) -> Definition:
+        schema = Dimension(
+            name or function.__name__,
+            description or _described(function),
+            key,
+            columns,
+            references=references or {},
+            rows=rows,
+            by=by,
+            strict=strict,
+            versions_of=versions_of,
+        )
+        return Definition(schema, function)
+
+    return declared
+
+
+def fact(
+    *,
+    key: str | Sequence[str],
+    record: str,
+    columns: Sequence[Column],
+    name: str = "",
+    description: str = "",
+    references: Mapping[str | tuple[str, ...], str] | None = None,
+    rows: Literal["one per row", "any"] = "one per row",
+    by: str | Sequence[str] | None = None,
+    strict: bool = False,
+    versions_of: str | Sequence[str] = (),
+) -> Callable[[Callable[..., Any]], Definition]:
+    """Declare that the function below makes a fact: every version of what `key` names, numbered by `record`.
+
+    It is called as the function, and described by its docstring, unless that is said here. What the rest means, `StarTable`
+    says. Raises `ValueError` for a declaration that contradicts itself.
+    """
+
+    def declared(function: Callable[..., Any]) -> Definition:
+        schema = Fact(
+            name or function.__name__,
+            description or _described(function),
+            key,
+            columns,
+            record,
+            references=references or {},
+            rows=rows,
+            by=by,
+            strict=strict,
+            versions_of=versions_of,
+        )
+        return Definition(schema, function)
+
+    return declared
+
+
+def _described(function: Callable[..., Any]) -> str:
+    """The first paragraph of a docstring, in one line."""
+    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
+
+
+def as_frame(relation: duckdb.DuckDBPyRelation, annotation: Any) -> Any:
+    """A relation as the frame that a function asks for: Narwhals' lazy frame, unless it says pandas or Arrow."""
+    if annotation is pd.DataFrame:
+        return relation.to_arrow_table().to_pandas(types_mapper=pd.ArrowDtype)
+    if annotation is pa.Table:
+        return relation.to_arrow_table()
+    return nw.from_native(relation)
+
+
+def as_relation(
+    connection: duckdb.DuckDBPyConnection, frame: Any, schema: StarTable
+) -> duckdb.DuckDBPyRelation:
+    """What a function returned, as a relation. Frames in memory are brought to the declared types, exactly."""
+    native = nw.to_native(frame, pass_through=True)
+    if isinstance(native, duckdb.DuckDBPyRelation):
+        return native
+    if isinstance(native, pd.DataFrame):
+        declared = pa.schema(
+            [pa.field(c.name, c.type.arrow) for c in schema.declared if c.name in native.columns]
+        )
+        try:
+            native = pa.Table.from_pandas(native, schema=declared, preserve_index=False, safe=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise ContractError(
+                f"{schema.name}: a value does not fit its declared type: {faults.told(error)}"
+            ) from None
+    if isinstance(native, pa.Table):
+        return connection.from_arrow(native)
+    raise ContractError(f"{schema.name}: its function returns {type(native).__name__}; return a frame")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The (input, column) pairs that a column is computed from; `unchanged` if it is one column as it is."""
+
+    columns: Sequence[tuple[str, str]]
+    unchanged: bool
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What parameters of star functions can name."""
+
+    tables: Mapping[str, Table]
+    star: Mapping[str, Definition]
+    references: Mapping[str, Path]
+    lineage: dict[str, Mapping[str, Origin]] = field(default_factory=dict, repr=False)
+    """What `etl_assets.star.lineage` found out so far; it takes a while and does not change."""
+    queries: dict[str, str | None] = field(default_factory=dict, repr=False)
+    """The SQL of each star function; None for one that computes its frame in memory."""
+    plain: dict[str, bool] = field(default_factory=dict, repr=False)
+    """What `by_row` found out so far."""
+
+    def __post_init__(self) -> None:
+        mistakes: dict[str, str] = {}
+        with duckdb.connect() as connection:
+            for definition in self.star.values():
+                try:
+                    self._check_inputs(definition)
+                    self._check_links(definition.schema)
+                    self._check_declared(definition)
+                except ContractError as error:
+                    mistakes[definition.name] = str(error)
+            for definition in self.in_order():
+                # What is made from something that is wrong can't be tried.
+                if not {definition.name, *definition.inputs} & mistakes.keys():
+                    try:
+                        self._check(definition, connection)
+                    except ContractError as error:
+                        mistakes[definition.name] = str(error)
+        if mistakes:
+            raise ContractError(next(iter(mistakes.values())), list(mistakes.items()))
+
+    def in_order(self) -> list[Definition]:
+        """The star tables such that each comes after those it is made from. Raises `ContractError` for a circle."""
+        order = TopologicalSorter({name: self.star.keys() & d.inputs for name, d in self.star.items()})
+        try:
+            return [self.star[name] for name in order.static_order()]
+        except CycleError as error:
+            raise ContractError(
+                f"star tables are made from each other: {' from '.join(error.args[1])}"
+            ) from error
+
+    def types(self, name: str) -> Mapping[str, str]:
+        """The columns of an input, as DuckDB types, as a function sees them."""
+        if name in self.tables:
+            return {n: t.duckdb for n, t in self.tables[name].types.items()}
+        if name in self.references:
+            with duckdb.connect() as connection:
+                return dict.fromkeys(reference(connection, self.references[name]).columns, "VARCHAR")
+        return {c.name: c.type.duckdb for c in self.star[name].schema.columns}
+
+    def by_row(self, definition: Definition) -> bool:
+        """Whether a function makes each row from one row of its only input, a source table."""
+        if definition.name not in self.plain:
+            self.plain[definition.name] = self._by_row(definition)
+        return self.plain[definition.name]
+
+    def _by_row(self, definition: Definition) -> bool:
+        sql = self.queries[definition.name]
+        (first, *others), schema = definition.inputs, definition.schema
+        if others or first not in self.tables or schema.rows != "one per row":
+            return False
+        if sql is None:
+            return schema.by == "row"
+        return not any(token.token_type in _OF_SEVERAL_ROWS for token in sqlglot.tokenize(sql, read="duckdb"))
+
+    def carried_key(self, definition: Definition, key: Sequence[str]) -> Sequence[str] | None:
+        """The columns of a star table's key that carry, unchanged, the columns of its first table's `key`, in that
+        order; None where the star's key is another."""
+        from etl_assets.star.lineage import column_lineage
+
+        first, columns = definition.inputs[0], definition.schema.key_columns
+        if definition.schema.rows != "one per row" or first not in self.tables or len(key) != len(columns):
+            return None
+        origins = column_lineage(definition, self)
+        carried = {
+            origins[name].columns[0][1]: name
+            for name in columns
+            if name in origins and origins[name].unchanged and origins[name].columns[0][0] == first
+        }
+        return [carried[name] for name in key] if carried.keys() == set(key) else None
+
+    def code_version(self, definition: Definition) -> str:
+        """What a star table is made by: its function, and as what its source tables are typed for it."""
+        typed = [types_version(self.tables[name].types) for name in definition.inputs if name in self.tables]
+        return declared_version(definition.code_version, *typed)
+
+    def empty(self, connection: duckdb.DuckDBPyConnection, name: str) -> duckdb.DuckDBPyRelation:
+        """An input without rows, in the types that its function will see."""
+        if name in self.references:
+            # A file is read by a function call; as a table it has columns that can be followed.
+            table = f"reference.{identifier(name)}"
+            connection.execute("CREATE SCHEMA IF NOT EXISTS reference")
+            rows = reference(connection, self.references[name]).limit(0)
+            rows.query("file", f"CREATE TABLE IF NOT EXISTS {table} AS FROM file")
+            return connection.table(table)
+        schema, columns = "raw" if name in self.tables else "star", self.types(name)
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        declared = ", ".join(f"{identifier(column)} {type_}" for column, type_ in columns.items())
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {schema}.{identifier(name)} ({declared})")
+        return connection.table(f"{schema}.{identifier(name)}")
+
+    def _check_inputs(self, definition: Definition) -> None:
+        """Refuse parameters that name nothing, or two things."""
+        known = [*self.tables, *self.star, *self.references]
+        for name in definition.inputs:
+            if known.count(name) != 1:
+                near = difflib.get_close_matches(name, known, 1)
+                what = f"did you mean {near[0]}? There are" if near and name not in known else "there are"
+                raise ContractError(
+                    f"{definition.name}: its parameter {name!r} must name one source table, star table or "
+                    f"reference file; {what} {', '.join(known)}"
+                )
+
+    def _check_links(self, schema: StarTable) -> None:
+        """Refuse references that lead nowhere."""
+        for columns, name in schema.links.items():
+            told = f"{schema.name}: {', '.join(columns)} refers to {name}"
+            found = self.star.get(name)
+            dimensions = [n for n, d in self.star.items() if isinstance(d.schema, Dimension)]
+            if found is None or not isinstance(found.schema, Dimension):
+                close = difflib.get_close_matches(name, dimensions, 1)
+                raise ContractError(
+                    f"{told}, which is no dimension: "
+                    + (f"write {close[0]}" if close else f"there are {', '.join(dimensions) or 'none'}")
+                )
+            key = found.schema.key_columns
+            if len(key) != len(columns):
+                raise ContractError(
+                    f"{told}, whose key is ({', '.join(key)}): write "
+                    + "references={("
+                    + ", ".join(f'"…{part}"' for part in key)
+                    + f'): "{name}"}}'
+                )
+            for column, part in zip(columns, key, strict=True):
+                own, other = schema.by_name[column].type, found.schema.by_name[part].type
+                if own.name != other.name:
+                    raise ContractError(
+                        f"{schema.name}: {column} is {own.name}, and refers to {name}, whose {part} is {other.name}: "
+                        "declare both as the same type"
+                    )
+
+    def _check_declared(self, definition: Definition) -> None:
+        """Refuse what a table says of its inputs and they are not."""
+        schema = definition.schema
+        for name in schema.facts_with_versions:
+            if (
+                name not in definition.inputs
+                or name not in self.star
+                or not isinstance(self.star[name].schema, Fact)
+            ):
+                raise ContractError(
+                    f"{schema.name}: versions_of names {name}, which is no fact among its parameters "
+                    f"({', '.join(definition.inputs)})"
+                )
+        for name in schema.by_columns or ():
+            if not any(name in self.types(i) for i in definition.inputs if i not in self.references):
+                raise ContractError(f"{schema.name}: by names {name}, which is no column of its inputs")
+
+    def _check(self, definition: Definition, connection: duckdb.DuckDBPyConnection) -> None:
+        """Compare what a function gives for empty inputs with what is declared."""
+        inputs = {name: self.empty(connection, name) for name in definition.inputs}
+        try:
+            made = definition.apply(connection, inputs)
+        except duckdb.Error as error:
+            raise ContractError(f"{definition.name}: its function fails: {faults.told(error)}") from None
+        self.queries[definition.name] = _query(definition, inputs)
+        self._check_promises(definition, connection)
+        given = dict(zip(made.columns, (str(type_) for type_ in made.types), strict=True))
+        declared = {c.name: c.type.duckdb for c in definition.schema.declared}
+        declared = {n: "TIMESTAMP WITH TIME ZONE" if t == "TIMESTAMPTZ" else t for n, t in declared.items()}
+        if given != declared:
+            differ = [
+                f"{name} is {given.get(name, 'missing')} and should be {declared.get(name, 'left out')}"
+                for name in {**declared, **given}
+                if given.get(name) != declared.get(name)
+            ]
+            raise ContractError(
+                f"{definition.name}: its function does not give what is declared: {'; '.join(differ)}"
+            )
+
+    def _check_promises(self, definition: Definition, connection: duckdb.DuckDBPyConnection) -> None:
+        """Refuse a function that does not say one thing, and one that costs more than its contract allows."""
+        from etl_assets.star import determinism
+        from etl_assets.star.application import classified, plan
+        from etl_assets.star.operators import Opaque
+
+        sql = self.queries[definition.name]
+        found: list[str] = []
+        if sql is not None:
+            found += determinism.undetermined(connection, sql)
+            if determinism.may_depend_on_order(sql):
+                query, tree = plan(definition, self)
+                found += determinism.floats_added_up(connection, query.sql)
+                found += [] if isinstance(tree, Opaque) else determinism.numbered_anyhow(tree)
+        if found:
+            raise ContractError(f"{definition.name}: {'; '.join(dict.fromkeys(found))}")
+        if definition.schema.strict and (told := classified(definition, self)).startswith("compared whole"):
+            raise ContractError(f"{definition.name}: it is declared strict, and would be {told}")
+
+
+def reference(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
+    """A reference file of the project (CSV) as text columns."""
+    return duck.read_any_csv(connection, path)
+
+
+# What tells in SQL that a row of a result depends on more than one row of an input, or gives more than one.
+_OF_SEVERAL_ROWS = {
+    TokenType.JOIN,
+    TokenType.GROUP_BY,
+    TokenType.OVER,
+    TokenType.DISTINCT,
+    TokenType.UNION,
+    TokenType.EXCEPT,
+    TokenType.INTERSECT,
+    TokenType.LIMIT,
+    TokenType.UNNEST,
+    TokenType.QUALIFY,
+    TokenType.WHERE,
+}
+
+
+def _query(definition: Definition, inputs: Mapping[str, duckdb.DuckDBPyRelation]) -> str | None:
+    """The SQL that a function makes of tables; None for one that computes its frame in memory."""
+    if any(not isinstance(frame, nw.LazyFrame) for frame in definition.frames(inputs).values()):
+        return None
+    native = nw.to_native(definition.function(**definition.frames(inputs)), pass_through=True)
+    return str(native.sql_query()) if isinstance(native, duckdb.DuckDBPyRelation) else None

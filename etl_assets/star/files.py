@@ -1,0 +1,374 @@
+"""What the lake's star holds: the manifest of the star, and the Parquet files that it lists.
+
+    star/batches/<batch>.json             which files make every table, whole; a further edition of a batch has -2, -3, …
+    star/<table>/<batch>-<token>.parquet  of a dimension all members, of a fact the versions that a batch brought
+
+A file that the newest manifest does not list does not exist. So all tables are switched at once, by one put, and a reader
+never sees one table of now beside another of before. Every file is listed with its size and checksum: the star is derived,
+and what is not as listed is not believed, but made again.
+"""
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from etl_assets.lake.batches import Batches, folder_of, number
+from etl_assets.lake.checksum import checksum
+from etl_assets.lake.files import AlreadyExists, Files, LakeError, StagedFile
+from etl_assets.star.schema import Fact, StarTable
+
+STAR = "star"
+FOLDER = f"{STAR}/batches"
+BASELINES = f"{STAR}/baselines"
+TRIALS = "current/trials"
+FORMAT = 2
+NO_TABLES = {"baselines", "batches"}
+"""Folders of the star that hold no rows."""
+_EDITION = re.compile(r"([0-9]+)(?:-([0-9]+))?\.json")
+_AGAIN = 5
+# The content of a table's files is looked through for damage at every run if there is not more of it than this.
+_READ_BYTES = 256 << 20
+_ABANDONED_SECONDS = 86_400
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StarFile(_Value):
+    """A file of a table. `version` identifies the code and the data it was made from, `batch` the newest of them."""
+
+    path: str
+    version: str
+    batch: int
+    rows: int
+    bytes: int
+    checksum: str
+
+
+class TableFiles(_Value):
+    """The files that make a table: of a dimension one, of a fact one per batch that brought something, oldest first."""
+
+    kind: Literal["dimension", "fact"]
+    files: tuple[StarFile, ...]
+
+
+class StarManifest(_Value):
+    """All tables of the star at once. `raw` is the SHA-256 of the manifest of `batch`, the newest that went into it;
+    `previous` that of the star's manifest before this one. Several editions of one batch differ in code, or in which
+    tables were made."""
+
+    format: int
+    batch: int
+    edition: int
+    raw: str
+    previous: str | None
+    tables: dict[str, TableFiles]
+
+    @property
+    def path(self) -> str:
+        return manifest_path(self.batch, self.edition)
+
+
+def manifest_path(batch: int, edition: int) -> str:
+    return f"{FOLDER}/{number(batch)}{f'-{edition}' if edition > 1 else ''}.json"
+
+
+class StarFiles:
+    """The star's files of a lake, as its newest manifest lists them."""
+
+    def __init__(self, files: Files, batches: Batches) -> None:
+        self.files = files
+        self.batches = batches
+        self.damaged: dict[str, str] = {}
+        """Tables with a file that is not as listed, and what is wrong with it."""
+        self._baselines: dict[str, int | None] = {}
+        self._sizes: dict[str, Mapping[str, int]] = {}
+        self._checked: set[str] = set()
+
+    # -- the manifest --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def manifest(self) -> StarManifest | None:
+        """The newest manifest that can be believed; None if there is none: then everything is made again."""
+        return self._newest()[0]
+
+    def _newest(self) -> tuple[StarManifest | None, str | None]:
+        """The newest manifest that can be read, and was made from a batch as it is now (the lake may have been set back),
+        with its SHA-256. Its files are there still: those of the manifest before the newest are kept."""
+        committed = set(self.batches.numbers())
+        for place in reversed(self._places()):
+            if found := self._believable(place, committed):
+                return found
+        return None, None
+
+    def _believable(self, place: tuple[int, int], committed: set[int]) -> tuple[StarManifest, str] | None:
+        """The manifest of a batch and edition, with its SHA-256; None if it is damaged, or of a batch that is gone."""
+        if place[0] not in committed:
+            return None
+        path = manifest_path(*place)
+        content = self.files.read(path)
+        found = self._parsed(content, path)
+        if found is None or found.raw != self.batches.sha256(found.batch):
+            return None
+        return found, hashlib.sha256(content).hexdigest()
+
+    def _places(self) -> list[tuple[int, int]]:
+        """The batches and editions of which there is a manifest, in order."""
+        listed = [told for name in self.files.names(FOLDER) if (told := _EDITION.fullmatch(name))]
+        return sorted((int(told[1]), int(told[2] or 1)) for told in listed)
+
+    def _parsed(self, content: bytes, path: str) -> StarManifest | None:
+        try:
+            told = json.loads(content)
+            made_by = told["format"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        if isinstance(made_by, int) and made_by > FORMAT:
+            raise LakeError(
+                f"{self.files.url}/{path} was made by a newer version of etl-assets (format {made_by}, this version reads "
+                f"up to {FORMAT}): upgrade this one; nothing is damaged"
+            )
+        try:
+            return StarManifest.model_validate(told)
+        except ValidationError:
+            return None
+
+    def table(self, name: str) -> TableFiles | None:
+        """The files of a table whose batches are all committed (the lake may have been set back)."""
+        found = self.manifest.tables.get(name) if self.manifest else None
+        return _of_batches(found, self.batches.numbers()) if found else None
+
+    def publish(self, changes: Mapping[str, TableFiles | None], batch: int) -> None:
+        """Show other files of some tables (None: none any more), all at once, as of a batch. A table that another run
+        published meanwhile, of the same batch or a later one, stays as that run made it."""
+        before = {name: self.manifest.tables.get(name) if self.manifest else None for name in changes}
+        for _ in range(_AGAIN):
+            newest, digest = self._newest()
+            tables = dict(newest.tables) if newest else {}
+            if not self._places():
+                self._remove_older_layout()
+            for name, files in changes.items():
+                if tables.get(name) != before[name] and newest and newest.batch >= batch:
+                    continue
+                if files is None:
+                    tables.pop(name, None)
+                else:
+                    tables[name] = files
+            if newest and tables == newest.tables:
+                self._remove_later(newest)
+                break
+            if newest is None and not tables:
+                break
+            shown = max(newest.batch, batch) if newest else batch
+            editions = [edition for place, edition in self._places() if place == shown]
+            manifest = StarManifest(
+                format=FORMAT,
+                batch=shown,
+                edition=max(editions, default=0) + 1,
+                raw=self.batches.sha256(shown),
+                previous=digest,
+                tables=tables,
+            )
+            try:
+                self.files.create(manifest.path, manifest.model_dump_json().encode())
+            except AlreadyExists:
+                continue
+            self._tidy(newest, manifest)
+            break
+        else:
+            raise LakeError(f"the star of {self.files.url} is being published by other runs; run it again")
+        self.reread()
+
+    def reread(self) -> None:
+        """Look again at what is published."""
+        for name in ("manifest", "_by_path"):
+            self.__dict__.pop(name, None)
+        self._sizes.clear()
+
+    def _tidy(self, before: StarManifest | None, now: StarManifest) -> None:
+        """Remove what neither the newest manifest lists nor the one before it, of tables that were changed: files of
+        killed runs, of manifests that nobody reads any more; and manifests that would pass for newer ones."""
+        self._remove_later(now)
+        folders = []
+        for name, files in now.tables.items():
+            was = before.tables.get(name) if before else None
+            if was == files:
+                continue
+            listed = {file.path for one in (was, files) if one for file in one.files}
+            folder = f"{STAR}/{folder_of(name)}"
+            for entry in self.files.names(folder):
+                batch = re.match(r"([0-9]+)[-.]", entry)
+                if f"{folder}/{entry}" not in listed and batch and int(batch[1]) < now.batch:
+                    self.files.remove(f"{folder}/{entry}")
+            folders.append(folder)
+        if folders:
+            self.files.sweep(*folders, older_than_seconds=_ABANDONED_SECONDS)
+
+    def _remove_older_layout(self) -> None:
+        """Remove the rows of a star that had no manifest, but one file per dimension and one per fact and batch: before
+        the first manifest is there, so that what an interrupted removal left is found again."""
+        for name in self.files.names(STAR):
+            if name.endswith(".parquet"):
+                self.files.remove(f"{STAR}/{name}")
+        for folder in self.files.folders(STAR):
+            for name in self.files.names(f"{STAR}/{folder}"):
+                if folder not in NO_TABLES and re.fullmatch(r"[0-9]+\.parquet", name):
+                    self.files.remove(f"{STAR}/{folder}/{name}")
+
+    def _remove_later(self, now: StarManifest) -> None:
+        """Remove manifests that would pass for newer ones: damaged, or of a batch that is gone."""
+        committed = set(self.batches.numbers())
+        for place in self._places():
+            if place > (now.batch, now.edition) and self._believable(place, committed) is None:
+                self.files.remove(manifest_path(*place))
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def staging(self, table: str, batch: int) -> StagedFile:
+        """A file in the making, under a name that no other run can write."""
+        return self.files.staging(f"{STAR}/{folder_of(table)}/{number(batch)}-{secrets.token_hex(6)}.parquet")
+
+    def dimension(self, name: str) -> StarFile | None:
+        """The file of a dimension, None if there is none that can be believed."""
+        found = self.table(name)
+        return found.files[-1] if found and found.kind == "dimension" and self._sound(name, found) else None
+
+    def fact_batches(self, name: str) -> list[int]:
+        """The batches that a fact holds, oldest first; none if a file of it can't be believed."""
+        found = self.table(name)
+        if found is None or found.kind != "fact" or not self._sound(name, found):
+            return []
+        return [file.batch for file in found.files]
+
+    def fact(self, name: str, batch: int) -> StarFile | None:
+        found = self.table(name)
+        return next((f for f in found.files if f.batch == batch), None) if found else None
+
+    def shown(self, table: StarTable) -> StarFile | None:
+        """The file that says where a table stands: that of a dimension, of a fact the newest; None if there is none, or
+        one of them can't be believed."""
+        found = self.table(table.name)
+        if found is None or found.kind != kind_of(table) or not self._sound(table.name, found):
+            return None
+        return found.files[-1]
+
+    def paths(self, table: StarTable) -> list[str]:
+        """All files of a table, in the order of its batches."""
+        found = self.table(table.name)
+        return [file.path for file in found.files] if found and found.kind == kind_of(table) else []
+
+    def paths_of_any(self, name: str) -> list[str]:
+        """The same for who does not know what a table is declared as."""
+        found = self.table(name)
+        return [file.path for file in found.files] if found else []
+
+    def local(self, path: str) -> Path:
+        """A file to be read by an engine. Raises `LakeError` if it is not as listed."""
+        name, file = self._by_path.get(path, ("", None))
+        if file and not self._believed(name, file):
+            raise LakeError(f"{self.files.url}/{self.damaged[name]}: run etl run, which makes it again")
+        return self.files.local(path)
+
+    @cached_property
+    def _by_path(self) -> Mapping[str, tuple[str, StarFile]]:
+        tables = self.manifest.tables if self.manifest else {}
+        return {file.path: (name, file) for name, table in tables.items() for file in table.files}
+
+    def check(self, name: str) -> str | None:
+        """What is wrong with the files of a table, None if nothing is. Content is read unless it is very much; then only
+        that is found which is lost or cut, until the content is needed."""
+        found = self.table(name)
+        if found and self._sound(name, found) and sum(file.bytes for file in found.files) <= _READ_BYTES:
+            all(self._believed(name, file) for file in found.files)
+        return self.damaged.get(name)
+
+    def _sound(self, name: str, table: TableFiles) -> bool:
+        """Whether all files of a table are there, with as many bytes as listed."""
+        if name in self.damaged:
+            return False
+        for file in table.files:
+            folder, _, entry = file.path.rpartition("/")
+            if folder not in self._sizes:
+                self._sizes[folder] = self.files.sizes(folder)
+            size = self._sizes[folder].get(entry)
+            if size != file.bytes:
+                told = (
+                    "is not there" if size is None else f"has {size:,} bytes and should have {file.bytes:,}"
+                )
+                self.damaged[name] = f"{file.path} {told}"
+                return False
+        return True
+
+    def _believed(self, name: str, file: StarFile) -> bool:
+        """Whether a file's content is as listed."""
+        if name in self.damaged:
+            return False
+        if file.path not in self._checked:
+            try:
+                same = checksum(self.files.local(file.path)) == file.checksum
+            except (OSError, LakeError):
+                same = False
+            if not same:
+                self.damaged[name] = f"{file.path} is damaged (its checksum differs)"
+                return False
+            self._checked.add(file.path)
+        return True
+
+    # -- baselines -----------------------------------------------------------------------------------------------
+
+    def baseline(self, name: str) -> int | None:
+        """The batch from which on a table is made, if that was decided not to be the first one."""
+        if name not in self._baselines:
+            path = baseline_path(name)
+            kept = int(json.loads(self.files.read(path))["batch"]) if self.files.exists(path) else None
+            self._baselines[name] = kept
+        return self._baselines[name]
+
+    def begin_at(self, name: str, batch: int) -> None:
+        """Decide that a table is made from a batch on, now and whenever it is made again."""
+        with self.files.writing(baseline_path(name)) as stream:
+            stream.write(json.dumps({"batch": batch}).encode())
+        self._baselines[name] = batch
+
+
+def listed(path: str, local: Path, version: str, batch: int, rows: int) -> StarFile:
+    """A file as the manifest lists it."""
+    return StarFile(
+        path=path,
+        version=version,
+        batch=batch,
+        rows=rows,
+        bytes=local.stat().st_size,
+        checksum=checksum(local),
+    )
+
+
+def _of_batches(table: TableFiles, batches: Iterable[int]) -> TableFiles | None:
+    """A table without the files of other batches than these; None if nothing is left."""
+    known = set(batches)
+    kept = tuple(file for file in table.files if file.batch in known)
+    return table.model_copy(update={"files": kept}) if kept else None
+
+
+def kind_of(table: StarTable) -> Literal["dimension", "fact"]:
+    return "fact" if isinstance(table, Fact) else "dimension"
+
+
+def with_files(table: StarTable, files: Iterable[StarFile]) -> TableFiles:
+    return TableFiles(kind=kind_of(table), files=tuple(files))
+
+
+def baseline_path(name: str) -> str:
+    return f"{BASELINES}/{folder_of(name)}.json"
+
+
+def trial_path(name: str) -> str:
+    return f"{TRIALS}/{folder_of(name)}.json"

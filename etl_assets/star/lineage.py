@@ -1,0 +1,53 @@
+"""Column lineage, computed from what a star function does to empty tables: it never has to be declared."""
+
+from collections.abc import Mapping
+
+import duckdb
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+from sqlglot.lineage import Node, lineage
+
+from etl_assets.star.definition import Definition, Inputs, Origin
+
+Origins = Mapping[str, Origin]
+
+
+def column_lineage(definition: Definition, inputs: Inputs) -> Origins:
+    """Where each declared column comes from. Empty where that is not known, as for a function that computes its frame in
+    memory."""
+    if not inputs.lineage:
+        with duckdb.connect() as connection:
+            for one in inputs.star.values():
+                inputs.lineage[one.name] = _column_lineage(one, inputs, connection)
+    return inputs.lineage[definition.name]
+
+
+def _column_lineage(definition: Definition, inputs: Inputs, connection: duckdb.DuckDBPyConnection) -> Origins:
+    relations = {name: inputs.empty(connection, name) for name in definition.inputs}
+    sql = inputs.queries[definition.name]
+    if sql is None:
+        return {}
+    schema: dict[str, dict[str, dict[str, str]]] = {}
+    for name, relation in relations.items():
+        kind = "reference" if name in inputs.references else "raw" if name in inputs.tables else "star"
+        columns = {c: str(t) for c, t in zip(relation.columns, relation.types, strict=True)}
+        schema.setdefault(kind, {})[name] = columns
+    try:
+        nodes = lineage(None, sql, schema, dialect="duckdb")
+    except SqlglotError:  # some queries it can't follow: then it is not known where their columns come from
+        return {}
+    return {column: Origin(_origins(node), _unchanged(node)) for column, node in nodes.items()}
+
+
+def _origins(node: Node) -> list[tuple[str, str]]:
+    leaves = [leaf for leaf in node.walk() if not leaf.downstream and isinstance(leaf.expression, exp.Table)]
+    return sorted({(leaf.expression.name, exp.to_column(leaf.name).name) for leaf in leaves})
+
+
+def _unchanged(node: Node) -> bool:
+    """Whether every query on the way hands a column on as it is."""
+    while not isinstance(node.expression, exp.Table):
+        if not isinstance(node.expression.unalias(), exp.Column) or len(node.downstream) != 1:
+            return False
+        (node,) = node.downstream
+    return True

@@ -1,0 +1,144 @@
+"""The lake, as assets use it: its batches, its star, and a DuckDB to work on them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pyarrow as pa
+from pydantic import Field, PrivateAttr
+
+from etl_assets.engine import duck
+from etl_assets.faults import without_values
+from etl_assets.lake.batches import Batches, Manifest
+from etl_assets.lake.checkup import check_files
+from etl_assets.lake.current import Current
+from etl_assets.lake.files import Files, LakeError, open_files
+from etl_assets.preflight import Checkup, room
+from etl_assets.star.build import Build, Builder, publish
+from etl_assets.star.definition import Inputs, as_frame
+from etl_assets.star.files import StarFiles
+from etl_assets.star.schema import StarTable
+
+Touched = dict[str, tuple[str | None, str, pa.Table]]
+"""Dimension -> the version of its file before, the one after, and the keys of the members that may differ."""
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """An open lake: what a step needs to read or build star tables."""
+
+    manifest: Manifest
+    builder: Builder
+    star: StarFiles
+    connection: duckdb.DuckDBPyConnection
+    touched: Touched
+
+    def publish(self, builds: Sequence[Build]) -> None:
+        """Show what builds staged, all at once, and remember which members they touched, for the load that follows."""
+        for build in builds:
+            if build.touched is not None and build.held:
+                keys = build.touched.to_arrow_table()
+                self.touched[build.definition.name] = (build.held.version, build.version, keys)
+        publish(self.star, builds)
+
+    def changed_members(self, table: StarTable, held: str) -> pa.Table | None:
+        """The keys of a dimension's members that changed since a version of it; None if that is unknown."""
+        before, after, keys = self.touched.get(table.name, (None, "", None))
+        published = self.star.dimension(table.name)
+        if before != held or published is None or published.version != after:
+            return None
+        return keys
+
+
+class Lake(dg.ConfigurableResource):
+    """Where raw batches and the star are kept."""
+
+    url: str = Field(description="A folder, s3://bucket/prefix or gs://bucket/prefix.")
+    scratch: str = Field(description="Folder for what does not fit into memory.")
+    cache: str = Field(description="Folder for local copies of what is kept in a bucket.")
+    most_batches: int = Field(
+        default=5_000, description="A star table is not made anew from more batches than this unless told so."
+    )
+    _database: duckdb.DuckDBPyConnection | None = PrivateAttr(default=None)
+    _touched: Touched = PrivateAttr(default_factory=dict)
+
+    def files(self) -> Files:
+        return open_files(self.url, Path(self.cache))
+
+    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+        """Try all that is done to files."""
+        yield from check_files(self.files())
+        yield room("scratch", Path(self.scratch), "ETL_DATA")
+
+    def batches(self) -> Batches:
+        return Batches(self.files())
+
+    def star(self) -> StarFiles:
+        return StarFiles(self.files(), self.batches())
+
+    @contextmanager
+    def open(self, inputs: Inputs) -> Iterator[Workbench]:
+        """The lake as its newest batch shows it. Raises `LakeError` if there is none."""
+        files = self.files()
+        batches = Batches(files)
+        manifest = batches.latest()
+        if manifest is None:
+            raise LakeError(
+                f"the lake {files.url} holds no batch yet: materialize the raw assets first (etl run)"
+            )
+        scratch = Path(self.scratch)
+        scratch.mkdir(parents=True, exist_ok=True)
+        if self._database is None:
+            self._database = duck.connect(scratch)
+        with (
+            without_values(),
+            self._database.cursor() as connection,
+        ):  # a fresh session, with tables of its own
+            duck.configure(connection, scratch)
+            star = StarFiles(files, batches)
+            builder = Builder(inputs, Current(batches, connection), star, connection)
+            yield Workbench(manifest, builder, star, connection, self._touched)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        if self._database is not None:
+            self._database.close()
+
+
+@dataclass
+class Published:
+    """What the star's assets hand to the IO manager: all builds of a run, and the lake that they are for. Whichever asset
+    comes first shows them all: readers see every table of the star switched at once."""
+
+    bench: Workbench
+    builds: Sequence[Build] = field(default_factory=list)
+    done: bool = False
+
+    def publish(self) -> None:
+        if not self.done:
+            self.bench.publish(self.builds)
+            self.done = True
+
+
+class StarIOManager(dg.ConfigurableIOManager):
+    """Publishes what a star asset staged and audited, and loads star tables for whoever asks.
+
+    An input annotated `pandas.DataFrame` is loaded as one (Arrow types), `pyarrow.Table` likewise.
+    """
+
+    lake: dg.ResourceDependency[Lake]
+
+    def handle_output(self, context: dg.OutputContext, obj: Published) -> None:
+        obj.publish()
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        name = context.asset_key.path[-1]
+        star = self.lake.star()
+        paths = [star.local(path) for path in star.paths_of_any(name)]
+        if not paths:
+            raise LakeError(f"the lake holds no {name} yet: materialize star/{name} first")
+        with without_values():
+            return as_frame(duck.read_parquet(duckdb.connect(), paths), context.dagster_type.typing_type)

@@ -1,0 +1,453 @@
+"""What a warehouse is, whichever engine stands behind it. How it is loaded is in `warehouse_load`, once for all.
+
+star.<table>           as declared
+star.<fact>_current    the latest version of each row that still exists
+star.loads             which version of what was loaded when, by which run, with how many rows
+star.superseded        the versions of facts that a later one took the place of
+star.inferred_members  members that facts refer to before their dimension has them
+
+An engine gives two things: a `WarehouseReader` that answers questions, and a `Session` in which one load happens.
+"""
+
+import datetime
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import dagster as dg
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from etl_assets.engine.duck import listing, parquet
+from etl_assets.engine.types import Type
+from etl_assets.errors import EtlError
+from etl_assets.lake.current import materialized
+from etl_assets.lake.files import Files
+from etl_assets.star.schema import Column, Fact, StarTable
+
+SCHEMA = "star"
+ChangedMembers = Callable[[StarTable, str], pa.Table | None]
+"""Gives the keys of a dimension's members that changed since a version of it; None if nobody knows."""
+Kind = Literal["table", "view"]
+
+
+class WarehouseError(EtlError):
+    """The warehouse can't be opened, or what is to be loaded does not hold together."""
+
+
+class WarehouseInUse(WarehouseError):
+    """Another process holds the warehouse."""
+
+
+class WarehouseDamaged(WarehouseError):
+    """What the warehouse is kept in is not what was written. It was set aside: the next load makes another."""
+
+
+@dataclass(frozen=True)
+class Book:
+    """A table in which the warehouse keeps its own notes."""
+
+    name: str
+    description: str
+    columns: Sequence[Column]
+    key: Sequence[str]
+
+
+LOADS = Book(
+    "loads",
+    "One row is a file of the lake that was loaded: of a dimension the latest, of a fact one per batch.",
+    [
+        Column("table_name", "text"),
+        Column("batch", "bigint"),
+        Column("version", "text"),
+        Column("rows", "bigint"),
+        Column("loaded_at", "timestamp", "UTC."),
+        Column("run_id", "text"),
+    ],
+    key=["table_name", "batch"],
+)
+SUPERSEDED = Book(
+    "superseded",
+    "One row is a version of a fact that a later one took the place of; what the views of the current state leave out.",
+    [Column("table_name", "text"), Column("record_id", "bigint")],
+    key=["table_name", "record_id"],
+)
+INFERRED = Book(
+    "inferred_members",
+    "One row is a member that a fact refers to before its dimension has it; the dimension shows a stand-in.",
+    [Column("table_name", "text"), Column("member_key", "text")],
+    key=["table_name", "member_key"],
+)
+BOOKS = (LOADS, SUPERSEDED, INFERRED)
+
+
+def is_outdated(book: Book, columns: Mapping[str, tuple[str, bool]], dialect: "Dialect") -> bool:
+    """Whether a book is one of an older version, which wrote the numbers of batches as text. A load carries on what it
+    says: else nobody would know any more which tables of the warehouse are ours."""
+    return book is LOADS and bool(columns) and columns["batch"][0] != dialect.type(LOADS.columns[1].type)
+
+
+def carried_on(book: Book, dialect: "Dialect") -> str:
+    """The query of what an outdated book says, in the types of now."""
+    columns = ", ".join(
+        f"{dialect.cast(name, c.type)} AS {name}"
+        for c in book.columns
+        for name in [dialect.identifier(c.name)]
+    )
+    return f"SELECT {columns} FROM {dialect.place(book.name)}"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How an engine writes names and types. `name` is sqlglot's name of it, and the attribute of `Type`."""
+
+    name: str
+    quote: str = '"'
+
+    def identifier(self, name: str) -> str:
+        return f"{self.quote}{name.replace(self.quote, self.quote * 2)}{self.quote}"
+
+    def listing(self, names: Sequence[str], prefix: str = "") -> str:
+        return ", ".join(prefix + self.identifier(name) for name in names)
+
+    def literal(self, text: str) -> str:
+        return "'" + text.replace("'", "''") + "'"
+
+    def place(self, name: str) -> str:
+        """A table of schema `star`."""
+        return f"{SCHEMA}.{self.identifier(name)}"
+
+    def type(self, type_: Type) -> str:
+        name: str = getattr(type_, self.name)
+        return name
+
+    def cast(self, value: str, type_: Type) -> str:
+        return f"CAST({value} AS {self.type(type_)})"
+
+    def hexadecimal(self, value: str) -> str:
+        return f"lower(hex({value}))"
+
+    def same(self, names: Sequence[str], one: str, other: str) -> str:
+        """The condition that two rows have the same values in columns, none of which is NULL."""
+        return " AND ".join(
+            f"{one}.{self.identifier(name)} = {other}.{self.identifier(name)}" for name in names
+        )
+
+    def present(self, names: Sequence[str], row: str) -> str:
+        """The condition that no value of columns is NULL."""
+        return " AND ".join(f"{row}.{self.identifier(name)} IS NOT NULL" for name in names)
+
+    def member_key(self, table: "StarTable", row: str) -> str:
+        """The text of a row's key in `star.inferred_members`. Of several columns each value stands in quotes, a quote in
+        it is doubled: no two keys have the same text."""
+        parts = [self._text(f"{row}.{self.identifier(n)}", table.by_name[n].type) for n in table.key_columns]
+        if len(parts) == 1:
+            return parts[0]
+        quote, doubled, between = (self.literal(text) for text in ('"', '""', '","'))
+        quoted = [f"replace({part}, {quote}, {doubled})" for part in parts]
+        return f"({quote} || {f' || {between} || '.join(quoted)} || {quote})"
+
+    def _text(self, value: str, type_: Type) -> str:
+        if type_.name == "bytea":  # bytes need be no text
+            return f"({self.literal(chr(92) + 'x')} || {self.hexadecimal(value)})"
+        return self.cast(value, INFERRED.columns[1].type)
+
+    def declared(self, table: "StarTable") -> list[tuple[str, tuple[str, bool]]]:
+        """The columns of a table as `WarehouseReader.columns` tells them when it is as declared."""
+        return [(c.name, (self.type(c.type), c.type.nullable)) for c in table.columns]
+
+    def declares(
+        self, held: Mapping[str, tuple[str, bool]], table: "StarTable", names: Sequence[str]
+    ) -> bool:
+        """Whether columns that a table has (`held`) are of the types that are declared."""
+        wanted = {name: self.type(table.by_name[name].type) for name in names}
+        return all(name in held and held[name][0] == wanted[name] for name in names)
+
+    def comments(self, table: "StarTable | Book") -> list[str]:
+        """What a table and its columns mean, as DuckDB and PostgreSQL are told."""
+        place = self.place(table.name)
+        return [
+            f"COMMENT ON TABLE {place} IS {self.literal(table.description)}",
+            *(
+                f"COMMENT ON COLUMN {place}.{self.identifier(c.name)} IS {self.literal(c.description)}"
+                for c in table.columns
+                if c.description
+            ),
+        ]
+
+    def current_view(self, fact: Fact) -> str:
+        """The query of a fact's view of what is current."""
+        return (
+            f"SELECT {self.listing([c.name for c in fact.columns], 'f.')} FROM {self.place(fact.name)} AS f "
+            f"WHERE NOT f.deleted AND NOT EXISTS (SELECT 1 FROM {self.place(SUPERSEDED.name)} AS s "
+            f"WHERE s.table_name = {self.literal(fact.name)} AND s.record_id = f.{self.identifier(fact.record)})"
+        )
+
+
+DUCKDB = Dialect("duckdb")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the lake to be staged: those in Parquet files, `paths` in the lake; with `among` (whose columns are those
+    of the table's key) those of its keys only."""
+
+    table: StarTable
+    lake: Files
+    paths: Sequence[str]
+    among: pa.Table | None = None
+
+    def source(self, connection: duckdb.DuckDBPyConnection) -> str:
+        """What stands after FROM for these rows in a DuckDB connection, which reads the files where they lie."""
+        files = parquet([self.lake.local(path) for path in self.paths])
+        if self.among is None:
+            return files
+        names = self.table.key_columns
+        keys = typed(connection, [self.table.by_name[name] for name in names], self.among)
+        return f"(FROM {files} SEMI JOIN {keys} USING ({listing(names)}))"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a load did to one table. `dangling`: by columns, members it refers to that are nowhere and can't be inferred;
+    `waits`: the table was left as it was, because its rows would dangle, or rows that refer to it.
+    `inferred`: members that stand in until the dimension has them. `rows` counts them too."""
+
+    rows: int
+    rows_loaded: int
+    batches: tuple[int, ...]
+    dangling: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    inferred: int = 0
+    waits: bool = False
+
+
+@dataclass(frozen=True)
+class HeldTable:
+    """What the books say of one table. `batch` is the newest of which rows were loaded, `version` that of its
+    file; `loaded_at` is UTC."""
+
+    rows: int
+    batch: int
+    version: str
+    loaded_at: datetime.datetime
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What the books say: of what is loaded, by table, and how many members of a dimension are stand-ins."""
+
+    tables: Mapping[str, HeldTable] = field(default_factory=dict)
+    stand_ins: Mapping[str, int] = field(default_factory=dict)
+
+
+def current(fact: str) -> str:
+    """The view with the latest version of each row of a fact that still exists."""
+    return f"{fact}_current"
+
+
+def given(connection: duckdb.DuckDBPyConnection, values: pa.Table | pa.RecordBatchReader) -> str:
+    """The name of a temporary table with what Arrow holds."""
+    connection.register("given", values)
+    try:
+        return materialized(connection, "FROM given")
+    finally:
+        connection.unregister("given")
+
+
+def typed(connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], values: pa.Table) -> str:
+    """As `given`, with the columns in their declared types: Arrow has a UUID as text."""
+    chosen = ", ".join(
+        f"{DUCKDB.cast(name, c.type)} AS {name}" for c in columns for name in [DUCKDB.identifier(c.name)]
+    )
+    return materialized(connection, f"SELECT {chosen} FROM {given(connection, values)}")
+
+
+class WarehouseReader(ABC):
+    """Answers questions about one state of a warehouse.
+
+    SQL is written in DuckDB's dialect, as far as sqlglot can say the same in the engine's; `$name` in it takes
+    params['name']. Give subqueries an alias. Values come in exact Python types: Decimal, date, time, datetime.
+    """
+
+    @abstractmethod
+    def rows(self, sql: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+
+    @abstractmethod
+    def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """The rows of a query, with Arrow types: decimals stay exact."""
+
+    @abstractmethod
+    def columns(self, schema: str, table: str) -> Mapping[str, tuple[str, bool]]:
+        """The columns that a table or view has, in order: the engine's type as `Type` names it, and whether it may be
+        NULL. Empty if there is no such table."""
+
+    @abstractmethod
+    def kind(self, schema: str, name: str) -> Kind | None:
+        """What there is under a name; None if there is neither a table nor a view."""
+
+    @abstractmethod
+    def copy(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], source: str) -> str:
+        """Bring rows of `source` (what stands after FROM) to a DuckDB connection, in constant memory; returns the name
+        of the temporary table there, whose columns have the declared types."""
+
+    def one(self, sql: str, params: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+        """The only row of a query."""
+        (row,) = self.rows(sql, params)
+        return row
+
+    def has(self, table: str) -> bool:
+        """Whether schema `star` has a table."""
+        return bool(self.columns(SCHEMA, table))
+
+
+class Session(ABC):
+    """One load: what is read in it is one state of the warehouse, nobody else loads meanwhile, and `commit` changes
+    everything or nothing. Without `commit` nothing has changed when it ends.
+
+    SQL is the engine's own here; `warehouse_load` writes it in what all engines understand: plain SELECT, INSERT,
+    DELETE, JOIN, NOT EXISTS, window functions in subqueries; no QUALIFY, no RETURNING, no BY NAME, every subquery
+    with an alias. The three books exist when a session begins.
+
+    What `stage` and `keep` give is outside schema `star`, is seen by this session only, and is gone some time after.
+    """
+
+    dialect: Dialect
+
+    @abstractmethod
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query, of what is committed and staged."""
+
+    @abstractmethod
+    def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
+        """As `WarehouseReader.columns`, of schema `star`."""
+
+    @abstractmethod
+    def kind(self, name: str) -> Kind | None:
+        """As `WarehouseReader.kind`, of schema `star`."""
+
+    def keyed_by(self, table: str) -> Sequence[str] | None:
+        """The columns by which the engine itself tells a table's rows apart; None where it does not."""
+        return None
+
+    @abstractmethod
+    def stage(self, name: str, rows: Rows) -> str:
+        """Make rows of the lake readable in this session, in their declared types. Returns what can stand after FROM
+        and be given an alias. `name` tells staged tables apart."""
+
+    @abstractmethod
+    def stage_values(self, name: str, columns: Sequence[Column], values: pa.Table) -> str:
+        """The same for a small table in memory."""
+
+    @abstractmethod
+    def keep(self, name: str, sql: str) -> str:
+        """Compute a query once, to be read several times; returns as `stage`."""
+
+    @abstractmethod
+    def create(self, table: StarTable) -> Sequence[str]:
+        """Statements that make a table empty and as declared, comments included, in place of one that is declared
+        otherwise; with a fact its `_current` view (`Dialect.current_view`), with a dimension none: it may have
+        been a fact."""
+
+    def retire(self, names: Sequence[str]) -> Sequence[str]:
+        """Statements that remove tables, whatever they were declared as, each with its `_current` view."""
+        tables = [name for name in names if self.kind(name) == "table"]
+        views = [statement for name in names for statement in self.without_view(name)]
+        return [*views, *(f"DROP TABLE IF EXISTS {self.dialect.place(name)}" for name in tables)]
+
+    def without_view(self, name: str) -> list[str]:
+        """The statement that removes the `_current` view of a table, if there is one."""
+        view = current(name)
+        return [f"DROP VIEW IF EXISTS {self.dialect.place(view)}"] if self.kind(view) == "view" else []
+
+    def empty(self, table: StarTable) -> Sequence[str]:
+        """Statements that take all rows out of a table."""
+        return [f"DELETE FROM {self.dialect.place(table.name)} WHERE true"]
+
+    def put(self, table: StarTable, keys: str, source: str) -> Sequence[str]:
+        """Statements after which a dimension has, of the members `keys` (after FROM; its columns are those of the
+        table's key), exactly the rows of `source` (a query that gives the table's columns, of these members only)."""
+        d = self.dialect
+        place, same = d.place(table.name), d.same(table.key_columns, "k", "t")
+        names = d.listing([column.name for column in table.columns])
+        return [
+            f"DELETE FROM {place} AS t WHERE EXISTS (SELECT 1 FROM {keys} AS k WHERE {same})",
+            f"INSERT INTO {place} ({names}) {source}",
+        ]
+
+    def settle(self, tables: Mapping[str, StarTable], created: set[str], emptied: set[str]) -> Sequence[str]:
+        """The last statements of a change, for what holds between tables (foreign keys). `created` and `emptied` name
+        those that `create` and `empty` were asked for."""
+        return []
+
+    @abstractmethod
+    def commit(self, statements: Sequence[str], name: str) -> None:
+        """Run the statements in order, all or none. `name` identifies the content of the change: the same name is the
+        same change, so that an engine can tell after a lost answer whether it happened."""
+
+
+class Warehouse(dg.ConfigurableResource, ABC):
+    """Where analysts query the star. It is only ever changed in one transaction over all tables.
+
+    Errors of the engine come out as `WarehouseError`, one line without a secret.
+    """
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """How people call it: a path, a URL without its password."""
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[WarehouseReader]:
+        """One state of the warehouse, to ask."""
+
+    @abstractmethod
+    def session(self) -> AbstractContextManager[Session]:
+        """A load. Waits while another one runs; raises `WarehouseInUse` if that takes too long."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything to read; else `reading` would make it."""
+        return True
+
+    def size_bytes(self) -> int | None:
+        """What it takes, as far as it says."""
+        return None
+
+    @contextmanager
+    def glancing(self) -> Iterator[WarehouseReader]:
+        """As `reading`, but raises `WarehouseInUse` at once rather than wait."""
+        with self.reading() as reader:
+            yield reader
+
+    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """The rows of a query, as `WarehouseReader.frame`."""
+        with self.reading() as reader:
+            return reader.frame(sql, params)
+
+    def held(self) -> Mapping[str, HeldTable]:
+        """What is loaded, by table. Waits for nobody: raises `WarehouseInUse`."""
+        return self.noted().tables
+
+    def noted(self) -> Noted:
+        """What the books say. Waits for nobody: raises `WarehouseInUse`."""
+        if not self.exists:
+            return Noted()
+        with self.glancing() as reader:
+            if not reader.has(LOADS.name):
+                return Noted()
+            found = reader.rows(
+                "SELECT l.table_name, n.total, l.batch, l.version, n.newest, l.run_id FROM star.loads AS l JOIN "
+                '(SELECT table_name, CAST(sum("rows") AS BIGINT) AS total, max(batch) AS batch, '
+                "max(loaded_at) AS newest FROM star.loads GROUP BY table_name) AS n "
+                "ON n.table_name = l.table_name AND n.batch = l.batch ORDER BY l.table_name"
+            )
+            inferred = reader.rows(
+                f"SELECT table_name, count(*) FROM star.{INFERRED.name} GROUP BY table_name ORDER BY table_name"
+            )
+        tables = {name: HeldTable(total, int(batch), *rest) for name, total, batch, *rest in found}
+        return Noted(tables, dict(inferred))

@@ -1,0 +1,278 @@
+"""The warehouse in a DuckDB file. It reads the lake's Parquet where it lies: nothing is staged that need not be."""
+
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+from pydantic import Field
+
+from etl_assets.engine.duck import configure, literal
+from etl_assets.failpoints import reached
+from etl_assets.faults import Fault, without_values
+from etl_assets.lake.current import materialized
+from etl_assets.preflight import Checkup, room
+from etl_assets.star.definition import Inputs
+from etl_assets.star.schema import Column, Fact, StarTable
+from etl_assets.warehouse.contract import (
+    BOOKS,
+    DUCKDB,
+    SCHEMA,
+    Book,
+    Kind,
+    Rows,
+    Session,
+    Warehouse,
+    WarehouseDamaged,
+    WarehouseError,
+    WarehouseInUse,
+    WarehouseReader,
+    carried_on,
+    current,
+    given,
+    is_outdated,
+    typed,
+)
+
+_DATABASE = "etl_warehouse"
+_HELD = ("lock on", "already attached", "same database file")  # the last: opened by this very process
+_DAMAGE = re.compile(
+    r"(computed )?checksum \S* ?does not match|not a valid DuckDB database|Could not read (enough|all) bytes|Corrupt database file|file is corrupt"
+    r"|Failure while replaying WAL|Failed to deserialize"
+)
+_SCHEMAS = {SCHEMA, "reporting", "information_schema", "pg_catalog"}
+_KINDS: Mapping[str, Kind] = {"BASE TABLE": "table", "VIEW": "view"}
+
+
+class DuckDBWarehouse(Warehouse):
+    """A DuckDB file."""
+
+    path: str = Field(description="The database file.")
+    scratch: str = Field(description="Folder for what does not fit into memory.")
+    wait_seconds: float = Field(
+        default=30, ge=0, description="How long to wait for another process to let go."
+    )
+
+    @property
+    def where(self) -> str:
+        return self.path
+
+    @property
+    def exists(self) -> bool:
+        return Path(self.path).exists()
+
+    def size_bytes(self) -> int:
+        return Path(self.path).stat().st_size
+
+    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+        """Try to make a schema and a table; what is tried is rolled back."""
+        if not self.exists:
+            yield room("create", Path(self.path).parent, "ETL_WAREHOUSE_URL")
+            return
+        try:
+            told = self._rehearsed()
+        except WarehouseInUse as error:
+            yield Checkup("load", f"{error}; a run waits {self.wait_seconds:.0f} s for it", "advice")
+        except WarehouseError as error:
+            yield Checkup("load", str(error), "missing")
+        else:
+            yield Checkup("load", told)
+
+    def _rehearsed(self) -> str:
+        with closing(_open(self.path, read_only=False)) as connection:
+            name = f"doctor_{uuid.uuid4().hex}"
+            for statement in (
+                "BEGIN",
+                f"CREATE SCHEMA {name}",
+                f"CREATE TABLE {name}.t (id INTEGER)",
+                "ROLLBACK",
+            ):
+                connection.execute(statement)
+        return f"{self.path}: schemas and tables can be made"
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection that may write. One process at a time can hold one."""
+        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        Path(self.scratch).mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + self.wait_seconds
+        with self._damage_set_aside():
+            while True:
+                try:
+                    connection = _open(self.path, read_only=False)
+                    break
+                except WarehouseInUse:
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(0.2)
+            try:
+                configure(connection, Path(self.scratch))
+                yield connection
+            finally:
+                with suppress(duckdb.Error):  # that it can't be closed says no more than what made it so
+                    connection.close()
+
+    @contextmanager
+    def _damage_set_aside(self) -> Iterator[None]:
+        """Nobody is to believe a damaged file, or to be stopped by it: it is derived. Who has it alone renames it."""
+        try:
+            with without_values():
+                yield
+        except (WarehouseError, Fault) as error:
+            if not (damage := _DAMAGE.search(str(error))):
+                raise
+            aside = f"{self.path}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+            for path in (self.path, f"{self.path}.wal"):
+                if Path(path).exists():
+                    Path(path).rename(path.replace(self.path, aside, 1))
+            raise WarehouseDamaged(
+                f"the warehouse {self.path} is damaged ({damage[0]}): it was set aside as {aside}, and the next etl run "
+                "makes it anew from the lake (tables of your own that were in it are there only)"
+            ) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[WarehouseReader]:
+        with self.connect() as connection:
+            yield DuckDBReader(connection)
+
+    @contextmanager
+    def glancing(self) -> Iterator[WarehouseReader]:
+        connection = _open(self.path, read_only=True)
+        try:
+            configure(connection, Path(self.scratch))
+            with without_values():
+                yield DuckDBReader(connection)
+        finally:
+            connection.close()
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        with self.connect() as connection:
+            connection.execute("BEGIN")  # closing the connection ends what is not committed
+            session = DuckDBSession(connection)
+            for book in BOOKS:
+                if is_outdated(book, session.columns(book.name), DUCKDB):
+                    kept = session.keep(book.name, carried_on(book, DUCKDB))
+                    for statement in [*_create(book), f"INSERT INTO {DUCKDB.place(book.name)} FROM {kept}"]:
+                        connection.execute(statement)
+                if not session.columns(book.name):
+                    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+                    for statement in _create(book):
+                        connection.execute(statement)
+            yield session
+
+
+class DuckDBReader(WarehouseReader):
+    """Asks a connection."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+
+    def rows(self, sql: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        return self.connection.execute(sql, dict(params or {})).fetchall()
+
+    def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        found: pa.Table = self.connection.sql(sql, params=dict(params or {})).to_arrow_table()
+        frame: pd.DataFrame = found.to_pandas(types_mapper=pd.ArrowDtype)
+        return frame
+
+    def columns(self, schema: str, table: str) -> Mapping[str, tuple[str, bool]]:
+        found = self.rows(
+            "SELECT column_name, data_type, is_nullable FROM information_schema.columns WHERE table_catalog = "
+            "current_database() AND table_schema = $schema AND table_name = $table ORDER BY ordinal_position",
+            {"schema": schema, "table": table},
+        )
+        return {
+            name: (kind.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ"), nullable == "YES")
+            for name, kind, nullable in found
+        }
+
+    def kind(self, schema: str, name: str) -> Kind | None:
+        found = self.rows(
+            "SELECT table_type FROM information_schema.tables WHERE table_catalog = current_database() "
+            "AND table_schema = $schema AND table_name = $name",
+            {"schema": schema, "name": name},
+        )
+        return _KINDS.get(found[0][0]) if found else None
+
+    def copy(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], source: str) -> str:
+        names = DUCKDB.listing([column.name for column in columns])
+        return given(connection, self.connection.sql(f"SELECT {names} FROM {source}").to_arrow_reader())
+
+
+class DuckDBSession(Session):
+    """A load inside a transaction of a connection."""
+
+    dialect = DUCKDB
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return self.connection.execute(sql).fetchall()
+
+    def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
+        return DuckDBReader(self.connection).columns(SCHEMA, table)
+
+    def kind(self, name: str) -> Kind | None:
+        return DuckDBReader(self.connection).kind(SCHEMA, name)
+
+    def stage(self, name: str, rows: Rows) -> str:
+        source = rows.source(self.connection)
+        return source if rows.among is None else self.keep(name, f"FROM {source}")
+
+    def stage_values(self, name: str, columns: Sequence[Column], values: pa.Table) -> str:
+        return typed(self.connection, columns, values)
+
+    def keep(self, name: str, sql: str) -> str:
+        return materialized(self.connection, sql)
+
+    def create(self, table: StarTable) -> Sequence[str]:
+        if not isinstance(table, Fact):
+            return [*self.without_view(table.name), *_create(table)]
+        view = DUCKDB.place(current(table.name))
+        return [*_create(table), f"CREATE OR REPLACE VIEW {view} AS {DUCKDB.current_view(table)}"]
+
+    def commit(self, statements: Sequence[str], name: str) -> None:
+        for statement in statements:
+            reached("warehouse loading")
+            self.connection.execute(statement)
+        self.connection.execute("COMMIT")
+        reached("warehouse committed")
+
+
+def _open(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    try:
+        if Path(path).name.partition(".")[0].lower() not in _SCHEMAS:
+            return duckdb.connect(path, read_only=read_only)
+        # By a name of ours: DuckDB's own would be the file's, and `star.duckdb` would hide the schema.
+        connection = duckdb.connect()
+        connection.execute(f"ATTACH {literal(path)} AS {_DATABASE}{' (READ_ONLY)' if read_only else ''}")
+        connection.execute(f"USE {_DATABASE}")
+        return connection
+    except duckdb.Error as error:
+        reason = " ".join(str(error).split())
+        held = any(sign in reason.lower() for sign in _HELD)
+        kind = WarehouseInUse if held else WarehouseError
+        raise kind(
+            f"can't open the warehouse {path}: {reason}; close what holds it, or set ETL_WAREHOUSE_URL"
+        ) from None
+
+
+def _create(table: StarTable | Book) -> list[str]:
+    place = DUCKDB.place(table.name)
+    columns = ", ".join(
+        f"{DUCKDB.identifier(c.name)} {c.type.duckdb}{'' if c.type.nullable else ' NOT NULL'}"
+        for c in table.columns
+    )
+    return [
+        f"CREATE OR REPLACE TABLE {place} ({columns})",
+        *DUCKDB.comments(table),
+    ]

@@ -1,0 +1,386 @@
+"""The warehouse in PostgreSQL: rows come by COPY into temporary tables, and everything else is one transaction.
+
+Keys are enforced: the key of a dimension and the surrogate key of a fact are primary keys, and each reference is a
+foreign key, checked when the transaction commits. The role needs CREATE on the database (or a schema `star` that it
+may create tables in) and TEMPORARY, and it owns what it made.
+"""
+
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg2
+import pyarrow as pa
+from psycopg2 import errorcodes
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+from pydantic import Field
+
+from etl_assets import addresses, faults
+from etl_assets.clients.secrets import SecretError, database_url
+from etl_assets.engine import duck
+from etl_assets.engine.duck import identifier
+from etl_assets.failpoints import reached
+from etl_assets.preflight import Checkup, probed
+from etl_assets.source.connection import SourceError, connect, unverified
+from etl_assets.star.definition import Inputs
+from etl_assets.star.schema import Column, Fact, StarTable
+from etl_assets.warehouse.contract import (
+    BOOKS,
+    SCHEMA,
+    SUPERSEDED,
+    Book,
+    Dialect,
+    Kind,
+    Rows,
+    Session,
+    Warehouse,
+    WarehouseError,
+    WarehouseInUse,
+    WarehouseReader,
+    current,
+    given,
+    is_outdated,
+)
+from etl_assets.warehouse.postgres_reader import BUFFER_BYTES, PostgresReader, columns_of, kind_of
+
+
+class PostgresDialect(Dialect):
+    """Bytes are written by a function of its own."""
+
+    def hexadecimal(self, value: str) -> str:
+        return f"encode({value}, 'hex')"
+
+
+SETTING = "ETL_WAREHOUSE_URL"
+_DIALECT = PostgresDialect("postgres")
+_SCHEMAS = (SCHEMA, "reporting")
+_LOADING = 0x65746C  # the number of the advisory lock of whoever loads; locks are per database
+_ADVICE = {
+    errorcodes.INSUFFICIENT_PRIVILEGE: f"grant it to the role of {SETTING} (docs/warehouses.md lists the rights)",
+    errorcodes.DEPENDENT_OBJECTS_STILL_EXIST: "drop what depends on it, run again, and create it anew",
+}
+_names = count()
+
+
+class PostgresWarehouse(Warehouse):
+    """A database of a PostgreSQL server (13 or newer)."""
+
+    url: str = Field(
+        json_schema_extra={"dagster__is_secret": True}, description="postgresql://user:password@host/database"
+    )
+    scratch: str = Field(description="Folder for what is on its way.")
+    wait_seconds: float = Field(default=30, ge=0, description="How long to wait for another load to end.")
+
+    @property
+    def where(self) -> str:
+        return addresses.database(self.url)
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A connection in a transaction that ends with it."""
+        Path(self.scratch).mkdir(parents=True, exist_ok=True)
+        try:
+            connection = connect(
+                database_url(self.url, SETTING), "etl warehouse", setting=SETTING, as_source=False
+            )
+        except (SourceError, SecretError) as error:  # their texts speak of the setting
+            raise WarehouseError(str(error)) from None
+        with closing(connection), explained(self.where):
+            connection.autocommit = False
+            yield connection
+
+    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+        """Try to make what a load makes; what is tried is rolled back."""
+        connected = probed("connect", self._connected)
+        yield connected
+        if connected.state == "ok":
+            with self.connect() as connection:
+                advice = unverified(connection, SETTING)
+            if advice:
+                yield Checkup("tls", advice, "advice")
+            yield probed("load", self._rehearsed)
+
+    def _connected(self) -> str:
+        with self.connect() as connection:
+            return f"{self.where}: PostgreSQL {connection.info.parameter_status('server_version')}"
+
+    def _rehearsed(self) -> str:
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TEMPORARY TABLE doctor (id integer) ON COMMIT DROP")
+            for name in _SCHEMAS:
+                create_schema(cursor, name)
+                cursor.execute(f"CREATE TABLE {name}.doctor_{uuid.uuid4().hex} (id integer)")
+            cursor.execute(
+                "SELECT schemaname || '.' || tablename, tableowner::text FROM pg_tables "
+                "WHERE schemaname = ANY(%s) AND NOT pg_has_role(tableowner, 'USAGE') LIMIT 1",
+                (list(_SCHEMAS),),
+            )
+            foreign = cursor.fetchone()
+            connection.rollback()
+        if foreign:
+            raise WarehouseError(
+                f"{self.where}: {foreign[0]} belongs to {foreign[1]}; give it to the role of {SETTING}"
+            )
+        return f"schemas {' and '.join(_SCHEMAS)} can be made and filled"
+
+    @contextmanager
+    def reading(self) -> Iterator[WarehouseReader]:
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield PostgresReader(cursor, Path(self.scratch))
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        with (
+            self.connect() as connection,
+            connection.cursor() as cursor,
+            duck.connect(Path(self.scratch)) as lake,
+        ):
+            cursor.execute("SELECT set_config('lock_timeout', %s, false)", (f"{self.wait_seconds:.0f}s",))
+            try:
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOADING,))
+            except psycopg2.errors.LockNotAvailable:
+                raise WarehouseInUse(
+                    f"{self.where}: another run is loading it; try again when it is done"
+                ) from None
+            session = PostgresSession(cursor, lake, Path(self.scratch))
+            for book in BOOKS:
+                if is_outdated(book, session.columns(book.name), _DIALECT):
+                    # In place: others may have been granted to read it.
+                    batch = book.columns[1].type
+                    cursor.execute(
+                        f"ALTER TABLE {_DIALECT.place(book.name)} ALTER COLUMN batch TYPE {_DIALECT.type(batch)} "
+                        f"USING {_DIALECT.cast('batch', batch)}"
+                    )
+                if not session.columns(book.name):
+                    create_schema(cursor, SCHEMA)
+                    for statement in [*_create(book), _primary_key(book.name, book.key)]:
+                        cursor.execute(statement)
+            yield session
+
+
+class PostgresSession(Session):
+    """A load inside a transaction."""
+
+    dialect = _DIALECT
+
+    def __init__(self, cursor: Cursor, lake: duckdb.DuckDBPyConnection, scratch: Path) -> None:
+        self.cursor = cursor
+        self.lake = lake
+        self.scratch = scratch
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        self.cursor.execute(sql)
+        return self.cursor.fetchall()
+
+    def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
+        return columns_of(self.cursor, SCHEMA, table)
+
+    def kind(self, name: str) -> Kind | None:
+        return kind_of(self.cursor, SCHEMA, name)
+
+    def keyed_by(self, table: str) -> Sequence[str]:
+        self.cursor.execute(
+            "SELECT a.attname FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY(c.conkey) "
+            "WHERE c.contype = 'p' AND c.conrelid = to_regclass(%s)",
+            (_DIALECT.place(table),),
+        )
+        return [name for (name,) in self.cursor.fetchall()]
+
+    def stage(self, name: str, rows: Rows) -> str:
+        return self._copy(name, rows.table.columns, rows.source(self.lake))
+
+    def stage_values(self, name: str, columns: Sequence[Column], values: pa.Table) -> str:
+        return self._copy(name, columns, given(self.lake, values))
+
+    def keep(self, name: str, sql: str) -> str:
+        kept = f"kept_{next(_names)}_{name}"  # the number first: PostgreSQL cuts long names off
+        self.cursor.execute(f"CREATE TEMP TABLE {identifier(kept)} ON COMMIT DROP AS {sql}")
+        return self._counted(kept)
+
+    def create(self, table: StarTable) -> Sequence[str]:
+        place = _DIALECT.place(table.name)
+        view = _DIALECT.place(current(table.name))
+        return [
+            *self._released(table.name, "confrelid"),
+            *self.without_view(table.name),
+            f"DROP TABLE IF EXISTS {place}",
+            *_create(table),
+            *([f"CREATE VIEW {view} AS {_DIALECT.current_view(table)}"] if isinstance(table, Fact) else []),
+        ]
+
+    def retire(self, names: Sequence[str]) -> Sequence[str]:
+        released = [statement for name in names for statement in self._released(name, "confrelid")]
+        return [*released, *super().retire(names)]
+
+    def empty(self, table: StarTable) -> Sequence[str]:
+        # Its references are checked by one join when it is full again, not row by row. TRUNCATE would be faster, but
+        # who reads in a snapshot from before would see nothing.
+        return [*self._released(table.name, "conrelid"), *super().empty(table)]
+
+    def put(self, table: StarTable, keys: str, source: str) -> Sequence[str]:
+        # In place: a member that is deleted and inserted again would be looked for in all facts.
+        names, key, d = [column.name for column in table.columns], table.key_columns, _DIALECT
+        place = d.place(table.name)
+        updates = ", ".join(
+            f"{identifier(name)} = EXCLUDED.{identifier(name)}" for name in names if name not in key
+        )
+        return [
+            f"INSERT INTO {place} ({d.listing(names)}) {source} "
+            f"ON CONFLICT ({d.listing(key)}) DO UPDATE SET {updates}",
+            f"DELETE FROM {place} AS t WHERE EXISTS (SELECT 1 FROM {keys} AS k WHERE {d.same(key, 'k', 't')}) "
+            f"AND NOT EXISTS (SELECT 1 FROM ({source}) AS s WHERE {d.same(key, 's', 't')})",
+        ]
+
+    def settle(self, tables: Mapping[str, StarTable], created: set[str], emptied: set[str]) -> Sequence[str]:
+        keys, indexes, references = [], [], []
+        for name in sorted(created):
+            table = tables[name]
+            keys.append(_primary_key(name, table.primary_key))
+            if table.key_columns != table.primary_key:
+                indexes.append(
+                    f"CREATE INDEX ON {_DIALECT.place(name)} ({_DIALECT.listing(table.key_columns)})"
+                )
+        for table in tables.values():
+            for columns, dimension in table.links.items():
+                if {table.name, dimension} & (created | emptied) and self._agree(
+                    table, columns, tables[dimension], created
+                ):
+                    references.append(_foreign_key(table.name, columns, tables[dimension]))
+        if not (keys or references):
+            return []
+        return [
+            "SET CONSTRAINTS ALL IMMEDIATE",  # no table can be altered while checks of it are waiting
+            *keys,
+            *indexes,
+            *references,
+            *(f"ANALYZE {_DIALECT.place(name)}" for name in (*sorted(created | emptied), SUPERSEDED.name)),
+        ]
+
+    def _agree(
+        self, table: StarTable, columns: Sequence[str], dimension: StarTable, created: set[str]
+    ) -> bool:
+        """Whether a table and the dimension that it refers to are there as declared, as far as the reference goes: a
+        table that is not loaded now may be declared otherwise meanwhile."""
+        refers = table.name in created or _DIALECT.declares(self.columns(table.name), table, columns)
+        key = dimension.key_columns
+        return refers and (
+            dimension.name in created
+            or (
+                _DIALECT.declares(self.columns(dimension.name), dimension, key)
+                and set(self.keyed_by(dimension.name)) == set(key)
+            )
+        )
+
+    def commit(self, statements: Sequence[str], name: str) -> None:
+        for statement in statements:
+            reached("warehouse loading")
+            self.cursor.execute(statement)
+        self.cursor.connection.commit()
+        reached("warehouse committed")
+
+    def _copy(self, name: str, columns: Sequence[Column], source: str) -> str:
+        """A temporary table with rows of the lake's DuckDB."""
+        staged = f"staged_{next(_names)}_{name}"
+        place = identifier(staged)
+        self.cursor.execute(f"CREATE TEMP TABLE {place} ({declared(columns)}) ON COMMIT DROP")
+        copy_in(self.cursor, place, columns, self.lake, source, self.scratch)
+        return self._counted(staged)
+
+    def _counted(self, table: str) -> str:
+        """A temporary table, with what the planner must know of it: nobody else tells it."""
+        place = identifier(table)
+        self.cursor.execute(f"ANALYZE {place}")
+        return place
+
+    def _released(self, table: str, side: str) -> list[str]:
+        """Statements that drop the star's foreign keys that refer to a table (confrelid) or are of it (conrelid)."""
+        self.cursor.execute(
+            f"SELECT r.relname, c.conname FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid "
+            f"WHERE c.contype = 'f' AND c.{side} = to_regclass(%s) AND c.connamespace = to_regnamespace(%s)",
+            (_DIALECT.place(table), SCHEMA),
+        )
+        return [
+            f"ALTER TABLE {_DIALECT.place(name)} DROP CONSTRAINT {identifier(constraint)}"
+            for name, constraint in self.cursor.fetchall()
+        ]
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Turn the driver's errors into one line, which quotes no row."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        line = faults.told(error)
+        if error.pgcode == errorcodes.DEPENDENT_OBJECTS_STILL_EXIST and error.diag.message_detail:
+            line += f" ({' '.join(error.diag.message_detail.split())})"  # names of views
+        if error.pgcode == errorcodes.LOCK_NOT_AVAILABLE:
+            raise WarehouseInUse(f"{where}: {line}; somebody holds a table, try again later") from None
+        advice = _ADVICE.get(error.pgcode or "")
+        if advice is None and isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+            advice = "run again: it finds out what was committed"
+        raise WarehouseError(f"{where}: {line}" + (f"; {advice}" if advice else "")).with_traceback(
+            error.__traceback__
+        ) from None
+
+
+def create_schema(cursor: Cursor, name: str) -> None:
+    """Create a schema if there is none. IF NOT EXISTS would ask for the right to create where nothing is to create."""
+    cursor.execute("SELECT to_regnamespace(%s) IS NULL", (name,))
+    if cursor.fetchall() == [(True,)]:
+        cursor.execute(f"CREATE SCHEMA {identifier(name)}")
+
+
+def copy_in(
+    cursor: Cursor,
+    place: str,
+    columns: Sequence[Column],
+    lake: duckdb.DuckDBPyConnection,
+    source: str,
+    scratch: Path,
+) -> None:
+    """COPY rows of a DuckDB (what stands after FROM) into a table, by way of a file: DuckDB writes it on all cores, and
+    memory stays constant."""
+    chosen = ", ".join(f"{_as_text(c)} AS {identifier(c.name)}" for c in columns)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="warehouse-") as folder:
+        file = Path(folder) / "rows.csv"
+        duck.write_csv(lake.sql(f"SELECT {chosen} FROM {source}"), file)
+        with file.open("rb") as stream:
+            cursor.copy_expert(f"COPY {place} FROM STDIN (FORMAT csv, HEADER)", stream, BUFFER_BYTES)
+
+
+def declared(columns: Sequence[Column]) -> str:
+    return ", ".join(
+        f"{identifier(c.name)} {c.type.postgres}{'' if c.type.nullable else ' NOT NULL'}" for c in columns
+    )
+
+
+def _create(table: StarTable | Book) -> list[str]:
+    return [
+        f"CREATE TABLE {_DIALECT.place(table.name)} ({declared(table.columns)})",
+        *_DIALECT.comments(table),
+    ]
+
+
+def _primary_key(table: str, key: Sequence[str]) -> str:
+    return f"ALTER TABLE {_DIALECT.place(table)} ADD PRIMARY KEY ({_DIALECT.listing(key)})"
+
+
+def _foreign_key(table: str, columns: Sequence[str], dimension: StarTable) -> str:
+    return (
+        f"ALTER TABLE {_DIALECT.place(table)} ADD FOREIGN KEY ({_DIALECT.listing(columns)}) REFERENCES "
+        f"{_DIALECT.place(dimension.name)} ({_DIALECT.listing(dimension.key_columns)}) DEFERRABLE INITIALLY DEFERRED"
+    )
+
+
+def _as_text(column: Column) -> str:
+    """DuckDB's SQL for the text of a value as PostgreSQL reads it."""
+    name = identifier(column.name)
+    return f"'\\x' || lower(hex({name}))" if column.type.name == "bytea" else name

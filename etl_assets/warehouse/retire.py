@@ -1,0 +1,48 @@
+"""What a warehouse holds of star tables that are no longer declared, and its removal, once for all engines.
+
+The books say what was loaded: a table that they do not name is not ours, and stays.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from etl_assets.warehouse.contract import BOOKS, LOADS, SCHEMA, Warehouse, current
+
+
+@dataclass(frozen=True)
+class InWarehouse:
+    """What there is of one table: itself and its view of what is current by name, rows about it by book."""
+
+    places: Sequence[str]
+    noted: Mapping[str, int]
+
+
+def in_warehouse(warehouse: Warehouse, declared: Collection[str]) -> dict[str, InWarehouse]:
+    """What is to be retired, by table. Waits for nobody: raises `WarehouseInUse`."""
+    if not warehouse.exists:
+        return {}
+    with warehouse.glancing() as reader:
+        if not reader.has(LOADS.name):
+            return {}
+        counts = {
+            book.name: dict(
+                reader.rows(f"SELECT table_name, count(*) FROM {SCHEMA}.{book.name} GROUP BY table_name")
+            )
+            for book in BOOKS
+        }
+        found = {}
+        for name in sorted(set(counts[LOADS.name]) - set(declared)):
+            kinds = {name: "table", current(name): "view"}
+            places = [place for place, kind in kinds.items() if reader.kind(SCHEMA, place) == kind]
+            noted = {book: rows[name] for book, rows in counts.items() if name in rows}
+            found[name] = InWarehouse(places, noted)
+        return found
+
+
+def retire(warehouse: Warehouse, names: Sequence[str]) -> None:
+    """Remove tables, their views of what is current, and what the books say of them: in one transaction, where
+    the engine can."""
+    with warehouse.session() as session:
+        listed = ", ".join(session.dialect.literal(name) for name in names)
+        forgotten = [f"DELETE FROM {SCHEMA}.{book.name} WHERE table_name IN ({listed})" for book in BOOKS]
+        session.commit([*session.retire(names), *forgotten], f"retire {', '.join(names)}")
