@@ -306,7 +306,7 @@ def source_row(url: str, table: Table, key: Sequence[str]) -> Row | None:
         text = sql.SQL("CASE WHEN num_nonnulls({0}) > 0 THEN format('%%s', {0}) END")
         query = sql.SQL("SELECT {} FROM {} WHERE {}").format(
             sql.SQL(", ").join(text.format(sql.Identifier(name)) for name in relation.names),
-            sql.Identifier(table.schema, table.name),
+            sql.Identifier(table.schema, table.source_name),
             sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in relation.key),
         )
         with connection.cursor() as cursor:

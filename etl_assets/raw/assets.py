@@ -89,7 +89,9 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
                 freshness_policy=DAILY,
                 # What is landed does not depend on how it is landed.
                 code_version=declared_version(
-                    repr(replace(table, description="")), *([repr(table.exclude)] if table.exclude else [])
+                    repr(replace(table, description="")),
+                    *([repr(table.exclude)] if table.exclude else []),
+                    *([table.source_name] if table.source_name != table.name else []),
                 ),
             )
             for key, table in by_key.items()

@@ -63,7 +63,7 @@ def source_totals(
     for column in times:
         chosen.append(sql.SQL("min({0})::text, max({0})::text").format(sql.Identifier(column)))
     query = sql.SQL("SELECT {} FROM {}").format(
-        sql.SQL(", ").join(chosen), sql.Identifier(relation.table.schema, name)
+        sql.SQL(", ").join(chosen), sql.Identifier(relation.table.schema, relation.table.source_name)
     )
     with explained(f"adding up table {name}"), connection.cursor() as cursor:
         cursor.execute(query)

@@ -38,7 +38,7 @@ def select(relation: Relation, where: Sequence[sql.Composable] = ()) -> sql.Comp
     of which none meets two."""
     rows = sql.SQL("SELECT {} FROM {}").format(
         sql.SQL(", ").join(sql.Identifier(name) for name in relation.names),
-        sql.Identifier(relation.table.schema, relation.table.name),
+        sql.Identifier(relation.table.schema, relation.table.source_name),
     )
     return sql.SQL(" UNION ALL ").join(rows + sql.SQL(" WHERE ") + one for one in where) if where else rows
 

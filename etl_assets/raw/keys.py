@@ -31,4 +31,4 @@ def doubled(relation: Relation) -> sql.Composed:
 
 
 def _name(relation: Relation) -> sql.Identifier:
-    return sql.Identifier(relation.table.schema, relation.table.name)
+    return sql.Identifier(relation.table.schema, relation.table.source_name)

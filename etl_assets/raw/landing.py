@@ -429,7 +429,7 @@ class Landing:
             raise TooManyMisfits(
                 f"{count:,} rows of {table.name} hold values that don't fit their declared types (the {example[1]} of "
                 f"{example[0]} {example[2]}), more than {self.request.quarantine_limit:.0%} of it; nothing was "
-                "committed: mend them in the source, or declare a wider type (etl_assets/source)"
+                f"committed: mend them in the source, or declare a wider type ({table.where})"
             )
         report = connection.sql(
             f'SELECT {literal(table.name)} AS "table", key, "column", value, reason, '

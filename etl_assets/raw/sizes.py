@@ -83,7 +83,7 @@ def _example(connection: Connection, relation: Relation) -> tuple[str, str, int]
     query = sql.SQL("SELECT concat_ws(', ', {}), {} FROM {} ORDER BY {} DESC LIMIT 1").format(
         sql.SQL(", ").join(map(sql.Identifier, relation.key)),
         sql.SQL(", ").join(_bytes(name, type_) for name, type_ in wide),
-        sql.Identifier(relation.table.schema, relation.table.name),
+        sql.Identifier(relation.table.schema, relation.table.source_name),
         row_bytes(relation),
     )
     with explained(f"measuring table {relation.table.name}"), connection.cursor() as cursor:

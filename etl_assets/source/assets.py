@@ -29,7 +29,7 @@ def source_assets(tables: Sequence[Table]) -> list[dg.AssetSpec]:
             kinds={"postgres"},
             owners=["team:operations"],
             metadata={
-                "dagster/table_name": f"{table.schema}.{table.name}",
+                "dagster/table_name": f"{table.schema}.{table.source_name}",
                 "dagster/column_schema": _declared(table),
             },
         )

@@ -155,7 +155,7 @@ def check_key(relation: Relation) -> None:
 def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Relation]:
     """The relations of the declared tables. Raises `SourceError` that names everything that is missing."""
     with connection.cursor() as cursor:
-        cursor.execute(_RELATIONS, ([t.schema for t in tables], [t.name for t in tables]))
+        cursor.execute(_RELATIONS, ([t.schema for t in tables], [t.source_name for t in tables]))
         found = {(schema, name): rest for schema, name, *rest in cursor.fetchall()}
         cursor.execute(_COLUMNS, ([rest[0] for rest in found.values()],))
         columns: dict[int, list[_Column]] = {}
@@ -167,11 +167,11 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
     complaints = [f"table {name} is declared twice" for name in sorted(set(names)) if names.count(name) > 1]
     relations = {}
     for table in tables:
-        if (table.schema, table.name) not in found:
-            complaints.append(f"table {table.schema}.{table.name} does not exist")
+        if (table.schema, table.source_name) not in found:
+            complaints.append(f"table {table.schema}.{table.source_name} does not exist ({table.where})")
             continue
         oid, kind, access_method, rights, filtered, partitions, childs, key, references = found[
-            table.schema, table.name
+            table.schema, table.source_name
         ]
         has = columns.get(oid, [])
         complaints += _lacking(table, has) + _forbidden(table, rights)
@@ -199,7 +199,7 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
     if complaints:
         raise SourceError(
             f"the source does not have what is declared: {'; '.join(complaints)}. Nothing was read; "
-            "mend the source or its declaration (etl_assets/source)"
+            "mend the source or its declaration"
         )
     return relations
 
@@ -240,7 +240,7 @@ def _forbidden(table: Table, rights: Mapping[str, Any]) -> list[str]:
         return [f"table {name} may not be read by this role: GRANT USAGE ON SCHEMA {table.schema} TO {role}"]
     if not rights["select"]:
         return [
-            f"table {name} may not be read by this role: grant SELECT on it (GRANT SELECT ON {table.schema}.{name} TO "
+            f"table {name} may not be read by this role: grant SELECT on it (GRANT SELECT ON {table.schema}.{table.source_name} TO "
             f"{role}; on single columns is not enough)"
         ]
     if rights["refused"]:

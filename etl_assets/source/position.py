@@ -37,8 +37,9 @@ _STATEMENT_TIMEOUT = "10s"
 # whatever is no table make writes unknown; what a view or a foreign table shows may even change on another server.
 _COUNTERS = """
     WITH RECURSIVE tree AS (
-        SELECT w.name, c.oid FROM unnest(%s::text[], %s::text[]) AS w(namespace, name)
-        JOIN pg_namespace n ON n.nspname = w.namespace JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+        SELECT w.name, c.oid FROM unnest(%s::text[], %s::text[], %s::text[]) AS w(namespace, relation, name)
+        JOIN pg_namespace n ON n.nspname = w.namespace
+        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.relation
         UNION
         SELECT t.name, i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
     )
@@ -110,7 +111,9 @@ def _read(connection: Connection, tables: Sequence[Table]) -> Position:
     with connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = %s", (_STATEMENT_TIMEOUT,))
         cursor.execute("SET default_transaction_read_only = on")
-        cursor.execute(_COUNTERS, ([t.schema for t in tables], [t.name for t in tables]))
+        cursor.execute(
+            _COUNTERS, ([t.schema for t in tables], [t.source_name for t in tables], [t.name for t in tables])
+        )
         found = {
             name: TablePosition(
                 structure=digest[:12], writes=writes if counted else None, elsewhere=elsewhere

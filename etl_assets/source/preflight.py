@@ -109,7 +109,7 @@ def _connections(url: str, role: str, wanted: int) -> Checkup:
 def _table(connection: Connection, table: Table) -> Checkup:
     name = f"table {table.name}"
     try:
-        with explained(f"reading {table.schema}.{table.name}"), connection.cursor() as cursor:
+        with explained(f"reading {table.schema}.{table.source_name}"), connection.cursor() as cursor:
             relation = describe(connection, [table])[table.name]
             check_key(relation)
             cursor.execute("BEGIN READ ONLY")

@@ -276,7 +276,7 @@ def _lock_by_reading(cursor: Cursor, relations: Sequence[Relation]) -> None:
 
 
 def _identifier(relation: Relation) -> sql.Identifier:
-    return sql.Identifier(relation.table.schema, relation.table.name)
+    return sql.Identifier(relation.table.schema, relation.table.source_name)
 
 
 def told_by(cursor: Cursor, question: str) -> Any:

@@ -19,6 +19,9 @@ class Table:
     they are nobody's business; what was landed of one before it was named here stays in the lake. When the source
     changes the table's columns, `drift` says whether that is carried along (and announced), or is an error before
     anything is written.
+
+    `as_`: what the project calls it, where its own name can't be the parameter of a function (`Order Details`, `class`), or
+    occurs in two schemas; `name` is that from then on, and `source_name` what the source calls it.
     """
 
     name: str
@@ -28,14 +31,20 @@ class Table:
     schema: str = "public"
     drift: Literal["evolve", "freeze"] = "evolve"
     exclude: Sequence[str] = field(default=(), repr=False)
+    as_: str = field(default="", repr=False)
+    source_name: str = field(default="", repr=False)
     where: str = field(default="", init=False, repr=False, compare=False)
     """The file and line of the declaration, as an editor takes them."""
 
     def __post_init__(self) -> None:
         frame = sys._getframe(2)  # that calls __init__
         object.__setattr__(self, "where", f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        if not self.source_name:
+            object.__setattr__(self, "source_name", self.name)
+        if self.as_:
+            object.__setattr__(self, "name", self.as_)
         if not self.name or "/" in self.name or self.name.startswith("."):
-            raise ValueError(f"{self.name!r} can't name a table: it becomes a folder of the lake")
+            raise ValueError(f'{self.name!r} can\'t name a table: write as_="…"')
         if not self.columns:
             raise ValueError(f"{self.name}: declare the columns that the star uses")
         missing = set(self.key) - set(self.columns)

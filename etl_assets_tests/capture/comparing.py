@@ -116,7 +116,7 @@ class Lake:
         """Compare every table; fails with the rows that are too many or too few."""
         with closing(connect(self.url)) as connection:
             for table in tables:
-                told, held = said(connection, table.name, table.schema), self.held(table)
+                told, held = said(connection, table.source_name, table.schema), self.held(table)
                 assert held.columns == told.columns
                 assert (held.rows - told.rows, told.rows - held.rows) == (Counter(), Counter()), table.name
                 assert self.latest().tables[table.name].rows == told.rows.total()
