@@ -14,6 +14,7 @@ import click
 from etl_assets.cli import output
 from etl_assets.cli.breaker import breaker
 from etl_assets.cli.changes import changes
+from etl_assets.cli.check import check
 from etl_assets.cli.demo import demo
 from etl_assets.cli.demo_cloud import demo_cloud
 from etl_assets.cli.doctor import doctor
@@ -95,6 +96,7 @@ def etl(traceback: bool) -> None:
 for _command in (
     breaker,
     changes,
+    check,
     demo,
     demo_cloud,
     doctor,

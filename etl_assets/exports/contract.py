@@ -58,6 +58,10 @@ class ReportColumn:
     at_least: int | None = None
     one_of: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a type that there is not."""
+        _ = self.type
+
     @cached_property
     def type(self) -> Type:
         return Type(self.declared)

@@ -24,6 +24,10 @@ class Column:
     description: str = ""
     references: str | None = None
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a type that there is not."""
+        _ = self.type
+
     @cached_property
     def type(self) -> Type:
         return Type(self.declared)

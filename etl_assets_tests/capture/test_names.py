@@ -8,7 +8,19 @@ from etl_assets.source.position import read_position
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
 
-_NAMES = ("Order Details", "class", "select", 'quo"ted', "größe", "a-b", "UPPER", "x" * 63, "a/b", ".hidden", "t[1]")
+_NAMES = (
+    "Order Details",
+    "class",
+    "select",
+    'quo"ted',
+    "größe",
+    "a-b",
+    "UPPER",
+    "x" * 63,
+    "a/b",
+    ".hidden",
+    "t[1]",
+)
 
 
 @pytest.mark.parametrize("name", _NAMES)

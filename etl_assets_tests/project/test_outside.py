@@ -1,0 +1,200 @@
+"""A project that somebody keeps elsewhere, over a schema of theirs and with a reference file: every command works on it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from etl_assets.definitions import definitions
+from etl_assets.project import read
+from etl_assets.settings import Settings
+from etl_assets_tests.capture.comparing import execute
+from etl_assets_tests.commands import etl, use
+
+SOURCE = (
+    "CREATE SCHEMA parts",
+    'CREATE TABLE parts."Part" (id int PRIMARY KEY, name text NOT NULL, colour text NOT NULL, price numeric(8,2) NOT NULL)',
+    "CREATE TABLE parts.sale (no int PRIMARY KEY, part int NOT NULL, sold_on date NOT NULL, pieces int NOT NULL)",
+    "INSERT INTO parts.\"Part\" VALUES (1, 'bolt', 'R', 0.10), (2, 'nut', 'G', 0.05), (3, 'washer', 'X', 0.02)",
+    "INSERT INTO parts.sale SELECT n, 1 + n % 3, DATE '2026-01-01' + n, n FROM generate_series(1, 40) n",
+)
+MODULES = {
+    "__init__.py": 'from etl_assets.project import Options\n\nOPTIONS = Options(workbook="Parts")\n',
+    "tables.py": """
+from etl_assets.project import Table
+
+PART = Table(
+    "Part",
+    "One row is a part.",
+    {"id": "int", "name": "text", "colour": "text", "price": "numeric(8,2)"},
+    schema="parts",
+    as_="part",
+)
+SALE = Table(
+    "sale",
+    "One row is a sale.",
+    {"no": "int", "part": "int", "sold_on": "date", "pieces": "int"},
+    schema="parts",
+)
+""",
+    "star.py": """
+import narwhals as nw
+
+from etl_assets.project import Column, calendar, dimension, fact
+from my_parts.words import shouted
+
+
+@dimension(
+    key="part_id",
+    columns=[Column("part_id", "int"), Column("name", "text"), Column("colour", "text?"), Column("price", "numeric(8,2)")],
+)
+def dim_part(part: nw.LazyFrame, colours: nw.LazyFrame) -> nw.LazyFrame:
+    \"\"\"One row is a part with the name of its colour.\"\"\"
+    named = part.join(colours, left_on="colour", right_on="code", how="left")
+    return named.select(nw.col("id").alias("part_id"), shouted("name"), nw.col("colour_name").alias("colour"), "price")
+
+
+@fact(
+    key="no",
+    record="sale_record_id",
+    columns=[
+        Column("no", "int"),
+        Column("part_id", "int", references="dim_part"),
+        Column("sold_on", "date", references="dim_date"),
+        Column("pieces", "int"),
+    ],
+)
+def fact_sale(sale: nw.LazyFrame) -> nw.LazyFrame:
+    \"\"\"One row is a version of a sale.\"\"\"
+    return sale.select("no", nw.col("part").alias("part_id"), "sold_on", "pieces")
+
+
+dim_date = calendar()
+""",
+    "words.py": """
+import narwhals as nw
+
+
+def shouted(name: str) -> nw.Expr:
+    return nw.col(name).str.to_uppercase()
+""",
+    "reports.py": """
+import pandas as pd
+
+from etl_assets.project import ReportColumn, report
+
+
+@report(
+    title="Pieces",
+    key=["name"],
+    columns=[ReportColumn("name", "text"), ReportColumn("pieces", "bigint")],
+    query="SELECT p.name, CAST(SUM(s.pieces) AS BIGINT) AS pieces FROM star.fact_sale_current AS s "
+    "JOIN star.dim_part AS p ON p.part_id = s.part_id GROUP BY p.name",
+    control="SELECT CAST(SUM(s.pieces) AS BIGINT) AS pieces FROM star.fact_sale_current AS s",
+)
+def pieces_by_part(pieces: pd.DataFrame) -> pd.DataFrame:
+    \"\"\"One row is a part and how many of it were sold.\"\"\"
+    return pieces
+""",
+    "colours.csv": "code,colour_name\nR,red\nG,green\n",
+}
+
+
+@pytest.fixture(scope="module")
+def begun(module_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The source's URL, and a folder with the project and what a run of it keeps."""
+    folder = tmp_path_factory.mktemp("outside")
+    url = module_database()
+    execute(url, *SOURCE)
+    (folder / "my_parts").mkdir()
+    for name, text in MODULES.items():
+        (folder / "my_parts" / name).write_text(text.lstrip())
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, folder / "data", ETL_SOURCE_URL=url, ETL_PROJECT=str(folder / "my_parts"))
+        assert etl("run").exit_code == 0
+    return url, folder
+
+
+@pytest.fixture
+def project(begun: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    url, folder = begun
+    use(monkeypatch, folder / "data", ETL_SOURCE_URL=url, ETL_PROJECT="my_parts")
+    return folder
+
+
+def told(*arguments: str) -> dict[str, object]:
+    done = etl(*arguments, "--json")
+    assert done.exit_code == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def test_its_warehouse_is_what_its_functions_give(project: Path) -> None:
+    with duckdb.connect(project / "data/warehouse.duckdb", read_only=True) as warehouse:
+        ask = warehouse.sql
+        assert ask("SELECT name, colour FROM star.dim_part ORDER BY part_id").fetchall() == [
+            ("BOLT", "red"), ("NUT", "green"), ("WASHER", None),
+        ]  # fmt: skip
+        assert ask("SELECT count(*), sum(pieces) FROM star.fact_sale_current").fetchall() == [(40, 820)]
+        assert ask("SELECT count(*) FROM star.dim_date").fetchall() == [(40,)]
+        assert ask("SELECT sum(pieces) FROM reporting.pieces_by_part").fetchall() == [(820,)]
+    assert (project / "data/reports.xlsx").exists()
+
+
+def test_every_command_works_on_it(project: Path) -> None:
+    execute(_url(), "UPDATE parts.sale SET pieces = 100 WHERE no = 7", "DELETE FROM parts.sale WHERE no = 8")
+    assert told("run")["batch"] == "000002"
+    assert "sale" in json.dumps(told("changes"))
+    assert told("verify", "--thorough")["equal"] is True
+    status = told("status")
+    assert set(status["star"]["tables"]) == {"dim_part", "fact_sale", "dim_date"}  # type: ignore[index]
+    assert "pieces_by_part" in json.dumps(told("explain", "sale", "7"))
+    assert etl("history", "fact_sale", "--batch", "1").exit_code == 0
+    assert told("quarantine")["quarantined"] == []
+    doctor = etl("doctor")
+    assert "table part" in doctor.stdout
+    assert doctor.exit_code == 0, doctor.stdout
+    assert etl("files", "fact_sale").exit_code == 0
+    assert "totesys" not in (etl("status").stdout + doctor.stdout).lower()
+
+
+def _url() -> str:
+    import os
+
+    return os.environ["ETL_SOURCE_URL"]
+
+
+def test_the_definitions_name_nobody_elses_tables(project: Path) -> None:
+    import os
+
+    defs = definitions(Settings.read(os.environ))
+    keys = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
+    assert {
+        "source/part",
+        "raw/part",
+        "star/dim_part",
+        "warehouse/fact_sale",
+        "exports/pieces_by_part",
+    } <= keys
+    assert {"exports/parts_workbook", "source/colours"} <= keys
+    assert not [key for key in keys if "staff" in key or "sales_order" in key]
+    assert isinstance(defs, dg.Definitions)
+
+
+def test_an_edit_of_its_function_or_of_what_it_uses_makes_just_its_assets_stale(
+    project: Path, tmp_path: Path
+) -> None:
+    was = read(project / "my_parts")
+    edited = tmp_path / "my_parts"
+    shutil.copytree(project / "my_parts", edited, ignore=shutil.ignore_patterns("__pycache__"))
+    same = read(edited)
+    versions = {name: made.code_version for name, made in was.star.items()}
+    assert {name: made.code_version for name, made in same.star.items()} == versions
+    words = edited / "words.py"
+    words.write_text(words.read_text().replace("to_uppercase", "to_lowercase"))
+    now = read(edited)
+    assert [name for name, made in now.star.items() if made.code_version != versions[name]] == ["dim_part"]
