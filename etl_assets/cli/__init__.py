@@ -21,6 +21,7 @@ from etl_assets.cli.doctor import doctor
 from etl_assets.cli.explain import explain
 from etl_assets.cli.files import files
 from etl_assets.cli.history import history
+from etl_assets.cli.plan import plan
 from etl_assets.cli.quarantine import quarantine
 from etl_assets.cli.repair import repair
 from etl_assets.cli.retire import retire
@@ -103,6 +104,7 @@ for _command in (
     explain,
     files,
     history,
+    plan,
     quarantine,
     repair,
     retire,

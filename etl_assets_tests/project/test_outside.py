@@ -198,3 +198,38 @@ def test_an_edit_of_its_function_or_of_what_it_uses_makes_just_its_assets_stale(
     words.write_text(words.read_text().replace("to_uppercase", "to_lowercase"))
     now = read(edited)
     assert [name for name, made in now.star.items() if made.code_version != versions[name]] == ["dim_part"]
+
+
+def test_what_a_run_would_do_is_told_and_not_done(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing, then rows that were written, then a function that was edited, then a column that it gives no longer."""
+    etl("run")
+    kept = {path: path.stat().st_mtime_ns for path in (project / "data/lake").rglob("*")}
+
+    def planned() -> tuple[dict[str, str], dict[str, str]]:
+        found = told("plan")
+        reads = {r["table"]: f"{r['read']} {r['written']}" for r in found["reads"]}  # type: ignore[attr-defined]
+        return reads, {m["table"]: m["what"] for m in found["star"]}  # type: ignore[attr-defined]
+
+    nothing = {"dim_part": "nothing", "fact_sale": "nothing", "dim_date": "nothing"}
+    assert planned() == ({"part": "horizon 0", "sale": "horizon 0"}, nothing)
+    execute(_url(), "UPDATE parts.sale SET pieces = 5 WHERE no = 9")
+    reads, star = planned()
+    assert reads == {"part": "horizon 0", "sale": "horizon 1"}
+    assert star == {"dim_part": "nothing", "fact_sale": "update", "dim_date": "update"}
+    edited = tmp_path / "my_parts"
+    shutil.copytree(project / "my_parts", edited, ignore=shutil.ignore_patterns("__pycache__"))
+    (edited / "words.py").write_text((edited / "words.py").read_text().replace("upper", "lower"))
+    star_py = edited / "star.py"
+    star_py.write_text(
+        star_py.read_text().replace(', Column("price", "numeric(8,2)")', "").replace(', "price")', ")")
+    )
+    monkeypatch.setenv("ETL_PROJECT", str(edited))
+    shown = etl("plan")
+    assert shown.exit_code == 0
+    line = next(line for line in shown.stdout.splitlines() if line.startswith("dim_part"))
+    assert "made anew" in line
+    assert "its code, its contract or the declared types" in line
+    assert "loses price, which it is no longer declared with" in shown.stdout
+    assert {path: path.stat().st_mtime_ns for path in (project / "data/lake").rglob("*")} == kept

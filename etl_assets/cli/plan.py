@@ -1,0 +1,97 @@
+"""`etl plan`: what the next run would do, and why."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from etl_assets.cli import environment, output
+
+if TYPE_CHECKING:
+    from etl_assets.proof.forecast import Make, Read
+
+
+@click.command(short_help="What the next run would do, and why, without doing it.")
+@click.option("--whole", is_flag=True, help="As for etl run --whole.")
+@click.option(
+    "--offline", is_flag=True, help="Leave the source alone: only what code and landed batches mean."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def plan(whole: bool, offline: bool, as_json: bool) -> None:
+    """Say what `etl run` would do now, without doing it: how each table is read and why, how many rows were written since,
+    what of the star and the warehouse is made anew because of code, contract or data, and what the warehouse loses by it.
+
+    Rows that were written need not differ, and rows that are deleted are counted by the run.
+    """
+    settings = environment.settings()
+
+    from etl_assets.proof import forecast
+
+    project = environment.project(settings)
+    names = ["lake", "warehouse", *([] if offline else ["source"])]
+    with environment.resources(settings, *names) as found:
+        batches = found.lake.batches()
+        tables = list(project.tables.values())
+        reads = (
+            []
+            if offline
+            else list(
+                forecast.reads(
+                    found.source.address(), tables, batches, whole=whole, one_history=settings.one_history
+                )
+            )
+        )
+        changing = {read.table: _expected(read) for read in reads if read.changes}
+        if batches.latest() is None:
+            makes = [forecast.Make(name, "anew", "the lake is empty") for name in project.star]
+            loads = list(makes)
+        else:
+            with found.lake.open(project.inputs) as bench:
+                makes = list(forecast.makes(bench.builder, bench.manifest, changing))
+                held = found.warehouse.held()
+                if found.warehouse.exists:
+                    with found.warehouse.glancing() as reader:
+                        loads = list(forecast.loads(bench.builder, makes, held, reader))
+                else:
+                    loads = list(forecast.loads(bench.builder, makes, held, None))
+    if as_json:
+        output.emit_json(
+            {
+                "reads": [vars(read) for read in reads],
+                "star": [vars(make) for make in makes],
+                "warehouse": [vars(make) for make in loads],
+            }
+        )
+        return
+    if reads:
+        output.table(
+            ["table", "read", "rows", "held", "written since", "why"],
+            [
+                (
+                    r.table,
+                    r.read,
+                    r.rows,
+                    "" if r.held is None else r.held,
+                    "all compared" if r.written is None else r.written,
+                    r.why,
+                )
+                for r in reads
+            ],
+        )
+        output.say()
+    for title, these in (("star", makes), ("warehouse", loads)):
+        output.table([title, "would be", "why"], [_row(make) for make in these])
+        output.say()
+
+
+def _row(make: "Make") -> tuple[str, str, str]:
+    told = {"nothing": "left as it is", "update": "brought up to date", "anew": "made anew"}
+    return make.table, told[make.what], make.why
+
+
+def _expected(read: "Read") -> str:
+    if read.held is None:
+        return "read for the first time"
+    if read.written is None:
+        return "read whole and compared"
+    gone = f", {read.held - read.rows:,} rows fewer" if read.rows < read.held else ""
+    return f"{read.written:,} rows written{gone}"

@@ -1,0 +1,128 @@
+"""What the next run would do, found without doing it: how each table would be read, what of the star and the warehouse would
+be made anew, and why. Nothing is claimed, committed or written."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from etl_assets.lake.batches import Batches, Manifest, number
+from etl_assets.lake.files import LakeError
+from etl_assets.raw.controls import source_totals
+from etl_assets.raw.plan import plan
+from etl_assets.raw.recent import since
+from etl_assets.source.connection import find_names
+from etl_assets.source.identity import check_identity
+from etl_assets.source.snapshot import take_snapshot
+from etl_assets.source.table import Table
+from etl_assets.star.build import Builder
+from etl_assets.star.schema import Fact
+from etl_assets.warehouse.contract import SCHEMA, HeldTable, WarehouseReader
+
+
+@dataclass(frozen=True)
+class Read:
+    """How a table would be read, and why. `held` are the rows of it that the lake has, None if it has none; `rows` those that
+    the source has now; `written` those that were written since the last batch, None where all would be compared."""
+
+    table: str
+    read: str
+    why: str
+    rows: int
+    held: int | None
+    written: int | None
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to land, as far as it shows without comparing."""
+        return self.written is None or self.written > 0 or self.rows != self.held
+
+
+@dataclass(frozen=True)
+class Make:
+    """What would become of a table of the star or the warehouse: "nothing", "update", "anew", and why."""
+
+    table: str
+    what: str
+    why: str
+
+
+def reads(
+    url: str, tables: Sequence[Table], batches: Batches, *, whole: bool = False, one_history: bool = False
+) -> Iterator[Read]:
+    """Raises `SourceError` as the run would."""
+    latest = batches.latest()
+    with take_snapshot(url, tables, lake=None, run_id="plan", connections=1, wait_seconds=0) as snapshot:
+        if latest:
+            check_identity(latest, snapshot.instant)
+        for name, relation in snapshot.relations.items():
+            last = batches.last_read(name, latest) if latest else None
+            how = plan(relation, last, snapshot.instant, whole=whole, one_history=one_history)
+            condition = since(how.horizon) if how.read == "horizon" else None
+            (connection,) = snapshot.connections
+            find_names(connection, as_role=not relation.by_version)
+            totals = source_totals(connection, relation, condition)
+            held = latest.tables.get(name) if latest else None
+            yield Read(
+                name,
+                how.read,
+                how.why,
+                totals.rows,
+                held.rows if held else None,
+                totals.recent if condition else None,
+            )
+
+
+def makes(builder: Builder, manifest: Manifest, changing: Mapping[str, str]) -> Iterator[Make]:
+    """What would become of each star table; `changing` says of source tables what is expected of them."""
+    for definition in builder.inputs.in_order():
+        name = definition.name
+        yield Make(name, *_make(builder, manifest, name, changing))
+
+
+def _make(builder: Builder, manifest: Manifest, name: str, changing: Mapping[str, str]) -> tuple[str, str]:
+    held = builder.star.shown(builder.inputs.star[name].schema)
+    if held is None:
+        damage = builder.star.damaged.get(name)
+        return "anew", damage or "the lake has no file of it as it is declared"
+    try:
+        at = builder.batches.get(held.batch)
+        known = builder.version(name, at) == held.version
+        pending = builder.changing(name, manifest, held.batch) if known else builder.changing(name, manifest)
+    except LakeError as error:
+        return "anew", str(error)
+    if not known:
+        return "anew", (
+            f"its code, its contract or the declared types of what it is made from changed: {len(pending):,} batches are "
+            "gone through again"
+        )
+    expected = [table for table in builder.sources(name) if table in changing]
+    reasons = [f"{len(pending):,} batches are landed and not in it"] if pending else []
+    reasons += [f"{table}: {changing[table]}" for table in expected]
+    return ("update", "; ".join(reasons)) if reasons else ("nothing", f"it shows batch {number(held.batch)}")
+
+
+def loads(
+    builder: Builder, makes: Sequence[Make], held: Mapping[str, HeldTable], reader: WarehouseReader | None
+) -> Iterator[Make]:
+    """What would become of each table of the warehouse, and what it would lose by that."""
+    expected = {make.table: make for make in makes}
+    for name, definition in builder.inputs.star.items():
+        schema, loaded, made = definition.schema, held.get(name), expected[name]
+        if reader is None or loaded is None:
+            yield Make(name, "anew", "the warehouse has nothing of it")
+            continue
+        had, declares = reader.columns(SCHEMA, name), [column.name for column in schema.columns]
+        if lost := [column for column in had if column not in declares]:
+            yield Make(name, "anew", f"loses {', '.join(lost)}, which it is no longer declared with")
+        elif added := [column for column in declares if column not in had]:
+            yield Make(name, "anew", f"gets {', '.join(added)}")
+        elif made.what != "nothing":
+            rows = "its versions are replaced" if isinstance(schema, Fact) else "its members are replaced"
+            yield Make(name, made.what, rows if made.what == "anew" else "what changes in the star")
+        else:
+            shown = builder.star.shown(schema)
+            same = shown is not None and shown.version == loaded.version
+            yield Make(
+                name, "nothing" if same else "update", "as the star" if same else "it lacks what the star has"
+            )
+    for name in held.keys() - builder.inputs.star.keys():
+        yield Make(name, "nothing", "no longer declared: it stays, until etl retire")
