@@ -166,7 +166,7 @@ def test_a_mass_deletion_stops_with_a_question_and_goes_on_when_it_is_answered(
     stopped = flow.run("raw")
     assert not stopped.success
     assert "rows of payment are gone from the source" in stopped.error
-    assert "is that meant?" in stopped.error
+    assert "Is that meant?" in stopped.error
     assert {path: file for path, file in flow.files().items() if path in before} == before
     assert len(flow.manifests()) == 1
     allowed = succeed(

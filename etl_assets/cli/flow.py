@@ -182,6 +182,7 @@ class Decisions:
     """What is decided for a single run; tables by name."""
 
     allow_deletions: Sequence[str] = ()
+    allow_misfits: Sequence[str] = ()
     whole: bool = False
     adopt: bool = False
     sweep: int = 0
@@ -195,6 +196,7 @@ class Decisions:
         wanted = {
             "capture": {
                 "allow_deletions": list(self.allow_deletions),
+                "allow_misfits": list(self.allow_misfits),
                 "whole": self.whole,
                 "adopt": self.adopt,
                 "sweep": self.sweep,

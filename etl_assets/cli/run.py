@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     "--allow-deletions",
     metavar="TABLE",
     multiple=True,
-    help="Let more rows of a table be deleted than the deletion brake lets through. Repeatable.",
+    help="Let more rows of a table be deleted than the deletion brake lets through; all: of every table. Repeatable.",
+)
+@click.option(
+    "--allow-misfits",
+    metavar="TABLE",
+    multiple=True,
+    help="Let more rows of a table be quarantined than the quarantine limit lets through; all: of every table. Repeatable.",
 )
 @click.option(
     "--whole",
@@ -63,6 +69,7 @@ def run(
     ctx: click.Context,
     selection: str | None,
     allow_deletions: tuple[str, ...],
+    allow_misfits: tuple[str, ...],
     whole: bool,
     adopt: bool,
     sweep: bool,
@@ -83,13 +90,14 @@ def run(
     from etl_assets.cli.display import display
     from etl_assets.definitions import definitions
     from etl_assets.raw.assets import GROUP as RAW
+    from etl_assets.raw.landing import EVERY
 
     project = environment.project(settings)
-    unknown = sorted(set(allow_deletions) - set(project.tables))
-    if unknown:
-        raise click.UsageError(
-            f"--allow-deletions {', '.join(unknown)}: the tables are {', '.join(project.tables)}"
-        )
+    for option, named in (("--allow-deletions", allow_deletions), ("--allow-misfits", allow_misfits)):
+        if unknown := sorted({*named} - {EVERY, *project.tables}):
+            raise click.UsageError(
+                f"{option} {', '.join(unknown)}: the tables are {', '.join(project.tables)}, or all"
+            )
     for option, tables in (("--rebuild", rebuild), ("--replay", replay), ("--from-now", from_now)):
         if unknown := [t for t in tables if t.removeprefix("star/") not in project.star]:
             raise click.UsageError(f"{option} {', '.join(unknown)}: the tables are {', '.join(project.star)}")
@@ -97,15 +105,18 @@ def run(
         planned = flow.plan(definitions(settings), "etl", selection)
     except flow.SelectionError as error:
         raise click.UsageError(f"--select {error}") from error
-    if allow_deletions and RAW not in planned.stages:
-        raise click.UsageError("--allow-deletions needs a selection that reads the source")
+    if (allow_deletions or allow_misfits) and RAW not in planned.stages:
+        option = "--allow-deletions" if allow_deletions else "--allow-misfits"
+        raise click.UsageError(f"{option} needs a selection that reads the source")
     if whole and not {"raw", "star", "warehouse"} & planned.stages.keys():
         raise click.UsageError("--whole needs a selection that has tables of raw, star or warehouse")
     if (adopt or sweep) and RAW not in planned.stages:
         raise click.UsageError(f"--{'adopt' if adopt else 'sweep'} needs a selection that reads the source")
     with environment.open_instance() as instance:
         part = next_part(instance) if sweep else 0
-        decisions = flow.Decisions(allow_deletions, whole, adopt, part, rebuild, replay, from_now)
+        decisions = flow.Decisions(
+            allow_deletions, allow_misfits, whole, adopt, part, rebuild, replay, from_now
+        )
         outcome = flow.run(planned, instance, display(), decisions)
     if as_json:
         output.emit_json(as_object(outcome))

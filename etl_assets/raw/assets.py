@@ -53,7 +53,12 @@ class CaptureConfig(dg.Config):
     """What may be decided for a single run."""
 
     allow_deletions: list[str] = Field(
-        default=[], description="Tables of which more may be deleted than the deletion brake lets through."
+        default=[],
+        description="Tables of which more may be deleted than the deletion brake lets through; all: every table.",
+    )
+    allow_misfits: list[str] = Field(
+        default=[],
+        description="Tables of which more rows may not fit their declared types than the quarantine limit lets through.",
     )
     whole: bool = Field(
         default=False,
@@ -134,6 +139,7 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
                 progress,
                 notes,
                 allow_deletions=frozenset(config.allow_deletions),
+                allow_misfits=frozenset(config.allow_misfits),
                 whole=config.whole,
                 adopt=config.adopt,
                 share=share,

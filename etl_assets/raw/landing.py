@@ -63,12 +63,39 @@ from etl_assets.source.table import Table
 UNBORN = "a lake without batches"
 
 
-class TooManyMisfits(EtlError):
+EVERY = "all"
+"""Stands for all tables where some can be named."""
+FEW_ROWS = 5
+"""So many rows of a table may be deleted, or not fit, whatever share of it they are: small tables change like that."""
+
+
+class Stopped(EtlError):
+    """A batch would do more to a table than is plausible, unless somebody says that it is meant; `what` is one of the two
+    options that say so."""
+
+    def __init__(self, table: str, message: str, option: str) -> None:
+        super().__init__(message)
+        self.table = table
+        self.option = option
+
+
+class TooManyMisfits(Stopped):
     """More rows than is plausible can't be represented as declared."""
 
 
-class TooManyDeletions(EtlError):
+class TooManyDeletions(Stopped):
     """The deletion brake: a batch would delete more of a table than is plausible."""
+
+
+class TooMuch(EtlError):
+    """What stops a batch, of all tables that do."""
+
+    def __init__(self, stopped: Sequence[Stopped]) -> None:
+        named = {s.option: f" {s.option} {s.table if len(stopped) == 1 else EVERY}" for s in stopped}
+        super().__init__(
+            f"{'; '.join(map(str, stopped))}; nothing was committed. Is that meant? Then run again with"
+            + " and".join(named.values())
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +105,7 @@ class Request:
     `whole`: read and compare whole tables, whatever could be told from row versions.
     `deletion_brake` is the share of a table's rows above which deletions stop the batch, unless the table is in
     `allow_deletions`. `quarantine_limit` is the share of a table's rows above which values that don't fit
-    their declared types stop it. `wait_seconds`: how long another run that fills the same lake is waited for. `adopt`: go on
+    their declared types stop it, unless the table is in `allow_misfits`. `wait_seconds`: how long another run that fills the same lake is waited for. `adopt`: go on
     with another database, or an older state of it. `one_history`: see `plan`. `share`: the part of each table that is swept.
     """
 
@@ -89,6 +116,7 @@ class Request:
     deletion_brake: float = 0.2
     quarantine_limit: float = 0.05
     allow_deletions: frozenset[str] = frozenset()
+    allow_misfits: frozenset[str] = frozenset()
     wait_seconds: float = 60.0
     adopt: bool = False
     one_history: bool = False
@@ -243,14 +271,14 @@ class Landing:
         relations = self.snapshot.relations.items()
         plans = {name: self._plan(relation) for name, relation in relations if relation.key}
 
-        def land_with_a_free_connection(name: str) -> Landed | NoKey:
+        def land_with_a_free_connection(name: str) -> Landed | NoKey | Stopped:
             source = free.get()
             try:
                 check_key(self.snapshot.relations[name])
                 with self.connection.cursor() as duck:
                     reader = Reader(self.snapshot.relations[name], source, duck, self.folder, self.progress)
                     return self._land_table(reader, plans[name])
-            except NoKey as why:
+            except (NoKey, Stopped) as why:
                 return why
             except duckdb.Error as error:  # no room, or a row that is too long; it would quote the row
                 long = "Maximum line size" in str(error)
@@ -268,6 +296,8 @@ class Landing:
             try:
                 wait(working.values(), return_when=FIRST_EXCEPTION)
                 done = {name: future.result() for name, future in working.items() if not _pending(future)}
+                if stopped := [why for why in done.values() if isinstance(why, Stopped)]:
+                    raise TooMuch(stopped)
                 return (
                     {name: table for name, table in done.items() if isinstance(table, Landed)},
                     {name: why for name, why in done.items() if isinstance(why, NoKey)},
@@ -407,10 +437,11 @@ class Landing:
 
     def _brake(self, table: str, held: int, deleted: int) -> None:
         share = self.request.deletion_brake
-        if deleted > share * held and table not in self.request.allow_deletions:
+        if deleted > max(share * held, FEW_ROWS) and not {table, EVERY} & self.request.allow_deletions:
             raise TooManyDeletions(
-                f"{deleted:,} of {held:,} rows of {table} are gone from the source, more than {share:.0%}: is that "
-                f"meant? Then run again with --allow-deletions {table}; nothing was committed"
+                table,
+                f"{deleted:,} of {held:,} rows of {table} are gone from the source, more than {share:.0%}",
+                "--allow-deletions",
             )
 
     def _quarantine(
@@ -424,12 +455,16 @@ class Landing:
             return None, 0
         found = materialized(connection, f"SELECT * FROM {view(misfits)}")
         values, count = duck.one(connection, f"SELECT count(*), count(DISTINCT key) FROM {found}")
-        if count > self.request.quarantine_limit * max(rows.rows, held):
+        limit = self.request.quarantine_limit
+        few = max(limit * max(rows.rows, held), FEW_ROWS)
+        if count > few and not {table.name, EVERY} & self.request.allow_misfits:
             example = duck.one(connection, f'SELECT key, "column", reason FROM {found} ORDER BY ALL LIMIT 1')
             raise TooManyMisfits(
+                table.name,
                 f"{count:,} rows of {table.name} hold values that don't fit their declared types (the {example[1]} of "
-                f"{example[0]} {example[2]}), more than {self.request.quarantine_limit:.0%} of it; nothing was "
-                f"committed: mend them in the source, or declare a wider type ({table.where})"
+                f"{example[0]} {example[2]}), more than {limit:.0%} of it: mend them in the source, or declare a wider type "
+                f"({table.where})",
+                "--allow-misfits",
             )
         report = connection.sql(
             f'SELECT {literal(table.name)} AS "table", key, "column", value, reason, '
@@ -520,6 +555,6 @@ def remove_unlisted(batches: Batches, naming: Naming) -> None:
     files.remove(naming.marker)
 
 
-def _pending(future: Future[Landed | NoKey]) -> bool:
+def _pending(future: Future[Landed | NoKey | Stopped]) -> bool:
     """Whether an error elsewhere overtook a future; `result` of those that ended raises what went wrong."""
     return not future.done()
