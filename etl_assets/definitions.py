@@ -17,6 +17,7 @@ from etl_assets.deployments import resources
 from etl_assets.exports.assets import export_assets
 from etl_assets.project import Project, load
 from etl_assets.proof.checks import certificate_checks, verification_asset, verification_checks
+from etl_assets.proof.verify import differing
 from etl_assets.raw.assets import raw_assets
 from etl_assets.settings import Settings
 from etl_assets.source.assets import file_assets, reference_files, source_assets
@@ -49,7 +50,7 @@ def definitions(settings: Settings) -> dg.Definitions:
             *source_assets(tables),
             *file_assets(observed, described),
             raw_assets(tables),
-            star_assets(inputs),
+            star_assets(inputs, differing),
             warehouse_assets(inputs),
             *export_assets(list(project.reports.values()), project.schemas, project.options.workbook),
             verification_asset(inputs),

@@ -8,14 +8,16 @@ import dagster as dg
 from etl_assets import addresses, permissions
 from etl_assets.automation.alerts import alerts
 from etl_assets.clients.sheets import ENDPOINT
+from etl_assets.errors import SettingsError
 from etl_assets.exports.duckdb import DuckDBReportTables, ReportIOManager
 from etl_assets.exports.postgres import PostgresReportTables
 from etl_assets.exports.publishing import ReportTables, Workbook
 from etl_assets.exports.sheets import Sheets
 from etl_assets.exports.workbook import XlsxWorkbook
-from etl_assets.settings import Settings, SettingsError, duckdb_path, warehouse_engine
-from etl_assets.source.resource import EmbeddedSource, Source
+from etl_assets.settings import Settings, duckdb_path, warehouse_engine
+from etl_assets.source.resource import Source
 from etl_assets.star.resource import Lake, StarIOManager
+from etl_assets.totesys.demo.resource import EmbeddedSource
 from etl_assets.warehouse.contract import Warehouse
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
 from etl_assets.warehouse.postgres import PostgresWarehouse

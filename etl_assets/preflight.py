@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from etl_assets.errors import EtlError
 
 if TYPE_CHECKING:
-    from etl_assets.star.definition import Inputs
+    pass
 
 _FEW_BYTES = 1_000_000_000
 
@@ -31,7 +31,7 @@ class Checkup:
 class Checked(Protocol):
     """A resource that can be tried out."""
 
-    def check(self, inputs: "Inputs") -> Iterator[Checkup]:
+    def check(self) -> Iterator[Checkup]:
         """Try, one by one, what a run will do. Nothing that is written stays."""
 
 

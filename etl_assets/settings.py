@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from etl_assets import addresses
 from etl_assets.clients.secrets import names_secret
-from etl_assets.errors import EtlError
+from etl_assets.errors import SettingsError
 from etl_assets.lake.files import LakeError, parts
 from etl_assets.permissions import MODES, PRIVATE
 
@@ -17,10 +17,6 @@ WAREHOUSES = {
     "postgresql": "postgresql://user:password@host:port/database",
     "bigquery": "bigquery://project",
 }
-
-
-class SettingsError(EtlError):
-    """A setting is missing or makes no sense."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import pytest
 
 from etl_assets.definitions import definitions
 from etl_assets.deployments import resources
-from etl_assets.settings import Settings, SettingsError
+from etl_assets.errors import SettingsError
+from etl_assets.settings import Settings
 from etl_assets.source.table import Table
 from etl_assets.star.definition import ContractError, Definition, Inputs
 from etl_assets.star.schema import Column, Dimension

@@ -28,7 +28,8 @@ from dagster._core.workspace.config_schema import process_workspace_config
 from dagster_k8s import K8sRunLauncher
 
 from etl_assets.deployments import resources
-from etl_assets.settings import Settings, SettingsError
+from etl_assets.errors import SettingsError
+from etl_assets.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

@@ -35,7 +35,6 @@ from etl_assets.stand_ins.sheets import serve_sheets
 from etl_assets.stand_ins.sheets_books import Book
 from etl_assets.totesys.demo.generator import Variant
 from etl_assets.warehouse.bigquery import BigQueryWarehouse
-from etl_assets_tests.shipped import INPUTS
 
 PASSWORD = "hunter2-Zaphod"
 ROLE = "doctor_tests_reader"
@@ -425,13 +424,13 @@ def test_a_bigquery_warehouse_is_tried_and_left_as_it_was(
             made = bigquery.Dataset("demo-project.star")
             made.location = "EU"
             client.create_dataset(made)
-            found = {checkup.name: (checkup.state, checkup.told) for checkup in warehouse.check(INPUTS)}
+            found = {checkup.name: (checkup.state, checkup.told) for checkup in warehouse.check()}
             assert list(client.list_tables("star")) == []
         assert {state for state, _ in found.values()} == {"ok"}
         assert "tables can be made and removed" in found["dataset star"][1]
         assert "the first run makes it in EU" in found["dataset reporting"][1]
         homeless = BigQueryWarehouse(bigquery=BigQuery(project="demo-project"), scratch=str(tmp_path))
-        (lacking,) = [checkup for checkup in homeless.check(INPUTS) if checkup.name == "dataset reporting"]
+        (lacking,) = [checkup for checkup in homeless.check() if checkup.name == "dataset reporting"]
         assert (lacking.state, "create it" in lacking.told) == ("missing", True)
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from etl_assets.cli import environment
 from etl_assets.engine import duck
-from etl_assets.errors import EtlError
-from etl_assets.settings import SettingsError, duckdb_path
+from etl_assets.errors import EtlError, SettingsError
+from etl_assets.settings import duckdb_path
 from etl_assets.source.table import Table
 from etl_assets_tests import oracle
 from etl_assets_tests.capture.comparing import Lake, execute

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from etl_assets.errors import SettingsError
 from etl_assets.permissions import is_open
-from etl_assets.settings import Settings, SettingsError
+from etl_assets.settings import Settings
 from etl_assets_tests.commands import etl, use
 
 # What a user without rights can read below a folder.

@@ -182,7 +182,9 @@ def test_more_misfits_than_are_plausible_stop_the_run_before_anything_is_committ
     run = flow.run("raw")
     assert not run.success
     assert f"{many} rows of sales_order hold values that don't fit their declared types" in run.error
-    assert "(the agreed_payment_date of 1 is no date), more than 5% of it: mend them in the source" in run.error
+    assert (
+        "(the agreed_payment_date of 1 is no date), more than 5% of it: mend them in the source" in run.error
+    )
     assert "\n" not in run.error
     assert flow.manifests() == []
     execute(classroom, "UPDATE sales_order SET agreed_payment_date = '2024-01-05' WHERE sales_order_id = 1")

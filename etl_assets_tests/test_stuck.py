@@ -11,6 +11,7 @@ import pytest
 
 from etl_assets.automation.in_process import EXECUTOR, execute
 from etl_assets.proof.checks import certificate_checks
+from etl_assets.proof.verify import differing
 from etl_assets.raw.assets import raw_assets
 from etl_assets.source.assets import source_assets
 from etl_assets.source.resource import Source
@@ -124,7 +125,7 @@ class Job:
             assets=[
                 *source_assets(TABLES),
                 raw_assets(TABLES),
-                star_assets(INPUTS),
+                star_assets(INPUTS, differing),
                 warehouse_assets(INPUTS),
             ],
             asset_checks=[certificate_checks(INPUTS)],

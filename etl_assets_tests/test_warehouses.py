@@ -24,12 +24,13 @@ from click.testing import CliRunner
 
 from etl_assets.cli import etl as command
 from etl_assets.deployments import resources
+from etl_assets.errors import SettingsError
 from etl_assets.exports import postgres as postgres_report_tables
 from etl_assets.exports.duckdb import ReportTablesError
 from etl_assets.exports.postgres import PostgresReportTables
 from etl_assets.proof.certificate import Certifier
 from etl_assets.proof.history import facts_then
-from etl_assets.settings import Settings, SettingsError
+from etl_assets.settings import Settings
 from etl_assets.source.table import Table
 from etl_assets.stand_ins.bigquery import BigQueryStandIn
 from etl_assets.star.definition import Inputs, star_table

@@ -18,10 +18,8 @@ from pydantic import Field
 
 from etl_assets import addresses
 from etl_assets.clients.secrets import SecretError, names_secret, resolved
-from etl_assets.errors import EtlError
+from etl_assets.errors import EtlError, SettingsError
 from etl_assets.preflight import Checkup, probed
-from etl_assets.settings import SettingsError
-from etl_assets.star.definition import Inputs
 
 if TYPE_CHECKING:
     import smtplib
@@ -94,7 +92,7 @@ class LogAlerts(Alerts):
         logger = dg.get_dagster_logger(self.logger)
         (logger.info if alert.good else logger.error)(f"{alert.subject}\n{alert.body}")
 
-    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+    def check(self) -> Iterator[Checkup]:
         yield Checkup("log", f"{VARIABLE} is not set: alerts go to the log")
 
 
@@ -179,7 +177,7 @@ class EmailAlerts(Alerts):
         if refused:  # others got it, so it is not sent again
             dg.get_dagster_logger(_LOGGER).warning(f"{mailbox.host} refused {_refusals(refused)}")
 
-    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+    def check(self) -> Iterator[Checkup]:
         """See whether the server lets us in; no message is given to it."""
         yield probed("mail server", self._greeted)
 
@@ -286,7 +284,7 @@ class SnsAlerts(Alerts):
         except ValueError:
             raise AlertError(f"can't publish an alert to {arn}: AWS_ENDPOINT_URL can't be read") from None
 
-    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+    def check(self) -> Iterator[Checkup]:
         """Whether one may publish is known only once one does."""
         yield Checkup("topic", f"{self.url}: etl doctor --send-test-alert tries it")
 

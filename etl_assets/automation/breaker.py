@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from etl_assets.automation.failures import last_failure
 from etl_assets.automation.history import History, told
-from etl_assets.failures import last_failure
 
 _RESET = "etl/breaker/reset"
 

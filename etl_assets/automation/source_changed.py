@@ -14,10 +14,10 @@ import dagster as dg
 from pydantic import ValidationError
 
 from etl_assets.automation.breaker import Breaker
+from etl_assets.automation.failures import last_failure
 from etl_assets.automation.history import FLOW, History, told
 from etl_assets.automation.orphans import end_orphans
 from etl_assets.errors import EtlError
-from etl_assets.failures import last_failure
 from etl_assets.raw.assets import POSITION_TAG
 from etl_assets.source.position import Position, judge
 from etl_assets.source.resource import Source

@@ -32,7 +32,7 @@ from etl_assets.cli.take_over import take_over
 from etl_assets.cli.ui import ui
 from etl_assets.cli.verify import verify
 from etl_assets.engine.printable import printable
-from etl_assets.errors import EtlError
+from etl_assets.errors import EtlError, first_line
 
 _INTERRUPTED = 130
 
@@ -50,21 +50,13 @@ class _Commands(click.Group):
         except EtlError as error:
             if ctx.params["traceback"]:
                 raise
-            _end(str(error))
+            _end(first_line(str(error)))
         except BrokenPipeError:  # `etl status | head`: click ends that quietly
             raise
         except OSError as error:
             if ctx.params["traceback"]:
                 raise
             _end(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-        except RuntimeError as error:
-            from etl_assets.stand_ins.postgres import EmbeddedPostgresError
-
-            if ctx.params["traceback"] or not isinstance(error, EmbeddedPostgresError):
-                raise
-            from etl_assets.failures import first_line
-
-            _end(first_line(str(error)))
 
 
 def _end(line: str, code: int = 1) -> NoReturn:

@@ -45,7 +45,7 @@ def demo(ctx: click.Context) -> None:
 
     from etl_assets.cli.display import display
     from etl_assets.deployments import resources
-    from etl_assets.source.resource import EmbeddedSource
+    from etl_assets.totesys.demo.resource import EmbeddedSource
     from etl_assets.totesys.demo.totesys import serve_totesys
 
     found = resources(settings)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,8 +11,11 @@ from etl_assets.cli import environment, output
 from etl_assets.errors import EtlError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from etl_assets.preflight import Checkup
     from etl_assets.settings import Settings
+    from etl_assets.source.table import Table
 
 Found = tuple[str, "Checkup"]
 
@@ -62,20 +65,23 @@ def _everything(*, send_test_alert: bool) -> Iterator[Found]:
         yield "dagster", checkup
     yield from _permissions(settings)
     for name in found:
-        for checkup in _resource(settings, name, project.inputs):
+        for checkup in _resource(settings, name, list(project.tables.values())):
             yield name, checkup
     if send_test_alert:
         yield "alerts", _alerted(settings)
 
 
-def _resource(settings: "Settings", name: str, inputs: Any) -> "Iterator[Checkup]":
+def _resource(settings: "Settings", name: str, tables: "Sequence[Table]") -> "Iterator[Checkup]":
     from etl_assets.preflight import Checked, Checkup
+    from etl_assets.source.resource import Source
 
     try:
         with environment.resources(settings, name) as built:
             resource = getattr(built, name)
-            if isinstance(resource, Checked):
-                yield from resource.check(inputs)
+            if isinstance(resource, Source):
+                yield from resource.check(tables)
+            elif isinstance(resource, Checked):
+                yield from resource.check()
     except EtlError as error:
         yield Checkup("use", str(error), "missing")
 

@@ -15,10 +15,10 @@ from typing import Any
 import dagster as dg
 from dagster._utils.interrupts import capture_interrupts
 
+from etl_assets.automation.failures import failure_line, failure_trace
 from etl_assets.automation.in_process import execute
 from etl_assets.automation.orphans import process_tag
 from etl_assets.cli.display import Display
-from etl_assets.failures import failure_line, failure_trace
 from etl_assets.notices import NOTICE
 from etl_assets.progress import observed_by
 from etl_assets.raw.assets import GROUP as RAW

@@ -194,8 +194,8 @@ def _recorded(settings: Settings) -> dict[str, Any]:
 
     import dagster as dg
 
+    from etl_assets.automation.failures import last_failure
     from etl_assets.automation.runs import last_successes, newest
-    from etl_assets.failures import last_failure
 
     kinds = dg.DagsterRunStatus
     with environment.open_instance() as instance:

@@ -4,15 +4,25 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import duckdb
 
 from etl_assets.engine.duck import identifier, literal
 from etl_assets.engine.types import Decoded, Type
-from etl_assets.lake.batches import SourceColumn
 
 _MARK = "a value does not fit its declared type"
 _YEARS = " in the years 1 to 9999"  # once, later years fitted too
+
+
+class ColumnOfSource(Protocol):
+    """A column as the source's catalog has it; `type` as PostgreSQL's `format_type` names it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def type(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,7 @@ class Typing:
     a column, where it is not the column itself."""
 
     types: Mapping[str, Type]
-    columns: Sequence[SourceColumn]
+    columns: Sequence[ColumnOfSource]
     values: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property

@@ -11,7 +11,7 @@ from etl_assets.engine.code_version import code_version
 from etl_assets.exports.contract import Report, content_version
 from etl_assets.exports.lineage import Query, queries
 from etl_assets.exports.publishing import Sheet, Warehouse, Workbook
-from etl_assets.proof.certificate import uncertified
+from etl_assets.lake.certificates import uncertified
 from etl_assets.star.resource import Lake
 from etl_assets.star.schema import StarTable
 from etl_assets.warehouse.assets import warehouse_key

@@ -20,7 +20,6 @@ from etl_assets.errors import EtlError
 from etl_assets.exports.publishing import Published, Sheet, Workbook
 from etl_assets.permissions import new_file
 from etl_assets.preflight import Checkup, room
-from etl_assets.star.definition import Inputs
 
 # Microsoft, "Excel specifications and limits"
 MAX_ROWS = 1_048_576
@@ -47,7 +46,7 @@ class XlsxWorkbook(Workbook):
 
     path: str = Field(description="The file; its folder is made if there is none.")
 
-    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+    def check(self) -> Iterator[Checkup]:
         """See whether its folder can be written."""
         yield room("write", Path(self.path).parent, "ETL_DATA")
 

@@ -11,18 +11,17 @@ warehouse, and names the batch as of which `etl verify` last applied it whole an
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
-from etl_assets.lake.batches import FOLDER, Batches, Manifest, number
+from etl_assets.lake.batches import FOLDER, Manifest, number
+from etl_assets.lake.certificates import certificate_path, noted
 from etl_assets.lake.current import view
-from etl_assets.lake.files import Files, LakeError
 from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows, digest_of, loaded_rows
 from etl_assets.star.build import Builder
 from etl_assets.star.definition import Definition
@@ -67,38 +66,6 @@ class TableProof:
             "equal": self.equal,
             "differences": list(self.differences),
         }
-
-
-def uncertified(files: Files, batches: Batches, tables: Sequence[str]) -> str | None:
-    """Why what is made from tables of the warehouse must not be published: what the newest batch's certificate says
-    against them. None if it says nothing."""
-    numbers = batches.numbers()
-    path = certificate_path(numbers[-1]) if numbers else ""
-    if not path or not files.exists(path):
-        return None
-    told = noted(files, path)
-    if told is None:
-        return f"the certificate {files.url}/{path} is damaged: run etl run, which makes it again"
-    proofs = told["tables"]
-    against = [proofs[name]["differences"] for name in tables if name in proofs and not proofs[name]["equal"]]
-    return "; ".join(difference for differences in against for difference in differences) or None
-
-
-def noted(files: Files, path: str) -> dict[str, Any] | None:
-    """What a certificate, or a note of a verification, says; None if it says nothing, or is damaged."""
-    try:
-        told = json.loads(files.read(path))
-    except (ValueError, LakeError):
-        return None
-    return told if isinstance(told, dict) and isinstance(told.get("tables"), dict) else None
-
-
-def verified_path(batch: int) -> str:
-    return f"{FOLDER}/{number(batch)}.verified.json"
-
-
-def certificate_path(batch: int) -> str:
-    return f"{FOLDER}/{number(batch)}.certificate.json"
 
 
 class Certifier:

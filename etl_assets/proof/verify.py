@@ -30,10 +30,10 @@ from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.sums import added_up
 from etl_assets.lake.batches import Batches, Manifest, TableState, number
+from etl_assets.lake.certificates import certificate_path, noted, verified_path
 from etl_assets.lake.current import Current, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.folder import LocalFiles
-from etl_assets.proof.certificate import certificate_path, noted, verified_path
 from etl_assets.proof.landed import LandedTable, landed_table
 from etl_assets.proof.totals import amount, current_rows, digest_of, loaded_rows
 from etl_assets.raw.controls import Unproven, proven
@@ -47,6 +47,7 @@ from etl_assets.star.build import Builder, publish
 from etl_assets.star.course import latest_versions
 from etl_assets.star.definition import ContractError, Definition
 from etl_assets.star.files import StarFiles
+from etl_assets.star.resource import Workbench
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import WarehouseError, WarehouseReader
 from etl_assets.warehouse.duckdb import DuckDBReader, DuckDBWarehouse
@@ -572,3 +573,9 @@ def _or_unreadable(table: str, hop: str, compare: Callable[[], Finding]) -> Find
 def _from_to(keys: Sequence[tuple[object, ...]]) -> str:
     """The first and the last of sorted keys."""
     return " to ".join(",".join(map(str, key)) for key in (keys[0], keys[-1])) if keys else "unknown"
+
+
+def differing(bench: Workbench, scratch: Path) -> list[str]:
+    """The star tables of which what is published is not what their functions give for all rows."""
+    with Verifier(bench.builder, bench.manifest, scratch) as verifier:
+        return [finding.table for finding in verifier.star() if not finding.equal]

@@ -4,23 +4,27 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from etl_assets.engine.code_version import declared_version
-from etl_assets.engine.duck import MAX_LINE_BYTES, header
-from etl_assets.lake.batches import Manifest, TableState, number
+from etl_assets.engine.duck import MAX_LINE_BYTES, header, sweep
+from etl_assets.faults import without_values
+from etl_assets.lake.batches import Batches, Manifest, TableState, number
 from etl_assets.lake.files import Files
+from etl_assets.lake.resource import RawLake
 from etl_assets.notices import NOTICE
+from etl_assets.presentation import DAILY
 from etl_assets.progress import observer
-from etl_assets.proof.freshness import DAILY
-from etl_assets.raw.landing import Notes
+from etl_assets.raw.copying import Progress
+from etl_assets.raw.landing import Notes, Request, take_batch
 from etl_assets.raw.plan import schema_change
 from etl_assets.raw.recent import Share
 from etl_assets.raw.volume import CHECK as VOLUME
-from etl_assets.raw.volume import recent, volume_check
+from etl_assets.raw.volume import HOW, judged, measures, recent, record
 from etl_assets.source.assets import source_key
 from etl_assets.source.catalog import NoKey
 from etl_assets.source.connection import SourceInterrupted
@@ -28,7 +32,6 @@ from etl_assets.source.position import Position
 from etl_assets.source.resource import Source
 from etl_assets.source.snapshot import LakeClaimed
 from etl_assets.source.table import Table
-from etl_assets.star.resource import Lake
 
 GROUP = "raw"
 # What a run that reads all tables says of itself, so that it can be found and its position compared with now's.
@@ -111,7 +114,7 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
         ],
     )
     def capture(
-        context: dg.AssetExecutionContext, config: CaptureConfig, source: Source, lake: Lake
+        context: dg.AssetExecutionContext, config: CaptureConfig, source: Source, lake: RawLake
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         """Land what changed in the source, as one snapshot shows it."""
         started = time.monotonic()
@@ -132,18 +135,21 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
                 # Before the snapshot, so what is committed between them will be asked for again.
                 position = source.position(selected)
             run_id = context.run.run_id
-            manifest = source.take_batch(
-                selected,
-                batches,
-                run_id,
-                progress,
-                notes,
+            request = Request(
+                url=source.address(),
+                tables=selected,
+                run_id=run_id,
+                whole=config.whole,
+                deletion_brake=source.deletion_brake,
+                quarantine_limit=source.quarantine_limit,
                 allow_deletions=frozenset(config.allow_deletions),
                 allow_misfits=frozenset(config.allow_misfits),
-                whole=config.whole,
+                wait_seconds=source.wait_seconds,
                 adopt=config.adopt,
+                one_history=source.one_history,
                 share=share,
             )
+            manifest = _taken(request, batches, Path(source.scratch), progress, notes)
         if position:
             context.instance.add_run_tags(run_id, READS_ALL | {POSITION_TAG: position.model_dump_json()})
         if notes.strays:
@@ -191,6 +197,15 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
     return capture
 
 
+def _taken(
+    request: Request, batches: Batches, scratch: Path, progress: Progress, notes: Notes
+) -> Manifest | None:
+    scratch.mkdir(parents=True, exist_ok=True)
+    sweep(scratch, older_than_seconds=86_400)  # what killed runs left: it holds rows
+    with without_values():
+        return take_batch(request, batches, scratch, progress, notes)
+
+
 def _notice(state: TableState, batch: int | None, strays: int) -> dict[str, str]:
     """What is unusual about how a table was read, and what of it does not fit."""
     told = []
@@ -225,6 +240,21 @@ def _left_out(
         yield dg.AssetCheckResult(
             asset_key=check.asset_key, check_name=VOLUME, passed=False, metadata={"left out": str(why)}
         )
+
+
+def volume_check(asset: dg.AssetKey, table: str, manifests: Sequence[Manifest]) -> dg.AssetCheckResult:
+    """The check of a table that the last of the manifests changed."""
+    found = measures(table, manifests)
+    usual, told = judged(found)
+    records = [dg.TableRecord(dict(record(measure))) for measure in found]
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=VOLUME,
+        passed=usual,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=told,
+        metadata={"measures": dg.MetadataValue.table(records), "how": HOW} if found else {},
+    )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import hashlib
 import io
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -31,16 +31,6 @@ class Copied:
     bytes: int
     sha256: str
     longest_row: int = 0
-
-
-def select(relation: Relation, where: Sequence[sql.Composable] = ()) -> sql.Composed:
-    """All columns of a relation, in the catalog's order: of all its rows, or of those that meet one of several conditions,
-    of which none meets two."""
-    rows = sql.SQL("SELECT {} FROM {}").format(
-        sql.SQL(", ").join(sql.Identifier(name) for name in relation.names),
-        sql.Identifier(relation.table.schema, relation.table.source_name),
-    )
-    return sql.SQL(" UNION ALL ").join(rows + sql.SQL(" WHERE ") + one for one in where) if where else rows
 
 
 def copy(

@@ -27,10 +27,10 @@ from etl_assets.lake.current import Fold, storage, view
 from etl_assets.raw import keys
 from etl_assets.raw.changes import Changed, changed_rows, missing_bits, missing_keys, no_keys, read_text
 from etl_assets.raw.controls import Sums, Totals, Unproven, check_rows, proven, source_totals, sums
-from etl_assets.raw.copying import Copied, Progress, copy, select
+from etl_assets.raw.copying import Copied, Progress, copy
 from etl_assets.raw.plan import Plan
 from etl_assets.raw.recent import Share, since
-from etl_assets.source.catalog import NoKey, Relation, check_key
+from etl_assets.source.catalog import NoKey, Relation, check_key, select
 from etl_assets.source.connection import explained, find_names
 
 _LARGE_ROWS = threading.Lock()

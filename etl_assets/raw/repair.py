@@ -34,10 +34,10 @@ from etl_assets.lake.current import DELETED, Current, storage, view
 from etl_assets.lake.files import LakeError
 from etl_assets.raw.changes import changed_rows, read_text
 from etl_assets.raw.controls import sums
-from etl_assets.raw.copying import copy, select
+from etl_assets.raw.copying import copy
 from etl_assets.raw.landing import Landed, Landing, Marker, Request
 from etl_assets.raw.recent import since
-from etl_assets.source.catalog import Relation
+from etl_assets.source.catalog import Relation, select
 from etl_assets.source.identity import check_identity
 from etl_assets.source.snapshot import take_snapshot
 

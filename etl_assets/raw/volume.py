@@ -11,8 +11,6 @@ from decimal import Decimal
 from itertools import pairwise
 from statistics import median
 
-import dagster as dg
-
 from etl_assets.lake.batches import Batches, Manifest, TableState
 
 CHECK = "volume_is_usual"
@@ -115,27 +113,20 @@ def _measure(
     return Measure(name, value, known, rows * average)
 
 
-def volume_check(asset: dg.AssetKey, table: str, manifests: Sequence[Manifest]) -> dg.AssetCheckResult:
-    """The check of a table that the last of the manifests changed."""
-    found = measures(table, manifests)
+def judged(found: Sequence[Measure]) -> tuple[bool, str]:
+    """Whether the measures of a table are usual, and what is to be said of them."""
     odd = [measure for measure in found if not measure.is_usual]
     if not found:
-        words = f"not enough history: fewer than {ENOUGH} of the last {HISTORY} batches changed the table"
-    elif odd:
-        words = "; ".join(map(_sentence, odd)) + ": look whether that is meant"
-    else:
-        words = f"as the last {len(found[0].history)} batches that changed the table"
-    return dg.AssetCheckResult(
-        asset_key=asset,
-        check_name=CHECK,
-        passed=not odd,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=words,
-        metadata={"measures": _table(found), "how": _HOW} if found else {},
-    )
+        return (
+            True,
+            f"not enough history: fewer than {ENOUGH} of the last {HISTORY} batches changed the table",
+        )
+    if odd:
+        return False, "; ".join(map(_sentence, odd)) + ": look whether that is meant"
+    return True, f"as the last {len(found[0].history)} batches that changed the table"
 
 
-_HOW = (
+HOW = (
     f"Usual is the median ± {WIDTH} × the scatter (1.4826 × the median distance from the median) of those of the last "
     f"{HISTORY} batches that changed the table. A sum counts by how much a batch changed it."
 )
@@ -155,11 +146,7 @@ def _least(measure: Measure) -> Decimal:
     return Decimal("-Infinity") if measure.name.startswith("sum of ") else Decimal(0)
 
 
-def _table(found: Sequence[Measure]) -> dg.TableMetadataValue:
-    return dg.MetadataValue.table([dg.TableRecord(dict(_record(measure))) for measure in found])
-
-
-def _record(measure: Measure) -> Iterator[tuple[str, str | int]]:
+def record(measure: Measure) -> Iterator[tuple[str, str | int]]:
     low, high = measure.band
     yield "measure", measure.name
     yield "this batch", _text(measure.value)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from etl_assets.lake.batches import SourceColumn
@@ -137,6 +138,16 @@ class Relation:
     @property
     def lockable(self) -> bool:
         return self.kind in {"r", "p"}
+
+
+def select(relation: Relation, where: Sequence[sql.Composable] = ()) -> sql.Composed:
+    """All columns of a relation, in the catalog's order: of all its rows, or of those that meet one of several conditions,
+    of which none meets two."""
+    rows = sql.SQL("SELECT {} FROM {}").format(
+        sql.SQL(", ").join(sql.Identifier(name) for name in relation.names),
+        sql.Identifier(relation.table.schema, relation.table.source_name),
+    )
+    return sql.SQL(" UNION ALL ").join(rows + sql.SQL(" WHERE ") + one for one in where) if where else rows
 
 
 class NoKey(SourceError):

@@ -12,8 +12,7 @@ from psycopg2.extensions import connection as Connection
 from etl_assets import addresses
 from etl_assets.errors import EtlError
 from etl_assets.preflight import Checkup, probed
-from etl_assets.raw.copying import select
-from etl_assets.source.catalog import check_key, describe
+from etl_assets.source.catalog import check_key, describe, select
 from etl_assets.source.connection import SourceError, connect, explained, find_names, unverified
 from etl_assets.source.snapshot import CONNECTIONS, LOG, SYSTEM, TIMELINE, told_by
 from etl_assets.source.table import Table

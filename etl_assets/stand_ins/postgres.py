@@ -32,6 +32,8 @@ from typing import IO
 
 import psycopg2
 
+from etl_assets.errors import EtlError
+
 _START_SECONDS = 60
 _STOP_SECONDS = 60
 _LOG_LINES = 15
@@ -57,7 +59,7 @@ _DEFAULTS: Mapping[str, str] = MappingProxyType(
 )
 
 
-class EmbeddedPostgresError(RuntimeError):
+class EmbeddedPostgresError(EtlError):
     """The server could not be found, started, joined or stopped; the message says why and what to do."""
 
 

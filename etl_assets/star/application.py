@@ -13,10 +13,10 @@ from functools import cache
 import duckdb
 
 from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.operators import Node, Opaque, Query, Scan, nodes, parse
 from etl_assets.lake.current import materialized, view
 from etl_assets.star.definition import Definition, Inputs
 from etl_assets.star.frames import hidden
-from etl_assets.star.operators import Node, Opaque, Query, Scan, nodes, parse
 from etl_assets.star.reach import InputChange, Reach, rewritten
 
 

@@ -1,7 +1,7 @@
 """The star as assets: one per declared table, made from its function."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from etl_assets.engine import duck
 from etl_assets.engine.preview import markdown
 from etl_assets.lake.batches import folder_of, number
 from etl_assets.notices import NOTICE
-from etl_assets.proof.verify import Verifier
 from etl_assets.raw.assets import raw_key
 from etl_assets.source.assets import source_key
 from etl_assets.star.build import Build, merged
@@ -60,7 +59,11 @@ def input_key(name: str, inputs: Inputs) -> dg.AssetKey:
     return source_key(name) if name in inputs.references else star_key(name)
 
 
-def star_assets(inputs: Inputs) -> dg.AssetsDefinition:
+Differing = Callable[[Workbench, Path], Sequence[str]]
+"""Tells of which star tables what is published is not what their functions give."""
+
+
+def star_assets(inputs: Inputs, differing: Differing) -> dg.AssetsDefinition:
     """All star tables, as one asset each; any of them can be left out of a run. One step makes them, from one batch:
     a step for each would cost a small run more than its work does."""
     made = {star_key(definition.name): definition for definition in inputs.in_order()}
@@ -88,7 +91,7 @@ def star_assets(inputs: Inputs) -> dg.AssetsDefinition:
             for name in _named(config.from_now, inputs):
                 bench.star.begin_at(name, bench.manifest.batch)
             started = time.monotonic()
-            builds = _builds(bench, lake, names, _named(config.rebuild, inputs), config, inputs)
+            builds = _builds(bench, lake, names, _named(config.rebuild, inputs), config, inputs, differing)
             seconds, published = time.monotonic() - started, Published(bench, builds)
             # All of it is said before the first result is handled, which shows what was staged.
             results = [one for build in builds for one in _made(build, published, inputs, seconds)]
@@ -104,7 +107,13 @@ def star_assets(inputs: Inputs) -> dg.AssetsDefinition:
 
 
 def _builds(
-    bench: Workbench, lake: Lake, names: list[str], anew: list[str], config: DeriveConfig, inputs: Inputs
+    bench: Workbench,
+    lake: Lake,
+    names: list[str],
+    anew: list[str],
+    config: DeriveConfig,
+    inputs: Inputs,
+    differing: Differing,
 ) -> list[Build]:
     """The builds of a run. If whole tables are to be compared, what is published is brought up to the batch first."""
     derive = partial(
@@ -112,8 +121,7 @@ def _builds(
     )
     if config.whole:
         bench.publish(list(derive(bench.manifest, names, anew)))
-        with Verifier(bench.builder, bench.manifest, Path(lake.scratch)) as verifier:
-            anew = [finding.table for finding in verifier.star() if not finding.equal]
+        anew = list(differing(bench, Path(lake.scratch)))
     return list(derive(bench.manifest, names, anew))
 
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from etl_assets import faults
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.operators import Opaque
 from etl_assets.failpoints import reached
 from etl_assets.lake.batches import Manifest, number
 from etl_assets.lake.current import Current, forget, made_so_far, materialized, view
@@ -31,7 +32,6 @@ from etl_assets.star.course import Course, DimensionCourse, FactCourse, Step, au
 from etl_assets.star.definition import ContractError, Definition
 from etl_assets.star.files import StarFile, StarFiles, TableFiles, listed, with_files
 from etl_assets.star.frames import Arrivals, Frames, shown_key
-from etl_assets.star.operators import Opaque
 from etl_assets.star.reach import InputChange
 from etl_assets.star.schema import Dimension, Fact
 from etl_assets.star.trial import Verdict, tried

@@ -420,9 +420,9 @@ class Inputs:
 
     def _check_promises(self, definition: Definition, connection: duckdb.DuckDBPyConnection) -> None:
         """Refuse a function that does not say one thing, and one that costs more than its contract allows."""
-        from etl_assets.star import determinism
+        from etl_assets.engine import determinism
+        from etl_assets.engine.operators import Opaque
         from etl_assets.star.application import classified, plan
-        from etl_assets.star.operators import Opaque
 
         sql = self.queries[definition.name]
         found: list[str] = []

@@ -17,8 +17,7 @@ import duckdb
 from sqlglot import exp
 
 from etl_assets.engine.duck import identifier
-from etl_assets.lake.current import materialized
-from etl_assets.star.operators import (
+from etl_assets.engine.operators import (
     Expression,
     From,
     Join,
@@ -38,6 +37,7 @@ from etl_assets.star.operators import (
     text,
     used,
 )
+from etl_assets.lake.current import materialized
 
 _ROW, _VALUE = "t", "v"
 # The joins in which a row of the result is one of the left side, whatever the right side adds to it or says of it.

@@ -14,10 +14,9 @@ from pydantic import Field, PrivateAttr
 from etl_assets.engine import duck
 from etl_assets.faults import without_values
 from etl_assets.lake.batches import Batches, Manifest
-from etl_assets.lake.checkup import check_files
 from etl_assets.lake.current import Current
-from etl_assets.lake.files import Files, LakeError, open_files
-from etl_assets.preflight import Checkup, room
+from etl_assets.lake.files import LakeError
+from etl_assets.lake.resource import RawLake
 from etl_assets.star.build import Build, Builder, publish
 from etl_assets.star.definition import Inputs, as_frame
 from etl_assets.star.files import StarFiles
@@ -54,28 +53,14 @@ class Workbench:
         return keys
 
 
-class Lake(dg.ConfigurableResource):
-    """Where raw batches and the star are kept."""
+class Lake(RawLake):
+    """The lake with its star."""
 
-    url: str = Field(description="A folder, s3://bucket/prefix or gs://bucket/prefix.")
-    scratch: str = Field(description="Folder for what does not fit into memory.")
-    cache: str = Field(description="Folder for local copies of what is kept in a bucket.")
     most_batches: int = Field(
         default=5_000, description="A star table is not made anew from more batches than this unless told so."
     )
     _database: duckdb.DuckDBPyConnection | None = PrivateAttr(default=None)
     _touched: Touched = PrivateAttr(default_factory=dict)
-
-    def files(self) -> Files:
-        return open_files(self.url, Path(self.cache))
-
-    def check(self, inputs: Inputs) -> Iterator[Checkup]:
-        """Try all that is done to files."""
-        yield from check_files(self.files())
-        yield room("scratch", Path(self.scratch), "ETL_DATA")
-
-    def batches(self) -> Batches:
-        return Batches(self.files())
 
     def star(self) -> StarFiles:
         return StarFiles(self.files(), self.batches())

@@ -14,12 +14,12 @@ import duckdb
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.operators import Opaque
 from etl_assets.lake.current import forget, made_so_far, materialized
 from etl_assets.lake.files import Files
 from etl_assets.star.application import Application, Applied
 from etl_assets.star.definition import ContractError, Definition, Inputs
 from etl_assets.star.files import trial_path
-from etl_assets.star.operators import Opaque
 from etl_assets.star.reach import InputChange
 
 _ROWS = 300

@@ -11,7 +11,7 @@ from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.preview import markdown
 from etl_assets.lake.batches import number
 from etl_assets.notices import NOTICE
-from etl_assets.proof.freshness import DAILY
+from etl_assets.presentation import DAILY
 from etl_assets.star.assets import column_schema, star_key
 from etl_assets.star.definition import Inputs
 from etl_assets.star.resource import Lake

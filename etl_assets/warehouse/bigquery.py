@@ -21,9 +21,8 @@ from sqlglot import exp
 
 from etl_assets.clients.bigquery import BigQuery
 from etl_assets.clients.bigquery_jobs import ONCE, BigQueryError, explaining
+from etl_assets.errors import SettingsError
 from etl_assets.preflight import Checkup, probed
-from etl_assets.settings import SettingsError
-from etl_assets.star.definition import Inputs
 from etl_assets.star.schema import Column
 from etl_assets.warehouse.contract import (
     DUCKDB,
@@ -124,7 +123,7 @@ class BigQueryWarehouse(Warehouse):
                 return False
         return True
 
-    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+    def check(self) -> Iterator[Checkup]:
         """Try to ask, and to make a table in each dataset that is there; it is removed at once."""
         asked = probed("query", self._asked)
         yield asked

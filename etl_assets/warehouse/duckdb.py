@@ -19,7 +19,6 @@ from etl_assets.failpoints import reached
 from etl_assets.faults import Fault, without_values
 from etl_assets.lake.current import materialized
 from etl_assets.preflight import Checkup, room
-from etl_assets.star.definition import Inputs
 from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.contract import (
     BOOKS,
@@ -71,7 +70,7 @@ class DuckDBWarehouse(Warehouse):
     def size_bytes(self) -> int:
         return Path(self.path).stat().st_size
 
-    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+    def check(self) -> Iterator[Checkup]:
         """Try to make a schema and a table; what is tried is rolled back."""
         if not self.exists:
             yield room("create", Path(self.path).parent, "ETL_WAREHOUSE_URL")

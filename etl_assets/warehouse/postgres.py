@@ -28,7 +28,6 @@ from etl_assets.engine.duck import identifier
 from etl_assets.failpoints import reached
 from etl_assets.preflight import Checkup, probed
 from etl_assets.source.connection import SourceError, connect, unverified
-from etl_assets.star.definition import Inputs
 from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.contract import (
     BOOKS,
@@ -95,7 +94,7 @@ class PostgresWarehouse(Warehouse):
             connection.autocommit = False
             yield connection
 
-    def check(self, inputs: Inputs) -> Iterator[Checkup]:
+    def check(self) -> Iterator[Checkup]:
         """Try to make what a load makes; what is tried is rolled back."""
         connected = probed("connect", self._connected)
         yield connected

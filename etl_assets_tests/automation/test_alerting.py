@@ -38,9 +38,9 @@ from etl_assets.automation.alerts import (
     alerts,
 )
 from etl_assets.definitions import definitions
-from etl_assets.errors import EtlError
+from etl_assets.errors import EtlError, SettingsError
 from etl_assets.raw.assets import STRAYS, SWEPT
-from etl_assets.settings import Settings, SettingsError
+from etl_assets.settings import Settings
 from etl_assets_tests.automation.shown import served
 from etl_assets_tests.flow import Flow
 

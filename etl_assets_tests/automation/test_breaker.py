@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from etl_assets.automation import source_changed as sensor
 from etl_assets.automation.breaker import reset
 from etl_assets.cli import etl
-from etl_assets.settings import Settings, SettingsError
+from etl_assets.errors import SettingsError
+from etl_assets.settings import Settings
 from etl_assets_tests.automation.watching import Watching, scheduled, watching
 from etl_assets_tests.flow import execute
 from etl_assets_tests.shop import SOURCE

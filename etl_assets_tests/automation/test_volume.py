@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl_assets.lake.batches import MAIN, Changes, Control, Manifest, SourceIdentity, SourceState, TableState
-from etl_assets.raw.volume import ENOUGH, HISTORY, Measure, measures, volume_check
+from etl_assets.raw.assets import volume_check
+from etl_assets.raw.volume import ENOUGH, HISTORY, Measure, measures
 from etl_assets_tests.flow import Flow, Run, execute
 
 KEY = dg.AssetKey(["raw", "sale"])

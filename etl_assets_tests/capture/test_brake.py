@@ -43,10 +43,13 @@ def test_all_tables_that_are_stopped_are_named_with_one_flag_for_each_kind(lake:
     assert "\n" not in told
     assert "21 of 100 rows of t are gone from the source, more than 20%" in told
     assert "50 of 100 rows of u are gone" in told
-    assert "6 rows of d hold values that don't fit their declared types (the v of 1 is no date), more than 5%" in told
+    assert (
+        "6 rows of d hold values that don't fit their declared types (the v of 1 is no date), more than 5%"
+        in told
+    )
     assert told.endswith("Then run again with --allow-deletions all and --allow-misfits all")
     assert lake.everything() == before
-    with pytest.raises(TooMuch, match="run again with --allow-misfits d$"):
+    with pytest.raises(TooMuch, match=r"run again with --allow-misfits d$"):
         lake.sync(T, U, DATES, allow_deletions=frozenset({"t", "u"}))
     assert lake.sync(T, U, DATES, allow_deletions=frozenset({EVERY}), allow_misfits=frozenset({"d"}))
     assert {name: state.rows for name, state in lake.latest().tables.items()} == {"t": 79, "u": 50, "d": 100}

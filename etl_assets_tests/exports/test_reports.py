@@ -21,7 +21,7 @@ from etl_assets.exports.assets import export_assets, export_key
 from etl_assets.exports.contract import Report, ReportColumn, ReportError, content_version, report
 from etl_assets.exports.lineage import Query
 from etl_assets.lake.batches import manifest_path
-from etl_assets.proof.certificate import certificate_path
+from etl_assets.lake.certificates import certificate_path
 from etl_assets.star.schema import Fact
 from etl_assets.totesys.reports import AGES, age, sales_by_month, top_designs, unpaid_payments
 from etl_assets_tests.exports.conftest import DAY, TABLES, Star

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from etl_assets.settings import SettingsError
+from etl_assets.errors import SettingsError
 from etl_assets.stand_ins import gcs
 from etl_assets.stand_ins.bigquery import BigQueryStandIn, objects_at
 from etl_assets.stand_ins.bigquery_tables import Refused

@@ -14,7 +14,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from etl_assets.star.operators import Node, Select, nodes, text, volatile_names
+from etl_assets.engine.operators import Node, Select, nodes, text, volatile_names
 
 # Aggregates that take one of several rows, or line rows up.
 _OF_ORDER = {

@@ -6,15 +6,7 @@ import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
 from etl_assets import addresses
-
-_LOG_FOLLOWS = "The end of "
-
-
-def first_line(text: str) -> str:
-    """The first line of an error's text, and where its log is if it has one."""
-    lines = text.strip().splitlines() or ["no reason was given"]
-    log = next((line for line in lines[1:] if line.startswith(_LOG_FOLLOWS)), None)
-    return f"{lines[0]}; its log is {log.removeprefix(_LOG_FOLLOWS).rstrip(':')}" if log else lines[0]
+from etl_assets.errors import first_line
 
 
 def failure_line(event: dg.DagsterEvent) -> str | None:

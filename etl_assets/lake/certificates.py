@@ -1,0 +1,41 @@
+"""What is kept beside a batch's manifest: its certificate, and what was verified as of it. Both are derived: what is damaged is
+no certificate."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from etl_assets.lake.batches import FOLDER, Batches, number
+from etl_assets.lake.files import Files, LakeError
+
+
+def uncertified(files: Files, batches: Batches, tables: Sequence[str]) -> str | None:
+    """Why what is made from tables of the warehouse must not be published: what the newest batch's certificate says
+    against them. None if it says nothing."""
+    numbers = batches.numbers()
+    path = certificate_path(numbers[-1]) if numbers else ""
+    if not path or not files.exists(path):
+        return None
+    told = noted(files, path)
+    if told is None:
+        return f"the certificate {files.url}/{path} is damaged: run etl run, which makes it again"
+    proofs = told["tables"]
+    against = [proofs[name]["differences"] for name in tables if name in proofs and not proofs[name]["equal"]]
+    return "; ".join(difference for differences in against for difference in differences) or None
+
+
+def noted(files: Files, path: str) -> dict[str, Any] | None:
+    """What a certificate, or a note of a verification, says; None if it says nothing, or is damaged."""
+    try:
+        told = json.loads(files.read(path))
+    except (ValueError, LakeError):
+        return None
+    return told if isinstance(told, dict) and isinstance(told.get("tables"), dict) else None
+
+
+def verified_path(batch: int) -> str:
+    return f"{FOLDER}/{number(batch)}.verified.json"
+
+
+def certificate_path(batch: int) -> str:
+    return f"{FOLDER}/{number(batch)}.certificate.json"
