@@ -19,6 +19,7 @@ class EmbeddedSource(Source):
 
     url: str = ""
     folder: str = Field(description="Where its data is kept.")
+    one_history: bool = True  # it is started and stopped by us, for each command if nobody keeps it
     _running: ExitStack = PrivateAttr(default_factory=ExitStack)
     _address: str | None = PrivateAttr(default=None)
 
