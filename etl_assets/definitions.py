@@ -49,9 +49,9 @@ def definitions(settings: Settings) -> dg.Definitions:
         assets=[
             *source_assets(tables),
             *file_assets(observed, described),
-            raw_assets(tables),
+            raw_assets(tables, project.name),
             star_assets(inputs, differing),
-            warehouse_assets(inputs),
+            warehouse_assets(inputs, project.name),
             *export_assets(list(project.reports.values()), project.schemas, project.options.workbook),
             verification_asset(inputs),
         ],

@@ -159,7 +159,7 @@ def test_a_step_loads_what_it_can_and_says_what_waits(database: Callable[[], str
     with flow.lake.open(inputs) as bench:
         bench.publish(list(bench.builder.derive(bench.manifest)))
     done = dg.materialize(
-        [warehouse_assets(inputs)],
+        [warehouse_assets(inputs, "late")],
         resources={"lake": flow.lake, "warehouse": flow.warehouse},
         raise_on_error=False,
     )

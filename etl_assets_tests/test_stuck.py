@@ -124,9 +124,9 @@ class Job:
         self.definitions = dg.Definitions(
             assets=[
                 *source_assets(TABLES),
-                raw_assets(TABLES),
+                raw_assets(TABLES, "stuck"),
                 star_assets(INPUTS, differing),
-                warehouse_assets(INPUTS),
+                warehouse_assets(INPUTS, "stuck"),
             ],
             asset_checks=[certificate_checks(INPUTS)],
             jobs=[dg.define_asset_job("etl", selection=dg.AssetSelection.groups("raw", "star", "warehouse"))],

@@ -207,7 +207,7 @@ class Decisions:
                 "replay": list(self.replay),
                 "from_now": list(self.from_now),
             },
-            "load": {"anew": rebuild, "whole": self.whole},
+            "load": {"anew": rebuild, "whole": self.whole, "adopt": self.adopt},
         }
         return {
             step: {"config": config}

@@ -182,13 +182,14 @@ class Manifest(_Value):
     """What a batch is: the instant it shows, and every table at that instant.
 
     `previous` is the SHA-256 of the manifest before, None of the first batch; of a lake that was begun in format 1, where
-    manifests did not name each other, `folded` is one digest of all of these. `superseded` is carried forward.
+    manifests did not name each other, `folded` is one digest of all of these. `project` is whose lake it is. `superseded` is carried forward.
     """
 
     format: int
     batch: int
     lake: str
     run_id: str
+    project: str = ""
     previous: str | None
     folded: str | None = None
     sources: dict[str, SourceState]

@@ -79,7 +79,7 @@ class CaptureConfig(dg.Config):
     )
 
 
-def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
+def raw_assets(tables: Sequence[Table], project: str) -> dg.AssetsDefinition:
     """Capture of the tables, as one asset each; any of them can be left out of a run."""
     by_key = {raw_key(table.name): table for table in tables}
 
@@ -148,6 +148,7 @@ def raw_assets(tables: Sequence[Table]) -> dg.AssetsDefinition:
                 adopt=config.adopt,
                 one_history=source.one_history,
                 share=share,
+                project=project,
             )
             manifest = _taken(request, batches, Path(source.scratch), progress, notes)
         if position:

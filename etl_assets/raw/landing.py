@@ -106,7 +106,8 @@ class Request:
     `deletion_brake` is the share of a table's rows above which deletions stop the batch, unless the table is in
     `allow_deletions`. `quarantine_limit` is the share of a table's rows above which values that don't fit
     their declared types stop it, unless the table is in `allow_misfits`. `wait_seconds`: how long another run that fills the same lake is waited for. `adopt`: go on
-    with another database, or an older state of it. `one_history`: see `plan`. `share`: the part of each table that is swept.
+    with another database, or an older state of it. `one_history`: see `plan`. `share`: the part of each table that is swept. `project`:
+    whose lake it is; one that another filled is refused, unless it is to be adopted.
     """
 
     url: str
@@ -121,6 +122,7 @@ class Request:
     adopt: bool = False
     one_history: bool = False
     share: Share | None = None
+    project: str = ""
 
 
 @dataclass
@@ -164,6 +166,7 @@ def take_batch(
             raise SourceInterrupted("another run has just begun this lake; run it again")
         if latest and not request.adopt:
             check_identity(latest, snapshot.instant)
+            _check_project(latest, request.project, batches.files)
         naming = Naming.of_a_run(latest.batch + 1 if latest else 1)
         landing = Landing(request, snapshot, batches, latest, naming, connection, Path(folder), progress)
         contested = landing.sweep()
@@ -171,7 +174,8 @@ def take_batch(
             landed, unread = landing.land()
             if unread and not landed:
                 raise next(iter(unread.values()))
-            worth = not latest or contested or any(table.worth_a_batch for table in landed.values())
+            renamed = latest is not None and request.adopt and latest.project != request.project
+            worth = not latest or contested or renamed or any(t.worth_a_batch for t in landed.values())
         except BaseException:
             landing.withdraw()
             raise
@@ -180,6 +184,15 @@ def take_batch(
         if not worth:
             return None
         return landing.commit(landed, seconds=time.monotonic() - started)
+
+
+def _check_project(latest: Manifest, project: str, files: Files) -> None:
+    if latest.project and project and latest.project != project:
+        raise LakeError(
+            f"the lake {files.url} is that of the project {latest.project}, and this is {project}: name another lake "
+            "(ETL_LAKE_URL, or ETL_DATA for all that is kept); if that one is to be carried on under the new name, etl run "
+            "--adopt; nothing was read"
+        )
 
 
 def _carried(latest: Manifest | None) -> dict[str, TableState]:
@@ -332,6 +345,7 @@ class Landing:
             batch=self.batch,
             lake=latest.lake if latest else uuid.uuid4().hex,
             run_id=self.request.run_id,
+            project=self.request.project or (latest.project if latest else ""),
             previous=self.batches.sha256(latest.batch) if latest else None,
             folded=self.batches.folded(latest.batch) if latest and first_of_format else None,
             sources={**(latest.sources if latest else {}), MAIN: state},

@@ -16,7 +16,7 @@ from etl_assets.star.assets import column_schema, star_key
 from etl_assets.star.definition import Inputs
 from etl_assets.star.resource import Lake
 from etl_assets.star.schema import Fact, StarTable
-from etl_assets.warehouse.contract import SCHEMA, Loaded, Warehouse, WarehouseDamaged, WarehouseReader
+from etl_assets.warehouse.contract import SCHEMA, Batch, Loaded, Warehouse, WarehouseDamaged, WarehouseReader
 from etl_assets.warehouse.load import load_star
 from etl_assets.warehouse.references import unfillable
 
@@ -30,13 +30,14 @@ class LoadConfig(dg.Config):
 
     anew: list[str] = Field(default=[], description="Tables to load anew, whatever was loaded before.")
     whole: bool = Field(default=False, description="Load all tables anew, and replace what differs.")
+    adopt: bool = Field(default=False, description="Replace what was loaded from another lake.")
 
 
 def warehouse_key(name: str) -> dg.AssetKey:
     return dg.AssetKey([GROUP, name])
 
 
-def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
+def warehouse_assets(inputs: Inputs, project: str) -> dg.AssetsDefinition:
     """One asset per star table; all of them are loaded by one step, as one version."""
     tables = [definition.schema for definition in inputs.star.values()]
     facts = [table for table in tables if isinstance(table, Fact)]
@@ -97,6 +98,8 @@ def warehouse_assets(inputs: Inputs) -> dg.AssetsDefinition:
                 context.run.run_id,
                 bench.changed_members,
                 [table.name for table in tables] if config.whole else config.anew,
+                Batch(bench.manifest.batch, bench.manifest.server_time, bench.manifest.lake, project),
+                adopt=config.adopt,
             )
             notice = ""
             try:

@@ -81,7 +81,32 @@ INFERRED = Book(
     [Column("table_name", "text"), Column("member_key", "text")],
     key=["table_name", "member_key"],
 )
-BOOKS = (LOADS, SUPERSEDED, INFERRED)
+BATCHES = Book(
+    "batches",
+    "One row is a batch that a load brought the warehouse up to; `certified` is when all tables were found equal as of it.",
+    [
+        Column("batch", "bigint"),
+        Column("source_time", "timestamp", "As of when the batch shows the source, UTC."),
+        Column("run_id", "text"),
+        Column("lake", "text", "The identity of the lake that it is of."),
+        Column("project", "text"),
+        Column("certified", "timestamp?", "UTC."),
+    ],
+    key=["batch"],
+)
+OF_TABLES = (LOADS, SUPERSEDED, INFERRED)
+"""Books whose rows are each about a table of the star."""
+BOOKS = (*OF_TABLES, BATCHES)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The batch that a load brings the warehouse up to: whose it is, and as of when it shows the source."""
+
+    batch: int
+    source_time: datetime.datetime
+    lake: str
+    project: str
 
 
 def is_outdated(book: Book, columns: Mapping[str, tuple[str, bool]], dialect: "Dialect") -> bool:

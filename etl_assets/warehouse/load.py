@@ -18,15 +18,19 @@ import pyarrow as pa
 from etl_assets.star.files import StarFile, StarFiles
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import (
+    BATCHES,
     INFERRED,
     LOADS,
     SCHEMA,
     SUPERSEDED,
+    Batch,
     ChangedMembers,
     Loaded,
     Rows,
     Session,
     Warehouse,
+    WarehouseError,
+    WarehouseReader,
 )
 from etl_assets.warehouse.plan import Plan, Planner
 from etl_assets.warehouse.references import Broken, References, Staged
@@ -42,6 +46,9 @@ def load_star(
     run_id: str,
     changed: ChangedMembers = lambda table, held: None,
     anew: Collection[str] = (),
+    batch: Batch | None = None,
+    *,
+    adopt: bool = False,
 ) -> dict[str, Loaded]:
     """Bring tables up to what the lake's star holds, all in one transaction.
 
@@ -49,11 +56,33 @@ def load_star(
     behind is refused. A member that a fact refers to and that no dimension has is inferred. Where that can't be, it is
     reported in `Loaded.dangling`, and the fact waits; a dimension that no longer has members that rows loaded before
     refer to waits too. `changed` spares comparing whole dimensions. Of the tables in
-    `anew` nothing that was loaded counts.
+    `anew` nothing that was loaded counts. `batch` is noted; what was loaded from another lake is refused, unless it is to be
+    adopted: then nothing that was loaded counts.
     """
     with warehouse.session() as session:
-        load = _Load(session, star, {table.name: table for table in tables}, run_id, changed, anew)
+        whose = session.rows(f"SELECT DISTINCT lake, project FROM {SCHEMA}.{BATCHES.name}") if batch else []
+        others = [(lake, project) for lake, project in whose if batch and lake != batch.lake]
+        if others and not adopt:
+            raise WarehouseError(_not_ours(warehouse, batch, others))
+        load = _Load(
+            session,
+            star,
+            {table.name: table for table in tables},
+            run_id,
+            changed,
+            [table.name for table in tables] if others else anew,
+            batch,
+        )
         return load.run(versions)
+
+
+def _not_ours(warehouse: Warehouse, batch: Batch | None, others: Sequence[tuple[str, str]]) -> str:
+    lake, project = others[0]
+    ours = f"the lake {batch.lake[:8]} of the project {batch.project}" if batch else "this lake"
+    return (
+        f"the warehouse {warehouse.where} was filled from the lake {lake[:8]} of the project {project}, and this is {ours}: "
+        "name another one (ETL_WAREHOUSE_URL); if that one is to be replaced, etl run --adopt"
+    )
 
 
 class _Load:
@@ -67,7 +96,9 @@ class _Load:
         run_id: str,
         changed: ChangedMembers,
         anew: Collection[str],
+        batch: Batch | None,
     ) -> None:
+        self.batch = batch
         self.session = session
         self.dialect = session.dialect
         self.star = star
@@ -81,14 +112,17 @@ class _Load:
     def run(self, versions: Mapping[str, str]) -> dict[str, Loaded]:
         found = [self.planner.plan(self.tables[name], version) for name, version in versions.items()]
         plans = {plan.table.name: plan for plan in found if plan.files}
+        note = self._note_batch()
         if not plans:
+            if note:
+                self.session.commit(note, self._name())
             return self._outcome(found, {})
         staged = {name: self._stage(plan) for name, plan in plans.items()}
         references = References(self.session, self.planner, self.tables, plans, staged)
         waiting = references.leave_out()
         self.plans, self.staged = references.plans, references.staged
         if self.plans:
-            self.session.commit(self._statements(references), self._name())
+            self.session.commit([*self._statements(references), *note], self._name())
         return self._outcome(found, waiting)
 
     # -- staging -------------------------------------------------------------------------------------------------
@@ -261,13 +295,36 @@ class _Load:
         statements.append(f"INSERT INTO {book} ({names}) SELECT {names} FROM {made} AS l")
         return statements
 
+    def _note_batch(self) -> list[str]:
+        """Bring the book of batches up to date; nothing where the batch is noted."""
+        d, book, batch = self.dialect, f"{SCHEMA}.{BATCHES.name}", self.batch
+        if batch is None:
+            return []
+        known = self.session.rows(f"SELECT batch, lake FROM {book}")
+        if (batch.batch, batch.lake) in {(int(number), lake) for number, lake in known}:
+            return []
+        values: dict[str, object] = {
+            "batch": batch.batch,
+            "source_time": batch.source_time.astimezone(datetime.UTC).replace(tzinfo=None),
+            "run_id": self.run_id,
+            "lake": batch.lake,
+            "project": batch.project,
+            "certified": None,
+        }
+        schema = pa.schema([pa.field(c.name, c.type.arrow) for c in BATCHES.columns])
+        rows = pa.Table.from_pylist([values], schema=schema)
+        made = self.session.stage_values("batches", BATCHES.columns, rows)
+        names = d.listing(schema.names)
+        others = f"DELETE FROM {book} WHERE lake <> {d.literal(batch.lake)} OR batch >= {batch.batch}"
+        return [others, f"INSERT INTO {book} ({names}) SELECT {names} FROM {made} AS b"]
+
     def _name(self) -> str:
         """Identifies the change: what is loaded, onto what."""
         content = [
             (name, sorted(self.planner.known.get(name, {}).items()), [(b, f.version) for b, f in plan.files])
             for name, plan in sorted(self.plans.items())
         ]
-        return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr([content, self.batch]).encode()).hexdigest()[:16]
 
     # -- what it came to -----------------------------------------------------------------------------------------
 
@@ -304,3 +361,20 @@ class _Load:
             )
             for name, loaded in files.items()
         }
+
+
+def is_noted_certified(reader: WarehouseReader, batch: int) -> bool:
+    """Whether the book of batches says that all tables were found equal as of one, or knows nothing of it."""
+    if not reader.has(BATCHES.name):
+        return True
+    known = reader.rows(f"SELECT certified FROM {SCHEMA}.{BATCHES.name} WHERE batch = {batch}")
+    return not known or known[0][0] is not None
+
+
+def note_certified(warehouse: Warehouse, batch: int) -> None:
+    """Note in the book of batches that all tables were found equal as of one."""
+    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)
+    with warehouse.session() as session:
+        moment = session.dialect.cast(session.dialect.literal(now.isoformat(" ")), BATCHES.columns[-1].type)
+        noted = f"UPDATE {SCHEMA}.{BATCHES.name} SET certified = {moment} WHERE batch = {batch}"
+        session.commit([noted], f"certified {batch}")

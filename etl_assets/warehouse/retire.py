@@ -6,7 +6,7 @@ The books say what was loaded: a table that they do not name is not ours, and st
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from etl_assets.warehouse.contract import BOOKS, LOADS, SCHEMA, Warehouse, current
+from etl_assets.warehouse.contract import LOADS, OF_TABLES, SCHEMA, Warehouse, current
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def in_warehouse(warehouse: Warehouse, declared: Collection[str]) -> dict[str, I
             book.name: dict(
                 reader.rows(f"SELECT table_name, count(*) FROM {SCHEMA}.{book.name} GROUP BY table_name")
             )
-            for book in BOOKS
+            for book in OF_TABLES
         }
         found = {}
         for name in sorted(set(counts[LOADS.name]) - set(declared)):
@@ -44,5 +44,5 @@ def retire(warehouse: Warehouse, names: Sequence[str]) -> None:
     the engine can."""
     with warehouse.session() as session:
         listed = ", ".join(session.dialect.literal(name) for name in names)
-        forgotten = [f"DELETE FROM {SCHEMA}.{book.name} WHERE table_name IN ({listed})" for book in BOOKS]
+        forgotten = [f"DELETE FROM {SCHEMA}.{book.name} WHERE table_name IN ({listed})" for book in OF_TABLES]
         session.commit([*session.retire(names), *forgotten], f"retire {', '.join(names)}")

@@ -48,7 +48,7 @@ class Watching:
             cache=str(self.folder / "cache"),
         )
         return dg.Definitions(
-            assets=[raw_assets(TABLES), total],
+            assets=[raw_assets(TABLES, "shop"), total],
             jobs=[
                 dg.define_asset_job(FLOW, selection="*"),
                 dg.define_asset_job("raw", selection=dg.AssetSelection.groups("raw")),
