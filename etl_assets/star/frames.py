@@ -118,21 +118,29 @@ class Frames:
     def changing(self, name: str, upto: Manifest, after: int | None = None) -> list[Manifest]:
         """The batches, oldest first, as of which a star table may be another than before: those that changed a source
         table that it is made from, up to one and later than another; without `after` from the first on that has any."""
-        found: dict[int, Manifest] = {}
-        firsts = []
-        for table in self.sources(name):
-            own = [m for m in self.batches.changing(table, upto, after=after) if m.batch <= upto.batch]
-            # What a table held when it was first read counts for the batches before, too.
-            if own and own[-1].tables[table].previous is None:
-                firsts.append(own.pop())
-            found.update((m.batch, m) for m in own)
-        if after is None and firsts:
-            first = min(firsts, key=lambda m: m.batch)
-            found[first.batch] = first
+        found = self._changing(name, upto, after)
         if after is None and (baseline := self.star.baseline(name)) and baseline <= upto.batch:
             found = {batch: m for batch, m in found.items() if batch > baseline}
             found[baseline] = self.batches.get(baseline)
         return [found[batch] for batch in sorted(found)]
+
+    def _changing(self, name: str, upto: Manifest, after: int | None) -> dict[int, Manifest]:
+        found: dict[int, Manifest] = {}
+        firsts = []
+        for one in self.inputs.star[name].inputs:
+            if one in self.inputs.star:
+                # A table of the star begins when what it is made from does, however early the others begin.
+                found.update(self._changing(one, upto, after))
+            elif one in self.inputs.tables:
+                own = [m for m in self.batches.changing(one, upto, after=after) if m.batch <= upto.batch]
+                # What a table held when it was first read counts for the batches before, too.
+                if own and own[-1].tables[one].previous is None:
+                    firsts.append(own.pop())
+                found.update((m.batch, m) for m in own)
+        if after is None and firsts:
+            first = min(firsts, key=lambda m: m.batch)
+            found[first.batch] = first
+        return found
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
