@@ -126,7 +126,7 @@ def measured_run(folder: Path) -> dict[str, object]:
 
     proof = {"seconds": 0.0}
     logging.disable(logging.CRITICAL)
-    job = defs.resolve_job_def("etl")
+    job = defs().resolve_job_def("etl")
     before = written(folder)
     with dg.instance_for_test() as instance, timed_sums(reading, proof):
         started = time.perf_counter()

@@ -74,4 +74,7 @@ def definitions(settings: Settings) -> dg.Definitions:
     )
 
 
-defs = definitions(Settings.read(os.environ))
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What a code location loads: not before it is asked for, since who imports this module may mean another project."""
+    return definitions(Settings.read(os.environ))

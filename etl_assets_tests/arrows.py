@@ -28,13 +28,15 @@ FLOORS: Sequence[frozenset[str]] = (
     frozenset({"automation"}),
     frozenset({"deployments"}),
     frozenset({"definitions"}),
-    frozenset({"interface", "init"}),
+    frozenset({"interface", "init", "component"}),
     frozenset({"cli"}),
 )
 APART = {"totesys": "project", "stand_ins": "errors"}
 """What ships beside the platform: the project, which uses nothing but `project`, and servers for demo and tests."""
 DAGSTER = ("assets.py", "resource.py", "io_manager.py", "checks.py")
-DAGSTER_IN = frozenset({"automation", "definitions", "deployments", "presentation", "interface", "cli"})
+DAGSTER_IN = frozenset(
+    {"automation", "component", "definitions", "deployments", "presentation", "interface", "cli"}
+)
 DAGSTER_AS = {
     "clients/bigquery.py": "Dagster's own client is extended",
     "clients/secrets.py": "Dagster's own client is used",

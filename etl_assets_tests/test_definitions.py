@@ -35,7 +35,7 @@ socket.socket.connect = socket.create_connection = psycopg2.connect = refuse
 from etl_assets.definitions import defs, definitions
 from etl_assets.settings import Settings
 os.environ.update({NAMED!r}, ETL_DEPLOYMENT="production")
-for loaded in (defs, definitions(Settings.read(os.environ))):
+for loaded in (defs(), definitions(Settings.read(os.environ))):
     print(*sorted(spec.key.to_user_string() for spec in loaded.resolve_all_asset_specs()))
 """
 

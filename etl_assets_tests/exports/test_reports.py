@@ -321,7 +321,7 @@ def test_definitions_load_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         export_assets([dataclasses.replace(declared) for declared in REPORTS], SCHEMAS, "Sales")
-    load = "from etl_assets.definitions import defs"
+    load = "from etl_assets.definitions import defs; defs()"
     said = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
     assert said.stderr == ""
 

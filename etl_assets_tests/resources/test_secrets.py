@@ -435,7 +435,7 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = psycopg2
 from etl_assets.definitions import defs, definitions
 from etl_assets.settings import Settings
 os.environ["ETL_DEPLOYMENT"] = "production"
-for loaded in (defs, definitions(Settings.read(os.environ))):
+for loaded in (defs(), definitions(Settings.read(os.environ))):
     print(*sorted(loaded.resources), type(loaded.resources["workbook"]).__name__)
 """
 

@@ -1,0 +1,45 @@
+"""A project as a component of somebody's own Dagster project: `type: etl_assets.component.EtlProject` in a `defs.yaml`.
+
+    type: etl_assets.component.EtlProject
+    attributes:
+      project: my_shop
+      settings:
+        ETL_LAKE_URL: s3://bucket/lake
+
+Settings that are not named come from the environment, as everywhere. Whoever assembles definitions in Python merges:
+`dg.Definitions.merge(theirs, etl_assets.component.project_definitions("my_shop"))`.
+"""
+
+import os
+from collections.abc import Mapping
+
+import dagster as dg
+
+from etl_assets.definitions import definitions
+from etl_assets.errors import SettingsError
+from etl_assets.settings import Settings
+
+
+def project_definitions(project: str, settings: Mapping[str, str] | None = None) -> dg.Definitions:
+    """The assets, checks, jobs, schedules and sensors of a project, to be merged with others.
+
+    `project` is a package or a folder, as ETL_PROJECT names it; `settings` takes precedence over the environment. Raises
+    `SettingsError` for a setting that names no setting, `ProjectError` for what is wrong in the project.
+    """
+    given = {"ETL_PROJECT": project, **(settings or {})}
+    if unknown := sorted(name for name in given if not name.startswith("ETL_")):
+        raise SettingsError(f"{', '.join(unknown)} is no setting of ours: their names begin with ETL_")
+    return definitions(Settings.read({**os.environ, **given}))
+
+
+class EtlProject(dg.Component, dg.Model, dg.Resolvable):
+    """A star schema that is provably equal to its PostgreSQL source: the project that says what is read and made."""
+
+    project: str
+    settings: dict[str, str] = {}  # noqa: RUF012  pydantic copies it
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The definitions of the project; a folder is meant from the root of the Dagster project on."""
+        folder = context.project_root / self.project
+        named = str(folder) if folder.is_dir() else self.project
+        return project_definitions(named, self.settings)
