@@ -21,7 +21,10 @@ def code_version(function: Callable[..., Any], *also: str) -> str:
     """16 hexadecimal digits that identify a function, what it uses of its own package, and `also`."""
     seen: dict[str, str] = {}
     _function(cast(FunctionType, inspect.unwrap(function)), seen, decorated=False)
-    return declared_version(*(f"{name}:{text}" for name, text in sorted(seen.items())), *also)
+    # What the package is called, or where it lies, does not count.
+    package = f"{function.__module__.rpartition('.')[0]}."
+    named = sorted((name.removeprefix(package), text) for name, text in seen.items())
+    return declared_version(*(f"{name}:{text}" for name, text in named), *also)
 
 
 def declared_version(*parts: str) -> str:
@@ -165,8 +168,7 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _name(value: Any) -> str:
-    """Within its package: what that is called, or where it lies, does not count."""
-    return f"{value.__module__.partition('.')[2]}.{value.__qualname__}"
+    return f"{value.__module__}.{value.__qualname__}"
 
 
 def _ours(module: str, user: Any) -> bool:

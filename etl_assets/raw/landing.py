@@ -165,6 +165,7 @@ def take_batch(
         if (latest.lake if latest else UNBORN) != lake:
             raise SourceInterrupted("another run has just begun this lake; run it again")
         if latest and not request.adopt:
+            snapshot.still_claimed()  # else the batch that this snapshot seems to lag behind is another run's
             check_identity(latest, snapshot.instant)
             _check_project(latest, request.project, batches.files)
         naming = Naming.of_a_run(latest.batch + 1 if latest else 1)

@@ -279,7 +279,7 @@ def test_two_sources_that_fill_one_lake_at_once_give_one_batch(
         "CREATE TABLE t (id int PRIMARY KEY, a text)",
         "INSERT INTO t SELECT n, 'o' FROM generate_series(1, 49) n",
     )
-    assert other.sync(T, deletion_brake=1)
+    assert other.sync(T, deletion_brake=1, adopt=True)
     told = continued(asleep)
     assert told.startswith("LakeError batch 000002"), told
     assert "\n" not in told

@@ -210,7 +210,7 @@ def test_a_column_that_is_named_like_the_platforms_own_is_refused(name: str) -> 
         fact({}, id="int", **{name: "text"})
 
 
-@pytest.mark.parametrize("type_", ["numeric(5,-2)", "integer", "varchar(120)?", "datetime"])
+@pytest.mark.parametrize("type_", ["numeric(5,-2)", "integre", "varchr(120)?", "datetime"])
 def test_a_type_that_there_is_not_is_refused(type_: str) -> None:
     with pytest.raises(ValueError, match=r"^[^\n]*$") as refused:
         Inputs({"t": TABLE}, {"dim_t": dimension(id="int", name=type_)}, {})
