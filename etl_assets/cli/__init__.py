@@ -20,6 +20,7 @@ from etl_assets.cli.doctor import doctor
 from etl_assets.cli.explain import explain
 from etl_assets.cli.files import files
 from etl_assets.cli.history import history
+from etl_assets.cli.init import init
 from etl_assets.cli.quarantine import quarantine
 from etl_assets.cli.repair import repair
 from etl_assets.cli.retire import retire
@@ -101,6 +102,7 @@ for _command in (
     explain,
     files,
     history,
+    init,
     quarantine,
     repair,
     retire,
