@@ -21,6 +21,7 @@ from etl_assets.cli.doctor import doctor
 from etl_assets.cli.explain import explain
 from etl_assets.cli.files import files
 from etl_assets.cli.history import history
+from etl_assets.cli.init import init
 from etl_assets.cli.plan import plan
 from etl_assets.cli.quarantine import quarantine
 from etl_assets.cli.repair import repair
@@ -96,6 +97,7 @@ for _command in (
     explain,
     files,
     history,
+    init,
     plan,
     quarantine,
     repair,

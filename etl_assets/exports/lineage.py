@@ -11,6 +11,7 @@ from sqlglot import exp, parse_one
 from sqlglot.errors import SqlglotError
 from sqlglot.lineage import lineage
 from sqlglot.optimizer.qualify import qualify
+from sqlglot.schema import MappingSchema, Schema
 
 from etl_assets.exports.contract import Report, ReportError
 from etl_assets.star.schema import Fact, StarTable
@@ -34,10 +35,13 @@ class Query:
         return {**self.star, **current}
 
     @cached_property
-    def _columns(self) -> dict[str, object]:
-        """What sqlglot is told of the tables."""
+    def _columns(self) -> Schema:
+        """What sqlglot is told of the tables: names as they are, or a column in capitals could not be named in quotes."""
         tables = self._readable.items()
-        return {"star": {name: {c.name: c.type.duckdb for c in table.columns} for name, table in tables}}
+        names: dict[str, object] = {
+            "star": {name: {c.name: c.type.duckdb for c in table.columns} for name, table in tables}
+        }
+        return MappingSchema(names, dialect=_DIALECT, normalize=False)
 
     @cached_property
     def _parsed(self) -> exp.Query:
@@ -76,8 +80,10 @@ class Query:
         return {
             column: sorted(
                 {
-                    (self._readable[node.source.name].name, node.name.rpartition(".")[2])
-                    for node in lineage(column, self.sql, schema=self._columns, dialect=_DIALECT).walk()
+                    (self._readable[node.source.name].name, exp.to_column(node.name).name)
+                    for node in lineage(
+                        exp.column(column, quoted=True), self.sql, schema=self._columns, dialect=_DIALECT
+                    ).walk()
                     if not node.downstream and isinstance(node.source, exp.Table)
                 }
             )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import dagster as dg
 
@@ -42,7 +43,9 @@ def reference_files(references: Mapping[str, Path]) -> list[ObservedFiles]:
     return [ObservedFiles(name, path.parent, path.name) for name, path in references.items()]
 
 
-def file_assets(observed: Sequence[ObservedFiles], described: Mapping[str, str]) -> list[dg.AssetsDefinition]:
+def file_assets(
+    observed: Sequence[ObservedFiles], described: Mapping[str, str] = MappingProxyType({})
+) -> list[dg.AssetsDefinition]:
     """One asset per group of files, with what a row of it is where that is said. To materialize it is to note what the files
     are now."""
     return [

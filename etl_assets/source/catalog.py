@@ -30,7 +30,7 @@ _RELATIONS = """
            ARRAY(SELECT k.attname::text FROM pg_index i
                  CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS u(attnum, position)
                  JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = u.attnum
-                 WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY u.position),
+                 WHERE i.indrelid = c.oid AND i.indisprimary AND u.position <= i.indnkeyatts ORDER BY u.position),
            ARRAY(SELECT DISTINCT k.attname::text FROM pg_constraint f CROSS JOIN LATERAL unnest(f.conkey) AS u(attnum)
                  JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = u.attnum
                  WHERE f.conrelid = c.oid AND f.contype = 'f')

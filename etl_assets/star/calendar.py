@@ -30,7 +30,7 @@ class Calendar:
     def spanning(self, star: Mapping[str, Definition]) -> Definition:
         """The star table, made from the facts that refer to it. Raises `ContractError` if none does."""
         days = {
-            name: [column for (column,), dimension in made.schema.links.items() if dimension == self.name]
+            name: [columns[0] for columns, dimension in made.schema.links.items() if dimension == self.name]
             for name, made in star.items()
             if isinstance(made.schema, Fact) and self.name in made.schema.links.values()
         }

@@ -33,7 +33,7 @@ def _column_lineage(definition: Definition, inputs: Inputs, connection: duckdb.D
         columns = {c: str(t) for c, t in zip(relation.columns, relation.types, strict=True)}
         schema.setdefault(kind, {})[name] = columns
     try:
-        nodes = lineage(None, sql, schema, dialect="duckdb")
+        nodes = lineage(None, sql, schema, dialect="duckdb", trim_selects=False)
     except SqlglotError:  # some queries it can't follow: then it is not known where their columns come from
         return {}
     return {column: Origin(_origins(node), _unchanged(node)) for column, node in nodes.items()}

@@ -34,6 +34,22 @@ def test_a_table_without_a_key_is_left_out_and_the_others_go_on(lake: Lake) -> N
     assert lake.is_exact(T, GOOD)
 
 
+def test_columns_that_an_index_only_carries_along_are_no_part_of_the_key(lake: Lake) -> None:
+    execute(
+        lake.url,
+        "CREATE TABLE t (id int, a text, PRIMARY KEY (id) INCLUDE (a))",
+        "INSERT INTO t VALUES (1, NULL)",
+    )
+    manifest, told = take(lake, T)
+    assert manifest
+    assert (told, manifest.tables["t"].key) == ({}, ("id",))
+    execute(lake.url, "UPDATE t SET a = 'x'")
+    manifest, _ = take(lake, T)
+    assert manifest
+    assert manifest.changed["t"].deletions is None
+    assert lake.is_exact(T)
+
+
 def test_a_declared_key_that_rows_share_leaves_its_table_out_and_the_others_go_on(lake: Lake) -> None:
     keyed = Table("t", "", {"id": "int"}, key=("id",))
     execute(lake.url, *_GOOD, "CREATE TABLE t (id int, a int)", "INSERT INTO t VALUES (1, 1), (2, 2)")

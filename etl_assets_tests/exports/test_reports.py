@@ -22,7 +22,7 @@ from etl_assets.exports.contract import Report, ReportColumn, ReportError, conte
 from etl_assets.exports.lineage import Query
 from etl_assets.lake.batches import manifest_path
 from etl_assets.lake.certificates import certificate_path
-from etl_assets.star.schema import Fact
+from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets.totesys.reports import AGES, age, sales_by_month, top_designs, unpaid_payments
 from etl_assets_tests.exports.conftest import DAY, TABLES, Star
 from etl_assets_tests.shipped import REPORTS, SCHEMAS
@@ -220,7 +220,7 @@ def test_a_contract_violation_publishes_nothing(star: Star, column: str, value: 
     assert not verdict.success
     with pytest.raises(dg.DagsterTypeCheckDidNotPass):
         dg.materialize(
-            export_assets([broken]),
+            export_assets([broken], SCHEMAS, "Sales"),
             instance=dg.DagsterInstance.ephemeral(str(star.folder)),
             resources={
                 "warehouse": star.warehouse,
@@ -262,7 +262,7 @@ def test_a_wrong_name_in_a_query_is_an_error_before_any_data_exists() -> None:
     wrong_column = dataclasses.replace(sales_by_month, query="SELECT d.yaer FROM star.dim_date AS d")
     with pytest.raises(ReportError, match=r"sales_by_month: its query is wrong: .*yaer"):
         export_assets([wrong_column], SCHEMAS, "Sales")
-    with pytest.raises(ReportError, match=r"can read only star\.dim_date"):
+    with pytest.raises(ReportError, match=r"can read only star\.dim_staff"):
         export_assets(
             [dataclasses.replace(sales_by_month, query="SELECT * FROM star.dim_dates")], SCHEMAS, "Sales"
         )
@@ -290,6 +290,19 @@ def test_a_common_table_expression_is_no_table_of_the_star() -> None:
     query = Query("q", "WITH s AS (SELECT staff_id FROM star.dim_staff) SELECT s.staff_id FROM s", SCHEMAS)
     assert query.tables == ["dim_staff"]
     assert query.sources == {"staff_id": [("dim_staff", "staff_id")]}
+
+
+def test_a_column_whose_name_needs_quotes_is_found() -> None:
+    columns = [Column("id", "int"), Column("CustomerId", "int"), Column("größe x", "int")]
+    star = {"dim_c": Dimension("dim_c", "One row is a customer.", "id", columns)}
+    query = Query(
+        "q",
+        'SELECT c."CustomerId", c."größe x" AS g, c.ID, COUNT(*) AS n FROM star.dim_c AS c GROUP BY 1, 2, 3',
+        star,
+    )
+    assert query.columns == ["CustomerId", "g", "id", "n"]
+    assert query.sources["CustomerId"] == [("dim_c", "CustomerId")]
+    assert query.sources["g"] == [("dim_c", "größe x")]
 
 
 def test_content_has_the_same_version_in_every_run_and_another_when_it_changes(star: Star) -> None:

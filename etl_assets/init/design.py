@@ -1,0 +1,646 @@
+"""What becomes a fact, what a dimension, and why: decided by foreign keys, days, amounts and sizes.
+
+    fact        refers to others and has a day or an amount, or ties several of them together; its header is joined to it
+    dimension   is referred to, or has neither
+    lookup      a small table of a few columns that dimensions refer to: it is joined into each of them, and is a dimension
+                of its own only where a fact refers to it, since a fact refers to dimensions only
+
+Only foreign keys become references of the star. What merely looks like one helps to tell facts from dimensions.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from etl_assets.init.catalog import CatalogColumn, ForeignKey
+from etl_assets.init.declaring import Declared, Note, snake, unique
+
+CALENDAR = "dim_date"
+_RESERVED = {"deleted", "batch"}  # columns that the platform adds
+_AUDIT = re.compile(r"(?i)creat|updat|modif|insert|last_?(chang|login|seen)|changed|synced|loaded")
+_MADE = re.compile(r"(?i)creat|insert")
+_QUANTITY = re.compile(
+    r"(?i)(^|_)(qty|quantity|quantities|amount|units|count|number_of|num|total|points)(_|$)"
+)
+_UNSUMMED = re.compile(
+    r"(?i)price|rate|ratio|percent|pct|share|score|latitude|longitude|(^|_)(lat|lng|lon)(_|$)"
+)
+# What a person, a thing or a place is called by. Something that happened has no name.
+_NAME = re.compile(r"(first|last|full|sur)?_?name|title|titel|bezeichnung|nombre|nom|nome|label")
+_LINE = re.compile(r"(line|item|detail|row|position|pos|entry|entrie|part)s?(en)?$")
+_LINKS = re.compile(r"(?i)(_?(id|key|code|no|nr|fk|ref))$")
+_INTEGERS = {"smallint", "int", "bigint"}
+_MOMENTS = {"date", "timestamp", "timestamptz"}
+_UNSTARRED = {"bytea", "xml"}  # types of what nobody groups, counts or reads in a star
+_DERIVED = {"tsvector"}
+_LOOKUP_COLUMNS, _LOOKUP_ROWS = 3, 100_000
+_JOINS = 6  # into one dimension, and how deep
+_DEPTH = 3
+_AMOUNTS = 5  # that a report adds up
+_LONGEST = 60  # bytes of a star column's name: PostgreSQL takes 63
+
+
+@dataclass(frozen=True)
+class Join:
+    """A left join. `left`: columns of what was joined so far; `right`: the key of the table; `columns`: others of it, and as
+    what they are taken."""
+
+    table: Declared
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class StarColumn:
+    """A column of a star table. `source`: the column that it is, or of whose instants it is the day (`day`)."""
+
+    name: str
+    declared: str
+    source: str
+    description: str = ""
+    references: str | None = None
+    day: bool = False
+
+
+@dataclass
+class StarTable:
+    """A star table to be written. `why` says what it was taken for; `record` is a fact's surrogate key. `days`: the columns
+    that refer to the calendar, the most telling first; `amounts`: those that a report may add up."""
+
+    name: str
+    table: Declared
+    why: str
+    record: str = ""
+    key: tuple[str, ...] = ()
+    columns: list[StarColumn] = field(default_factory=list)
+    references: dict[tuple[str, ...], str] = field(default_factory=dict)
+    joins: list[Join] = field(default_factory=list)
+    days: list[str] = field(default_factory=list)
+    amounts: list[str] = field(default_factory=list)
+    unshown: list[str] = field(default_factory=list)
+
+    @property
+    def is_fact(self) -> bool:
+        return bool(self.record)
+
+    @property
+    def base(self) -> str:
+        """Its name without dim_ or fact_."""
+        return self.name.partition("_")[2]
+
+    @property
+    def links(self) -> dict[tuple[str, ...], str]:
+        """Columns -> the dimension that they refer to, the calendar apart."""
+        single = {(c.name,): c.references for c in self.columns if c.references and c.references != CALENDAR}
+        return single | self.references
+
+
+@dataclass(frozen=True)
+class Design:
+    """The star: its tables, lookups that have none of their own with what they are joined into, and what to know."""
+
+    dimensions: Sequence[StarTable]
+    facts: Sequence[StarTable]
+    joined: Mapping[str, Sequence[str]]
+    notes: Sequence[Note]
+
+    @property
+    def has_calendar(self) -> bool:
+        return any(fact.days for fact in self.facts)
+
+
+def design(tables: Sequence[Declared], foreign_keys: Sequence[ForeignKey]) -> Design:
+    """The star of the declared tables."""
+    return _Designer(tables, foreign_keys).design()
+
+
+class _Designer:
+    def __init__(self, tables: Sequence[Declared], foreign_keys: Sequence[ForeignKey]) -> None:
+        self.tables = {declared.table.oid: declared for declared in tables}
+        self.keys: dict[int, list[ForeignKey]] = {oid: [] for oid in self.tables}
+        for one in foreign_keys:
+            if one.table != one.target and self._is_read(one):
+                self.keys[one.table].append(one)
+        self.called: dict[tuple[str, str], list[int]] = {}
+        for oid, declared in self.tables.items():
+            for form in _forms(snake(declared.table.name)) if len(declared.key) == 1 else ():
+                self.called.setdefault((declared.table.schema, form), []).append(oid)
+        self.likely = {oid: list(self._likely(declared)) for oid, declared in self.tables.items()}
+        self.used: dict[int, list[int]] = {oid: [] for oid in self.tables}
+        for oid in self.tables:
+            for one in self._links(oid):
+                if oid not in self.used[one.target]:
+                    self.used[one.target].append(oid)
+        self.headers = {
+            oid: header for oid in self.tables if (header := self._header(self.tables[oid])) is not None
+        }
+        self.why: dict[int, str] = {}
+        self.names: dict[int, str] = {}
+        self.joined: dict[str, list[str]] = {}
+        self.unreferred: list[Note] = []
+
+    def _is_read(self, key: ForeignKey) -> bool:
+        """Whether both ends of a foreign key are declared."""
+        return (
+            {key.table, key.target} <= self.tables.keys()
+            and set(key.columns) <= self.tables[key.table].types.keys()
+            and set(key.target_columns) <= self.tables[key.target].types.keys()
+        )
+
+    def design(self) -> Design:
+        facts = [oid for oid in self.tables if self._is_fact(oid)] or self._largest()
+        lookups = {oid for oid in self.tables if oid not in facts and self._is_lookup(oid, set(facts), ())}
+        referred = {key.target for fact in facts for key in self._all_keys(fact)}
+        roots = [oid for oid in self.tables if oid not in facts and (oid not in lookups or oid in referred)]
+        reached = {key.target for oid in roots for key in self._reached(oid, lookups)}
+        alone = lookups - set(roots) - reached
+        dimensions = [oid for oid in self.tables if oid in roots or oid in alone]
+        self._name(dimensions, facts)
+        made = [self._dimension(oid, lookups) for oid in dimensions]
+        return Design(made, [self._fact(oid) for oid in facts], self.joined, list(self._notes()))
+
+    # -- what is what ------------------------------------------------------------------------------------------------
+
+    def _links(self, oid: int) -> list[ForeignKey]:
+        """What a table refers to, by foreign keys or by what looks like them."""
+        return [*self.keys[oid], *self.likely[oid]]
+
+    def _likely(self, declared: Declared) -> Iterator[ForeignKey]:
+        """Columns named like the key of another table, and of its type, that no foreign key covers."""
+        oid = declared.table.oid
+        covered = {name for key in self.keys[oid] for name in key.columns}
+        for column in declared.columns:
+            if column.name in covered or not _LINKS.search(column.name):
+                continue
+            for target in self.called.get((declared.table.schema, _stem(column.name)), ()):
+                other = self.tables[target]
+                (key,) = other.key
+                is_named = snake(key) == snake(column.name) or snake(key) in {"id", "key", "code", "no", "nr"}
+                is_alike = _bare(other.types[key]) == _bare(declared.types[column.name])
+                if target != oid and is_named and is_alike:
+                    yield ForeignKey(oid, (column.name,), target, (key,))
+                    break
+
+    def _header(self, lines: Declared) -> ForeignKey | None:
+        """The foreign key of lines to their header: it is a part of their key, or they are named after it."""
+        keys = self.keys[lines.table.oid]
+        if self._is_bridge(lines.table.oid):
+            return None
+        for named in (True, False):
+            for key in keys:
+                header = self.tables[key.target]
+                if set(key.target_columns) != set(header.key) or not self._moments(header):
+                    continue
+                if self._has_name(header):
+                    continue
+                if named and _is_named_after(snake(lines.table.name), snake(header.table.name)):
+                    return key
+                identifies = set(key.columns) < set(lines.key) and lines.key[0] in key.columns
+                if not named and identifies and len(self.keys[key.target]) > 1 and self._amounts(lines):
+                    return key
+        return None
+
+    def _is_bridge(self, oid: int) -> bool:
+        declared = self.tables[oid]
+        linked = {name for key in self._links(oid) for name in key.columns}
+        own = [key for key in self._links(oid) if set(key.columns) <= set(declared.key)]
+        return len(own) > 1 and set(declared.key) <= linked and not self._amounts(declared)
+
+    def _is_fact(self, oid: int) -> bool:
+        """Whether a table is a fact; why it is what it is is noted."""
+        declared, links = self.tables[oid], self._links(oid)
+        moments, amounts = self._moments(declared), self._amounts(declared)
+        users = [self.tables[one].shown for one in self.used[oid]]
+        lines = [self.tables[one].shown for one, key in self.headers.items() if key.target == oid]
+        others = list(dict.fromkeys(self.tables[key.target].shown for key in links))
+        has = " and ".join(
+            [*(["a day"] if moments else []), *(["amounts"] if amounts else [])]
+        )  # what tells an event
+        refers = f"it refers to {_several(others)}"
+        if lines:
+            self.why[oid] = f"A fact: the header of {_several(lines)}, with {has}."
+            return True
+        if users:
+            is_event = (
+                len(links) > 1 and moments and (amounts or len(users) == 1) and not self._has_name(declared)
+            )
+            self.why[oid] = (
+                f"A fact: {refers}, and has {has}, though {_several(users)} refers to it."
+                if is_event
+                else f"A dimension: {_several(users)} {'refers' if len(users) == 1 else 'refer'} to it."
+            )
+            return bool(is_event)
+        if self._is_bridge(oid):
+            self.why[oid] = f"A fact without amounts, a bridge: its key ties {_several(others)} together."
+            return True
+        if links and has:
+            self.why[oid] = f"A fact: {refers}, and has {has}; nothing refers to it."
+            return True
+        if len(links) > 1:
+            self.why[oid] = f"A fact: {refers}; nothing refers to it."
+            return True
+        if moments and amounts:
+            self.why[oid] = f"A fact: it has {has}; nothing refers to it."
+            return True
+        self.why[oid] = "A dimension: it has no day beside an amount, and does not tie others together."
+        return False
+
+    def _largest(self) -> list[int]:
+        """The table that is the fact where none looks like one."""
+        if not self.tables:
+            return []
+        free = [oid for oid in self.tables if not self.used[oid]] or list(self.tables)
+        chosen = max(free, key=lambda oid: (self.tables[oid].table.rows, len(self.tables[oid].types)))
+        self.why[chosen] = (
+            "The fact, since there must be one to report on: the largest that is not referred to."
+        )
+        return [chosen]
+
+    def _is_lookup(self, oid: int, facts: set[int], path: tuple[int, ...]) -> bool:
+        """Whether a table is referred to, small, and has but a few columns; it may refer to other lookups."""
+        declared = self.tables[oid]
+        if oid in facts or oid in path or not self.used[oid] or declared.table.rows > _LOOKUP_ROWS:
+            return False
+        return (
+            len(self._payload(declared)) <= _LOOKUP_COLUMNS
+            and not self._moments(declared)
+            and all(self._is_lookup(key.target, facts, (*path, oid)) for key in self.keys[oid])
+        )
+
+    def _payload(self, declared: Declared) -> list[CatalogColumn]:
+        """The columns that say something of a member: no key, no reference, no audit, nothing that a star does not show."""
+        links = {name for key in self.keys[declared.table.oid] for name in key.columns}
+        return [
+            c
+            for c in declared.columns
+            if c.name not in {*declared.key, *links} and not _is_audit(c, declared) and _is_shown(c, declared)
+        ]
+
+    def _moments(self, declared: Declared) -> list[CatalogColumn]:
+        """Columns with a day on which something happened, other than to the row."""
+        return [
+            c
+            for c in declared.columns
+            if _bare(declared.types[c.name]) in _MOMENTS and not _AUDIT.search(c.name)
+        ]
+
+    def _amounts(self, declared: Declared) -> list[CatalogColumn]:
+        """Columns that can be added up: decimals and quantities that are neither key nor reference."""
+        links = {name for key in self._links(declared.table.oid) for name in key.columns}
+        return [
+            c
+            for c in declared.columns
+            if c.name not in {*declared.key, *links}
+            and (
+                _bare(declared.types[c.name]).startswith("numeric(")
+                or (_bare(declared.types[c.name]) in _INTEGERS and _QUANTITY.search(snake(c.name)))
+            )
+            and not re.search(r"(?i)latitude|longitude|(^|_)(lat|lng|lon)(_|$)", c.name)
+        ]
+
+    def _has_name(self, declared: Declared) -> bool:
+        forms = _forms(snake(declared.table.name))
+        return any(
+            _NAME.fullmatch(snake(c.name)) or snake(c.name) in {f"{form}_name" for form in forms}
+            for c in declared.columns
+        )
+
+    def _all_keys(self, oid: int) -> list[ForeignKey]:
+        """The foreign keys of a fact, with those of its header."""
+        header = self.headers.get(oid)
+        return [*self.keys[oid], *(self.keys[header.target] if header else [])]
+
+    def _reached(self, oid: int, lookups: set[int], depth: int = 0) -> Iterator[ForeignKey]:
+        """The lookups that are joined into a dimension, by way of one another too."""
+        for key in self.keys[oid]:
+            if key.target in lookups and set(key.target_columns) == set(self.tables[key.target].key):
+                yield key
+                if depth + 1 < _DEPTH:
+                    yield from self._reached(key.target, lookups, depth + 1)
+
+    # -- the tables of the star --------------------------------------------------------------------------------------
+
+    def _name(self, dimensions: Sequence[int], facts: Sequence[int]) -> None:
+        """Names that no table, star table or view of current rows has."""
+        taken = {CALENDAR, *(declared.name for declared in self.tables.values())}
+        for prefix, oids in (("dim", dimensions), ("fact", facts)):
+            for oid in oids:
+                base = (
+                    re.sub(r"^(table_(?=[a-z]))?((dim|fact)_)?", "", snake(self.tables[oid].name)) or "table"
+                )
+                others = {*taken, *(name.removesuffix("_current") for name in taken)}
+                self.names[oid] = unique(f"{prefix}_{base}", others)
+                taken |= {self.names[oid], f"{self.names[oid]}_current"}
+
+    def _dimension(self, oid: int, lookups: set[int]) -> StarTable:
+        declared = self.tables[oid]
+        made = StarTable(self.names[oid], declared, self.why[oid])
+        names = self._own_columns(made, _RESERVED)
+        self._join_lookups(made, oid, {c.name: c.name for c in declared.columns}, lookups, "", ())
+        made.key = tuple(names[name] for name in declared.key)
+        return made
+
+    def _own_columns(self, made: StarTable, reserved: Iterable[str]) -> dict[str, str]:
+        """Take the columns of a star table's own source table: their names there and in the star."""
+        declared = made.table
+        names = _column_names([c.name for c in declared.columns if _is_named(c.name)], reserved)
+        for column in declared.columns:
+            if column.name not in declared.key and not _is_shown(column, declared):
+                made.unshown.append(column.name)
+                continue
+            made.columns.append(
+                StarColumn(
+                    names[column.name], declared.types[column.name], column.name, described(column.comment)
+                )
+            )
+        return names
+
+    def _join_lookups(
+        self,
+        made: StarTable,
+        oid: int,
+        at: Mapping[str, str],
+        lookups: set[int],
+        prefix: str,
+        path: tuple[int, ...],
+    ) -> None:
+        """Join what a table refers to. `at`: what its columns are called in what was joined so far."""
+        for key in self.keys[oid]:
+            target = self.tables[key.target]
+            if (
+                key.target not in lookups
+                or set(key.target_columns) != set(target.key)
+                or not set(key.columns) <= at.keys()
+                or len(made.joins) >= _JOINS
+                or len(path) >= _DEPTH
+            ):
+                continue
+            stem = _stem(key.columns[0]) if len(key.columns) == 1 else ""
+            called = "_".join(filter(None, [prefix, stem or snake(target.name)]))
+            further = {name for one in self.keys[key.target] for name in one.columns} - set(target.key)
+            payload = [c for c in target.columns if c in self._payload(target) or c.name in further]
+            taken = {*self._taken(made), *key.target_columns}
+            columns: dict[str, str] = {}
+            for column in payload:
+                wanted = _column_names([column.name], _RESERVED)[column.name]
+                if wanted != called and not wanted.startswith(f"{called}_"):
+                    wanted = f"{called}_{wanted}"
+                columns[column.name] = unique(_cut(wanted), {*taken, *columns.values()})
+            if not columns:
+                continue
+            made.joins.append(
+                Join(target, tuple(at[name] for name in key.columns), key.target_columns, columns)
+            )
+            made.columns += [
+                StarColumn(
+                    columns[c.name], _nullable(target.types[c.name]), columns[c.name], described(c.comment)
+                )
+                for c in payload
+                if c.name not in further
+            ]
+            self.joined.setdefault(target.shown, []).append(made.name)
+            inner = {**columns, **{n: at[o] for n, o in zip(key.target_columns, key.columns, strict=True)}}
+            self._join_lookups(made, key.target, inner, lookups, "", (*path, oid))
+
+    def _taken(self, made: StarTable) -> set[str]:
+        """What a column that is joined can't be called."""
+        return {
+            *(c.name for c in made.table.table.columns),
+            *(c.name for c in made.columns),
+            *(name for join in made.joins for name in join.columns.values()),
+            *_RESERVED,
+            made.record,
+        }
+
+    def _fact(self, oid: int) -> StarTable:
+        declared = self.tables[oid]
+        base = self.names[oid].partition("_")[2]
+        columns = {snake(c.name) for c in declared.columns}
+        record = unique(_cut(f"{base}_record_id"), columns)
+        made = StarTable(self.names[oid], declared, self.why[oid], record)
+        names = self._own_columns(made, {*_RESERVED, record})
+        made.key = tuple(names[name] for name in declared.key)
+        made.amounts = [names[c.name] for c in self._amounts(declared)]
+        self._refer(made, self.keys[oid], names)
+        header = self.headers.get(oid)
+        moments = self._moments(declared)
+        if header:
+            self._join_header(made, header)
+        elif not moments:
+            moments = [c for c in declared.columns if _is_audit(c, declared) and _MADE.search(c.name)][:1]
+        self._add_days(made, [names[c.name] for c in moments if c.name in names])
+        return made
+
+    def _refer(self, made: StarTable, keys: Sequence[ForeignKey], names: Mapping[str, str]) -> None:
+        """Note which columns refer to dimensions, by their key and in its order."""
+        types = {c.name: _bare(c.declared) for c in made.columns}
+        for key in keys:
+            target, dimension = self.tables[key.target], self.names.get(key.target, "")
+            if not dimension.startswith("dim_"):
+                continue
+            pairs = dict(zip(key.target_columns, key.columns, strict=True))
+            own = tuple(names.get(pairs.get(part, ""), "") for part in target.key)
+            if pairs.keys() != set(target.key):
+                self.unreferred.append(
+                    self._unreferred(key, f"columns of {target.shown} that are not its key")
+                )
+            elif [types.get(name) for name in own] != [_bare(target.types[part]) for part in target.key]:
+                self.unreferred.append(
+                    self._unreferred(key, f"the key of {target.shown}, which has another type")
+                )
+            elif own not in made.links:
+                if len(own) > 1:
+                    made.references[own] = dimension
+                else:
+                    made.columns = [_referring(c, dimension) if (c.name,) == own else c for c in made.columns]
+
+    def _unreferred(self, key: ForeignKey, what: str) -> Note:
+        columns = ", ".join(key.columns)
+        return Note(
+            f"{self.tables[key.table].shown}.{columns}", f"it refers to {what}: no reference", "nothing"
+        )
+
+    def _join_header(self, made: StarTable, key: ForeignKey) -> None:
+        """Take what a header refers to, and its days, along to its lines; no amounts, which each line would repeat."""
+        header = self.tables[key.target]
+        links = {name for one in self.keys[key.target] for name in one.columns}
+        moments = [c.name for c in self._moments(header)]
+        chosen = [
+            c
+            for c in header.columns
+            if c.name not in header.key
+            and _is_shown(c, header)
+            and _is_named(c.name)
+            and (c.name in links or c.name in moments)
+        ]
+        if not chosen:
+            return
+        base = snake(header.name)
+        columns: dict[str, str] = {}
+        for column in chosen:
+            wanted = _column_names([column.name], _RESERVED)[column.name]
+            taken = {*self._taken(made), *columns.values(), *key.target_columns}
+            if wanted.lower() in {name.lower() for name in taken}:
+                wanted = _cut(f"{base}_{wanted}")
+            columns[column.name] = unique(wanted, taken)
+        made.joins.append(Join(header, key.columns, key.target_columns, columns))
+        made.columns += [
+            StarColumn(
+                columns[c.name], _nullable(header.types[c.name]), columns[c.name], described(c.comment)
+            )
+            for c in chosen
+        ]
+        made.why += f" Its header {header.shown} is joined to it."
+        self._refer(made, self.keys[key.target], columns)
+        made.days += [columns[name] for name in moments if name in columns]
+
+    def _add_days(self, made: StarTable, moments: Sequence[str]) -> None:
+        """Let dates refer to the calendar, and give instants a date beside them that does."""
+        wanted = [*moments, *made.days]
+        made.days = []
+        columns: list[StarColumn] = []
+        taken = self._taken(made)
+        for column in made.columns:
+            kind = _bare(column.declared)
+            if kind == "date" and column.references is None and column.name not in _keyed(made):
+                columns.append(_referring(column, CALENDAR))
+                made.days.append(column.name)
+                continue
+            columns.append(column)
+            if kind in {"timestamp", "timestamptz"} and column.name in wanted:
+                name = unique(_cut(_day(column.name)), taken)
+                taken.add(name)
+                mark = "?" if column.declared.endswith("?") else ""
+                told = f"The day of {column.name}" + (", in UTC." if kind == "timestamptz" else ".")
+                columns.append(StarColumn(name, f"date{mark}", column.source, told, CALENDAR, day=True))
+                made.days.append(name)
+                wanted = [name if one == column.name else one for one in wanted]
+        made.columns = columns
+        made.days.sort(key=lambda name: wanted.index(name) if name in wanted else len(wanted))
+
+    def _notes(self) -> Iterator[Note]:
+        """Foreign keys that are no references, and columns that look like references and have no foreign key."""
+        yield from dict.fromkeys(self.unreferred)
+        for oid, keys in self.likely.items():
+            for key in keys:
+                own, target = self.tables[oid], self.tables[key.target]
+                dimension = self.names.get(key.target, "")
+                if self.names.get(oid, "").startswith("fact_") and dimension.startswith("dim_"):
+                    yield Note(
+                        f"{own.shown}.{key.columns[0]}",
+                        f"it looks like a reference to {target.shown}, and is no foreign key",
+                        f'references="{dimension}" in facts.py, if all its values are there',
+                    )
+
+
+def described(comment: str) -> str:
+    """The first sentence or so of a comment, in one line."""
+    line = " ".join(comment.split())
+    if len(line) <= 200:
+        return line
+    return line[:200].rpartition(" ")[0] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def summed(fact: StarTable) -> list[str]:
+    """The amounts that a report adds up: prices and rates only where there is nothing else."""
+    plain = [name for name in fact.amounts if not _UNSUMMED.search(name)]
+    return plain[:_AMOUNTS]
+
+
+# -- names and kinds of columns ------------------------------------------------------------------------------------------
+
+
+def _column_names(names: Sequence[str], reserved: Iterable[str]) -> dict[str, str]:
+    """What the star calls columns: as the source does, in lower case, where that is a name and nobody else's."""
+    found: dict[str, str] = {}
+    taken = set(reserved)
+    for name in sorted(names, key=lambda one: not _is_plain(one)):
+        wanted = snake(name) if name != name.lower() else name
+        if not _is_plain(wanted):
+            wanted = re.sub(r"\W+", "_", wanted).strip("_")
+            wanted = wanted if wanted and not wanted[0].isdigit() else f"column_{wanted}".rstrip("_")
+        if wanted.lower() in _RESERVED or wanted in reserved:
+            wanted = f"source_{wanted}"
+        found[name] = unique(_cut(wanted), taken)
+        taken.add(found[name])
+    return found
+
+
+def _is_plain(name: str) -> bool:
+    return bool(re.fullmatch(r"[^\W\d_]\w*", name)) and name == name.lower()
+
+
+def _is_named(name: str) -> bool:
+    """Whether a star function can name a column: `*` means all of them."""
+    return name != "*"
+
+
+def _cut(name: str) -> str:
+    return name.encode()[:_LONGEST].decode(errors="ignore").rstrip("_")
+
+
+def _stem(column: str) -> str:
+    """`customer` of `customer_id`."""
+    return _LINKS.sub("", snake(column)).strip("_")
+
+
+def _day(moment: str) -> str:
+    """What the day of an instant is called: `created_date` of created_at, `order_day` of order_date."""
+    if moment.endswith("_date"):
+        return f"{moment.removesuffix('_date')}_day"
+    return re.sub(r"_(at|ts|time|timestamp|datetime|on)$", "", moment) + "_date"
+
+
+def _forms(table: str) -> set[str]:
+    """A table's name, and what it may be in the singular."""
+    forms = {table}
+    if table.endswith("ies"):
+        forms.add(f"{table[:-3]}y")
+    if table.endswith("es"):
+        forms.add(table[:-2])
+    if table.endswith("s"):
+        forms.add(table[:-1])
+    return forms
+
+
+def _is_named_after(lines: str, header: str) -> bool:
+    """Whether lines are called after their header: order_line, orderdetails of orders; order_detail of order_header."""
+    stems = {form for name in (header, header.removesuffix("_header")) for form in _forms(name)}
+    return any(lines.startswith(stem) and _LINE.fullmatch(lines[len(stem) :].strip("_")) for stem in stems)
+
+
+def _bare(declared: str) -> str:
+    return declared.removesuffix("?")
+
+
+def _nullable(declared: str) -> str:
+    return f"{_bare(declared)}?"
+
+
+def _is_audit(column: CatalogColumn, declared: Declared) -> bool:
+    return _bare(declared.types[column.name]) in _MOMENTS and bool(_AUDIT.search(column.name))
+
+
+def _is_shown(column: CatalogColumn, declared: Declared) -> bool:
+    return (
+        _bare(declared.types[column.name]) not in _UNSTARRED
+        and column.type not in _DERIVED
+        and _is_named(column.name)
+    )
+
+
+def _keyed(made: StarTable) -> set[str]:
+    """The columns that refer to a dimension together with others."""
+    return {name for columns in made.references for name in columns}
+
+
+def _referring(column: StarColumn, dimension: str) -> StarColumn:
+    return StarColumn(column.name, column.declared, column.source, column.description, dimension, column.day)
+
+
+def _several(names: Sequence[str]) -> str:
+    """Names in a sentence: a, b and c; of many the first."""
+    if len(names) > 4:
+        return f"{', '.join(names[:3])} and {len(names) - 3} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "nothing"

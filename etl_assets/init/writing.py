@@ -1,0 +1,411 @@
+"""The files of a project: modules that run as they are, and are meant to be read and gone on with."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from urllib.parse import quote
+
+from psycopg2.extensions import parse_dsn
+
+from etl_assets.engine.types import Type
+from etl_assets.init.declaring import Declaration, Declared, Note, slug, snake, unique
+from etl_assets.init.design import CALENDAR, Design, Join, StarColumn, StarTable, described, summed
+from etl_assets.init.layout import call, chain, comment, docstring, literal, literals, prose, sentence
+
+_TITLE = 31  # characters of a report's title
+# Of an address: what says where and how, and is no secret.
+_OPTIONS = ("sslmode", "channel_binding", "target_session_attrs", "connect_timeout", "gssencmode")
+
+
+def modules(declaration: Declaration, design: Design) -> dict[str, str]:
+    """The modules of a project, by file name."""
+    files = {
+        "__init__.py": docstring("The tables, the star and the reports of a database, begun by etl init.")
+        + "\n",
+        "tables.py": tables_module(declaration),
+        "facts.py": _star_module("The facts: one function per table.", "fact", design.facts),
+        "reports.py": _reports_module(design),
+    }
+    if design.dimensions or design.has_calendar:
+        files["dimensions.py"] = _dimensions_module(design)
+    return files
+
+
+# -- tables.py -----------------------------------------------------------------------------------------------------------
+
+
+def tables_module(declaration: Declaration) -> str:
+    """All tables that are read, and what is left out."""
+    constants = constant_names([declared.name for declared in declaration.tables], ())
+    intro = (
+        '"""The tables that are read, and what the star takes their columns for.\n\n'
+        'All columns are landed; declared are those that the star may use. `?` allows NULL.\n"""'
+    )
+    parts = [f"{intro}\n\nfrom etl_assets.project import Table"]
+    parts += [declared_table(declared, constants[declared.name]) for declared in declaration.tables]
+    if declaration.left_out:
+        parts.append("\n".join(["# Left out:", *map(_told, declaration.left_out)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def constant_names(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]:
+    """What tables are called in a module."""
+    found: dict[str, str] = {}
+    for name in names:
+        found[name] = unique(snake(name).upper(), [*taken, *found.values()])
+    return found
+
+
+def declared_table(declared: Declared, constant: str) -> str:
+    """The declaration of a table."""
+    table = declared.table
+    said = described(table.comment)
+    arguments = [literal(table.name), literal(sentence(said) if said else _one_row(declared))]
+    columns = [f"{literal(name)}: {literal(type_)}" for name, type_ in declared.types.items()]
+    arguments.append(call("{", columns, 1, open_=True))
+    if declared.key_is_declared:
+        arguments.append(f"key={literals(declared.key)}")
+    if table.schema != "public":
+        arguments.append(f"schema={literal(table.schema)}")
+    if declared.exclude:
+        arguments.append(f"exclude={literals(declared.exclude)}")
+    if declared.name != table.name:
+        arguments.append(f"as_={literal(declared.name)}")
+    return call(f"{constant} = Table(", arguments, open_=True)
+
+
+def _one_row(declared: Declared) -> str:
+    return f"One row is a row of {declared.shown}."
+
+
+def _told(note: Note) -> str:
+    text = prose(f"{note.table}: {note.what}." + ("" if note.write == "nothing" else f" Write: {note.write}"))
+    return comment(f"  {text}").replace("# ", "#   ", 1)
+
+
+# -- dimensions.py and facts.py ------------------------------------------------------------------------------------------
+
+
+def _dimensions_module(design: Design) -> str:
+    module = _star_module("The dimensions: one function per table.", "dimension", design.dimensions)
+    if not design.has_calendar:
+        return module
+    imports = "from etl_assets.project import calendar"
+    if design.dimensions:
+        module = module.replace("import Column, dimension", "import Column, calendar, dimension", 1)
+        return f"{module}\n\n{CALENDAR} = calendar()\n"
+    return f'"""The dimensions."""\n\n{imports}\n\n{CALENDAR} = calendar()\n'
+
+
+def _star_module(title: str, kind: str, tables: Sequence[StarTable]) -> str:
+    head = docstring(f"{title} What each was taken for, and why, stands above it.")
+    parts = [f"{head}\n\nimport narwhals as nw\nfrom etl_assets.project import Column, {kind}"]
+    parts += [_star_table(table) for table in tables]
+    return "\n\n\n".join(parts) + "\n"
+
+
+def _star_table(made: StarTable) -> str:
+    head = "@fact(" if made.is_fact else "@dimension("
+    key = literal(made.key[0]) if len(made.key) == 1 else f"[{', '.join(map(literal, made.key))}]"
+    arguments = [f"key={key}"]
+    if len(f"    {arguments[0]},") > 110:
+        arguments = [call("key=[", map(literal, made.key), 1, open_=True)]
+    if made.record:
+        arguments.append(f"record={literal(made.record)}")
+    arguments.append(call("columns=[", [_column(column) for column in made.columns], 1, open_=True))
+    if made.references:
+        links = [
+            f"{_tuple(columns, 2)}: {literal(dimension)}" for columns, dimension in made.references.items()
+        ]
+        arguments.append(call("references={", links, 1, open_=True))
+    tables = list(dict.fromkeys([made.table.name, *(join.table.name for join in made.joins)]))
+    parameters = [f"{name}: nw.LazyFrame" for name in tables]
+    why = made.why
+    if made.unshown:
+        why += f" Not here: {', '.join(made.unshown)}."
+    said = prose(described(made.table.table.comment))
+    row = f"One row is a {'version of a ' if made.is_fact else ''}row of {prose(made.table.shown)}"
+    return "\n".join(
+        [
+            comment(prose(why)),
+            call(head, arguments, open_=True),
+            call(f"def {made.name}(", parameters, tail=" -> nw.LazyFrame:"),
+            docstring(f"{row}: {said}" if said else f"{row}.", 1),
+            *_body(made),
+        ]
+    )
+
+
+def _column(column: StarColumn) -> str:
+    arguments = [literal(column.name), literal(column.declared)]
+    if column.description:
+        arguments.append(literal(sentence(column.description)))
+    if column.references:
+        arguments.append(f"references={literal(column.references)}")
+    return call("Column(", arguments, 2)
+
+
+def _tuple(names: Sequence[str], indent: int) -> str:
+    flat = literals(names)
+    return flat if len(flat) < 60 else call("(", map(literal, names), indent, open_=True)
+
+
+def _body(made: StarTable) -> list[str]:
+    frame, lines = made.table.name, []
+    for join in made.joins:
+        lines.append(_join(join, frame))
+        frame = "joined"
+    chosen = [
+        literal(column.source) if column.name == column.source and not column.day else _chosen(column)
+        for column in made.columns
+    ]
+    return [*lines, call(f"return {frame}.select(", chosen, 1)]
+
+
+def _chosen(column: StarColumn) -> str:
+    calls = [("col", literal(column.source))]
+    if column.day:
+        calls.append(("cast", "nw.Date"))
+    calls.append(("alias", literal(column.name)))
+    return chain("nw", *calls, indent=2).removeprefix("        ")
+
+
+def _join(join: Join, frame: str) -> str:
+    taken = [
+        *(literal(name) for name in join.right),
+        *(
+            literal(name)
+            if name == as_
+            else chain("nw", ("col", literal(name)), ("alias", literal(as_)), indent=3).removeprefix(" " * 12)
+            for name, as_ in join.columns.items()
+        ),
+    ]
+    arguments = [call(f"{join.table.name}.select(", taken, 2)]
+    if join.left == join.right:
+        arguments.append(f"on={_names(join.left)}")
+    else:
+        arguments += [f"left_on={_names(join.left)}", f"right_on={_names(join.right)}"]
+    arguments.append('how="left"')
+    return call(f"joined = {frame}.join(", arguments, 1, open_=True)
+
+
+def _names(names: Sequence[str]) -> str:
+    return literal(names[0]) if len(names) == 1 else f"[{', '.join(map(literal, names))}]"
+
+
+# -- reports.py ----------------------------------------------------------------------------------------------------------
+
+
+def _reports_module(design: Design) -> str:
+    head = (
+        '"""The reports: each is a query that the warehouse answers, and a function that shapes the answer.\n\n'
+        'Queries keep to the SQL that DuckDB, PostgreSQL and BigQuery share.\n"""\n\n'
+        "import pandas as pd\n"
+        "from etl_assets.project import ReportColumn, report"
+    )
+    sizes = {made.name: made.table.table.rows for made in design.dimensions}
+    names: list[str] = []
+    titles: list[str] = []
+    parts = [head]
+    for made in design.facts:
+        by = _grouping(made, sizes)
+        name = unique(f"{made.base}_by_{by.what}" if by.what else f"{made.base}_in_all", names)
+        names.append(name)
+        title = _title(made, by.what, titles)
+        titles.append(title)
+        parts.append(_report(made, by, name, title))
+    return "\n\n\n".join(parts) + "\n"
+
+
+class _Grouping:
+    """What a report is grouped by: SQL of the columns, where they come from, and the declared columns."""
+
+    def __init__(self, what: str, columns: Mapping[str, tuple[str, str, str]], joined: str = "") -> None:
+        self.what = what
+        self.columns = columns
+        self.joined = joined
+
+
+def _grouping(made: StarTable, sizes: Mapping[str, int]) -> _Grouping:
+    """By month, else by the smallest dimension, else not at all."""
+    if made.days:
+        day = made.days[0]
+        mark = "?" if next(c for c in made.columns if c.name == day).declared.endswith("?") else ""
+        told = f"Of {day}."
+        return _Grouping(
+            "month",
+            {"year": ("d.year", f"int{mark}", told), "month": ("d.month", f"int{mark}", "1 to 12.")},
+            f"LEFT JOIN star.{CALENDAR} AS d ON d.date_id = f.{identifier(day)}",
+        )
+    if made.links:
+        columns = min(made.links, key=lambda one: sizes.get(made.links[one], 0))
+        declared = {c.name: c.declared for c in made.columns}
+        what = made.links[columns].removeprefix("dim_")
+        return _Grouping(
+            what,
+            {
+                name: (f"f.{identifier(name)}", declared[name], f"As in {made.links[columns]}.")
+                for name in columns
+            },
+        )
+    return _Grouping("", {"part": ("'all'", "text", "There is one part: all.")})
+
+
+def _report(made: StarTable, by: _Grouping, name: str, title: str) -> str:
+    kinds = {c.name: Type(c.declared) for c in made.columns}
+    counted = unique("entries", [*by.columns, *kinds])
+    sums: dict[str, tuple[str, str]] = {}
+    for amount in summed(made):
+        called = unique(amount, [*by.columns, counted])
+        whole = kinds[amount].name in {"smallint", "int", "bigint"}
+        scale = "" if whole else kinds[amount].name.partition(",")[2].rstrip(")")
+        add = f"COALESCE(SUM(f.{identifier(amount)}), 0)"
+        sums[called] = (f"CAST({add} AS BIGINT)", "bigint") if whole else (add, f"numeric(38,{scale})")
+    columns = [
+        call("ReportColumn(", [literal(n), literal(declared), literal(told)], 2)
+        for n, (_, declared, told) in by.columns.items()
+    ]
+    columns.append(call("ReportColumn(", [literal(counted), '"bigint"', '"How many there are."'], 2))
+    columns += [
+        call("ReportColumn(", [literal(n), literal(type_), literal(f"The sum of {n}.")], 2)
+        for n, (_, type_) in sums.items()
+    ]
+    totals = [
+        f"COUNT(*) AS {identifier(counted)}",
+        *(f"{sql} AS {identifier(n)}" for n, (sql, _) in sums.items()),
+    ]
+    groups = [
+        sql if sql.endswith(f".{identifier(n)}") else f"{sql} AS {identifier(n)}"
+        for n, (sql, _, _) in by.columns.items()
+    ]
+    source = f"FROM star.{made.name}_current AS f"
+    query = [f"SELECT {', '.join(groups)},", *_listed(totals), source]
+    if by.joined:
+        query.append(by.joined)
+    if by.what:
+        query.append(f"GROUP BY {', '.join(sql for sql, _, _ in by.columns.values())}")
+    control = [f"SELECT {', '.join(totals)}", source]
+    key = f"key=[{', '.join(map(literal, by.columns))}]"
+    if len(key) > 100:
+        key = call("key=[", map(literal, by.columns), 1, open_=True)
+    arguments = [f"title={literal(title)}", key, call("columns=[", columns, 1, open_=True)]
+    arguments += [f"query={_sql(query)}", f"control={_sql(control)}"]
+    unit = f"what {made.name} has" + (f" with one of dim_{by.what}" if by.what else " in all")
+    if made.days:
+        unit = f"what {made.name} has of a month, by {made.days[0]}; without a month: what has no day"
+    return "\n".join(
+        [
+            call("@report(", arguments, open_=True),
+            f"def {name}(answer: pd.DataFrame) -> pd.DataFrame:",
+            docstring(f"One row is {unit}.", 1),
+            "    return answer",
+        ]
+    )
+
+
+def _listed(items: Sequence[str]) -> list[str]:
+    return [f"    {item}{',' if item is not items[-1] else ''}" for item in items]
+
+
+def _sql(lines: Sequence[str]) -> str:
+    inside = "".join(f"        {line}\n" for line in lines)
+    return f'"""\n{inside}    """'
+
+
+def _title(made: StarTable, what: str, titles: Sequence[str]) -> str:
+    """A title of at most 31 characters, which no other report has."""
+    by = f" by {what.replace('_', ' ')}" if what else " in all"
+    name = made.base.replace("_", " ")
+    room = _TITLE - 3  # for a number
+    if len(by) > room // 2:
+        by = by[: room // 2].rstrip()
+    short = name[: room - len(by)].rstrip()
+    return unique(f"{short[:1].upper()}{short[1:]}{by}", titles).replace("_", " ")
+
+
+@cache
+def _keywords() -> frozenset[str]:
+    from sqlglot.dialects import BigQuery, DuckDB, Postgres
+
+    known: set[str] = set()
+    for dialect in (BigQuery, DuckDB, Postgres):
+        known |= {word.lower() for word in dialect.Tokenizer.KEYWORDS}
+    return frozenset(known)
+
+
+def identifier(name: str) -> str:
+    """A column's name in a report's query, in quotes where it needs them."""
+    if re.fullmatch(r"[a-z][a-z0-9_]*", name) and name not in _keywords():
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+# -- beside the project --------------------------------------------------------------------------------------------------
+
+
+def without_password(url: str) -> str:
+    """The address of a source by user, host, port and database, and how it is to be reached; never a password."""
+    if url.startswith("aws-secret://"):
+        return url
+    given = parse_dsn(url)
+    hosts = [host for host in given.get("host", given.get("hostaddr", "")).split(",") if host]
+    ports = given.get("port", "").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    options = {name: given[name] for name in ("service", *_OPTIONS) if name in given}
+    if any(host.startswith("/") for host in hosts):
+        options = {"host": ",".join(hosts), "port": ",".join(filter(None, ports)), **options}
+        hosts = []
+    places = (f"[{host}]" if ":" in host else quote(host, safe="") for host in hosts)
+    where = ",".join(f"{place}:{port}" if port else place for place, port in zip(places, ports, strict=False))
+    user = f"{quote(given['user'], safe='')}@" if "user" in given else ""
+    name = f"/{quote(given['dbname'], safe='')}" if "dbname" in given else ""
+    asked = "&".join(f"{option}={quote(value, safe='')}" for option, value in options.items() if value)
+    return f"postgresql://{user}{where}{name or '/'}{'?' if asked else ''}{asked}"
+
+
+def env_file(url: str, folder: str) -> str:
+    """The settings. The password is nowhere in it."""
+    return (
+        "# Read by etl and Dagster from the folder they are started in; the environment wins. Never commit this file.\n\n"
+        "# The source. No password stands here: put it into ~/.pgpass (host:port:database:user:password, mode 0600), or into\n"
+        "# the environment as PGPASSWORD; or write it here as postgresql://user:password@host:port/database.\n"
+        f"ETL_SOURCE_URL={url}\n\n"
+        "# The folder of this project.\n"
+        f"ETL_PROJECT={folder}\n\n"
+        "# Where it all goes; these are the defaults.\n"
+        "#ETL_LAKE_URL=data/lake\n"
+        "#ETL_WAREHOUSE_URL=duckdb:///data/warehouse.duckdb\n"
+    )
+
+
+GITIGNORE = "# What etl writes: lake, warehouse, history.\n/data/\n# Settings, which may hold a password.\n.env\n__pycache__/\n"
+
+
+def readme(database: str, folder: str, declaration: Declaration, design: Design) -> str:
+    """What was made, and how to go on."""
+    title = slug(database, "database").replace("_", " ").capitalize()
+    lines = [
+        f"# {title}",
+        "",
+        f"A star schema that is kept equal to a PostgreSQL database. `etl init` began it from the catalog: "
+        f"{len(declaration.tables)} tables, {len(design.dimensions)} dimensions, {len(design.facts)} facts. "
+        "It is yours from here on.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| `{folder}/tables.py` | the tables that are read, and what was left out |",
+        f"| `{folder}/dimensions.py` | the dimensions, each with the reason why it is one |",
+        f"| `{folder}/facts.py` | the facts, likewise |",
+        f"| `{folder}/reports.py` | a report for each fact |",
+        "| `.env` | the settings, without a password |",
+        "",
+        "```sh",
+        "etl doctor          # can everything be reached and read?",
+        "etl run             # from the source to the reports",
+        "etl verify          # is the warehouse what the source is?",
+        "etl ui              # Dagster's interface",
+        "etl init --update   # what the source has by now, and the project has not",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,250 @@
+"""`etl init` beside the star that it makes: what it tells, what it leaves alone, and how a project keeps up with its source."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from etl_assets import project
+from etl_assets.init.writing import without_password
+from etl_assets_tests.commands import etl, use
+from etl_assets_tests.flow import as_role
+from etl_assets_tests.init.samples import execute
+from etl_assets_tests.init.test_projects import lint
+
+SHOP = """
+    CREATE TABLE customer (id int PRIMARY KEY, name text NOT NULL);
+    CREATE TABLE orders (id int PRIMARY KEY, customer_id int NOT NULL REFERENCES customer, day date NOT NULL, amount numeric(9,2));
+    INSERT INTO customer VALUES (1, 'one'); INSERT INTO orders VALUES (1, 1, '2024-01-01', 2.50);
+"""
+
+
+@pytest.fixture
+def shop(database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a small shop; the present folder is empty."""
+    url = database()
+    execute(url, SHOP)
+    # What a command takes from .env stays in the environment of its process, which here is the tests'.
+    use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL="", ETL_PROJECT="")
+    monkeypatch.setattr(project, "load", _anew)  # a process reads a project once, and a test is many commands
+    return url
+
+
+def _anew(setting: str | None = None) -> project.Project:
+    return project.read(project._place(setting, Path.cwd()))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text("utf-8")
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".pyc"
+    }
+
+
+def test_nothing_is_overwritten(shop: str, tmp_path: Path) -> None:
+    for name in (".env", ".gitignore", "README.md"):
+        (tmp_path / name).write_text("mine")
+    done = etl("init", shop)
+    assert done.exit_code == 0
+    assert "left as they are: .env, .gitignore, README.md" in done.output
+    assert "export ETL_SOURCE_URL='postgresql://" in done.output  # as no .env says it
+    before = contents(tmp_path)
+    assert before[".env"] == "mine"
+    again = etl("init", shop)
+    assert again.exit_code == 1
+    assert again.output.startswith("etl: etl_project is there already, and is left as it is")
+    assert again.output.count("\n") == 1
+    assert contents(tmp_path) == before
+
+
+def test_no_password_is_written_or_told(shop: str, tmp_path: Path) -> None:
+    execute(
+        shop,
+        "CREATE ROLE careless LOGIN PASSWORD 'pass#/w@rd'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO careless",
+    )
+    try:
+        url = as_role(shop, "careless", "pass%23%2Fw%40rd")
+        done = etl("init", url)
+        assert done.exit_code == 0, done.output
+        written = "".join(contents(tmp_path).values()) + done.output
+        assert "%40rd" not in written
+        assert "w@rd" not in written
+        where = urlsplit(shop)
+        assert f"ETL_SOURCE_URL=postgresql://careless@{where.hostname}:{where.port}{where.path}\n" in written
+        assert "put the password into ~/.pgpass, or: export PGPASSWORD=…" in done.output
+        wrong = etl("init", as_role(shop, "careless", "n0t-this"), "other")
+        assert wrong.exit_code == 1
+        assert "n0t-this" not in wrong.output
+        assert not (tmp_path / "other").exists()
+    finally:
+        execute(shop, "DROP OWNED BY careless; DROP ROLE careless")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:p@h:5433/d?sslmode=require", "postgresql://u@h:5433/d?sslmode=require"),
+        ("host=h user=u password='p q' dbname='a b'", "postgresql://u@h/a%20b"),
+        ("postgresql://u:p@a,b:1/d", "postgresql://u@a,b:1/d"),
+        ("postgresql:///d?host=/run/pg&password=p", "postgresql:///d?host=%2Frun%2Fpg"),
+        ("postgresql://u:p@[::1]:5432/d?passfile=/x", "postgresql://u@[::1]:5432/d"),
+        ("postgresql://?service=s", "postgresql:///?service=s"),
+        ("aws-secret://prod/shop", "aws-secret://prod/shop"),
+    ],
+)
+def test_an_address_is_kept_without_what_is_secret(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+
+
+def test_only_what_is_asked_for_is_read(shop: str, tmp_path: Path) -> None:
+    execute(
+        shop,
+        "CREATE SCHEMA other; CREATE TABLE other.orders (id int PRIMARY KEY, day date, amount numeric(5,2))",
+    )
+    assert etl("init", shop, "one", "--tables", "ord*").exit_code == 0
+    assert sorted(project.read(tmp_path / "one").tables) == ["orders", "other_orders"]
+    assert etl("init", "two", shop, "--schema", "other").exit_code == 0
+    assert sorted(project.read(tmp_path / "two").tables) == ["orders"]
+    none = etl("init", shop, "three", "--schema", "nowhere")
+    assert (none.exit_code, none.output) == (1, "etl: there are no tables in nowhere\n")
+    assert not (tmp_path / "three").exists()
+
+
+def test_what_is_left_out_is_told_with_what_to_write(shop: str) -> None:
+    execute(
+        shop,
+        "CREATE TABLE keyless (a int); CREATE VIEW seen AS SELECT * FROM customer; CREATE TABLE locked (id int PRIMARY KEY);"
+        "CREATE TABLE narrow (id int PRIMARY KEY, m money, d text); CREATE ROLE guest LOGIN PASSWORD 'x';"
+        "GRANT SELECT ON customer, orders, keyless, seen, narrow TO guest;"
+        "INSERT INTO narrow SELECT n, 1, '2024-01-0' || n FROM generate_series(1, 5) n",
+    )
+    try:
+        told = etl("init", as_role(shop, "guest", "x")).output
+    finally:
+        execute(shop, "DROP OWNED BY guest; DROP ROLE guest")
+    assert "keyless: it has no key" in told
+    assert 'write Table(…, key=("…",)), naming the columns' in told
+    assert "seen: it is a view" in told
+    assert "locked: no right to read it; write GRANT SELECT ON public.locked TO guest" in told
+    assert "narrow.m: money is read as the text" in told
+    assert 'narrow.d: a text that is always a date in the rows looked at; write "date?" for it' in told
+
+
+def test_a_foreign_key_that_can_be_no_reference_is_told(shop: str, tmp_path: Path) -> None:
+    execute(
+        shop,
+        "ALTER TABLE customer ADD email text UNIQUE, ADD born date, ADD city text, ADD phone text;"
+        "CREATE TABLE place (id numeric(9,0) PRIMARY KEY, town text, street text, country text, manager text);"
+        "CREATE TABLE visit (id int PRIMARY KEY, email text REFERENCES customer (email), place int REFERENCES place,"
+        " day date, spent numeric(5,2))",
+    )
+    told = etl("init", shop).output
+    assert "visit.email: it refers to columns of customer that are not its key: no reference" in told
+    assert "visit.place: it refers to the key of place, which has another type: no reference" in told
+    assert project.read(tmp_path / "etl_project").star["fact_visit"].schema.links == {("day",): "dim_date"}
+
+
+def test_what_has_a_name_is_a_dimension_whatever_else_it_has(shop: str, tmp_path: Path) -> None:
+    execute(
+        shop,
+        "CREATE TABLE kind (id int PRIMARY KEY, label text); CREATE TABLE unit (id int PRIMARY KEY, label text);"
+        "CREATE TABLE product (id int PRIMARY KEY, name text, kind_id int REFERENCES kind, unit_id int REFERENCES unit,"
+        " sold_from date, list_price numeric(9,2));"
+        "CREATE TABLE product_price (product_id int REFERENCES product, since date, price numeric(9,2), PRIMARY KEY (product_id, since));"
+        "CREATE TABLE order_line (order_id int REFERENCES orders, line int, product_id int REFERENCES product, quantity int,"
+        " PRIMARY KEY (order_id, line))",
+    )
+    assert etl("init", shop).exit_code == 0
+    star = project.read(tmp_path / "etl_project").star
+    assert sorted(star) == [
+        "dim_customer", "dim_date", "dim_product", "fact_order_line", "fact_orders", "fact_product_price",
+    ]  # fmt: skip
+    assert star["fact_order_line"].inputs == ["order_line", "orders"]
+    assert star["fact_product_price"].inputs == ["product_price"]
+    assert star["dim_product"].inputs == ["product", "kind", "unit"]
+    assert star["fact_order_line"].schema.links == {
+        ("product_id",): "dim_product",
+        ("customer_id",): "dim_customer",
+        ("day",): "dim_date",
+    }
+
+
+def test_an_update_shows_what_is_new_and_adds_it_only_when_told_to(shop: str, tmp_path: Path) -> None:
+    assert etl("init", shop).exit_code == 0
+    up_to_date = etl("init", shop, "--update")
+    assert up_to_date.output == "the project has all that the catalog has\n"
+    execute(
+        shop,
+        'ALTER TABLE orders ADD paid boolean NOT NULL DEFAULT false, ADD "a ""b""" text; ALTER TABLE customer DROP name;'
+        "CREATE TABLE refund (id int PRIMARY KEY, order_id int REFERENCES orders)",
+    )
+    tables = tmp_path / "etl_project" / "tables.py"
+    before = tables.read_text()
+    shown = etl("init", "--update", shop).output
+    assert tables.read_text() == before
+    for line in (
+        "--- etl_project/tables.py",
+        '+        "paid": "boolean",',
+        '+        \'a "b"\': "text?",',
+        "+REFUND = Table(",
+    ):
+        assert line in shown.splitlines()
+    assert not [line for line in shown.splitlines() if line.startswith("-") and not line.startswith("---")]
+    assert "gone from the source: column name of customer (tables.py:" in shown
+    assert etl("init", "--update", "--write", shop).exit_code == 0
+    lint(tmp_path / "etl_project")
+    made = project.read(tmp_path / "etl_project")
+    assert (
+        dict(made.tables["orders"].columns) | {"paid": "boolean", 'a "b"': "text?"}
+        == made.tables["orders"].columns
+    )
+    assert "refund" in made.tables
+    assert '"name": "text"' in tables.read_text()  # nothing is taken away
+    assert "+" not in etl("init", "--update", shop).output
+
+
+def test_new_columns_of_a_declaration_that_is_written_otherwise_are_told_in_a_comment(
+    shop: str, tmp_path: Path
+) -> None:
+    assert etl("init", shop).exit_code == 0
+    tables = tmp_path / "etl_project" / "tables.py"
+    tables.write_text(
+        'from etl_assets.project import Table\n\nC = Table("customer", "", {"id": "int", "name": "text"})\n'
+        'O = Table("orders", "", dict(id="int", customer_id="int", day="date", amount="numeric(9,2)?"))\n'
+    )
+    execute(shop, "ALTER TABLE customer ADD email text; ALTER TABLE orders ADD note text")
+    done = etl("init", "--update", "--write", shop)
+    assert done.exit_code == 0, done.output
+    assert tables.read_text().endswith(
+        "\n\n# New columns of customer, to be declared if the star uses them: 'email': 'text?'\n\n"
+        "# New columns of orders, to be declared if the star uses them: 'note': 'text?'\n"
+    )
+
+
+def test_an_update_needs_a_project(shop: str) -> None:
+    done = etl("init", "--update", shop)
+    assert (done.exit_code, done.output) == (1, "etl: there is no project here: etl init begins one\n")
+
+
+def test_500_tables_and_1500_columns_take_seconds(
+    database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = database()
+    many = ";".join(
+        f"CREATE TABLE t{n} (id int PRIMARY KEY, a text, day date, amount numeric(9,2), t{n // 2}_id int"
+        + (f" REFERENCES t{n // 2})" if n else ")")
+        for n in range(500)
+    )
+    for start in range(0, 500, 100):
+        execute(url, ";".join(many.split(";")[start : start + 100]))
+    execute(url, f"CREATE TABLE wide (id int PRIMARY KEY, {', '.join(f'c{n} text' for n in range(1500))})")
+    use(monkeypatch, tmp_path / "data")
+    started = time.process_time()
+    done = etl("init", url)
+    assert done.exit_code == 0, done.output
+    assert time.process_time() - started < 10
+    assert (tmp_path / "etl_project" / "tables.py").read_text().count(" = Table(") == 501
+    lint(tmp_path / "etl_project")
