@@ -63,6 +63,8 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
+        """The settings of an environment. Raises `SettingsError` for one that can't be read."""
+
         def get(name: str, default: str | None = None) -> str | None:
             return environment.get(name, "").strip() or default
 

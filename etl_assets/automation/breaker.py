@@ -52,6 +52,7 @@ def failed_in_a_row(history: History) -> Sequence[dg.RunRecord]:
 
 
 def last_reset(instance: dg.DagsterInstance) -> datetime | None:
+    """When the breaker was closed by hand for the last time; None if it never was."""
     kept = instance.daemon_cursor_storage.get_cursor_values({_RESET}).get(_RESET)
     return datetime.fromisoformat(kept) if kept else None
 

@@ -35,6 +35,7 @@ class History:
 
     @classmethod
     def of_definitions(cls, definitions: dg.Definitions, instance: dg.DagsterInstance) -> "History":
+        """The history of an instance, as a command looks at it."""
         return cls(instance, definitions.resolve_job_def(FLOW).asset_layer.selected_asset_keys)
 
     def last_success(self) -> dg.RunRecord | None:

@@ -36,6 +36,7 @@ class Retention(dg.Config):
 
 @dg.op(description="Forget the runs on which nothing stands any more.")
 def forget(context: dg.OpExecutionContext, config: Retention) -> None:
+    """Remove old runs and their events from the history, as the configuration says."""
     runs = forgettable(context.instance, datetime.now(UTC) - timedelta(days=config.days))
     for run_id in runs:
         forget_run(context.instance, run_id)

@@ -82,6 +82,7 @@ def play(ctx: click.Context, settings: "Settings", source: str, shown: "Display"
 
 
 def show_report(of: str, report: "DataFrame") -> None:
+    """Print the first rows of a reporting table."""
     output.say(f"\nsales, from {of}")
     output.table(list(report.columns), list(report.itertuples(index=False, name=None)))
 

@@ -51,6 +51,7 @@ class Made:
 
     @classmethod
     def of(cls, materialization: dg.AssetMaterialization) -> "Made":
+        """What an asset's event tells."""
         told: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
         stage, *rest = materialization.asset_key.path
         return cls(

@@ -104,6 +104,7 @@ def cell(value: object) -> str:
 
 
 def moment(value: datetime) -> str:
+    """An instant as people read it, in UTC to the second."""
     return f"{value:%Y-%m-%d %H:%M:%S}"
 
 

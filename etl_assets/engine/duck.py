@@ -64,6 +64,7 @@ def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
 
 
 def configure(connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
+    """Let a connection spill to a folder, and take no more memory than there is."""
     connection.execute("SET TimeZone = 'UTC'")  # as a connect() option it would ask for a download
     connection.execute("SET python_enable_replacements = false")
     connection.execute("SET temp_directory = $path", {"path": str(scratch)})

@@ -22,6 +22,7 @@ _CHECK = "control_totals"
 
 
 def export_key(name: str) -> dg.AssetKey:
+    """The asset key of a report."""
     return dg.AssetKey([GROUP, name])
 
 

@@ -87,6 +87,7 @@ class UniqueKey(DataFrameConstraint):
         super().__init__(error_description=rule, markdown_description=rule)
 
     def validate(self, dataframe: pd.DataFrame) -> None:
+        """Raise `DataFrameConstraintViolationException` that names the first key that repeats."""
         repeated = dataframe.loc[dataframe.duplicated(self.columns), self.columns]
         if not repeated.empty:
             first = ", ".join(str(value) for value in repeated.iloc[0])

@@ -63,6 +63,7 @@ class ReportIOManager(dg.ConfigurableIOManager):
     tables: dg.ResourceDependency[ReportTables]
 
     def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
+        """Publish a report, and say what was published."""
         started = time.monotonic()
         spec = context.asset_spec
         published = self.tables.publish(context.asset_key.path[-1], obj, spec.description or "")
@@ -79,6 +80,7 @@ class ReportIOManager(dg.ConfigurableIOManager):
         )
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame:
+        """A report as it was published."""
         return self.tables.read(context.asset_key.path[-1])
 
 

@@ -31,7 +31,8 @@ class Sheet:
 class Warehouse(Protocol):
     """Where reports are computed: it answers in exact types (Arrow's), or amounts would lose their cents."""
 
-    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame: ...
+    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """The rows of a query, with Arrow types."""
 
 
 class ReportTables(dg.ConfigurableResource, ABC):

@@ -99,6 +99,7 @@ def check_sizes(pages: Sequence[Page]) -> None:
 
 
 def check_cells(cells: int, what: str) -> None:
+    """Raise `WorkbookError` if a spreadsheet can't have so many cells."""
     if cells > MAX_CELLS:
         raise SheetsError(
             f"{what} {cells:,} cells, {cells - MAX_CELLS:,} more than the {MAX_CELLS:,} that a spreadsheet holds: "
@@ -119,6 +120,7 @@ class Block:
         return self.page.rows[self.first : self.end]
 
     def range(self, title: str) -> str:
+        """The A1 notation of some rows and columns of a sheet."""
         quoted = title.replace("'", "''")
         return f"'{quoted}'!A{self.first + 1}:{_letters(self.page.width)}{self.end}"
 

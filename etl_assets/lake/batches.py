@@ -246,6 +246,7 @@ def number(batch: int) -> str:
 
 
 def manifest_path(batch: int) -> str:
+    """The path of a batch's manifest."""
     return f"{FOLDER}/{number(batch)}.json"
 
 
@@ -267,15 +268,19 @@ class Naming:
 
     @classmethod
     def of_a_run(cls, batch: int) -> "Naming":
+        """Names for a batch with a token that no other run has."""
         return cls(batch, secrets.token_hex(6))
 
     def rows(self, table: str) -> str:
+        """The path of a table's new and changed rows."""
         return f"raw/{folder_of(table)}/{self._stem}.csv"
 
     def deletions(self, table: str) -> str:
+        """The path of the keys of a table's deleted rows."""
         return f"raw/{folder_of(table)}/{self._stem}.deleted.csv"
 
     def quarantine(self, table: str) -> str:
+        """The path of a table's quarantined values."""
         return f"raw/quarantine/{folder_of(table)}/{self._stem}.csv"
 
     @property
@@ -303,6 +308,7 @@ class Batches:
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
     def latest(self) -> Manifest | None:
+        """The newest manifest; None of an empty lake. Raises `LakeError` as `get` does."""
         numbers = self.numbers()
         self._superseded = self._given  # else the newest manifest says it
         return self.get(numbers[-1]) if numbers else None

@@ -75,6 +75,7 @@ class Cache:
             return local.replace(place)
 
     def forget(self, path: str) -> None:
+        """Remove the local copy of a file."""
         shutil.rmtree(self.folder / path, ignore_errors=True)
 
     def sweep(self) -> None:

@@ -34,8 +34,10 @@ def noted(files: Files, path: str) -> dict[str, Any] | None:
 
 
 def verified_path(batch: int) -> str:
+    """Where it is noted what was verified as of a batch."""
     return f"{FOLDER}/{number(batch)}.verified.json"
 
 
 def certificate_path(batch: int) -> str:
+    """Where the certificate of a batch is."""
     return f"{FOLDER}/{number(batch)}.certificate.json"

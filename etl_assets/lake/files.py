@@ -94,7 +94,8 @@ class Files(ABC):
         """Remove a folder, unless it holds something. For who alone writes there."""
 
     @abstractmethod
-    def exists(self, path: str) -> bool: ...
+    def exists(self, path: str) -> bool:
+        """Whether there is a file at a path."""
 
     @abstractmethod
     def sweep(self, *folders: str, beginning: str = "", older_than_seconds: float = 0) -> None:
@@ -123,6 +124,7 @@ class StagedFile:
         self._publish(self.local, self.path)
 
     def discard(self) -> None:
+        """Remove what was staged, if it was not published."""
         self.local.unlink(missing_ok=True)
 
 

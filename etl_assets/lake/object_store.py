@@ -89,14 +89,16 @@ class Upload(ABC):
     """An object in the making. Every method may be called again after it failed."""
 
     @abstractmethod
-    def send(self, block: bytes) -> None: ...
+    def send(self, block: bytes) -> None:
+        """Send one part of an upload."""
 
     @abstractmethod
     def finish(self, block: bytes) -> StoredObject:
         """Send the last block, which holds a byte at least, and make the object visible."""
 
     @abstractmethod
-    def abort(self) -> None: ...
+    def abort(self) -> None:
+        """Give up an upload: nothing of it stays."""
 
 
 class Bucket(ABC):
@@ -112,10 +114,12 @@ class Bucket(ABC):
         begin with up to there."""
 
     @abstractmethod
-    def find(self, key: str) -> StoredObject | None: ...
+    def find(self, key: str) -> StoredObject | None:
+        """What is known of an object; None if there is none."""
 
     @abstractmethod
-    def get(self, key: str) -> bytes | None: ...
+    def get(self, key: str) -> bytes | None:
+        """The content of an object; None if there is none."""
 
     @abstractmethod
     def get_range(self, key: str, version: str, start: int, length: int) -> bytes:
@@ -126,17 +130,20 @@ class Bucket(ABC):
         """Raises `Taken` if there is an object already."""
 
     @abstractmethod
-    def put(self, key: str, content: bytes) -> StoredObject: ...
+    def put(self, key: str, content: bytes) -> StoredObject:
+        """Make an object of some bytes, in the place of one that there may be."""
 
     @abstractmethod
-    def upload(self, key: str) -> Upload: ...
+    def upload(self, key: str) -> Upload:
+        """Begin an object that is sent in parts."""
 
     @abstractmethod
     def unfinished(self, prefix: str) -> list[Unfinished]:
         """The uploads that killed writers left, of keys with a prefix."""
 
     @abstractmethod
-    def delete(self, key: str) -> None: ...
+    def delete(self, key: str) -> None:
+        """Remove an object; that there is none is no error."""
 
     @abstractmethod
     def passes(self, error: BaseException) -> bool:

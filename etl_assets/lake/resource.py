@@ -20,6 +20,7 @@ class RawLake(dg.ConfigurableResource):
     cache: str = Field(description="Folder for local copies of what is kept in a bucket.")
 
     def files(self) -> Files:
+        """The files of the lake, in a folder or a bucket."""
         return open_files(self.url, Path(self.cache))
 
     def check(self) -> Iterator[Checkup]:
@@ -28,4 +29,5 @@ class RawLake(dg.ConfigurableResource):
         yield room("scratch", Path(self.scratch), "ETL_DATA")
 
     def batches(self) -> Batches:
+        """The batches of the lake, read anew."""
         return Batches(self.files())

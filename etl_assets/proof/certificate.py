@@ -54,6 +54,7 @@ class TableProof:
         return not self.differences
 
     def as_json(self) -> dict[str, object]:
+        """The proof as the certificate has it."""
         return {
             "source_table": self.source_table,
             "batch": self.batch,

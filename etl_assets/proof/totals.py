@@ -37,9 +37,11 @@ class Totals:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Totals":
+        """Totals as a certificate has them."""
         return cls(content["rows"], {name: Decimal(amount) for name, amount in content["sums"].items()})
 
     def as_json(self) -> dict[str, object]:
+        """The totals as a certificate has them: exact numbers as text."""
         told: dict[str, object] = {
             "rows": self.rows,
             "sums": {name: format(amount, "f") for name, amount in self.sums.items()},

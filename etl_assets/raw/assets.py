@@ -49,6 +49,7 @@ _AGAIN = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, 
 
 
 def raw_key(name: str) -> dg.AssetKey:
+    """The asset key of a table that was landed."""
     return dg.AssetKey([GROUP, name])
 
 

@@ -131,4 +131,5 @@ def _kept(
 
 
 def no_keys(held: Fold) -> duckdb.DuckDBPyRelation:
+    """An empty relation of a table's key columns."""
     return held.relation.project(listing(held.key)).limit(0)

@@ -222,6 +222,7 @@ class Marker:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def set(self) -> None:
+        """Say that there are files that no manifest lists yet. Once is enough."""
         with self._lock:
             if not self.is_set:
                 self.files.create(self.naming.marker, json.dumps({"tables": list(self.tables)}).encode())

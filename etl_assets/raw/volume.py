@@ -147,6 +147,7 @@ def _least(measure: Measure) -> Decimal:
 
 
 def record(measure: Measure) -> Iterator[tuple[str, str | int]]:
+    """A measure as a row of a table: its name, its value, and what is usual."""
     low, high = measure.band
     yield "measure", measure.name
     yield "this batch", _text(measure.value)

@@ -17,6 +17,7 @@ FILES = "files"
 
 
 def source_key(name: str) -> dg.AssetKey:
+    """The asset key of a table or file outside."""
     return dg.AssetKey([GROUP, name])
 
 
@@ -90,6 +91,7 @@ def observation(files: ObservedFiles) -> dg.AssetMaterialization:
 
 
 def data_version(materialization: dg.AssetMaterialization) -> str:
+    """The version of what was observed; empty if the event has none."""
     return (materialization.tags or {}).get(DATA_VERSION, "")
 
 

@@ -52,11 +52,13 @@ class Tables:
         self._seen: set[tuple[str, str, str]] = set()
 
     def rows(self, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        """The rows of a table."""
         return self.database.execute(sql, params).fetchall()
 
     # -- datasets ------------------------------------------------------------------------------------------------
 
     def create_dataset(self, body: Json) -> Json:
+        """Make an empty dataset."""
         name = body["datasetReference"]["datasetId"]
         if name in self.datasets:
             raise Refused(409, "duplicate", f"Already Exists: Dataset {self.project}:{name}")
@@ -72,11 +74,13 @@ class Tables:
         return self.datasets[name]
 
     def dataset(self, name: str) -> Json:
+        """A dataset, or the answer that there is none."""
         if name not in self.datasets:
             raise Refused(404, "notFound", f"Not found: Dataset {self.project}:{name}")
         return self.datasets[name]
 
     def delete_dataset(self, name: str, *, contents: bool) -> None:
+        """Remove a dataset, with its tables if that is said."""
         self.dataset(name)
         held = [key for key in self.tables if key[0] == name]
         if held and not contents:
@@ -134,6 +138,7 @@ class Tables:
         return self.tables[dataset, name]
 
     def resource(self, dataset: str, name: str) -> Json:
+        """A table as the API tells it."""
         held = self.held(dataset, name)
         count = 0  # a view is not looked into: it may be of what is there no longer
         if "view" not in held:
@@ -152,6 +157,7 @@ class Tables:
     def patch(
         self, dataset: str, name: str, body: Json, etag: str | None, view_sql: str | None = None
     ) -> Json:
+        """Change what a table says of itself."""
         held = self.held(dataset, name)
         if etag and etag != held["etag"]:
             raise Refused(412, "conditionNotMet", "Precondition check failed.")
@@ -184,6 +190,7 @@ class Tables:
         return self.resource(dataset, name)
 
     def delete(self, dataset: str, name: str) -> None:
+        """Remove a table."""
         held = self.held(dataset, name)
         self.database.execute(f"DROP {'VIEW' if 'view' in held else 'TABLE'} {_place(dataset, name)}")
         del self.tables[dataset, name]

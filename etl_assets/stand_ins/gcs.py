@@ -107,6 +107,7 @@ class Buckets:
         self._lock = threading.RLock()
 
     def create_bucket(self, name: str) -> Json:
+        """Make an empty bucket."""
         with self._lock:
             if name in self.held:
                 raise Refused(409, "Your previous request to create the named bucket succeeded.", "conflict")
@@ -114,11 +115,13 @@ class Buckets:
         return {"kind": "storage#bucket", "id": name, "name": name}
 
     def bucket(self, name: str) -> dict[str, Stored]:
+        """The objects of a bucket."""
         if name not in self.held:
             raise Refused(404, "The specified bucket does not exist.", "notFound")
         return self.held[name]
 
     def find(self, bucket: str, name: str, query: Mapping[str, str]) -> Stored:
+        """An object, or the answer that there is none."""
         with self._lock:
             found = self.bucket(bucket).get(name)
             wanted = query.get("generation")
@@ -128,6 +131,7 @@ class Buckets:
             return found
 
     def store(self, bucket: str, resource: Json, content: bytes, query: Mapping[str, str]) -> Stored:
+        """Keep an object, if its preconditions hold."""
         with self._lock:
             self._check(self.bucket(bucket).get(resource["name"]), query)
             kind = resource.get("contentType", "application/octet-stream")
@@ -143,11 +147,13 @@ class Buckets:
             return made
 
     def delete(self, bucket: str, name: str, query: Mapping[str, str]) -> None:
+        """Remove an object."""
         with self._lock:
             self.find(bucket, name, query)
             del self.held[bucket][name]
 
     def listing(self, bucket: str, query: Mapping[str, str]) -> Json:
+        """A page of a bucket's objects."""
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
         after = base64.b64decode(query.get("pageToken", "")).decode()
         size = min(int(query.get("maxResults", _PAGE)), _PAGE)
@@ -172,6 +178,7 @@ class Buckets:
         return answer
 
     def begin(self, bucket: str, resource: Json, query: Mapping[str, str]) -> str:
+        """Begin a resumable upload."""
         with self._lock:
             self._check(self.bucket(bucket).get(resource["name"]), query)
             upload = uuid.uuid4().hex
@@ -179,6 +186,7 @@ class Buckets:
             return upload
 
     def session(self, upload: str) -> Session:
+        """The upload of an id."""
         if upload not in self.sessions:
             raise Refused(404, "The upload does not exist.", "notFound")
         return self.sessions[upload]
@@ -209,6 +217,7 @@ class Buckets:
             return session
 
     def cancel(self, upload: str) -> None:
+        """Give up an upload."""
         with self._lock:
             self.session(upload)
             del self.sessions[upload]

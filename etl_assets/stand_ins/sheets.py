@@ -40,6 +40,7 @@ class Fault:
     headers: tuple[tuple[str, str], ...] = ()
 
     def strikes(self, number: int) -> bool:
+        """Whether the next answer is to be a failure."""
         return number == self.nth or (self.lasting and number > self.nth)
 
 
@@ -68,6 +69,7 @@ class SheetsStandIn:
         self.lock = threading.Lock()
 
     def answer(self, request: Request, query: dict[str, list[str]]) -> Json:
+        """Answer a request as the API does."""
         found = re.fullmatch(r"/v4/spreadsheets/([^/:]+)(.*)", request.path)
         book = self.books.get(unquote(found[1])) if found else None
         if book is None or found is None:

@@ -64,6 +64,7 @@ class Grid:
         ]
 
     def resize(self, rows: int, columns: int) -> None:
+        """Give a grid other numbers of rows and columns."""
         self.rows, self.columns = rows, columns
         for kept in (self.cells, self.formats):
             for at in [(r, c) for r, c in kept if r >= rows or c >= columns]:
@@ -78,12 +79,14 @@ class Book:
     shared_for: Literal["nothing", "reading", "editing"] = "editing"
 
     def grid(self, sheet_id: int) -> Grid:
+        """The grid of an id, or the answer that there is none."""
         for grid in self.grids:
             if grid.id == sheet_id:
                 return grid
         raise Refused(400, f"Invalid requests[0]: No grid with id: {sheet_id}")
 
     def titled(self, title: str) -> Grid:
+        """The grid of a title."""
         for grid in self.grids:
             if grid.title.casefold() == title.casefold():
                 return grid
@@ -206,6 +209,7 @@ class Book:
     # values
 
     def put(self, given: Json) -> None:
+        """Write values into a range."""
         if given["valueInputOption"] not in {"RAW", "USER_ENTERED"}:
             raise Refused(400, "'valueInputOption' is required but not specified")
         grids = copy.deepcopy(self.grids)
@@ -235,6 +239,7 @@ class Book:
                     grid.cells[at, column] = value if raw else _as_typed(value)
 
     def read(self, range_: str) -> Json:
+        """The values of a range."""
         grid, top, bottom, right = self._parsed(range_)
         rows = [
             [grid.cells.get((row, column), "") for column in range(right)]

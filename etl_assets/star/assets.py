@@ -49,6 +49,7 @@ class DeriveConfig(dg.Config):
 
 
 def star_key(name: str) -> dg.AssetKey:
+    """The asset key of a star table."""
     return dg.AssetKey([GROUP, name])
 
 

@@ -123,9 +123,11 @@ class Build:
         return [*held, *(staged.local for staged in self.staged)]
 
     def count(self, new: int, changed: int, deleted: int) -> None:
+        """How many rows are staged."""
         self.new, self.changed, self.deleted = self.new + new, self.changed + changed, self.deleted + deleted
 
     def discard(self) -> None:
+        """Remove what was staged and not published."""
         for staged in self.staged:
             staged.file.discard()
 

@@ -78,6 +78,7 @@ class StarManifest(_Value):
 
 
 def manifest_path(batch: int, edition: int) -> str:
+    """The path of a manifest of the star; a batch may have several editions."""
     return f"{FOLDER}/{number(batch)}{f'-{edition}' if edition > 1 else ''}.json"
 
 
@@ -249,6 +250,7 @@ class StarFiles:
         return [file.batch for file in found.files]
 
     def fact(self, name: str, batch: int) -> StarFile | None:
+        """The file of a fact that a batch brought; None if it brought none."""
         found = self.table(name)
         return next((f for f in found.files if f.batch == batch), None) if found else None
 
@@ -359,16 +361,20 @@ def _of_batches(table: TableFiles, batches: Iterable[int]) -> TableFiles | None:
 
 
 def kind_of(table: StarTable) -> Literal["dimension", "fact"]:
+    """What files a table has: one, or one per batch."""
     return "fact" if isinstance(table, Fact) else "dimension"
 
 
 def with_files(table: StarTable, files: Iterable[StarFile]) -> TableFiles:
+    """A table with its files, as a manifest of the star lists them."""
     return TableFiles(kind=kind_of(table), files=tuple(files))
 
 
 def baseline_path(name: str) -> str:
+    """Where it is noted at which batch a table begins."""
     return f"{BASELINES}/{folder_of(name)}.json"
 
 
 def trial_path(name: str) -> str:
+    """Where it is noted how a function was tried."""
     return f"{TRIALS}/{folder_of(name)}.json"

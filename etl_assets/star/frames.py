@@ -282,12 +282,14 @@ class Frames:
         return self.count(misfits)
 
     def count(self, relation: duckdb.DuckDBPyRelation) -> int:
+        """How many rows a relation has."""
         (rows,) = duck.one(self.connection, f"SELECT count(*) FROM {view(relation)}")
         return int(rows)
 
     # -- types ---------------------------------------------------------------------------------------------------
 
     def typing(self, table: str, manifest: Manifest) -> Typing:
+        """How the declared columns of a table are typed as of a batch."""
         return Typing(self.inputs.tables[table].types, self.columns(table, manifest))
 
     def columns(self, table: str, manifest: Manifest) -> tuple[SourceColumn, ...]:

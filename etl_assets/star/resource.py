@@ -63,6 +63,7 @@ class Lake(RawLake):
     _touched: Touched = PrivateAttr(default_factory=dict)
 
     def star(self) -> StarFiles:
+        """The star's files, as the newest manifest lists them."""
         return StarFiles(self.files(), self.batches())
 
     @contextmanager
@@ -103,6 +104,7 @@ class Published:
     done: bool = False
 
     def publish(self) -> None:
+        """Show all builds at once, when the first of their assets is handed on."""
         if not self.done:
             self.bench.publish(self.builds)
             self.done = True
@@ -117,9 +119,11 @@ class StarIOManager(dg.ConfigurableIOManager):
     lake: dg.ResourceDependency[Lake]
 
     def handle_output(self, context: dg.OutputContext, obj: Published) -> None:
+        """Show what was built."""
         obj.publish()
 
     def load_input(self, context: dg.InputContext) -> Any:
+        """A star table as whoever asks for it wants it: a lazy frame, pandas or Arrow."""
         name = context.asset_key.path[-1]
         star = self.lake.star()
         paths = [star.local(path) for path in star.paths_of_any(name)]

@@ -34,6 +34,7 @@ class LoadConfig(dg.Config):
 
 
 def warehouse_key(name: str) -> dg.AssetKey:
+    """The asset key of a table of the warehouse."""
     return dg.AssetKey([GROUP, name])
 
 

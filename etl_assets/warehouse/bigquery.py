@@ -49,9 +49,11 @@ class BigQueryDialect(Dialect):
     """Texts are escaped by a backslash, and bytes are written by a function of its own."""
 
     def literal(self, text: str) -> str:
+        """A text as BigQuery's SQL has it."""
         return exp.Literal.string(text).sql("bigquery")
 
     def hexadecimal(self, value: str) -> str:
+        """The SQL of bytes as hexadecimal digits."""
         return f"to_hex({value})"
 
 
@@ -66,9 +68,11 @@ class Places:
     prefix: str
 
     def dataset(self, schema: str) -> str:
+        """The dataset that stands for a schema."""
         return f"{self.prefix}_{schema}" if self.prefix else schema
 
     def table(self, schema: str, name: str) -> str:
+        """A table of a dataset, quoted."""
         return f"{self.dataset(schema)}.{name}"
 
     @property
@@ -273,6 +277,7 @@ def _type(field: bigquery.SchemaField) -> str:
 
 
 def tuples(table: pa.Table) -> list[tuple[Any, ...]]:
+    """Rows as Python's values."""
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 

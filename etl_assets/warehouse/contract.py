@@ -133,12 +133,15 @@ class Dialect:
     quote: str = '"'
 
     def identifier(self, name: str) -> str:
+        """A name, quoted."""
         return f"{self.quote}{name.replace(self.quote, self.quote * 2)}{self.quote}"
 
     def listing(self, names: Sequence[str], prefix: str = "") -> str:
+        """Names, quoted, with a comma between them."""
         return ", ".join(prefix + self.identifier(name) for name in names)
 
     def literal(self, text: str) -> str:
+        """A text as SQL has it."""
         return "'" + text.replace("'", "''") + "'"
 
     def place(self, name: str) -> str:
@@ -146,13 +149,16 @@ class Dialect:
         return f"{SCHEMA}.{self.identifier(name)}"
 
     def type(self, type_: Type) -> str:
+        """What the engine calls a type."""
         name: str = getattr(type_, self.name)
         return name
 
     def cast(self, value: str, type_: Type) -> str:
+        """The SQL that makes a value one of a type."""
         return f"CAST({value} AS {self.type(type_)})"
 
     def hexadecimal(self, value: str) -> str:
+        """The SQL of bytes as hexadecimal digits."""
         return f"lower(hex({value}))"
 
     def same(self, names: Sequence[str], one: str, other: str) -> str:

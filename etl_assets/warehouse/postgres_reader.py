@@ -98,6 +98,7 @@ def in_postgres(sql: str) -> str:
 
 
 def columns_of(cursor: Cursor, schema: str, table: str) -> Mapping[str, tuple[str, bool]]:
+    """The columns of a table or view: type, and whether it may be NULL."""
     cursor.execute(
         "SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute "
         "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
@@ -107,6 +108,7 @@ def columns_of(cursor: Cursor, schema: str, table: str) -> Mapping[str, tuple[st
 
 
 def kind_of(cursor: Cursor, schema: str, name: str) -> Kind | None:
+    """Whether there is a table or a view of a name."""
     cursor.execute(
         "SELECT relkind FROM pg_class WHERE oid = to_regclass(%s)",
         (f"{identifier(schema)}.{identifier(name)}",),

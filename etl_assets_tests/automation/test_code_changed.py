@@ -128,11 +128,11 @@ def platform(after_two_batches: tuple[str, Path], tmp_path: Path) -> Iterator[Pl
 
 @pytest.fixture
 def edit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], None]:
-    """Edit a copy of the project: replace a text that stands in one of its modules once."""
-    copied = tmp_path / "totesys"
-    shutil.copytree(PROJECT.root, copied, ignore=shutil.ignore_patterns("demo", "__pycache__"))
+    """Edit a copy of the project as it is: replace a text that stands in one of its modules once."""
 
     def make(old: str, new: str) -> None:
+        copied = tmp_path / f"edit-{len(list(tmp_path.iterdir()))}" / "totesys"
+        shutil.copytree(PROJECT.root, copied, ignore=shutil.ignore_patterns("demo", "__pycache__"))
         (module,) = [path for path in copied.glob("*.py") if path.read_text().count(old)]
         assert module.read_text().count(old) == 1
         module.write_text(module.read_text().replace(old, new))

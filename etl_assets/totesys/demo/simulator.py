@@ -66,6 +66,7 @@ class Members:
 
     @staticmethod
     def read(cursor: Cursor) -> "Members":
+        """What the newest day of business is."""
         cursor.execute(
             "select (select array_agg(address_id order by address_id) from address),"
             " (select array_agg(counterparty_id order by counterparty_id) from counterparty),"
