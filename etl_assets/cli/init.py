@@ -1,5 +1,6 @@
 """`etl init`: a project from the catalog of a database."""
 
+import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -133,16 +134,14 @@ def _database(url: str) -> str:
 def _write_project(root: Path, files: dict[str, str]) -> None:
     """The folder appears whole: what is interrupted leaves none."""
     unfinished = root.with_name(f".{root.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
         for name, text in files.items():
             (unfinished / name).write_text(text, encoding="utf-8")
         unfinished.rename(root)
     finally:
-        if unfinished.exists():
-            for path in unfinished.iterdir():
-                path.unlink()
-            unfinished.rmdir()
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_new(path: Path, text: str) -> bool:

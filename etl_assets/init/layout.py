@@ -88,12 +88,11 @@ def chain(head: str, *calls: tuple[str, str], indent: int) -> str:
     if len(flat) + 1 <= WIDTH or not rest:
         return flat
     opened = f"{margin}{head}.{first}({value})"
-    if len(opened) > WIDTH:
-        opened = f"{margin}{head}.{first}(\n{margin}{_STEP}{value}\n{margin})"
+    exploded = f"{margin}{head}.{first}(\n{margin}{_STEP}{value}\n{margin})"
     if len(rest) == 1:
         name, argument = rest[0]
-        if "\n" in opened:
-            return f"{opened}.{name}({argument})"
         if len(f"{opened}.{name}(") <= WIDTH:
             return f"{opened}.{name}(\n{margin}{_STEP}{argument}\n{margin})"
-    return "\n".join([opened, *(f"{margin}.{name}({argument})" for name, argument in rest)])
+        return f"{exploded}.{name}({argument})"
+    begun = opened if len(opened) <= WIDTH else exploded
+    return "\n".join([begun, *(f"{margin}.{name}({argument})" for name, argument in rest)])

@@ -10,7 +10,7 @@ from psycopg2.extensions import parse_dsn
 from etl_assets.engine.types import Type
 from etl_assets.init.declaring import Declaration, Declared, Note, slug, snake, unique
 from etl_assets.init.design import CALENDAR, Design, Join, StarColumn, StarTable, described, summed
-from etl_assets.init.layout import call, chain, comment, docstring, literal, literals, prose, sentence
+from etl_assets.init.layout import WIDTH, call, chain, comment, docstring, literal, literals, prose, sentence
 
 _TITLE = 31  # characters of a report's title
 # Of an address: what says where and how, and is no secret.
@@ -108,15 +108,13 @@ def _star_table(made: StarTable) -> str:
     head = "@fact(" if made.is_fact else "@dimension("
     key = literal(made.key[0]) if len(made.key) == 1 else f"[{', '.join(map(literal, made.key))}]"
     arguments = [f"key={key}"]
-    if len(f"    {arguments[0]},") > 110:
+    if len(f"    {arguments[0]},") > WIDTH:
         arguments = [call("key=[", map(literal, made.key), 1, open_=True)]
     if made.record:
         arguments.append(f"record={literal(made.record)}")
     arguments.append(call("columns=[", [_column(column) for column in made.columns], 1, open_=True))
     if made.references:
-        links = [
-            f"{_tuple(columns, 2)}: {literal(dimension)}" for columns, dimension in made.references.items()
-        ]
+        links = [_link(columns, dimension) for columns, dimension in made.references.items()]
         arguments.append(call("references={", links, 1, open_=True))
     tables = list(dict.fromkeys([made.table.name, *(join.table.name for join in made.joins)]))
     parameters = [f"{name}: nw.LazyFrame" for name in tables]
@@ -145,9 +143,11 @@ def _column(column: StarColumn) -> str:
     return call("Column(", arguments, 2)
 
 
-def _tuple(names: Sequence[str], indent: int) -> str:
-    flat = literals(names)
-    return flat if len(flat) < 60 else call("(", map(literal, names), indent, open_=True)
+def _link(columns: Sequence[str], dimension: str) -> str:
+    flat = f"{literals(columns)}: {literal(dimension)}"
+    if len(f"        {flat},") <= WIDTH:
+        return flat
+    return f"{call('(', map(literal, columns), 2, open_=True).lstrip()}: {literal(dimension)}"
 
 
 def _body(made: StarTable) -> list[str]:

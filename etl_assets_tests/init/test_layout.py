@@ -1,0 +1,49 @@
+"""What is put together line by line is what the formatter would make of it, whatever the lengths."""
+
+from pathlib import Path
+
+import pytest
+
+from etl_assets.init.layout import chain, docstring, literal
+from etl_assets.init.writing import _link
+from etl_assets_tests.init.test_projects import lint
+
+
+def test_lines_of_every_length_stay_as_they_are(tmp_path: Path) -> None:
+    parts = ['"""Lines of many lengths."""\n\nimport narwhals as nw\nfrom module import call']
+    for length in range(1, 110):
+        name, other = literal("a" * length), literal("b" * 30)
+        told = "word " * (length // 4) + "end."
+        chosen = [
+            chain("nw", ("col", name), ("alias", other), indent=2),
+            chain("nw", ("col", other), ("alias", name), indent=2),
+            chain("nw", ("col", name), ("cast", "nw.Date"), ("alias", other), indent=2),
+        ]
+        links = [_link(["a" * min(length, 63), "b" * 20], "dim_" + "c" * (length // 2))]
+        parts.append(
+            "\n".join(
+                [
+                    f"def f{length}(frame: nw.LazyFrame) -> nw.LazyFrame:",
+                    docstring(told, 1),
+                    "    return frame.select(",
+                    *(f"{one}," for one in chosen),
+                    "    )",
+                    "",
+                    "",
+                    f"LINKS_{length} = call(",
+                    "    references={",
+                    *(f"        {one}," for one in links),
+                    "    },",
+                    ")",
+                ]
+            )
+        )
+    (tmp_path / "module.py").write_text("\n\n\n".join(parts) + "\n")
+    lint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "it's", 'a "b"', "\"'", "\\", "\n\t\x00\x1b\u202e", "é\U0001f600", "ends\\", '"""']
+)
+def test_a_literal_is_the_text(text: str) -> None:
+    assert eval(literal(text)) == text  # noqa: S307  it is what is tested
