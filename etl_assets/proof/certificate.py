@@ -26,6 +26,7 @@ from etl_assets.engine.schema import Fact, StarTable
 from etl_assets.lake.batches import FOLDER, Batches, Manifest, number
 from etl_assets.lake.current import view
 from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.seal import is_intact, sealed
 from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows, digest_of, loaded_rows
 from etl_assets.resources.duckdb_warehouse import DuckDBReader
 from etl_assets.resources.warehouse import INFERRED, LOADS, SCHEMA, WarehouseReader
@@ -87,7 +88,8 @@ def uncertified(files: Files, batches: Batches, tables: Sequence[str]) -> str | 
 def noted(files: Files, path: str) -> dict[str, Any] | None:
     """What a certificate, or a note of a verification, says; None if it says nothing, or is damaged."""
     try:
-        told = json.loads(files.read(path))
+        content = files.read(path)
+        told = json.loads(content) if is_intact(content) else None
     except (ValueError, LakeError):
         return None
     return told if isinstance(told, dict) and isinstance(told.get("tables"), dict) else None
@@ -213,7 +215,7 @@ class Certifier:
             "not_certified": lacking,
             "equal": not lacking and all(tables[name]["equal"] for name in self.inputs.star),
         }
-        text = json.dumps(content, indent=1).encode()
+        text = sealed(json.dumps(content, indent=1).encode())
         if text != before:
             with files.writing(path) as stream:
                 stream.write(text)
