@@ -9,6 +9,7 @@ ARGS ?=
 WORKERS ?= 3
 HISTORIES ?= 300
 LAW ?= 1000
+DAMAGES ?= 200
 
 BIN := .venv/bin
 CHROMIUM := /usr/bin/chromium
@@ -20,7 +21,7 @@ verify-definitions: export DAGSTER_HOME := $(CURDIR)/data/dagster
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-cloud ui test test-slow test-histories test-law test-soak test-browser lint format verify-definitions bench screenshots pins clean
+.PHONY: help demo demo-cloud ui test test-slow test-histories test-law test-damage test-soak test-browser lint format verify-definitions bench screenshots pins clean
 
 help: ## this list
 	@echo "make <target>, with PYTHON=$(PYTHON) PORT=$(PORT) ARGS='…' where they apply"
@@ -49,6 +50,10 @@ test-histories: .venv/.stamp ## HISTORIES random histories of transactions, each
 test-law: .venv/.stamp ## LAW random models with their histories: the star is what its functions give
 	@ETL_LAW=$(LAW) ETL_LAW_REACH=$(LAW) $(BIN)/python -m pytest -n $(WORKERS) -m "" \
 	    etl_assets_tests/law/test_law.py etl_assets_tests/law/test_reach.py etl_assets_tests/law/test_mistakes.py $(ARGS)
+
+test-damage: .venv/.stamp ## DAMAGES random damages to what is kept: nothing wrong is shown, all can be mended
+	@ETL_DAMAGES=$(DAMAGES) $(BIN)/python -m pytest -s -o timeout=14400 --show-capture=no \
+	    etl_assets_tests/test_damage.py etl_assets_tests/test_history_damage.py $(ARGS)
 
 test-soak: .venv/.stamp ## a real daemon while parts of it are killed; MINUTES=10 for so long
 ifdef MINUTES

@@ -12,6 +12,13 @@ def manifest(lake: Path, batch: int) -> Mapping[str, Any]:
     return told
 
 
+def unsealed(path: Path) -> str:
+    """The text of a JSON document that may be edited: nothing in it says any more what was written."""
+    told = json.loads(path.read_text())
+    del told["seal"]
+    return json.dumps(told, indent=1)
+
+
 def landed(
     lake: Path, table: str, batch: int, kind: Literal["rows", "deletions", "quarantined"] = "rows"
 ) -> Path:

@@ -301,5 +301,5 @@ def _whatever_is_read(hop: str, findings: "Iterator[Finding]") -> "Iterator[Find
 
     try:
         yield from findings
-    except (LakeError, faults.Fault, duckdb.Error) as error:
+    except (LakeError, faults.Fault, duckdb.Error, OSError) as error:
         yield Finding("all tables", hop, "nothing", faults.told(error))

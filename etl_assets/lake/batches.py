@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.seal import is_intact, sealed
 
 FORMAT = 2
 FOLDER = "raw/batches"
@@ -226,12 +227,19 @@ class Manifest(_Value):
         return self.main.server_time
 
     def with_what_stands(self, superseded: Mapping[str, Superseded]) -> "Manifest":
-        """The same, with other files in the place of those that were superseded later; `superseded` by path."""
-        replaced = {
-            name: state.model_copy(update={"changes": state.changes.with_what_stands(superseded)})
-            for name, state in self.tables.items()
-            if state.changes and any(file.path in superseded for file in state.changes.files)
-        }
+        """The same, with other files in the place of those that were superseded later; `superseded` by path. Of a table
+        that has other rows by that nothing is known but its files: how many they are, and that all fit, are not."""
+        own = {one.path for one in self.superseded}
+        later = [path for path in superseded if path not in own]
+        replaced = {}
+        for name, state in self.tables.items():
+            update: dict[str, object] = {}
+            if state.changes and any(file.path in superseded for file in state.changes.files):
+                update["changes"] = state.changes.with_what_stands(superseded)
+            if any(is_of(path, name) and batch_of(path) <= self.batch for path in later):
+                update["clean_under"] = None
+            if update:
+                replaced[name] = state.model_copy(update=update)
         return self.model_copy(update={"tables": {**self.tables, **replaced}}) if replaced else self
 
     @property
@@ -257,6 +265,17 @@ def folder_of(table: str) -> str:
         return table
     readable = re.sub(r"[^a-z0-9_]+", "_", table.lower())[:60].strip("_")
     return f"{readable}~{hashlib.sha256(table.encode()).hexdigest()[:10]}"
+
+
+def is_of(path: str, table: str) -> bool:
+    """Whether a landed file is one with rows or deletions of a table."""
+    return path.startswith(f"raw/{folder_of(table)}/")
+
+
+def batch_of(path: str) -> int:
+    """The batch that a landed file is of."""
+    told = re.match("[0-9]+", path.rpartition("/")[2])
+    return int(told[0]) if told else 0
 
 
 @dataclass(frozen=True)
@@ -326,13 +345,17 @@ class Batches:
         """A digest of what a table's files up to a batch are read as today: equal digests mean equal content."""
         history = upto.tables[table].history
         self.get(upto.batch)  # whereby it is known what is superseded
-        folder = f"raw/{folder_of(table)}/"
         told = [
             f"{path}:{one.by and one.by.sha256}"
             for path, one in (self._superseded or {}).items()
-            if path.startswith(folder)
+            if is_of(path, table)
         ]
         return hashlib.sha256(" ".join([history, *sorted(told)]).encode()).hexdigest() if told else history
+
+    def has_superseded(self, table: str, upto: Manifest) -> bool:
+        """Whether files of a table are read otherwise than a batch, or one before it, lists them."""
+        self.get(upto.batch)
+        return any(is_of(path, table) for path in self._superseded or {})
 
     def sha256(self, batch: int) -> str:
         """The hash by which the next manifest names that of a batch."""
@@ -341,7 +364,7 @@ class Batches:
     def _get(self, batch: int) -> tuple[Manifest, str]:
         if batch not in self._read:
             path = manifest_path(batch)
-            content = self.files.read(path)
+            content = self._content(path)
             manifest = _parsed(content, f"{self.files.url}/{path}")
             if manifest.batch != batch:
                 raise LakeError(
@@ -350,6 +373,16 @@ class Batches:
                 )
             self._read[batch] = manifest, hashlib.sha256(content).hexdigest()
         return self._read[batch]
+
+    def _content(self, path: str) -> bytes:
+        try:
+            return self.files.read(path)
+        except LakeError as error:
+            if self.files.exists(path):
+                raise
+            raise LakeError(
+                f"{self.files.url}/{path} is not there; restore the file from a backup"
+            ) from error
 
     def folded(self, upto: int) -> str:
         """One digest of all manifests up to a batch, for the first one after them that names what was before."""
@@ -364,7 +397,8 @@ class Batches:
         numbers = {batch for batch in self.numbers() if batch <= upto.batch}
         lacking = [number(b) for b in range(1, upto.batch + 1) if b not in numbers]
         if lacking:
-            yield f"the manifests of {', '.join(lacking[:5])}{', …' if len(lacking) > 5 else ''} are not there"
+            shown = f"{', '.join(lacking[:5])}{', …' if len(lacking) > 5 else ''}"
+            yield f"the manifests of {shown} are not there; restore them from a backup"
         for batch in sorted(numbers):
             try:
                 manifest = upto if batch == upto.batch else self.get(batch)
@@ -375,7 +409,7 @@ class Batches:
             if manifest.format >= FORMAT and before is not None and manifest.previous != before:
                 yield (
                     f"manifest {number(batch - 1)} is not the one that manifest {number(batch)} was written after: one "
-                    "of them was changed or swapped"
+                    "of them was changed or swapped; restore it from a backup"
                 )
             if manifest.folded is not None and not lacking and manifest.folded != self.folded(batch - 1):
                 yield f"the manifests before {number(batch)} are not those that it was written after"
@@ -387,7 +421,7 @@ class Batches:
 
     def commit(self, manifest: Manifest) -> None:
         """Make a batch exist. Raises `AlreadyExists` if another run took its number."""
-        self.files.create(manifest_path(manifest.batch), manifest.model_dump_json(indent=1).encode())
+        self.files.create(manifest_path(manifest.batch), sealed(manifest.model_dump_json(indent=1).encode()))
 
     def changing(self, table: str, upto: Manifest, after: int | None = None) -> Iterator[Manifest]:
         """The batches that changed a table, newest first: those up to `upto` and later than `after`."""
@@ -413,6 +447,9 @@ def _parsed(content: bytes, where: str) -> Manifest:
             f"{where} was made by a newer version of etl-assets (format {made_by}, this version reads up to {FORMAT}): "
             "upgrade this one; nothing is damaged"
         )
+    if not is_intact(content):
+        raise LakeError(f"{where} is damaged (it is not what was written); restore the file from a backup")
+    told.pop("seal", None)
     try:
         return Manifest.model_validate(_of_format_1(told) if made_by == 1 else told)
     except (ValidationError, KeyError, TypeError, ValueError) as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 from etl_assets.lake.batches import FOLDER, Batches, number
 from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.seal import is_intact
 
 
 def uncertified(files: Files, batches: Batches, tables: Sequence[str]) -> str | None:
@@ -27,7 +28,8 @@ def uncertified(files: Files, batches: Batches, tables: Sequence[str]) -> str | 
 def noted(files: Files, path: str) -> dict[str, Any] | None:
     """What a certificate, or a note of a verification, says; None if it says nothing, or is damaged."""
     try:
-        told = json.loads(files.read(path))
+        content = files.read(path)
+        told = json.loads(content) if is_intact(content) else None
     except (ValueError, LakeError):
         return None
     return told if isinstance(told, dict) and isinstance(told.get("tables"), dict) else None

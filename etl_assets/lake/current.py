@@ -228,7 +228,11 @@ class Current:
         if later:
             parts.append(f"FROM {later}{chosen if base else ''}")
         if not parts:
-            raise LakeError(f"the lake lists no file of {table}: its first batch is damaged")
+            if not self.batches.has_superseded(table, upto):
+                raise LakeError(f"the lake lists no file of {table}: its first batch is damaged")
+            # Nothing could be brought back of what the files up to here held.
+            nothing = ", ".join(f"CAST(NULL AS {storage(c.type)}) AS {identifier(c.name)}" for c in columns)
+            parts.append(f"SELECT {nothing}, false AS {DELETED}, CAST(0 AS BIGINT) AS {BATCH} LIMIT 0")
         content = " UNION ALL ".join(parts)
         if gone:
             content = (

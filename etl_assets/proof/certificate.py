@@ -22,6 +22,7 @@ from etl_assets.engine.duck import identifier, listing
 from etl_assets.lake.batches import FOLDER, Manifest, number
 from etl_assets.lake.certificates import certificate_path, noted
 from etl_assets.lake.current import view
+from etl_assets.lake.seal import sealed
 from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows, digest_of, loaded_rows
 from etl_assets.star.build import Builder
 from etl_assets.star.definition import Definition
@@ -181,7 +182,7 @@ class Certifier:
             "not_certified": lacking,
             "equal": not lacking and all(tables[name]["equal"] for name in self.inputs.star),
         }
-        text = json.dumps(content, indent=1).encode()
+        text = sealed(json.dumps(content, indent=1).encode())
         if text != before:
             with files.writing(path) as stream:
                 stream.write(text)

@@ -34,6 +34,7 @@ from etl_assets.lake.certificates import certificate_path, noted, verified_path
 from etl_assets.lake.current import Current, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.folder import LocalFiles
+from etl_assets.lake.seal import sealed
 from etl_assets.proof.landed import LandedTable, landed_table
 from etl_assets.proof.totals import amount, current_rows, digest_of, loaded_rows
 from etl_assets.raw.controls import Unproven, proven
@@ -543,7 +544,7 @@ def record_verified(builder: Builder, manifest: Manifest, findings: Sequence[Fin
         tables = {name: code for name, code in before.items() if name not in differ} | tables
         with files.writing(path) as stream:
             content = {"batch": number(manifest.batch), "tables": tables}
-            stream.write(json.dumps(content, indent=1).encode())
+            stream.write(sealed(json.dumps(content, indent=1).encode()))
 
 
 def _difference(keys: Sequence[str], names: Sequence[str], row: Sequence[object], what: str) -> str:
@@ -566,7 +567,15 @@ def _or_unreadable(table: str, hop: str, compare: Callable[[], Finding]) -> Find
     """A comparison. Where what is to be compared can't be read, that is the difference."""
     try:
         return compare()
-    except (LakeError, WarehouseError, ContractError, faults.Fault, duckdb.Error, pa.ArrowInvalid) as error:
+    except (
+        LakeError,
+        WarehouseError,
+        ContractError,
+        faults.Fault,
+        duckdb.Error,
+        pa.ArrowInvalid,
+        OSError,
+    ) as error:
         return Finding(table, hop, "nothing", faults.told(error))
 
 

@@ -173,12 +173,12 @@ def raw_assets(tables: Sequence[Table], project: str) -> dg.AssetsDefinition:
         compared = recent(batches, manifest) if manifest else []
         for table in selected:
             if table.name in notes.left_out:
-                yield from _left_out(context, table, notes.left_out[table.name], held)
+                yield from _left_out(context, table, notes.left_out[table.name], batches, held)
                 continue
             state = held.tables[table.name]
             yield dg.MaterializeResult(
                 asset_key=raw_key(table.name),
-                data_version=dg.DataVersion(state.history[:16]),
+                data_version=dg.DataVersion(batches.content(table.name, held)[:16]),
                 metadata=_metadata(
                     table,
                     held,
@@ -227,14 +227,14 @@ def _notice(state: TableState, batch: int | None, strays: int) -> dict[str, str]
 
 
 def _left_out(
-    context: dg.AssetExecutionContext, table: Table, why: NoKey, held: Manifest
+    context: dg.AssetExecutionContext, table: Table, why: NoKey, batches: Batches, held: Manifest
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """A table that was not read. Its asset is told of all the same: what comes after would be skipped otherwise."""
     context.log.error(f"left out: {why}")
-    state = held.tables.get(table.name)
+    content = batches.content(table.name, held)[:16] if table.name in held.tables else "left out"
     yield dg.MaterializeResult(
         asset_key=raw_key(table.name),
-        data_version=dg.DataVersion(state.history[:16] if state else "left out"),
+        data_version=dg.DataVersion(content),
         metadata={"unchanged": True, "left out": str(why), NOTICE: f"left out: {why}"},
     )
     check = dg.AssetCheckKey(raw_key(table.name), VOLUME)

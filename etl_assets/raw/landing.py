@@ -561,14 +561,25 @@ def remove_unlisted(batches: Batches, naming: Naming) -> None:
             for file in (changes.rows, changes.deletions, changes.quarantined)
             if file
         }
-    marked = json.loads(files.read(naming.marker)) if files.exists(naming.marker) else {"tables": []}
-    for table in marked["tables"]:
+    for table in _marked(batches, naming):
         for path in (naming.rows(table), naming.deletions(table), naming.quarantine(table)):
             if path not in listed:
                 files.remove(path)
                 folder, _, name = path.rpartition("/")
                 files.sweep(folder, beginning=name)
     files.remove(naming.marker)
+
+
+def _marked(batches: Batches, naming: Naming) -> Sequence[str]:
+    """The tables that a run's marker names; all that the lake has if it is damaged."""
+    if not batches.files.exists(naming.marker):
+        return ()
+    try:
+        told = json.loads(batches.files.read(naming.marker))["tables"]
+    except (ValueError, KeyError, TypeError):
+        latest = batches.latest()
+        told = latest.tables if latest else ()
+    return [str(table) for table in told]
 
 
 def _pending(future: Future[Landed | NoKey | Stopped]) -> bool:

@@ -28,7 +28,6 @@ from etl_assets.lake.batches import (
     Naming,
     Superseded,
     TableState,
-    number,
 )
 from etl_assets.lake.current import DELETED, Current, storage, view
 from etl_assets.lake.files import LakeError
@@ -259,10 +258,6 @@ class _Mending:
     def _state(self, table: str) -> TableState:
         """A table as the files that are read from now on have it."""
         state = self.latest.tables[table]
-        told = [f"{path}:{one.by.sha256 if one.by else ''}" for path, one in sorted(self.superseded.items())]
-        history = hashlib.sha256(
-            " ".join([state.history, number(self.landing.batch), *told]).encode()
-        ).hexdigest()
         rows, members = 0, 0
         controls = state.controls
         if self._has_files(table, self.latest):
@@ -276,7 +271,6 @@ class _Mending:
             update={
                 "rows": rows,
                 "members": members,
-                "history": history,
                 "controls": controls,
                 "clean_under": None,
                 "changes": None,

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from etl_assets.lake.batches import Batches, folder_of, number
 from etl_assets.lake.checksum import checksum
 from etl_assets.lake.files import AlreadyExists, Files, LakeError, StagedFile
+from etl_assets.lake.seal import is_intact, sealed
 from etl_assets.star.schema import Fact, StarTable
 
 STAR = "star"
@@ -137,8 +138,9 @@ class StarFiles:
                 f"{self.files.url}/{path} was made by a newer version of etl-assets (format {made_by}, this version reads "
                 f"up to {FORMAT}): upgrade this one; nothing is damaged"
             )
+        told.pop("seal", None)
         try:
-            return StarManifest.model_validate(told)
+            return StarManifest.model_validate(told) if is_intact(content) else None
         except ValidationError:
             return None
 
@@ -179,7 +181,7 @@ class StarFiles:
                 tables=tables,
             )
             try:
-                self.files.create(manifest.path, manifest.model_dump_json().encode())
+                self.files.create(manifest.path, sealed(manifest.model_dump_json().encode()))
             except AlreadyExists:
                 continue
             self._tidy(newest, manifest)
@@ -330,14 +332,26 @@ class StarFiles:
         """The batch from which on a table is made, if that was decided not to be the first one."""
         if name not in self._baselines:
             path = baseline_path(name)
-            kept = int(json.loads(self.files.read(path))["batch"]) if self.files.exists(path) else None
-            self._baselines[name] = kept
+            self._baselines[name] = self._begins_at(name, path) if self.files.exists(path) else None
         return self._baselines[name]
+
+    def _begins_at(self, name: str, path: str) -> int:
+        content = self.files.read(path)
+        try:
+            kept = json.loads(content)["batch"] if is_intact(content) else None
+        except (ValueError, KeyError, TypeError):
+            kept = None
+        if not isinstance(kept, int):
+            raise LakeError(
+                f"{self.files.url}/{path} is damaged; restore the file from a backup, or decide again from which batch on "
+                f"{name} is made: etl run --from-now {name}"
+            )
+        return kept
 
     def begin_at(self, name: str, batch: int) -> None:
         """Decide that a table is made from a batch on, now and whenever it is made again."""
         with self.files.writing(baseline_path(name)) as stream:
-            stream.write(json.dumps({"batch": batch}).encode())
+            stream.write(sealed(json.dumps({"batch": batch}).encode()))
         self._baselines[name] = batch
 
 

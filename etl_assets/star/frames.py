@@ -70,8 +70,8 @@ class Frames:
     def version(self, name: str, manifest: Manifest) -> str:
         """What identifies an input, or a star table, as of a manifest."""
         if name in self.inputs.tables:
-            history = self.as_of(name, manifest).tables[name].history
-            return f"{history}:{types_version(self.inputs.tables[name].types)}"
+            content = self.batches.content(name, self.as_of(name, manifest))
+            return f"{content}:{types_version(self.inputs.tables[name].types)}"
         if name in self.inputs.references:
             return hashlib.sha256(self.inputs.references[name].read_bytes()).hexdigest()
         definition = self.inputs.star[name]

@@ -16,7 +16,8 @@ from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.operators import Opaque
 from etl_assets.lake.current import forget, made_so_far, materialized
-from etl_assets.lake.files import Files
+from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.seal import is_intact, sealed
 from etl_assets.star.application import Application, Applied
 from etl_assets.star.definition import ContractError, Definition, Inputs
 from etl_assets.star.files import trial_path
@@ -53,9 +54,9 @@ def tried(
     lake. Raises `Refuted` where that leaves nothing to go by."""
     version = inputs.code_version(definition)
     path, this = trial_path(definition.name), (files.url, version)
-    if this not in _known and files.exists(path):
-        kept = json.loads(files.read(path))
-        _known[files.url, kept["code_version"]] = Verdict(kept["order"], kept["parts"])
+    if this not in _known and (kept := _verdict_kept(files, path)):
+        code_version, verdict = kept
+        _known[files.url, code_version] = verdict
     if this not in _known:
         since = made_so_far()
         try:
@@ -66,13 +67,27 @@ def tried(
         finally:
             forget(connection, (), since)
         with files.writing(path) as stream:
-            stream.write(json.dumps({"code_version": version} | asdict(verdict)).encode())
+            stream.write(sealed(json.dumps({"code_version": version} | asdict(verdict)).encode()))
     verdict = _known[this]
     if verdict.order:
         raise Refuted(verdict.order)
     if verdict.parts and definition.schema.by is not None:
         raise Refuted(f"{verdict.parts}: declare another by=, or none")
     return verdict
+
+
+def _verdict_kept(files: Files, path: str) -> tuple[str, Verdict] | None:
+    """The version of the code that was tried and the verdict; None if there is none, or it is damaged."""
+    if not files.exists(path):
+        return None
+    try:
+        content = files.read(path)
+        if not is_intact(content):
+            return None
+        told = json.loads(content)
+        return str(told["code_version"]), Verdict(told["order"], told["parts"])
+    except (ValueError, KeyError, TypeError, LakeError):
+        return None
 
 
 def _some(change: InputChange, connection: duckdb.DuckDBPyConnection) -> InputChange:

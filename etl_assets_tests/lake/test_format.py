@@ -12,7 +12,7 @@ from etl_assets.lake.batches import Batches, Naming, folder_of, manifest_path
 from etl_assets.lake.files import LakeError
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
-from etl_assets_tests.lake_layout import manifest
+from etl_assets_tests.lake_layout import manifest, unsealed
 
 T = Table("t", "", {"id": "int", "v": "text?"})
 
@@ -47,12 +47,18 @@ def test_manifests_name_each_other(lake: Lake) -> None:
 def test_a_manifest_that_was_edited_is_found(lake: Lake) -> None:
     path = lake.path / manifest_path(2)
     path.write_text(path.read_text().replace('"rows": 49', '"rows": 48', 1))
+    assert [told for told in wrong(lake) if "000002.json is damaged" in told]
+
+
+def test_a_manifest_that_was_edited_so_that_it_passes_is_found_by_the_next(lake: Lake) -> None:
+    path = lake.path / manifest_path(2)
+    path.write_text(unsealed(path).replace('"rows": 49', '"rows": 48', 1))
     assert [told for told in wrong(lake) if "000002" in told and "changed or swapped" in told]
 
 
 def test_a_manifest_that_is_gone_is_found(lake: Lake) -> None:
     (lake.path / manifest_path(2)).unlink()
-    assert wrong(lake)[0] == "the manifests of 000002 are not there"
+    assert wrong(lake)[0] == "the manifests of 000002 are not there; restore them from a backup"
 
 
 def test_manifests_that_were_swapped_are_found(lake: Lake) -> None:
@@ -87,7 +93,7 @@ def as_format_1(folder: Path) -> None:
             "source": {n: identity[n] for n in names},
             **source,
         }
-        for name in ("previous", "folded", "superseded"):
+        for name in ("previous", "folded", "superseded", "seal"):
             del told[name]
         for table in told["tables"].values():
             del table["source"]
