@@ -48,7 +48,8 @@ def call(head: str, arguments: Iterable[str], indent: int = 0, *, tail: str = ""
     margin = _STEP * indent
     close = {"(": ")", "[": "]", "{": "}"}[head[-1]] + tail
     flat = f"{margin}{head}{', '.join(arguments)}{close}"
-    if not arguments or (not open_ and len(flat) <= WIDTH and "\n" not in flat):
+    # What is in brackets within brackets is followed by a comma.
+    if not arguments or (not open_ and len(flat) + (indent > 1) <= WIDTH and "\n" not in flat):
         return flat
     inner = "".join(f"{_inner(argument, margin)},\n" for argument in arguments)
     return f"{margin}{head}\n{inner}{margin}{close}"

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from etl_assets.init.design import StarColumn
 from etl_assets.init.layout import chain, docstring, literal
-from etl_assets.init.writing import _link
+from etl_assets.init.writing import _column, _link
 from etl_assets_tests.init.test_projects import lint
 
 
 def test_lines_of_every_length_stay_as_they_are(tmp_path: Path) -> None:
-    parts = ['"""Lines of many lengths."""\n\nimport narwhals as nw\nfrom module import call']
+    parts = ['"""Lines of many lengths."""\n\nimport narwhals as nw\nfrom module import Column, call']
     for length in range(1, 110):
         name, other = literal("a" * length), literal("b" * 30)
         told = "word " * (length // 4) + "end."
@@ -19,6 +20,7 @@ def test_lines_of_every_length_stay_as_they_are(tmp_path: Path) -> None:
             chain("nw", ("col", other), ("alias", name), indent=2),
             chain("nw", ("col", name), ("cast", "nw.Date"), ("alias", other), indent=2),
         ]
+        column = StarColumn("a" * length, "date?", "a", references="dim_date")
         links = [_link(["a" * min(length, 63), "b" * 20], "dim_" + "c" * (length // 2))]
         parts.append(
             "\n".join(
@@ -31,6 +33,9 @@ def test_lines_of_every_length_stay_as_they_are(tmp_path: Path) -> None:
                     "",
                     "",
                     f"LINKS_{length} = call(",
+                    "    columns=[",
+                    f"{_column(column)},",
+                    "    ],",
                     "    references={",
                     *(f"        {one}," for one in links),
                     "    },",
