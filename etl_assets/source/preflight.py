@@ -25,6 +25,13 @@ _LOOK = """
     SELECT current_setting('server_version'), current_setting('server_version_num')::int / 10000, current_user,
            current_setting('track_counts')::bool
 """
+_TABLES = """
+    SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname = ANY(%s)
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+    ORDER BY 1, 2
+"""
+_NAMED = 10
 # What a run asks and need not be told, with the functions to be granted, and what it does without.
 _GUARDS = (
     (
@@ -60,6 +67,13 @@ def check_source(address: Callable[[], str], tables: Sequence[Table]) -> Iterato
             return
         for table in tables:
             yield _table(connection, table)
+        if more := _undeclared(connection, tables):
+            named = ", ".join(more[:_NAMED]) + (
+                f" and {len(more) - _NAMED} more" if len(more) > _NAMED else ""
+            )
+            yield Checkup(
+                "not declared", f"the source has {named}, which nothing reads (etl init --update shows them)"
+            )
         connections = _connections(url, role, min(CONNECTIONS, len(tables)))
         yield connections
         shared = probed("snapshot", partial(_snapshot, connection, url))
@@ -71,6 +85,14 @@ def check_source(address: Callable[[], str], tables: Sequence[Table]) -> Iterato
             yield Checkup(
                 "statistics", "track_counts is off: a change is noticed only by reading; turn it on", "advice"
             )
+
+
+def _undeclared(connection: Connection, tables: Sequence[Table]) -> list[str]:
+    """The tables in the schemas of declared ones that no declaration reads."""
+    declared = {(table.schema, table.source_name) for table in tables}
+    with explained("asking for its tables"), connection.cursor() as cursor:
+        cursor.execute(_TABLES, (sorted({schema for schema, _ in declared}),))
+        return [f"{schema}.{name}" for schema, name in cursor.fetchall() if (schema, name) not in declared]
 
 
 def _guards(connection: Connection, role: str) -> Iterator[Checkup]:

@@ -418,3 +418,15 @@ def test_a_view_that_shows_something_else_each_time_is_named_with_the_reason(lak
         Unproven, match=r"rows in the source, and .* were read, in the same snapshot; it is a view"
     ):
         lake.sync(table, deletion_brake=1.0)
+
+
+def test_the_doctor_tells_of_tables_that_nothing_reads(lake: Lake) -> None:
+    execute(
+        lake.url, *_ROWS, "CREATE TABLE u (id int)", "CREATE SCHEMA other", "CREATE TABLE other.v (id int)"
+    )
+    assert checked(lake.url, T)["not declared"] == (
+        "ok",
+        "the source has public.u, which nothing reads (etl init --update shows them)",
+    )
+    execute(lake.url, "DROP TABLE u")
+    assert "not declared" not in checked(lake.url, T)
