@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from etl_assets.cli import output
+from etl_assets.cli import environment, output
 from etl_assets.cli.breaker import breaker
 from etl_assets.cli.changes import changes
 from etl_assets.cli.check import check
@@ -58,6 +58,11 @@ class _Commands(click.Group):
             if ctx.params["traceback"]:
                 raise
             _end(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        except Exception as error:
+            fault = environment.history_fault(error)
+            if ctx.params["traceback"] or fault is None:
+                raise
+            _end(fault)
 
 
 def _end(line: str, code: int = 1) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 _CONFIGURATION = "dagster.yaml"
 _LOCK = ".filling.lock"
-_DAMAGED_HISTORY = {"database disk image is malformed", "file is not a database"}
+# What SQLite says of a place rather than of a file's content.
+_NO_ROOM = ("disk is full", "disk I/O error")
+_BUSY = ("is locked", "readonly", "unable to open")
 # Used where there is no dagster.yaml to link to. Without `storage`, Dagster keeps all below its home.
 _MINIMAL = """\
 telemetry: {enabled: false}
@@ -104,28 +107,45 @@ def _alone(home: Path) -> Iterator[None]:
 def open_instance() -> "dg.DagsterInstance":
     """The instance in DAGSTER_HOME. Raises `InstanceError`."""
     import dagster as dg
-    from sqlalchemy.exc import DatabaseError
 
     try:
         with _alone(Path(os.environ["DAGSTER_HOME"])):
             instance = dg.DagsterInstance.get()
-            # Each makes its tables when it is first asked for.
-            _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
+            # Each makes its tables when it is first asked for, and says only then that it is damaged.
+            instance.get_runs_count()
+            instance.event_log_storage.get_maximum_record_id()
+            instance.all_instigator_state()
             return instance
-    except DatabaseError as error:
-        if (damage := str(error.orig)) not in _DAMAGED_HISTORY:
+    except Exception as error:
+        if fault := history_fault(error):
+            raise InstanceError(fault) from None
+        if not isinstance(error, dg.DagsterError):
             raise
-        home = os.environ["DAGSTER_HOME"]
-        raise InstanceError(
-            f"Dagster's history in {home} is damaged ({damage}): move {home}/history and {home}/schedules away, and run "
-            "again. What goes with it is the list of runs and which sensors and schedules are switched on; lake, warehouse "
-            "and source are not touched"
-        ) from None
-    except dg.DagsterError as error:
         reason = addresses.without_secrets(" ".join(str(error).split()), os.environ)
         raise InstanceError(
             f"Dagster can't use DAGSTER_HOME={os.environ['DAGSTER_HOME']}: {reason}"
         ) from None
+
+
+def history_fault(error: BaseException) -> str | None:
+    """What to do about an error that comes from Dagster's history in SQLite; None if it comes from elsewhere. It may be
+    told of at any time: a file's pages are read when they are needed."""
+    link: BaseException | None = error
+    while link and not isinstance(link, sqlite3.Error):
+        link = link.__cause__ or link.__context__
+    home = os.environ.get("DAGSTER_HOME")
+    if link is None or not home:
+        return None
+    told = " ".join(str(link).split())
+    if any(sign in told for sign in _BUSY):
+        return f"Dagster's history in {home} can't be used: {told}; see that nobody else holds it and that this user can write there"
+    if any(sign in told for sign in _NO_ROOM):
+        return f"Dagster's history in {home} can't be written: {told}; make room there and run again, what was committed stays"
+    return (
+        f"Dagster's history in {home} is damaged ({told}): move {home}/history and {home}/schedules away, and run "
+        "again. What goes with it is the list of runs and which sensors and schedules are switched on; lake, warehouse "
+        "and source are not touched"
+    )
 
 
 @contextmanager

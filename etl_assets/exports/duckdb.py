@@ -33,7 +33,7 @@ class DuckDBReportTables(ReportTables):
     def publish(self, name: str, frame: pd.DataFrame, description: str) -> Published:
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
         place = f"{SCHEMA}.{identifier(name)}"
-        with self.warehouse.connect() as connection, _naming(name):
+        with _naming(name), self.warehouse.connect() as connection:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
             unchanged = _described(connection, name) == description and _content(connection, name).equals(
                 table
@@ -50,7 +50,7 @@ class DuckDBReportTables(ReportTables):
         return Published(f"{SCHEMA}.{name}", table.num_rows, table.nbytes, unchanged)
 
     def read(self, name: str) -> pd.DataFrame:
-        with self.warehouse.connect() as connection, _naming(name):
+        with _naming(name), self.warehouse.connect() as connection:
             if _described(connection, name) is None:
                 raise ReportTablesError(f"there is no {SCHEMA}.{name} yet: materialize exports/{name} first")
             frame: pd.DataFrame = _content(connection, name).to_pandas(types_mapper=pd.ArrowDtype)
@@ -123,7 +123,7 @@ def _naming(name: str) -> Iterator[None]:
     """Say which table it was that DuckDB refused."""
     try:
         yield
-    except duckdb.Error as error:
+    except (duckdb.Error, faults.Fault) as error:
         raise ReportTablesError(f"{SCHEMA}.{name}: {faults.told(error)}").with_traceback(
             error.__traceback__
         ) from None

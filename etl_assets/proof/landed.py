@@ -6,7 +6,7 @@ declared types, and what they mean: a value is represented exactly, or its row i
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, time
@@ -145,7 +145,7 @@ def _versions(
     for i, batch in enumerate(changing):
         changes, state = batch.changed[table], batch.tables[table]
         if changes.rows:
-            with _file(connection, batches, changes.rows) as rows:
+            with _file(connection, batches, changes.rows, keys) as rows:
                 if i == 0:  # nothing is newer
                     for texts in rows:
                         yield texts, state
@@ -157,17 +157,27 @@ def _versions(
         if i + 1 < len(changing):
             for file in (changes.rows, changes.deletions):
                 if file:
-                    with _file(connection, batches, file):
+                    with _file(connection, batches, file, keys):
                         connection.execute(f"INSERT INTO {seen} SELECT {listed} FROM landed_rows")
 
 
 @contextmanager
 def _file(
-    connection: duckdb.DuckDBPyConnection, batches: Batches, file: LandedFile
+    connection: duckdb.DuckDBPyConnection, batches: Batches, file: LandedFile, keys: Sequence[str]
 ) -> Iterator[pa.RecordBatchReader]:
-    """A landed file to be read once, as it is or as `landed_rows` in a query."""
+    """A landed file to be read once, as it is or as `landed_rows` in a query. Raises `LakeError` if it lacks keys."""
+    path = batches.files.local(file.path)
+    try:
+        has_keys = set(keys) <= set(header(path))
+    except (OSError, ValueError):
+        has_keys = False
+    if not has_keys:
+        raise LakeError(
+            f"{batches.files.url}/{file.path} is not the file its manifest lists; etl repair supersedes it by what is "
+            "still known"
+        )
     # A row has to lie in two blocks at the most.
-    reader = _read(batches.files.local(file.path), min(file.bytes, max(MAX_LINE_BYTES, file.longest_row)) + 1)
+    reader = _read(path, min(file.bytes, max(MAX_LINE_BYTES, file.longest_row)) + 1)
     connection.register("landed_rows", reader)
     try:
         yield reader

@@ -259,6 +259,19 @@ def test_where_a_killed_run_left_files_the_number_is_taken_even_if_nothing_chang
     assert begun.is_exact(T)
 
 
+def test_a_damaged_marker_of_a_killed_run_is_in_nobodys_way(begun: Lake) -> None:
+    asleep = suspended(begun, "killed", "file published:2")
+    asleep.kill()
+    asleep.communicate()
+    (marker,) = (begun.path / "raw/batches").glob("*.open")
+    marker.write_bytes(marker.read_bytes()[:5])
+    assert begun.sync(T)
+    assert begun.sync(T) is None
+    assert not list((begun.path / "raw/batches").glob("*.open"))
+    listed = [file.path for file in begun.latest().changed["t"].files]
+    assert sorted(path for path in begun.everything() if path.startswith("raw/t/000002")) == sorted(listed)
+
+
 def test_two_sources_that_fill_one_lake_at_once_give_one_batch(
     begun: Lake, database: Callable[..., str]
 ) -> None:

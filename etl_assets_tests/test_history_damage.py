@@ -1,0 +1,90 @@
+"""Dagster's history damaged: a command that meets it ends with one line that says what to move away, and then all works.
+
+SQLite looks at a page when it needs it, so damage may show long after the history was opened.
+"""
+
+import os
+import shutil
+import socket
+from pathlib import Path
+from random import Random
+
+import pytest
+from click.testing import Result
+
+from etl_assets_tests.commands import etl, use
+
+ROUNDS = int(os.environ.get("ETL_DAMAGES", "16")) // 4
+
+
+@pytest.fixture
+def home(totesys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Dagster's home after a run."""
+    use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL=totesys)
+    assert etl("run").exit_code == 0
+    return tmp_path / "data/dagster"
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return str(listener.getsockname()[1])
+
+
+def databases(home: Path) -> list[Path]:
+    return sorted(path for name in ("history", "schedules") for path in (home / name).rglob("*.db"))
+
+
+def is_refused(done: Result, home: Path) -> bool:
+    assert done.exit_code == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"etl: Dagster's history in {home} is damaged (")
+    assert f"move {home}/history and {home}/schedules away" in line
+    return True
+
+
+def move_away(home: Path, number: int) -> None:
+    for name in ("history", "schedules"):
+        (home / name).rename(home / f"{name}-{number}")
+
+
+@pytest.mark.parametrize("name", ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"])
+def test_a_history_that_is_no_database_is_to_be_moved_away(home: Path, name: str) -> None:
+    (home / name).write_bytes(b"no database" * 1000)
+    for command in (["run"], ["status"], ["ui", "--port", free_port()]):
+        assert is_refused(etl(*command), home), command
+    move_away(home, 1)
+    assert etl("run").exit_code == 0
+    assert etl("status").exit_code == 0
+
+
+def spoil(random: Random, path: Path) -> str:
+    """Damage a database file as a faulty disk does: a bit, a page, its end."""
+    content = bytearray(path.read_bytes())
+    how = random.choice(("bit", "page", "end"))
+    page = 4096 * random.randrange(max(1, len(content) // 4096))
+    if how == "bit":
+        content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    elif how == "page":
+        content[page : page + 4096] = random.randbytes(min(4096, len(content) - page))
+    else:
+        del content[page:]
+    path.write_bytes(content)
+    return how
+
+
+def test_damage_that_shows_later_ends_with_the_same_line(home: Path, totesys: str, tmp_path: Path) -> None:
+    kept = shutil.copytree(home, tmp_path / "kept")
+    told = 0
+    for seed in range(ROUNDS):
+        random = Random(seed)
+        path = random.choice(databases(home))
+        how = spoil(random, path)
+        print(f"seed {seed}: {how} of {path.relative_to(home)}", flush=True)  # noqa: T201
+        for command in ("run", "status"):
+            done = etl(command)
+            assert done.exit_code == 0 or is_refused(done, home), (seed, command)
+            told += done.exit_code
+        for name in ("history", "schedules"):
+            shutil.rmtree(home / name)
+            shutil.copytree(kept / name, home / name)
+    print(f"{told} of {2 * ROUNDS} commands were refused")  # noqa: T201
