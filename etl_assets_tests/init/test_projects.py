@@ -34,7 +34,12 @@ STARS = {
 }
 
 
-@pytest.mark.parametrize("sample", samples.ALL, ids=lambda sample: sample.name)
+# One at once; all of them take minutes (make test-init).
+FIRST = samples.HEADER_AND_LINES
+ALL = [pytest.param(s, id=s.name, marks=[] if s is FIRST else [pytest.mark.init]) for s in samples.ALL]
+
+
+@pytest.mark.parametrize("sample", ALL)
 def test_a_project_runs_as_it_is_and_follows_its_database(
     sample: Sample, database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
