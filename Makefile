@@ -21,7 +21,7 @@ verify-definitions: export DAGSTER_HOME := $(CURDIR)/data/dagster
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-cloud ui test test-slow test-histories test-law test-damage test-soak test-browser lint format verify-definitions bench screenshots pins clean
+.PHONY: help demo demo-cloud ui test test-slow test-histories test-law test-init test-damage test-soak test-browser lint format verify-definitions bench screenshots pins clean
 
 help: ## this list
 	@echo "make <target>, with PYTHON=$(PYTHON) PORT=$(PORT) ARGS='…' where they apply"
@@ -50,6 +50,9 @@ test-histories: .venv/.stamp ## HISTORIES random histories of transactions, each
 test-law: .venv/.stamp ## LAW random models with their histories: the star is what its functions give
 	@ETL_LAW=$(LAW) ETL_LAW_REACH=$(LAW) $(BIN)/python -m pytest -n $(WORKERS) -m "" \
 	    etl_assets_tests/law/test_law.py etl_assets_tests/law/test_reach.py etl_assets_tests/law/test_mistakes.py $(ARGS)
+
+test-init: .venv/.stamp ## databases that nobody declared: etl init, a run, changes, another run, verified
+	@$(BIN)/python -m pytest -n $(WORKERS) -m init etl_assets_tests/init $(ARGS)
 
 test-damage: .venv/.stamp ## DAMAGES random damages to what is kept: nothing wrong is shown, all can be mended
 	@ETL_DAMAGES=$(DAMAGES) $(BIN)/python -m pytest -s -o timeout=14400 --show-capture=no \

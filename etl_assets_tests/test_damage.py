@@ -31,7 +31,7 @@ from etl_assets_tests.flow import Flow, exact, execute, same
 from etl_assets_tests.lake_layout import newest_of_star
 from etl_assets_tests.oracle import Moment
 
-ROUNDS = int(os.environ.get("ETL_DAMAGES", "16"))
+ROUNDS = int(os.environ.get("ETL_DAMAGES", "5"))
 FIRST = int(os.environ.get("ETL_DAMAGE_FIRST", "0"))
 SEEDS = [int(seed) for seed in os.environ.get("ETL_DAMAGE", "").split(",") if seed] or range(
     FIRST, FIRST + ROUNDS
