@@ -60,6 +60,8 @@ _ENGINE_TELLING = (
     duckdb.SyntaxException,
     duckdb.TransactionException,
 )
+# Quotes are escaped where one error is told in another.
+_FULL = re.compile(r'file \\?"([^"\\]+)\\?"?:? ?.*No space left on device')
 _ENGINE_TOLD: dict[type[duckdb.Error], str] = {
     duckdb.ConversionException: "a value can't be converted",
     duckdb.ConstraintException: "rows break a constraint",
@@ -145,6 +147,8 @@ def _condition(code: str) -> str:
 
 def _of_duckdb(error: duckdb.Error) -> str:
     kind = type(error)
+    if full := _FULL.search(str(error)):
+        return f"{full[1]}: no space left on the device; make room there, and run again"
     if isinstance(error, _ENGINE_TELLING):
         # Below it stands the query, which may have values in it.
         lines = str(error).partition("\nLINE ")[0].splitlines()

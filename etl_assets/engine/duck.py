@@ -176,10 +176,10 @@ def header(path: Path) -> list[str]:
 
 
 def write_csv(relation: duckdb.DuckDBPyRelation, path: Path) -> None:
-    """Write text columns in the form `read_csv` reads."""
+    """Write text columns in the form `read_csv` reads. Whoever writes gives a name that nobody reads yet."""
     relation.query(
         "written",
-        f"COPY (FROM written) TO {literal(str(path))} (FORMAT csv, HEADER true, NULLSTR '', DELIMITER ',', "
+        f"COPY (FROM written) TO {literal(str(path))} (FORMAT csv, USE_TMP_FILE false, HEADER true, NULLSTR '', DELIMITER ',', "
         "QUOTE '\"', ESCAPE '\"')",
     )
 
@@ -191,5 +191,5 @@ def write_parquet(
     pairs = ", ".join(f"{identifier(key)}: {literal(value)}" for key, value in metadata.items())
     relation.query(
         "written",
-        f"COPY (FROM written) TO {literal(str(path))} (FORMAT parquet, COMPRESSION {compression}, KV_METADATA {{{pairs}}})",
+        f"COPY (FROM written) TO {literal(str(path))} (FORMAT parquet, USE_TMP_FILE false, COMPRESSION {compression}, KV_METADATA {{{pairs}}})",
     )

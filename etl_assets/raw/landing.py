@@ -295,6 +295,11 @@ class Landing:
                     return self._land_table(reader, plans[name])
             except (NoKey, Stopped) as why:
                 return why
+            except OSError as error:
+                raise LakeError(
+                    f"table {name} can't be landed: {error.filename or self.folder}: {error.strerror}; see that the disk of "
+                    "ETL_DATA has room; nothing was committed"
+                ) from error
             except duckdb.Error as error:  # no room, or a row that is too long; it would quote the row
                 long = "Maximum line size" in str(error)
                 told = (
