@@ -37,6 +37,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name != "test_warehouses.py")
 
 
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """What a test lets this process write for others is for itself: commands and deployments set it, and never back."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def postgres_folder() -> Iterator[Path]:
     """A folder that the server's user can enter; pytest's own, of mode 0700, would lock it out if we are root."""
