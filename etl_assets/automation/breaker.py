@@ -23,6 +23,12 @@ class Breaker:
 
     failures: int | None
 
+    def reason_to_wait(self, history: History) -> str | None:
+        """Why the whole flow is not started beside what goes on, or at all; None if it may be."""
+        if underway := history.underway():
+            return f"{told(underway)} is {underway.status.value.lower()}"
+        return self.held_back(history)
+
     def held_back(self, history: History) -> str | None:
         """Why nothing may be started automatically; None if it may."""
         if self.failures is None:

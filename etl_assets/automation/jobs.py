@@ -81,9 +81,7 @@ def every_night(breaker: Breaker) -> dg.ScheduleDefinition:
         since = context.scheduled_execution_time - timedelta(hours=QUIET_HOURS)
         if success and success.create_timestamp > since:
             return dg.SkipReason(f"{told(success.dagster_run)} succeeded in the last {QUIET_HOURS} hours")
-        if underway := history.underway():
-            return dg.SkipReason(f"{told(underway)} is {underway.status.value.lower()}")
-        if reason := breaker.held_back(history):
+        if reason := breaker.reason_to_wait(history):
             return dg.SkipReason(reason)
         return dg.RunRequest()
 

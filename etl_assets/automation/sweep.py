@@ -7,7 +7,7 @@ not believe them: it reads what a run leaves out. What it finds is mended, and t
 import dagster as dg
 
 from etl_assets.automation.breaker import Breaker
-from etl_assets.automation.history import History, told
+from etl_assets.automation.history import History
 from etl_assets.automation.jobs import etl
 from etl_assets.raw.assets import PARTS, SWEPT
 
@@ -38,10 +38,7 @@ def sweep_every_night(breaker: Breaker) -> dg.ScheduleDefinition:
         "versions say: every row within a week. What differs is mended, and an alert says so.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        history = History.of(context)
-        if underway := history.underway():
-            return dg.SkipReason(f"{told(underway)} is {underway.status.value.lower()}")
-        if reason := breaker.held_back(history):
+        if reason := breaker.reason_to_wait(History.of(context)):
             return dg.SkipReason(reason)
         part = next_part(context.instance)
         return dg.RunRequest(

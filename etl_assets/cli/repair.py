@@ -8,11 +8,10 @@ import click
 from etl_assets.cli import environment, output
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from etl_assets.lake.batches import Superseded
     from etl_assets.raw.repair import Damage
-    from etl_assets.star.definition import Definition
 
 
 @click.command(short_help="Mend landed files that are damaged or lost, by what is still known.")
@@ -56,7 +55,7 @@ def repair(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
     from etl_assets.cli.display import display
     from etl_assets.cli.run import conclude, show
 
-    star = [name for name, definition in project.star.items() if _sources(project.star, name) & touched]
+    star = [name for name in project.star if touched.intersection(project.inputs.sources(name))]
     decisions = flow.Decisions(
         whole=True, rebuild=star, allow_deletions=sorted(touched & project.tables.keys())
     )
@@ -69,12 +68,6 @@ def repair(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
     elif outcome.success:
         show(outcome)
     conclude(ctx, outcome)
-
-
-def _sources(star: "Mapping[str, Definition]", name: str) -> set[str]:
-    """The source tables that a star table is made from, through others of the star too."""
-    inputs = set(star[name].inputs)
-    return inputs.union(*(_sources(star, one) for one in inputs & star.keys()))
 
 
 def _tell_damage(damaged: "Sequence[Damage]", as_json: bool) -> None:

@@ -34,6 +34,7 @@ from dagster_pandas.constraints import (
 
 from etl_assets import faults
 from etl_assets.engine.code_version import code_version
+from etl_assets.engine.location import location
 from etl_assets.engine.types import EXACT, Type
 from etl_assets.errors import EtlError
 
@@ -116,8 +117,7 @@ class Report:
     @property
     def where(self) -> str:
         """The file and line of the function, as an editor takes them."""
-        code = inspect.unwrap(self.shape).__code__
-        return f"{code.co_filename}:{code.co_firstlineno}"
+        return location(self.shape)
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]

@@ -183,7 +183,8 @@ class Manifest(_Value):
     """What a batch is: the instant it shows, and every table at that instant.
 
     `previous` is the SHA-256 of the manifest before, None of the first batch; of a lake that was begun in format 1, where
-    manifests did not name each other, `folded` is one digest of all of these. `project` is whose lake it is. `superseded` is carried forward.
+    manifests did not name each other, `folded` is one digest of all of these. `project` is whose lake it is.
+    `superseded` names all files so far that are read otherwise than they were landed.
     """
 
     format: int
@@ -333,8 +334,8 @@ class Batches:
         return self.get(numbers[-1]) if numbers else None
 
     def get(self, batch: int) -> Manifest:
-        """The manifest of a batch, with the files that are read today: some may have been superseded. Raises `LakeError` if it is missing, not a manifest, or not the one that the next
-        manifest that was read names."""
+        """The manifest of a batch, with the files that are read today: some may have been superseded. Raises `LakeError`
+        if it is missing or is not the manifest of that batch."""
         manifest = self._get(batch)[0]
         if self._superseded is None:
             newest = self._get(self.numbers()[-1])[0]

@@ -120,11 +120,9 @@ class Verifier:
             difference = ""
             try:
                 for batch in self.batches.changing(table, self.manifest):
-                    changes = batch.changed[table]
-                    for file in (changes.rows, changes.deletions, changes.quarantined):
-                        if file:
-                            self.builder.current.landed(file, fresh=True)
-                            count += 1
+                    for file in batch.changed[table].files:
+                        self.builder.current.landed(file, fresh=True)
+                        count += 1
             except LakeError as error:
                 difference = str(error)
             yield Finding(table, "files", f"{count} files", difference)

@@ -14,9 +14,9 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -105,9 +105,10 @@ class Request:
     `whole`: read and compare whole tables, whatever could be told from row versions.
     `deletion_brake` is the share of a table's rows above which deletions stop the batch, unless the table is in
     `allow_deletions`. `quarantine_limit` is the share of a table's rows above which values that don't fit
-    their declared types stop it, unless the table is in `allow_misfits`. `wait_seconds`: how long another run that fills the same lake is waited for. `adopt`: go on
-    with another database, or an older state of it. `one_history`: see `plan`. `share`: the part of each table that is swept. `project`:
-    whose lake it is; one that another filled is refused, unless it is to be adopted.
+    their declared types stop it, unless the table is in `allow_misfits`. `wait_seconds`: how long another run that fills
+    the same lake is waited for. `adopt`: go on with another database, or an older state of it. `one_history`: see `plan`.
+    `share`: the part of each table that is swept. `project`: whose lake it is; one that another filled is refused, unless
+    it is to be adopted.
     """
 
     url: str
@@ -147,18 +148,8 @@ def take_batch(
     started = time.monotonic()
     latest = batches.latest()
     lake = latest.lake if latest else UNBORN
-    with (
-        take_snapshot(
-            request.url,
-            request.tables,
-            lake=lake,
-            run_id=request.run_id,
-            connections=min(CONNECTIONS, len(request.tables)),
-            wait_seconds=request.wait_seconds,
-        ) as snapshot,
-        tempfile.TemporaryDirectory(dir=scratch, prefix="capture-") as folder,
-        duck.connect(Path(folder)) as connection,
-    ):
+    connections = min(CONNECTIONS, len(request.tables))
+    with claimed(request, lake, scratch, connections=connections) as (snapshot, folder, connection):
         reached("snapshot taken")
         batches = Batches(batches.files)
         latest = batches.latest()  # another run may have committed while this one waited
@@ -169,7 +160,7 @@ def take_batch(
             check_identity(latest, snapshot.instant)
             _check_project(latest, request.project, batches.files)
         naming = Naming.of_a_run(latest.batch + 1 if latest else 1)
-        landing = Landing(request, snapshot, batches, latest, naming, connection, Path(folder), progress)
+        landing = Landing(request, snapshot, batches, latest, naming, connection, folder, progress)
         contested = landing.sweep()
         try:
             landed, unread = landing.land()
@@ -185,6 +176,27 @@ def take_batch(
         if not worth:
             return None
         return landing.commit(landed, seconds=time.monotonic() - started)
+
+
+@contextmanager
+def claimed(
+    request: Request, lake: str, scratch: Path, *, connections: int = 1
+) -> Iterator[tuple[Snapshot, Path, duckdb.DuckDBPyConnection]]:
+    """What fills a lake works with, while no other run may: the source's snapshot, a folder below `scratch` that is gone
+    afterwards, and a DuckDB that spills into it."""
+    with (
+        take_snapshot(
+            request.url,
+            request.tables,
+            lake=lake,
+            run_id=request.run_id,
+            connections=connections,
+            wait_seconds=request.wait_seconds,
+        ) as snapshot,
+        tempfile.TemporaryDirectory(dir=scratch, prefix="capture-") as folder,
+        duck.connect(Path(folder)) as connection,
+    ):
+        yield snapshot, Path(folder), connection
 
 
 def _check_project(latest: Manifest, project: str, files: Files) -> None:
@@ -381,7 +393,7 @@ class Landing:
         # Compared with the instant at which this very table was read: later batches may have left it out.
         instant, last = self.snapshot.instant, self.latest
         if last:
-            last = Batches(self.files).last_read(relation.table.name, last)
+            last = self.batches.last_read(relation.table.name, last)
         request = self.request
         return plan(relation, last, instant, whole=request.whole, one_history=request.one_history)
 
@@ -401,7 +413,7 @@ class Landing:
                 longest_row=copied.longest_row,
             )
             return self.begin(relation, reader.duck, plan, rows, totals)
-        current = Current(Batches(self.files), reader.duck)
+        current = Current(self.batches, reader.duck)
         fold = partial(current.fold, table, self.latest, columns=relation.columns)
         found = reader.again(plan, held, fold, self.request.share)
         self._brake(table, held.rows, found.deleted)
@@ -561,10 +573,7 @@ def remove_unlisted(batches: Batches, naming: Naming) -> None:
     listed: set[str] = set()
     if naming.batch in batches.numbers():
         listed = {
-            file.path
-            for changes in batches.get(naming.batch).changed.values()
-            for file in (changes.rows, changes.deletions, changes.quarantined)
-            if file
+            file.path for changes in batches.get(naming.batch).changed.values() for file in changes.files
         }
     for table in _marked(batches, naming):
         for path in (naming.rows(table), naming.deletions(table), naming.quarantine(table)):

@@ -9,7 +9,6 @@ whole by the next run, so that the rows of now are right whatever was lost.
 
 import hashlib
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,11 +33,10 @@ from etl_assets.lake.files import LakeError
 from etl_assets.raw.changes import changed_rows, read_text
 from etl_assets.raw.controls import sums
 from etl_assets.raw.copying import copy
-from etl_assets.raw.landing import Landed, Landing, Marker, Request
+from etl_assets.raw.landing import Landed, Landing, Marker, Request, claimed
 from etl_assets.raw.recent import since
 from etl_assets.source.catalog import Relation, select
 from etl_assets.source.identity import check_identity
-from etl_assets.source.snapshot import take_snapshot
 
 _NAMED = 1000
 
@@ -89,24 +87,13 @@ def repair(request: Request, batches: Batches, scratch: Path) -> tuple[Manifest,
     latest = batches.latest()
     if latest is None or not find_damage(batches, latest):
         return None
-    with (
-        take_snapshot(
-            request.url,
-            request.tables,
-            lake=latest.lake,
-            run_id=request.run_id,
-            connections=1,
-            wait_seconds=request.wait_seconds,
-        ) as snapshot,
-        tempfile.TemporaryDirectory(dir=scratch, prefix="repair-") as folder,
-        duck.connect(Path(folder)) as connection,
-    ):
+    with claimed(request, latest.lake, scratch) as (snapshot, folder, connection):
         batches = Batches(batches.files)
         latest = batches.latest() or latest
         check_identity(latest, snapshot.instant)
         naming = Naming.of_a_run(latest.batch + 1)
         landing = Landing(
-            request, snapshot, batches, latest, naming, connection, Path(folder), lambda table, size: None
+            request, snapshot, batches, latest, naming, connection, folder, lambda table, size: None
         )
         landing.sweep()
         damaged = find_damage(batches, latest)

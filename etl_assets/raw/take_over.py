@@ -10,7 +10,6 @@ the differences. Whatever the files hold, the lake then equals the source. Nothi
 """
 
 import re
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +23,10 @@ from etl_assets.errors import EtlError
 from etl_assets.lake.batches import Batches, Manifest, Naming, SourceColumn, SourceIdentity, number
 from etl_assets.lake.current import materialized, storage
 from etl_assets.lake.files import Files, LakeError, open_files
-from etl_assets.raw.landing import UNBORN, Landed, Landing, Request
+from etl_assets.raw.landing import UNBORN, Landed, Landing, Request, claimed
 from etl_assets.raw.plan import Plan
 from etl_assets.source.catalog import Relation, check_key
-from etl_assets.source.snapshot import Snapshot, take_snapshot
+from etl_assets.source.snapshot import Snapshot
 from etl_assets.source.table import Table
 
 INPUT, PROCESSED = "input_csv_key", "processed_csv_key"
@@ -123,18 +122,7 @@ def take_over(
     """Commit the old content as batch 000001. Raises `EtlError`, and then nothing was committed."""
     started = time.monotonic()
     _refuse_begun(batches)
-    with (
-        take_snapshot(
-            request.url,
-            request.tables,
-            lake=UNBORN,
-            run_id=request.run_id,
-            connections=1,
-            wait_seconds=request.wait_seconds,
-        ) as snapshot,
-        tempfile.TemporaryDirectory(dir=scratch, prefix="take-over-") as folder,
-        duck.connect(Path(folder)) as connection,
-    ):
+    with claimed(request, UNBORN, scratch) as (snapshot, folder, connection):
         _refuse_begun(Batches(batches.files))  # another run may have begun it while this one waited
         landing = Landing(
             request,
@@ -143,7 +131,7 @@ def take_over(
             None,
             Naming.of_a_run(1),
             connection,
-            Path(folder),
+            folder,
             lambda table, size: None,
         )
         landing.sweep()

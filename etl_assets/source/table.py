@@ -1,11 +1,11 @@
 """The declaration of a source table: what a user writes to have it read."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from etl_assets.engine.location import caller
 from etl_assets.engine.types import Type
 
 
@@ -37,8 +37,7 @@ class Table:
     """The file and line of the declaration, as an editor takes them."""
 
     def __post_init__(self) -> None:
-        frame = sys._getframe(2)  # that calls __init__
-        object.__setattr__(self, "where", f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        object.__setattr__(self, "where", caller(1))  # that calls __init__, which calls this
         if not self.source_name:
             object.__setattr__(self, "source_name", self.name)
         if self.as_:

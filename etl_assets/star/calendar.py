@@ -12,7 +12,8 @@ from typing import Any
 import narwhals as nw
 import pandas as pd
 
-from etl_assets.star.definition import ContractError, Definition, caller
+from etl_assets.engine.location import caller
+from etl_assets.star.definition import ContractError, Definition
 from etl_assets.star.schema import Column, Dimension, Fact
 
 _FIRST, _LAST = dt.date(1900, 1, 1), dt.date(2199, 12, 31)

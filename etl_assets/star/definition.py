@@ -6,7 +6,6 @@ compared with what is promised before any data exists, by running it on empty ta
 
 import difflib
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +24,7 @@ from etl_assets import faults
 from etl_assets.engine import duck
 from etl_assets.engine.code_version import code_version, declared_version
 from etl_assets.engine.duck import identifier
+from etl_assets.engine.location import location
 from etl_assets.engine.typing import types_version
 from etl_assets.errors import EtlError
 from etl_assets.source.table import Table
@@ -84,18 +84,6 @@ class Definition:
         """The arguments of the function: each parameter gets the kind of frame that it is annotated with."""
         hints = get_type_hints(self.function)
         return {name: as_frame(inputs[name], hints.get(name)) for name in self.inputs}
-
-
-def caller() -> str:
-    """The file and line of the declaration that calls whoever asks."""
-    frame = sys._getframe(2)
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def location(function: Callable[..., Any]) -> str:
-    """The file and line where a function begins, as an editor takes them."""
-    code = inspect.unwrap(function).__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 # What a function of somebody's may raise.
@@ -302,6 +290,15 @@ class Inputs:
         if sql is None:
             return schema.by == "row"
         return not any(token.token_type in _OF_SEVERAL_ROWS for token in sqlglot.tokenize(sql, read="duckdb"))
+
+    def sources(self, name: str) -> list[str]:
+        """The source tables that a star table is made from, by way of other star tables too, in declared order."""
+        if name in self.tables:
+            return [name]
+        if name in self.references:
+            return []
+        found = [table for one in self.star[name].inputs for table in self.sources(one)]
+        return list(dict.fromkeys(found))
 
     def carried_key(self, definition: Definition, key: Sequence[str]) -> Sequence[str] | None:
         """The columns of a star table's key that carry, unchanged, the columns of its first table's `key`, in that

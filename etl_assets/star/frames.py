@@ -108,12 +108,7 @@ class Frames:
 
     def sources(self, name: str) -> list[str]:
         """The source tables that a star table is made from, by way of other star tables too, in declared order."""
-        if name in self.inputs.tables:
-            return [name]
-        if name in self.inputs.references:
-            return []
-        found = [table for i in self.inputs.star[name].inputs for table in self.sources(i)]
-        return list(dict.fromkeys(found))
+        return self.inputs.sources(name)
 
     def changing(self, name: str, upto: Manifest, after: int | None = None) -> list[Manifest]:
         """The batches, oldest first, as of which a star table may be another than before: those that changed a source
