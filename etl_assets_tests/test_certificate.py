@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import narwhals as nw
 import psycopg2
 import pytest
@@ -147,7 +148,8 @@ def test_the_run_shows_it_as_a_check_of_every_table_and_fails_where_it_does_not_
             cursor.execute(f"SELECT count(*), sum({amount})::text FROM {table}")
             ((rows, total),) = cursor.fetchall()
             # In a first batch, what the batch brought is everything.
-            shown = [v.records for n, v in checks[fact].metadata.items() if n.endswith("side by side")]
+            tables = [v for n, v in checks[fact].metadata.items() if n.endswith("side by side")]
+            shown = [table.records for table in tables if isinstance(table, dg.TableMetadataValue)]
             records = [list(record.data.values()) for table in shown for record in table]
             assert {"source", "landed", "star", "warehouse"} <= {record[0] for record in records}
             for record in records:

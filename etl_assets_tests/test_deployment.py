@@ -51,7 +51,7 @@ def settings_named_in(text: str) -> set[str]:
 
 
 def test_the_compose_file_follows_the_specification() -> None:
-    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml"]
+    command = [f"{BIN}/check-jsonschema", "--builtin-schema", "vendor.compose-spec", f"{DEPLOY}/compose.yaml"]
     subprocess.run(command, check=True, capture_output=True)
 
 
@@ -197,7 +197,7 @@ def test_dagster_accepts_the_instance_that_the_chart_makes() -> None:
     made = instance_of(loaded("helm-values.yaml"))
     for config, type_ in (
         (made["run_coordinator"], QueuedRunCoordinator.config_type()),
-        (made["run_launcher"], K8sRunLauncher.config_type()),
+        (made["run_launcher"], K8sRunLauncher.config_type()),  # type: ignore[no-untyped-call]
     ):
         result = validate_config(type_, config)
         assert result.success, result.errors

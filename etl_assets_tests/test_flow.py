@@ -253,9 +253,9 @@ def test_what_no_manifest_lists_is_ignored(history: History) -> None:
 def test_a_file_in_the_making_is_not_met_by_those_who_read_all_parquet_files(tmp_path: Path) -> None:
     staged = open_files(str(tmp_path), tmp_path).staging("star/fact_payment/000001.parquet")
     staged.local.write_bytes(b"half")
-    assert duckdb.sql(f"FROM glob('{tmp_path}/star/*/*.parquet')").fetchall() == []
+    assert duckdb.execute("FROM glob(?)", [f"{tmp_path}/star/*/*.parquet"]).fetchall() == []
     staged.publish()
-    assert len(duckdb.sql(f"FROM glob('{tmp_path}/star/*/*.parquet')").fetchall()) == 1
+    assert len(duckdb.execute("FROM glob(?)", [f"{tmp_path}/star/*/*.parquet"]).fetchall()) == 1
 
 
 # -- rebuilding (the last test, because it starts the star anew) ---------------------------------------------------

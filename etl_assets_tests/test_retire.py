@@ -79,12 +79,12 @@ def shelf(
     """An empty lake and an empty warehouse, for some tables."""
 
     def made(*tables: StarTable) -> Shelf:
-        url = {
+        places: dict[str, Callable[[], str | None]] = {
             "duckdb": lambda: None,
             "postgres": database,
             "bigquery": lambda: f"bigquery://{stand_in.project}/retire?location=EU",
-        }[engine]()
-        warehouse = Direct("", tmp_path, Inputs({}, {}, {}), url).warehouse
+        }
+        warehouse = Direct("", tmp_path, Inputs({}, {}, {}), places[engine]()).warehouse
         return Shelf(tmp_path, warehouse, {table.name: table for table in tables})
 
     return made
@@ -384,7 +384,7 @@ def left(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> Flow:
     (flow.lake / "star/baselines/fact_gone.json").write_text('{"batch": "000001"}')
     (flow.lake / "current/trials").mkdir(parents=True, exist_ok=True)
     (flow.lake / "current/trials/dim_payment_type.json").write_text("{}")
-    monkeypatch.delitem(INPUTS.star, "dim_payment_type")  # type: ignore[arg-type]
+    monkeypatch.delitem(INPUTS.star, "dim_payment_type")
     return flow
 
 
@@ -677,7 +677,7 @@ def test_it_is_the_same_with_the_lake_in_a_bucket_and_the_warehouse_in_postgresq
         assert flow.run().success
         use(patch, flow.data, ETL_SOURCE_URL=flow.url, **elsewhere)
         store.fill(["star/fact_gone/000001-0a0b0c0d0e0f.parquet", "star/baselines/fact_gone.json"])
-        patch.delitem(INPUTS.star, "dim_payment_type")  # type: ignore[arg-type]
+        patch.delitem(INPUTS.star, "dim_payment_type")
         before = store.everything()
         known = told(etl("status", "--json"))["star"]
         assert known["no_longer_declared"] == {

@@ -160,9 +160,9 @@ def test_a_lake_in_a_bucket_is_begun_with_what_another_bucket_holds(totesys: str
             patch.setenv(name, value)
         url = f"{store.url}/new"
         older = Direct(totesys, tmp_path, INPUTS, lake_url=f"{store.url}/old").lake.files()
-        for name, value in files(old).items():
+        for name, content in files(old).items():
             with older.writing(name) as stream:
-                stream.write(value)
+                stream.write(content)
         kept = dict(store.everything())
         result = taken_over(totesys, f"{store.url}/old", tmp_path, lake=url)
         assert result.exit_code == 0, result.output

@@ -69,10 +69,12 @@ def make(database: Callable[..., str], stand_in: BigQueryStandIn, tmp_path: Path
     def made(engine: str, source: str = shop.SOURCE, inputs: Inputs = shop.INPUTS) -> Direct:
         url = database()
         execute(url, source)
-        warehouse = {"duckdb": lambda: None, "postgres": database, "bigquery": lambda: next(bigquery)}[
-            engine
-        ]()
-        return Direct(url, tmp_path / engine, inputs, warehouse)
+        places: dict[str, Callable[[], str | None]] = {
+            "duckdb": lambda: None,
+            "postgres": database,
+            "bigquery": lambda: next(bigquery),
+        }
+        return Direct(url, tmp_path / engine, inputs, places[engine]())
 
     return made
 
@@ -662,12 +664,12 @@ def shelf(
 
     def made(*tables: StarTable) -> Shelf:
         folder = tmp_path / f"shelf {next(numbers)}"
-        url = {
+        places: dict[str, Callable[[], str | None]] = {
             "duckdb": lambda: None,
             "postgres": database,
             "bigquery": lambda: f"bigquery://{stand_in.project}/shelf_{next(numbers)}?location=EU",
-        }[engine]()
-        warehouse = Direct("", folder, Inputs({}, {}, {}), url).warehouse
+        }
+        warehouse = Direct("", folder, Inputs({}, {}, {}), places[engine]()).warehouse
         return Shelf(folder, warehouse, {table.name: table for table in tables})
 
     return made
@@ -1379,7 +1381,9 @@ def test_every_command_works_with_a_warehouse_in_postgresql(
     story = etl("explain", "sales_order", str(key))
     assert story["warehouse"]
     assert [v["values"] for v in story["warehouse"]] == [v["values"] for v in story["star"]]
-    query = facts_then(SCHEMAS["fact_payment"])
+    payment = SCHEMAS["fact_payment"]
+    assert isinstance(payment, Fact)
+    query = facts_then(payment)
     warehouse = resources(Settings.read(flow.environment))["warehouse"]
     then = warehouse.model_copy(update={"url": url}).query(query, {"batch": 1})
     history = etl("history", "fact_payment", "--batch", "1")

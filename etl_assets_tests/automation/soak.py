@@ -298,7 +298,7 @@ def runs(ui: Interface) -> list[dict[str, Any]]:
 
 
 def _is_at_work(run: dict[str, Any]) -> bool:
-    return run["status"] == "STARTED" and run["jobName"] == "etl"
+    return (run["status"], run["jobName"]) == ("STARTED", "etl")
 
 
 def _found(victim: Victim) -> list[psutil.Process]:

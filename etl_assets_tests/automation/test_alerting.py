@@ -19,7 +19,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP as Server
 from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword, Session
-from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.scheduler.instigation import SensorInstigatorData, TickStatus
 from dagster._daemon.auto_run_reexecution.auto_run_reexecution import (
     consume_new_runs_for_automatic_reexecution,
 )
@@ -84,8 +84,8 @@ class Mail:
 
     @property
     def messages(self) -> list[EmailMessage]:
-        read = [message_from_bytes(bytes(e.content or b""), policy=policy.default) for e in self.envelopes]
-        return [message for message in read if isinstance(message, EmailMessage)]
+        contents = [e.content for e in self.envelopes if isinstance(e.content, bytes)]
+        return [message_from_bytes(content, policy=policy.default) for content in contents]
 
     @property
     def subjects(self) -> list[str]:
@@ -538,7 +538,7 @@ def test_in_the_daemon_a_failure_with_its_automatic_retry_is_told_once_and_a_ref
             stored = retrying.get_instigator_state(sensor.get_remote_origin_id(), sensor.selector_id)
             if stored:  # as if its interval were over
                 data = stored.instigator_data
-                assert data is not None
+                assert isinstance(data, SensorInstigatorData)
                 retrying.update_instigator_state(
                     stored.with_data(data._replace(last_tick_timestamp=0.0, last_tick_start_timestamp=0.0))
                 )

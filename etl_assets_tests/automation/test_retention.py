@@ -204,5 +204,5 @@ def test_the_job_forgets_and_the_schedule_starts_it_only_if_there_is_something_t
 
 def test_housekeeping_is_part_of_the_platform_and_on(tmp_path: Path) -> None:
     defs = definitions(Settings.read({"ETL_DATA": str(tmp_path)}))
-    assert defs.resolve_job_def("forget_old_runs")
+    assert defs.resolve_job_def("forget_old_runs").name == "forget_old_runs"
     assert defs.resolve_schedule_def("forget_every_night").default_status == dg.DefaultScheduleStatus.RUNNING

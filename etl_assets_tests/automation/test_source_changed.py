@@ -340,7 +340,7 @@ def test_a_missing_column_is_not_tried_again(watch: Watching, at_once: None) -> 
 def test_a_backend_that_is_terminated_in_the_middle_is_tried_again(
     watch: Watching, at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed = []
+    killed: list[str] = []
 
     def reached(place: str) -> None:
         if place == "snapshot taken" and not killed:

@@ -107,9 +107,9 @@ def test_an_older_schema_is_migrated_by_the_documented_command(url: str, home: P
         storage = instance.run_storage
         assert isinstance(storage, SqlRunStorage)
         # One schema for all three storages. Dagster's own scripts take back what came since.
-        with storage.connect() as connection:
+        with storage.connect() as old:
             config = pg_alembic_config(dagster_postgres.run_storage.run_storage.__file__)
-            run_alembic_downgrade(config, connection, OLDER)
+            run_alembic_downgrade(config, old, OLDER)
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('backfill_tags')")
         assert cursor.fetchall() == [(None,)]

@@ -83,6 +83,12 @@ class Lake:
         progress = lambda table, size: None  # noqa: E731
         return take_batch(request, Batches(self.files), self.folder, progress)
 
+    def committed(self, *tables: Table, **options: Any) -> Manifest:
+        """Take a batch that must be there."""
+        manifest = self.sync(*tables, **options)
+        assert manifest is not None
+        return manifest
+
     def latest(self) -> Manifest:
         manifest = Batches(self.files).latest()
         assert manifest is not None

@@ -42,7 +42,7 @@ def test_columns_of_any_name_arrive_change_and_leave(lake: Lake, monkeypatch: py
     assert manifest
     assert manifest.tables["t"].read == "horizon"
     assert lake.is_exact(table)
-    assert lake.sync(table, whole=True).changed == {}
+    assert lake.committed(table, whole=True).changed == {}
 
 
 def test_a_key_of_any_name_finds_its_rows(lake: Lake) -> None:

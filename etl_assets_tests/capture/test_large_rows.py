@@ -43,7 +43,7 @@ def test_rows_of_many_megabytes_arrive_change_and_leave(lake: Lake, monkeypatch:
     last = lake.sync(table, deletion_brake=1.0)
     assert last
     assert held(lake) == said(lake)
-    assert lake.sync(table, whole=True).changed == {}
+    assert lake.committed(table, whole=True).changed == {}
     with duck.connect(lake.folder) as connection:
         again = landed_table(table, first, Batches(lake.files), connection, lake.folder)
         assert (again.rows, again.misfits) == (2, 0)
@@ -130,7 +130,7 @@ def test_a_column_to_leave_out_that_there_is_not_is_an_error(lake: Lake) -> None
     with pytest.raises(ValueError, match=r"\['ssn'\] can't be left out \(exclude=\) and used"):
         Table("t", "", {"id": "int", "ssn": "text"}, exclude=("ssn",))
     with pytest.raises(ValueError, match="exclude"):
-        Table("t", "", {"id": "int"}, exclude="ssn")  # type: ignore[arg-type]
+        Table("t", "", {"id": "int"}, exclude="ssn")
 
 
 # -- memory ----------------------------------------------------------------------------------------------------------

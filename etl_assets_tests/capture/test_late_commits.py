@@ -133,6 +133,6 @@ def test_a_table_truncated_and_filled_again_in_one_transaction_shows_only_what_d
         "BEGIN; CREATE TEMP TABLE kept AS TABLE item; TRUNCATE item;"
         "INSERT INTO item SELECT * FROM kept WHERE id > 1; COMMIT",
     )
-    changes = lake.sync(ITEM).changed["item"]
+    changes = lake.committed(ITEM).changed["item"]
     assert (changes.new, changes.changed, changes.deleted) == (0, 0, 1)
     assert lake.is_exact(ITEM)

@@ -169,7 +169,7 @@ def test_counters_that_went_back_are_no_reason_to_miss_anything(url: str) -> Non
     last = settled(url)
     sale = last.tables["sale"]
     assert sale.writes
-    now = last.model_copy(update={"tables": last.tables | {"sale": sale.model_copy(update={"writes": 0})}})
+    now = last.model_copy(update={"tables": {**last.tables, "sale": sale.model_copy(update={"writes": 0})}})
     assert judge(now, last).changed
 
 

@@ -132,7 +132,7 @@ def test_values_are_written_alike_whatever_is_set_for_role_and_database(
         ours = Lake(as_role(lake.url, role), lake.folder)
         ours.sync(T)
         assert ours.held(T).rows == {told: 1}
-        assert ours.sync(T, whole=True).changed == {}
+        assert ours.committed(T, whole=True).changed == {}
     finally:
         execute(lake.url, f"DROP OWNED BY {role}; DROP ROLE {role}")
 

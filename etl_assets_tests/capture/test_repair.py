@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from etl_assets.engine import duck
-from etl_assets.lake.batches import Batches, Manifest, Superseded
+from etl_assets.lake.batches import Batches, LandedFile, Manifest, Superseded
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import LakeError
 from etl_assets.raw import repair as repairing
@@ -37,7 +37,8 @@ def filled(lake: Lake) -> None:
 
 
 def file_of(lake: Lake, batch: int, kind: str = "rows") -> Path:
-    return lake.path / getattr(Batches(lake.files).get(batch).changed["t"], kind).path
+    file: LandedFile = getattr(Batches(lake.files).get(batch).changed["t"], kind)
+    return lake.path / file.path
 
 
 def mend(lake: Lake, *tables: Table) -> tuple[Manifest, dict[str, Superseded]]:

@@ -90,7 +90,7 @@ def test_a_view_that_is_refreshed_between_snapshot_and_lock_is_looked_at_anew(
     execute(lake.url, *_ROWS, "CREATE MATERIALIZED VIEW m AS SELECT * FROM t")
     table = Table("m", "", {"id": "int"}, key=("id",))
     locked = snapshot._lock_by_reading
-    refreshed = []
+    refreshed: list[bool] = []
 
     def refresh_once(cursor, relations):  # type: ignore[no-untyped-def]
         if not refreshed:

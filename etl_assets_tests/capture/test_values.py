@@ -142,7 +142,7 @@ def test_every_value_arrives_as_it_is_when_read_first_and_when_rewritten(
         assert landed_differs(nasty, cursor, first) == 0
         assert nasty.is_exact(T)
         # Nothing may look changed only because it is hard to read.
-        assert nasty.sync(T, whole=True).changed == {}
+        assert nasty.committed(T, whole=True).changed == {}
 
         insert(cursor, following)
         swapped = ", ".join(
@@ -155,7 +155,7 @@ def test_every_value_arrives_as_it_is_when_read_first_and_when_rewritten(
         assert landed_differs(nasty, cursor, second) == 0
         assert nasty.is_exact(T)
         assert nasty.sync(T) is None
-        assert nasty.sync(T, whole=True).changed == {}
+        assert nasty.committed(T, whole=True).changed == {}
 
         monkeypatch.setattr("etl_assets.lake.current._COMPACT_ROWS", 1)
         cursor.execute("UPDATE t SET c0 = 'x' WHERE id = 1")

@@ -280,9 +280,9 @@ def outcome(module_database: Callable[[], str], tmp_path_factory: pytest.TempPat
     manifest = take_batch(request, batches, folder, lambda table, size: None)
     assert manifest is not None
     inputs = Inputs(tables, {f"fact_{name}": _fact(table) for name, table in tables.items()}, {})
-    with duck.connect(folder) as connection:
+    with duck.connect(folder) as memory:
         star = StarFiles(batches.files, batches)
-        builder = Builder(inputs, Current(batches, connection), star, connection)
+        builder = Builder(inputs, Current(batches, memory), star, memory)
         builds = list(builder.derive(manifest))
         audits = {build.definition.name: sum(audit.found for audit in build.audits) for build in builds}
         publish(star, builds)

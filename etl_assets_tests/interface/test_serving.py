@@ -18,6 +18,7 @@ import psutil
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
 
 from etl_assets.interface.serving import ServingError, taken
 from etl_assets_tests.browser.interface import Interface, interface
@@ -97,10 +98,10 @@ def test_a_page_of_its_own_hears_of_changes_and_one_of_others_does_not(ui: Inter
     for origin in ("https://evil.example", "null", "http://localhost:1"):
         with (
             pytest.raises(InvalidStatus, match="403"),
-            connect(at, origin=origin, subprotocols=["graphql-ws"], proxy=None),  # type: ignore[arg-type,list-item]
+            connect(at, origin=Origin(origin), subprotocols=[Subprotocol("graphql-ws")], proxy=None),
         ):
             pass
-    with connect(at, origin=ui.url, subprotocols=["graphql-ws"], proxy=None) as page:  # type: ignore[arg-type,list-item]
+    with connect(at, origin=Origin(ui.url), subprotocols=[Subprotocol("graphql-ws")], proxy=None) as page:
         page.send(json.dumps({"type": "connection_init", "payload": {}}))
         assert json.loads(page.recv(10))["type"] == "connection_ack"
         page.send(json.dumps({"type": "start", "id": "1", "payload": {"query": _LISTEN}}))
@@ -148,7 +149,9 @@ def test_the_flag_that_names_the_danger_lets_them_in() -> None:
 def test_without_a_word_it_listens_on_this_machine_only(ui: Interface) -> None:
     port = urlsplit(ui.url).port
     listening = {
-        c.laddr.ip for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port
+        c.laddr.ip
+        for c in psutil.net_connections("tcp")
+        if c.status == "LISTEN" and c.laddr and c.laddr.port == port
     }
     assert listening == {"127.0.0.1"}
 
@@ -184,7 +187,12 @@ def test_a_daemon_that_was_started_otherwise_is_found(tmp_path: Path) -> None:
     home.mkdir()
     (home / "dagster.yaml").touch()
     (tmp_path / "workspace.yaml").write_text("load_from: []\n")
-    command = [Path(sys.executable).with_name("dagster-daemon"), "run", "-w", tmp_path / "workspace.yaml"]
+    command = [
+        f"{Path(sys.executable).with_name('dagster-daemon')}",
+        "run",
+        "-w",
+        f"{tmp_path}/workspace.yaml",
+    ]
     known = environment(tmp_path / "data") | {"DAGSTER_HOME": str(home)}
     with subprocess.Popen(
         command, env=known, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -29,7 +29,8 @@ def made(kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch:
     if kind == "s3":
         store = on_s3(request.getfixturevalue("s3_service"), tmp_path / "cache")
     else:
-        store = on_google(*request.getfixturevalue("gcs_service"), tmp_path / "cache")
+        proxy, service = request.getfixturevalue("gcs_service")
+        store = on_google(proxy, service, tmp_path / "cache")
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
     return store

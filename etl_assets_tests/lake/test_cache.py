@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -187,7 +188,11 @@ def test_every_lake_has_copies_of_its_own(tmp_path: Path, url: str) -> None:
 def test_a_disk_without_room_for_a_copy_is_one_line(bucket: Store) -> None:
     bucket.fill([_STAR])
     bucket.copies.write_bytes(b"no folder")
-    for use in (lambda files: files.local(_STAR), lambda files: files.staging(_STAR)):
+    uses: tuple[Callable[[Files], object], ...] = (
+        lambda files: files.local(_STAR),
+        lambda files: files.staging(_STAR),
+    )
+    for use in uses:
         with pytest.raises(
             LakeError, match=rf"can't keep a copy of {bucket.url}/{_STAR} in .*; see that ETL_DATA"
         ):

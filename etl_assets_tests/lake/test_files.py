@@ -88,7 +88,8 @@ def start(program: str, *arguments: str) -> subprocess.Popen[str]:
 
 def test_of_eight_threads_that_create_a_file_one_wins(files: Files, store: Store) -> None:
     for n in range(10):
-        barrier, winners = threading.Barrier(8), []
+        barrier = threading.Barrier(8)
+        winners: list[int] = []
 
         def create(number: int, path: str, barrier: threading.Barrier, winners: list[int]) -> None:
             barrier.wait()
@@ -185,9 +186,9 @@ def test_what_is_written_is_what_is_read(files: Files, store: Store, size: int) 
     assert files.read("raw/t/000001.csv") == content
     assert files.local("raw/t/000001.csv").read_bytes() == content
     assert store.unfinished() == 0
-    stream = files.reading("raw/t/000001.csv")
-    assert stream
-    with stream:
+    reading = files.reading("raw/t/000001.csv")
+    assert reading is not None
+    with reading as stream:
         assert stream.seek(0, os.SEEK_END) == size
         stream.seek(max(0, size - 5))
         assert stream.read(100) == content[-5:]
@@ -279,7 +280,7 @@ def test_a_path_out_of_the_lake_is_refused(files: Files, store: Store, path: str
         "writing": lambda: files.writing(path).__enter__(),
     }
     with pytest.raises(LakeError, match="does not lie in the lake"):
-        uses.get(use, lambda: getattr(files, use)(path))()
+        (uses[use] if use in uses else lambda: getattr(files, use)(path))()
     assert store.everything() == {}
     assert not Path(store.url).with_name("x").exists()
 

@@ -84,6 +84,11 @@ class Expressions:
     def of(self, *families: str) -> list[Column]:
         return [column(self.types, n) for n, t in self.types.items() if t.family in families]
 
+    def _or_constant(self, type_: Type, others: Sequence[Column]) -> Expression:
+        """One of the columns, or a constant of a type."""
+        choices: list[Expression] = [*others, constant(self.rng, type_)]
+        return self.rng.choice(choices)
+
     def any(self, *families: str) -> Column | None:
         found = self.of(*families)
         return self.rng.choice(found) if found else None
@@ -123,7 +128,7 @@ class Expressions:
     def _sum(self) -> Expression | None:
         if not (a := self.any("int")):
             return None
-        b = self.rng.choice([*self.of("int"), constant(self.rng, INT)])
+        b = self._or_constant(INT, self.of("int"))
         return Call(BIGINT.maybe(_either(a, b)), self.rng.choice(("add", "subtract")), (a, b))
 
     def _scaled(self) -> Expression | None:
@@ -137,7 +142,7 @@ class Expressions:
         amounts = [c for c in self.of("numeric") if c.type.base == AMOUNT]
         if not amounts:
             return None
-        a, b = self.rng.choice(amounts), self.rng.choice([*amounts, constant(self.rng, Type(AMOUNT))])
+        a, b = self.rng.choice(amounts), self._or_constant(Type(AMOUNT), amounts)
         operation = self.rng.choice(("add", "subtract", "multiply"))
         base = "numeric(38,4)" if operation == "multiply" else "numeric(20,2)"
         return Call(Type(base, _either(a, b)), operation, (a, b))
@@ -145,7 +150,7 @@ class Expressions:
     def _text(self) -> Expression | None:
         if not (a := self.any("text", "int")):
             return None
-        b = self.rng.choice([*self.of("text", "int"), constant(self.rng, TEXT)])
+        b = self._or_constant(TEXT, self.of("text", "int"))
         return Call(TEXT.maybe(_either(a, b)), "concat", (a, b), self.rng.choice(("-", " ", ", ")))
 
     def _length(self) -> Expression | None:
@@ -165,7 +170,7 @@ class Expressions:
     def _case(self) -> Expression:
         a = column(self.types, self.rng.choice(list(self.types)))
         alike = [c for c in self.of(a.type.family) if c.type.base == a.type.base]
-        b = self.rng.choice([*alike, constant(self.rng, a.type)])
+        b = self._or_constant(a.type, alike)
         return Call(a.type.maybe(b.type.nullable), "case", (self.condition(), a, b))
 
     def _filled(self) -> Expression:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 from types import MappingProxyType
+from typing import Any
 
 from etl_assets_tests.law.kinds import Misfit
 from etl_assets_tests.law.models import Model, Row, TableSpec
 
-Key = tuple[str, ...]
+Key = tuple[Any, ...]
 Content = Mapping[Key, Row]
 """The rows of a table by their key."""
 

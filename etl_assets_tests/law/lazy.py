@@ -38,7 +38,7 @@ def _join(tree: trees.Join, left: Any, right: Any) -> Any:
 def _total(total: Total) -> nw.Expr:
     if total.kind == "len":
         return nw.len().cast(narwhals_type(total.type))
-    found = getattr(nw.col(total.column), total.kind)()
+    found: nw.Expr = getattr(nw.col(total.column), total.kind)()
     return found if total.kind in ("min", "max") else found.cast(narwhals_type(total.type))
 
 
@@ -62,7 +62,7 @@ def expression(item: Expression) -> nw.Expr:
             else made.cast(narwhals_type(item.type))
         )
     a, *others = map(expression, item.arguments)
-    b, c = (*others, None, None)[:2]
+    b, c = (*others, a, a)[:2]
     match item.operation:
         case "add":
             return (_wide(a, item.type) + _wide(b, item.type)).cast(narwhals_type(item.type))
@@ -83,7 +83,8 @@ def expression(item: Expression) -> nw.Expr:
         case "len_chars":
             return a.str.len_chars().cast(narwhals_type(item.type))
         case "year" | "month" | "day" | "hour" as part:
-            return getattr(a.dt, part)().cast(narwhals_type(item.type))
+            taken: nw.Expr = getattr(a.dt, part)()
+            return taken.cast(narwhals_type(item.type))
         case "date":
             return a.dt.date()
         case "is_null":
@@ -105,7 +106,7 @@ def expression(item: Expression) -> nw.Expr:
     raise NotImplementedError(item.operation)
 
 
-def _wide(operand: Any, type_: Type) -> Any:
+def _wide(operand: nw.Expr, type_: Type) -> nw.Expr:
     """An operand in the type of the result, so that nothing overflows on the way."""
     return operand.cast(narwhals_type(type_))
 

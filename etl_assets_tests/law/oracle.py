@@ -37,7 +37,7 @@ class Shown:
     values. `versions`: of a fact, all of them."""
 
     current: dict[Key, Values] = field(default_factory=dict)
-    left: dict[Key, Values] = field(default_factory=dict)
+    left: Mapping[Key, Values] = field(default_factory=dict)
     versions: list[Version] = field(default_factory=list)
 
 
@@ -75,7 +75,7 @@ class Oracle:
     def _step(self, spec: StarSpec, place: int, shown: Mapping[str, Shown]) -> None:
         inputs = {name: self._seen(spec, name, place, shown) for name in spec.parameters}
         rows = interpret(spec.tree, inputs)
-        now = {tuple(row[name] for name in spec.key): row for row in rows}
+        now: dict[Key, Values] = {tuple(row[name] for name in spec.key): row for row in rows}
         assert len(now) == len(rows), f"{spec.name}: not told apart by {spec.key}"
         assert not any(None in key for key in now), f"{spec.name}: a key is NULL"
         before = shown[spec.name]
@@ -143,7 +143,8 @@ class Oracle:
     def _recorded(self, name: str, place: int) -> int:
         """How many row versions and deletions of a table the batches before recorded."""
         contents = [batch.tables[name] for batch in self.batches[:place] if name in batch.tables]
-        count, held = 0, {}
+        count = 0
+        held: Mapping[Key, Mapping[str, str | None]] = {}
         for content in contents:
             count += sum(held.get(key) != row for key, row in content.items())
             count += len(held.keys() - content.keys())

@@ -127,7 +127,7 @@ class Pieces(Steps):
             return None
         name, target = self.rng.choice(pairs)
         filled, type_ = self.name("x"), Type(types[name].base)
-        default = constant(self.rng, type_)
+        default: Expression = constant(self.rng, type_)
         if values := target.values.get(target.key[0]):
             default = Literal(type_, self.rng.choice(values))
         default = Call(type_, "coalesce", (column(types, name), default))
@@ -193,9 +193,11 @@ class Pieces(Steps):
             columns.append((name, mine, self.rng.choice([*alike, constant(self.rng, mine.type)])))
         tag = self.name("kind")
         named = [(self.name("k"), mine, theirs) for mine, theirs in keys] + columns
+        one = [(name, mine) for name, mine, _ in named]
+        another = [(name, theirs) for name, _, theirs in named]
         parts = [
-            Select(part.tree, ((tag, Literal(TEXT, label)), *((entry[0], entry[side]) for entry in named)))
-            for part, label, side in ((piece, "one", 1), (other, "another", 2))
+            Select(part.tree, ((tag, Literal(TEXT, label)), *shown))
+            for part, label, shown in ((piece, "one", one), (other, "another", another))
         ]
         key = (tag, *(name for name, _, _ in named[: len(keys)]))
         return Piece(Union(tuple(parts)), key, False, piece.most + other.most)
@@ -211,7 +213,7 @@ class Pieces(Steps):
 
     def _other(self, piece: Piece) -> Piece:
         """An input to be put beside a piece, sometimes filtered, looked up itself or with windows."""
-        linked = [self.known[i].links.get(c) for i, c in self._origins(piece)]
+        linked = [self.known[i].links.get(c, "") for i, c in self._origins(piece)]
         backwards = [n for n, one in self.known.items() if set(inputs(piece.tree)) & set(one.links.values())]
         names = [*self.known, *2 * [name for name in linked if name in self.known], *backwards]
         made = self.input(self.rng.choice(names))

@@ -3,7 +3,6 @@
 import re
 import zlib
 from collections.abc import Mapping
-from typing import Any
 
 import duckdb
 
@@ -41,7 +40,9 @@ def run(tree: Relation, inputs: Mapping[str, duckdb.DuckDBPyRelation]) -> duckdb
     return made.distinct()
 
 
-def _join(tree: trees.Join, left: Any, right: Any) -> duckdb.DuckDBPyRelation:
+def _join(
+    tree: trees.Join, left: duckdb.DuckDBPyRelation, right: duckdb.DuckDBPyRelation
+) -> duckdb.DuckDBPyRelation:
     style = _style(tree)
     write = Writer(style)
     if tree.how == "inner" and style % 3 == 0:
@@ -60,7 +61,9 @@ def _join(tree: trees.Join, left: Any, right: Any) -> duckdb.DuckDBPyRelation:
     return made.project(", ".join(shown))
 
 
-def _crossed(tree: trees.Join, left: Any, right: Any, write: "Writer") -> duckdb.DuckDBPyRelation:
+def _crossed(
+    tree: trees.Join, left: duckdb.DuckDBPyRelation, right: duckdb.DuckDBPyRelation, write: "Writer"
+) -> duckdb.DuckDBPyRelation:
     """An inner join as a cross join with a condition afterwards."""
     names = {name: f"r__{place}" for place, name in enumerate(tree.right.types)}
     renamed = right.project(", ".join(f"{write.name(n)} AS {quoted(to)}" for n, to in names.items()))

@@ -106,7 +106,7 @@ class Steps:
 
     def grouped(self, piece: Piece) -> Piece | None:
         by = self._some(piece, self.rng.choice((1, 1, 2)))
-        return by and self.named_by(self.group(piece, by), by, piece.most)
+        return self.named_by(self.group(piece, by), by, piece.most) if by else None
 
     def distinct(self, piece: Piece) -> Piece | None:
         names = self._some(piece, self.rng.choice((1, 2, 3)))

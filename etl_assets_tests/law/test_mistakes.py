@@ -1,7 +1,8 @@
 """The property tests of the law find mistakes: with one put into the engine on purpose, they turn red."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 from types import ModuleType
@@ -101,7 +102,7 @@ def test_a_mistake_in_which_versions_are_joined_is_found(
     assert found(lambda seed: examine(seed, connection))
 
 
-MISTAKES_IN_TABLES = {
+MISTAKES_IN_TABLES: Mapping[str, AbstractContextManager[object]] = {
     "deleted rows of a source table are seen": mock.patch.object(frames, "DELETED", "false"),
     "deleted members of a dimension are seen": mock.patch.object(
         DimensionCourse, "current", lambda self: f"(SELECT {self.declared} FROM {self.members})"

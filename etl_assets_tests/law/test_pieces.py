@@ -124,7 +124,7 @@ def test_few_random_stars_are_refused() -> None:
 
 
 def test_functions_are_told_apart_by_their_trees() -> None:
-    found = {}
+    found: dict[str, StarSpec] = {}
     for seed in range(FUNCTIONS):
         rng = Random(seed)
         model = random_model(rng)

@@ -61,8 +61,10 @@ class Tables:
             self._table(spec, {key: state[name][key] for key in changed if key in state[name]})
             for state in (was, now)
         )
-        told = {"gone": gone, "come": come} if changed else {}
-        return InputChange(name, tuple(spec.declared), tuple(map(hidden, spec.key)), rows, None, **told)
+        declared, key = tuple(spec.declared), tuple(map(hidden, spec.key))
+        if not changed:
+            return InputChange(name, declared, key, rows, None)
+        return InputChange(name, declared, key, rows, None, gone=gone, come=come)
 
     def _table(self, spec: TableSpec, rows: Mapping[Key, Values]) -> str:
         """A table with rows, and their keys under other names beside them."""

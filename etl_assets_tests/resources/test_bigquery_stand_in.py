@@ -82,7 +82,7 @@ def test_a_job_is_pending_then_running_then_done_and_only_then_seen(
     client: bigquery.Client, stand_in: BigQueryStandIn
 ) -> None:
     stand_in.jobs.seconds = 0.4
-    job = load(client, ROWS)
+    job: Any = load(client, ROWS)
     states = [job.state]
     while job.state != "DONE":
         there = {table.table_id for table in client.list_tables("sales")}
@@ -211,7 +211,9 @@ def test_files_are_loaded_from_cloud_storage(client: bigquery.Client, tmp_path: 
 def test_objects_are_read_from_a_stand_in_of_cloud_storage() -> None:
     with gcs.serve("bucket") as service:
         client = storage.Client(
-            PROJECT, credentials=AnonymousCredentials(), client_options={"api_endpoint": service.url}
+            PROJECT,
+            credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+            client_options={"api_endpoint": service.url},
         )
         client.bucket("bucket").blob("a b/c").upload_from_string(b"content")
         client.close()
@@ -223,7 +225,7 @@ def test_objects_are_read_from_a_stand_in_of_cloud_storage() -> None:
 
 # -- values ----------------------------------------------------------------------------------------------------------
 
-VALUES = {
+VALUES: dict[str, Any] = {
     "INT64": -(2**63),
     "FLOAT64": 0.1,
     "NUMERIC": Decimal("-12345678901234567890123456789.123456789"),

@@ -379,7 +379,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Direct], None]:
     """Lets a flow be loaded while the next load is about to change tables."""
 
     def arrange(other: Direct) -> None:
-        begun = []
+        begun: list[str] = []
 
         def place(name: str) -> None:
             if name == "warehouse loading" and not begun:

@@ -94,7 +94,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_text_stays_text(target: Sheets, book: Book, text: str) -> None:
-    target.publish("T", [sheet(**{text: ([text], pa.string())})])
+    target.publish("T", [sheet("Cash", **{text: ([text], pa.string())})])
     assert book.titled("Cash").values == [[text], [text]]
 
 
