@@ -308,6 +308,41 @@ def play(number: int, scene: Scene) -> None:
         assert is_right(lake, quiet, rebuilt=number % 5 == 0)
 
 
+@pytest.mark.parametrize("kind", range(3))
+@pytest.mark.parametrize("place", ["file published", "file written:2"])
+def test_who_slept_while_others_took_its_number_and_the_next_is_told_so_and_leaves_nothing(
+    scene: Scene, kind: int, place: str, tmp_path: Path
+) -> None:
+    """The others removed what it had landed until then, and that it had landed something."""
+    lake = scene.openers[kind](tmp_path)
+    quiet = Direct(scene.primary, tmp_path / "quiet", INPUTS, lake_url=lake.url)
+    quiet.run()
+    for statement in CHANGES[:4]:
+        execute(scene.primary, statement.format(n=7))
+    sleeper = scene.writers[0]
+    sleeper.start(Order("asleep", scene.primary, tmp_path / "asleep", lake.url, place, granted=True))
+    until(lambda: sleeper.is_suspended)
+    for n in (8, 9):
+        execute(scene.primary, CHANGES[0].format(n=n))
+        quiet.run()
+    sleeper.go_on()
+    until(lambda: sleeper.is_done)
+    assert sleeper.outcome
+    assert re.fullmatch(
+        r"LakeError: batch 000002 of the lake \S+ was committed by another run meanwhile; this one brought nothing: run it again",
+        sleeper.outcome.refusal,
+    ), sleeper.outcome
+    assert leftovers(lake.everything()) == []
+    assert is_right(lake, quiet, rebuilt=False)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONGEST_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_of_writers_that_are_suspended_anywhere_one_wins_and_the_lake_is_right(scene: Scene) -> None:
     for number in range(FIRST, FIRST + ROUNDS):
         started = time.monotonic()
