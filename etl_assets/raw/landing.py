@@ -10,7 +10,6 @@ happens soon: a run that finds such a marker takes the number even if it brings 
 
 import hashlib
 import json
-import tempfile
 import threading
 import time
 import uuid
@@ -28,6 +27,7 @@ from psycopg2.extensions import connection as Connection
 from etl_assets import faults
 from etl_assets.engine import duck
 from etl_assets.engine.duck import literal
+from etl_assets.engine.scratch import own_folder
 from etl_assets.engine.typing import Typing, types_version
 from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
@@ -195,10 +195,10 @@ def claimed(
             connections=connections,
             wait_seconds=request.wait_seconds,
         ) as snapshot,
-        tempfile.TemporaryDirectory(dir=scratch, prefix="capture-") as folder,
-        duck.connect(Path(folder)) as connection,
+        own_folder(scratch, "capture-") as folder,
+        duck.connect(folder) as connection,
     ):
-        yield snapshot, Path(folder), connection
+        yield snapshot, folder, connection
 
 
 def _check_project(latest: Manifest, project: str, files: Files) -> None:
