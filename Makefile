@@ -10,6 +10,7 @@ WORKERS ?= 3
 HISTORIES ?= 300
 LAW ?= 1000
 DAMAGES ?= 200
+ROUNDS ?= 200
 
 BIN := .venv/bin
 CHROMIUM := /usr/bin/chromium
@@ -21,7 +22,7 @@ verify-definitions: export DAGSTER_HOME := $(CURDIR)/data/dagster
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-cloud ui test test-slow test-histories test-law test-init test-damage test-soak test-browser lint format verify-definitions bench screenshots pins clean
+.PHONY: help demo demo-cloud ui test test-slow test-histories test-law test-init test-damage test-writers test-soak test-browser lint format verify-definitions bench screenshots pins clean
 
 help: ## this list
 	@echo "make <target>, with PYTHON=$(PYTHON) PORT=$(PORT) ARGS='…' where they apply"
@@ -57,6 +58,9 @@ test-init: .venv/.stamp ## databases that nobody declared: etl init, a run, chan
 test-damage: .venv/.stamp ## DAMAGES random damages to what is kept: nothing wrong is shown, all can be mended
 	@ETL_DAMAGES=$(DAMAGES) $(BIN)/python -m pytest -s -o timeout=14400 --show-capture=no \
 	    etl_assets_tests/test_damage.py etl_assets_tests/test_history_damage.py $(ARGS)
+
+test-writers: .venv/.stamp ## ROUNDS times eight writers at once, suspended anywhere: one wins, and the lakes are right
+	@ETL_WRITERS=$(ROUNDS) $(BIN)/python -m pytest -s -o timeout=14400 --show-capture=no etl_assets_tests/test_writers.py $(ARGS)
 
 test-soak: .venv/.stamp ## a real daemon while parts of it are killed; MINUTES=10 for so long
 ifdef MINUTES

@@ -68,8 +68,8 @@ class Direct:
         """Take a batch, however much is deleted or does not fit."""
         scratch = self.data / "scratch"
         scratch.mkdir(parents=True, exist_ok=True)
-        options = {"deletion_brake": 1, "quarantine_limit": 1, **options}
-        request = Request(self.url, list(self.inputs.tables.values()), "a test", **options)
+        options = {"run_id": "a test", "deletion_brake": 1, "quarantine_limit": 1, **options}
+        request = Request(self.url, list(self.inputs.tables.values()), **options)
         return take_batch(request, self.lake.batches(), scratch, lambda table, size: None)
 
     def derive(self, *, certified: bool = True) -> list[TableProof]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,21 @@ def test_no_batch_means_no_new_certificate(shop: Direct) -> None:
     assert shop.run() is None
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     assert len(list(path.parent.glob("*.certificate.json"))) == 1
+
+
+def test_a_certificate_of_a_batch_that_was_taken_again_is_not_believed(shop: Direct) -> None:
+    execute(shop.url, DAY)
+    shop.run()
+    manifest = shop.data / "lake/raw/batches/000002.json"
+    before, of_before = manifest.read_bytes(), certificate(shop.data, "000002")
+    manifest.unlink()
+    execute(shop.url, "UPDATE sale SET amount = amount + 1 WHERE id = 3")
+    shop.run()
+    again = certificate(shop.data, "000002")
+    assert of_before["manifest"] == sha256(before).hexdigest()
+    assert again["manifest"] == sha256(manifest.read_bytes()).hexdigest() != of_before["manifest"]
+    assert again["equal"]
+    assert [finding for finding in shop.verified(thorough=True) if not finding.equal] == []
 
 
 @pytest.mark.parametrize(

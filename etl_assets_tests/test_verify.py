@@ -338,3 +338,14 @@ def test_a_misfit_that_a_whole_read_finds_deleted_is_still_one_of_the_members(ow
     assert batch is not None
     assert batch.tables["worker"].clean_under is None
     assert differences(own.verified(thorough=True)) == {}
+
+
+def test_runs_need_not_wait_for_a_verification(own: Direct) -> None:
+    execute(own.url, "UPDATE sale SET amount = 1 WHERE id = 3")
+    with own.verifier() as (verifier, _):
+        asking = iter(verifier.source(own.url, list(own.inputs.tables.values()), thorough=True))
+        next(asking)  # it has begun, and is not done
+        manifest = own.capture(wait_seconds=0)
+        assert manifest
+        assert manifest.batch == 2
+        assert [finding for finding in asking if not finding.equal] == []

@@ -1,13 +1,12 @@
 """The circuit breaker: after so many failed runs in a row nothing is started automatically, until somebody looked.
 
 Off unless ETL_BREAKER_FAILURES says how many. What counts are the runs of the whole flow since the last one that
-succeeded, or since `etl breaker reset`: the moment of a reset is all that is kept of its own, in Dagster's instance.
+succeeded, or since `etl breaker reset`: at which run it was reset is all that is kept of its own, in Dagster's instance.
 A run that is started by hand is never held back; if it succeeds, the breaker is closed again.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -47,22 +46,21 @@ class Breaker:
 def failed_in_a_row(history: History) -> Sequence[dg.RunRecord]:
     """The failed runs since the last success or reset, newest first."""
     success = history.last_success()
-    moments = [
-        moment for moment in (success and success.create_timestamp, last_reset(history.instance)) if moment
-    ]
+    after = max(success.storage_id if success else 0, last_reset(history.instance))
     return [
         record
-        for record in history.failures(max(moments, default=None))
+        for record in history.failures(after)
         if record.dagster_run.status == dg.DagsterRunStatus.FAILURE
     ]
 
 
-def last_reset(instance: dg.DagsterInstance) -> datetime | None:
-    """When the breaker was closed by hand for the last time; None if it never was."""
-    kept = instance.daemon_cursor_storage.get_cursor_values({_RESET}).get(_RESET)
-    return datetime.fromisoformat(kept) if kept else None
+def last_reset(instance: dg.DagsterInstance) -> int:
+    """The `storage_id` of the newest run when the breaker was closed by hand for the last time; 0 if it never was."""
+    kept = instance.daemon_cursor_storage.get_cursor_values({_RESET}).get(_RESET, "")
+    return int(kept) if kept.isdecimal() else 0
 
 
 def reset(instance: dg.DagsterInstance) -> None:
     """Let what failed until now be forgotten."""
-    instance.daemon_cursor_storage.set_cursor_values({_RESET: datetime.now(UTC).isoformat()})
+    newest = instance.get_run_records(limit=1)
+    instance.daemon_cursor_storage.set_cursor_values({_RESET: str(newest[0].storage_id if newest else 0)})

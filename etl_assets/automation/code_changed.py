@@ -117,9 +117,8 @@ def _request(
     tried = instance.get_run_records(dg.RunsFilter(tags={CHANGE: change}))
     if len(tried) >= ATTEMPTS:
         return f"{why}; gave up after {len(tried)} runs that did not mend it: see the last of them, then start {derive.name}"
-    left = (
-        max((run.end_time or 0.0) + PAUSE_SECONDS * len(tried) - time.time() for run in tried) if tried else 0
-    )
+    pause = PAUSE_SECONDS * len(tried)
+    left = min(pause, max(((run.end_time or 0.0) + pause - time.time() for run in tried), default=0))
     if left > 0:
         return f"{why}; next attempt in {left:.0f} s, {told(tried[0].dagster_run)} did not mend it"
     wanted = {key for key in downstream(graph, needed) if key.path[0] in _DERIVED}

@@ -1,11 +1,11 @@
 """What the run history says of the whole flow: when it last succeeded, what failed since, which run goes on.
 
-The runs are the state. There is nothing else to get out of step with them, to reset, or to restore.
+The runs are the state. There is nothing else to get out of step with them, to reset, or to restore. What came after what
+is told by the order in which the instance was told of runs, not by their times: a clock may have been set ahead once.
 """
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from datetime import datetime
 
 import dagster as dg
 
@@ -43,11 +43,10 @@ class History:
         found = self._runs(dg.RunsFilter(statuses=[_Status.SUCCESS], tags=READS_ALL))
         return next((record for record in found if self._is_whole(record.dagster_run)), None)
 
-    def failures(self, since: datetime | None) -> Sequence[dg.RunRecord]:
-        """The runs of the flow that failed or were canceled, of those created after `since`; newest first."""
-        return self._runs(
-            dg.RunsFilter(job_name=FLOW, statuses=[_Status.FAILURE, _Status.CANCELED], created_after=since)
-        )
+    def failures(self, after: int = 0) -> Sequence[dg.RunRecord]:
+        """The runs of the flow that failed or were canceled, of those with a `storage_id` beyond `after`; newest first."""
+        found = self._runs(dg.RunsFilter(job_name=FLOW, statuses=[_Status.FAILURE, _Status.CANCELED]))
+        return [record for record in found if record.storage_id > after]
 
     def underway(self) -> dg.DagsterRun | None:
         """The run of the whole flow that waits or goes on; of several the one that came first."""

@@ -139,7 +139,7 @@ def last_successes(instance: dg.DagsterInstance, count: int) -> list[Run]:
     """The last successful runs of the whole flow, newest first; fewer if there are not so many."""
     succeeded = dg.RunsFilter(job_name=FLOW, statuses=[dg.DagsterRunStatus.SUCCESS])
     found = []
-    for record in instance.get_run_records(succeeded, limit=_LOOKED_AT, order_by="end_time"):
+    for record in instance.get_run_records(succeeded, limit=_LOOKED_AT):
         run = Run(instance, record)
         if run.whole:
             found.append(run)

@@ -86,7 +86,7 @@ def _decide(
         return dg.SkipReason(f"{why}; waits for {told(underway)}, which is {underway.status.value.lower()}")
     if reason := breaker.held_back(history):
         return dg.SkipReason(f"{why}; {reason}")
-    failures = history.failures(success.create_timestamp if success else None)
+    failures = history.failures(success.storage_id if success else 0)
     if reason := _pause(context.instance, failures, now.digest):
         return dg.SkipReason(f"{why}; {reason}")
     base = success.dagster_run.run_id[:8] if success else "none"
@@ -114,7 +114,7 @@ def _pause(instance: dg.DagsterInstance, failures: Sequence[dg.RunRecord], chang
             "change in the source starts it too"
         )
     pause = min(FIRST_PAUSE_SECONDS * 2 ** (len(failures) - 1), LONGEST_PAUSE_SECONDS)
-    left = (newest.end_time or newest.create_timestamp.timestamp()) + pause - time.time()
+    left = min(pause, (newest.end_time or newest.create_timestamp.timestamp()) + pause - time.time())
     return f"next attempt in {left:.0f} s, {what}" if left > 0 else None
 
 

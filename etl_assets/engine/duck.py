@@ -3,15 +3,14 @@
 import csv
 import os
 import re
-import shutil
-import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import duckdb
 
+from etl_assets.engine.scratch import own_folder
 from etl_assets.errors import EtlError
 
 # A CSV line of up to this size is read without being told of it. DuckDB reserves memory for it.
@@ -56,11 +55,12 @@ def _container_limits(root: Path) -> list[int]:
     return found
 
 
-def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
-    """A connection that spills to `scratch` when memory runs short, with times in UTC."""
-    connection = duckdb.connect()
-    configure(connection, scratch)
-    return connection
+@contextmanager
+def connect(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that spills into a folder of its own in `scratch` when memory runs short, with times in UTC."""
+    with own_folder(scratch, "duckdb-") as folder, duckdb.connect() as connection:
+        configure(connection, folder)
+        yield connection
 
 
 def configure(connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
@@ -71,14 +71,6 @@ def configure(connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
     connection.execute("SET memory_limit = $limit", {"limit": f"{memory_bytes()}B"})
     # Order is asked for where it counts; keeping it elsewhere would hold whole tables in memory.
     connection.execute("SET preserve_insertion_order = false")
-
-
-def sweep(scratch: Path, older_than_seconds: float) -> None:
-    """Remove folders in scratch that nobody has touched for so long."""
-    before = time.time() - older_than_seconds
-    for leftover in scratch.iterdir():
-        if leftover.is_dir() and leftover.stat().st_mtime < before:
-            shutil.rmtree(leftover, ignore_errors=True)  # another run may be sweeping too
 
 
 def one(connection: duckdb.DuckDBPyConnection, query: str, params: object = None) -> tuple[Any, ...]:
@@ -175,13 +167,18 @@ def header(path: Path) -> list[str]:
         return next(csv.reader(lines))
 
 
-def write_csv(relation: duckdb.DuckDBPyRelation, path: Path) -> None:
-    """Write text columns in the form `read_csv` reads. Whoever writes gives a name that nobody reads yet."""
-    relation.query(
+def write_csv(relation: duckdb.DuckDBPyRelation, path: Path, *, quoted: Sequence[str] = ()) -> int:
+    """Write text columns in the form `read_csv` reads; how many rows. The values of the columns `quoted` stand in quotes
+    even where they need none. Whoever writes gives a name that nobody reads yet."""
+    force = f", FORCE_QUOTE ({listing(quoted)})" if quoted else ""
+    written = relation.query(
         "written",
         f"COPY (FROM written) TO {literal(str(path))} (FORMAT csv, USE_TMP_FILE false, HEADER true, NULLSTR '', DELIMITER ',', "
-        "QUOTE '\"', ESCAPE '\"')",
+        f"QUOTE '\"', ESCAPE '\"'{force})",
     )
+    assert written is not None  # noqa: S101  a COPY answers with a count
+    ((rows,),) = written.fetchall()
+    return int(rows)
 
 
 def write_parquet(

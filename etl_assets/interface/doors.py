@@ -97,8 +97,9 @@ class Doors:
 def _misread(request: Request) -> str | None:
     """Why a query is not carried out that Dagster would: no page needs permission to send it in such a form."""
     if request.method == "GET":
-        asked = ",".join(request.told("accept"))
-        return None if "text/html" in asked else "queries are asked by POST"
+        # Dagster looks at the first of several only, and carries out the query if that one does not ask for a page.
+        asked = request.told("accept")
+        return None if len(asked) == 1 and "text/html" in asked[0] else "queries are asked by POST"
     kinds = [kind.partition(";")[0].strip().lower() for kind in request.told("content-type")]
     if request.method != "POST" or len(kinds) != 1 or kinds[0] not in _QUERIES:
         return "queries are asked by POST, as application/json"

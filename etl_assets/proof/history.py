@@ -7,7 +7,6 @@ The warehouse's facts answer the same question with `facts_then`. What is shown 
 the rows of then.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,6 +16,7 @@ import duckdb
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import listing
+from etl_assets.engine.scratch import own_folder
 from etl_assets.lake.batches import Batches, Manifest, number
 from etl_assets.lake.files import Files, LakeError
 from etl_assets.lake.folder import LocalFiles
@@ -63,8 +63,8 @@ def table_then(
         rows = duck.read_parquet(builder.connection, [then.local(path) for path in then.paths(schema)])
         yield builder.connection.sql(f"FROM {current_rows(schema, rows)}").order(keys)
         return
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="history-") as folder:
-        star = StarFiles(LocalFiles(Path(folder)), builder.batches)
+    with own_folder(scratch, "history-") as folder:
+        star = StarFiles(LocalFiles(folder), builder.batches)
         again = Builder(builder.inputs, builder.current, star, builder.connection)
         (build,) = again.derive(manifest, [name])
         if build.shows is None:

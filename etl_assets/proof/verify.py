@@ -12,7 +12,6 @@ for: what is compared is the batch that was the newest when the verification beg
 """
 
 import json
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ import pyarrow as pa
 from etl_assets import faults
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.scratch import own_folder
 from etl_assets.engine.sums import added_up
 from etl_assets.lake.batches import Batches, Manifest, TableState, number
 from etl_assets.lake.certificates import certificate_path, noted, verified_path
@@ -95,8 +95,7 @@ class Verifier:
         self._expected: dict[str, str] = {}
 
     def __enter__(self) -> Self:
-        made = self._stack.enter_context(tempfile.TemporaryDirectory(dir=self.scratch, prefix="verify-"))
-        self.folder = Path(made)
+        self.folder = self._stack.enter_context(own_folder(self.scratch, "verify-"))
         self.connection = self._stack.enter_context(duck.connect(self.folder))
         self.connection.execute("SET memory_limit = $limit", {"limit": f"{_MEMORY_BYTES}B"})
         return self
@@ -428,7 +427,7 @@ class Verifier:
             return
         with (
             take_snapshot(url, held, lake=None, run_id="verify", connections=1, wait_seconds=60) as snapshot,
-            tempfile.TemporaryDirectory(dir=self.scratch, prefix="verify-") as folder,
+            own_folder(self.scratch, "verify-") as folder,
         ):
             try:
                 check_identity(self.manifest, snapshot.instant)
@@ -439,7 +438,7 @@ class Verifier:
             for name, relation in snapshot.relations.items():
                 state = self.manifest.tables[name]
                 reader = Reader(
-                    relation, snapshot.connections[0], self.connection, Path(folder), lambda table, size: None
+                    relation, snapshot.connections[0], self.connection, folder, lambda table, size: None
                 )
                 how = plan(relation, self.batches.last_read(name, self.manifest), snapshot.instant)
                 fold = partial(current.fold, name, self.manifest)
@@ -491,8 +490,8 @@ class Verifier:
     def rebuild(self, live: WarehouseReader) -> Iterator[Finding]:
         """Go through all batches again in a scratch place, and compare: content, deleted rows and surrogate keys. The
         warehouse is built in DuckDB, whatever the live one is: they have the same content."""
-        with tempfile.TemporaryDirectory(dir=self.scratch, prefix="rebuild-") as folder:
-            star = StarFiles(LocalFiles(Path(folder)), self.batches)
+        with own_folder(self.scratch, "rebuild-") as folder:
+            star = StarFiles(LocalFiles(folder), self.batches)
             current = Current(Batches(self.batches.files), self.connection, from_batches_alone=True)
             builder = Builder(self.inputs, current, star, self.connection)
             builds = list(builder.derive(self.manifest))
@@ -507,9 +506,7 @@ class Verifier:
                     "rebuilt star",
                     partial(self._compare, schema, "rebuilt star", again, have, names),
                 )
-            warehouse = DuckDBWarehouse(
-                path=str(Path(folder) / "warehouse.duckdb"), scratch=str(self.scratch)
-            )
+            warehouse = DuckDBWarehouse(path=str(folder / "warehouse.duckdb"), scratch=str(self.scratch))
             load_star(warehouse, star, tables, shown, "etl verify")
             with warehouse.reading() as made:
                 for name in shown:

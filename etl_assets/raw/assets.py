@@ -11,7 +11,8 @@ import dagster as dg
 from pydantic import Field
 
 from etl_assets.engine.code_version import declared_version
-from etl_assets.engine.duck import MAX_LINE_BYTES, header, sweep
+from etl_assets.engine.duck import MAX_LINE_BYTES, header
+from etl_assets.engine.scratch import sweep
 from etl_assets.faults import without_values
 from etl_assets.lake.batches import Batches, Manifest, TableState, number
 from etl_assets.lake.files import Files
@@ -203,7 +204,7 @@ def _taken(
     request: Request, batches: Batches, scratch: Path, progress: Progress, notes: Notes
 ) -> Manifest | None:
     scratch.mkdir(parents=True, exist_ok=True)
-    sweep(scratch, older_than_seconds=86_400)  # what killed runs left: it holds rows
+    sweep(scratch)
     with without_values():
         return take_batch(request, batches, scratch, progress, notes)
 

@@ -10,7 +10,6 @@ happens soon: a run that finds such a marker takes the number even if it brings 
 
 import hashlib
 import json
-import tempfile
 import threading
 import time
 import uuid
@@ -28,6 +27,7 @@ from psycopg2.extensions import connection as Connection
 from etl_assets import faults
 from etl_assets.engine import duck
 from etl_assets.engine.duck import literal
+from etl_assets.engine.scratch import own_folder
 from etl_assets.engine.typing import Typing, types_version
 from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
@@ -57,7 +57,7 @@ from etl_assets.raw.recent import Share
 from etl_assets.source.catalog import NoKey, Relation, check_key
 from etl_assets.source.connection import SourceInterrupted
 from etl_assets.source.identity import check_identity
-from etl_assets.source.snapshot import CONNECTIONS, UNTOLD, Snapshot, take_snapshot
+from etl_assets.source.snapshot import CONNECTIONS, UNTOLD, ClaimLost, Snapshot, take_snapshot
 from etl_assets.source.table import Table
 
 UNBORN = "a lake without batches"
@@ -168,8 +168,10 @@ def take_batch(
                 raise next(iter(unread.values()))
             renamed = latest is not None and request.adopt and latest.project != request.project
             worth = not latest or contested or renamed or any(t.worth_a_batch for t in landed.values())
-        except BaseException:
+        except BaseException as error:
             landing.withdraw()
+            if isinstance(error, LakeError) and landing.is_overtaken:
+                raise landing.overtaken() from error  # whatever it is: others removed what this run had landed
             raise
         notes.left_out.update(unread)
         notes.strays.update({name: table.strays for name, table in landed.items() if table.strays})
@@ -193,10 +195,10 @@ def claimed(
             connections=connections,
             wait_seconds=request.wait_seconds,
         ) as snapshot,
-        tempfile.TemporaryDirectory(dir=scratch, prefix="capture-") as folder,
-        duck.connect(Path(folder)) as connection,
+        own_folder(scratch, "capture-") as folder,
+        duck.connect(folder) as connection,
     ):
-        yield snapshot, Path(folder), connection
+        yield snapshot, folder, connection
 
 
 def _check_project(latest: Manifest, project: str, files: Files) -> None:
@@ -281,14 +283,30 @@ class Landing:
             if int(taken) >= self.batch:
                 contested = True
             else:
-                remove_unlisted(self.batches, Naming(int(taken), token))
+                left = Naming(int(taken), token)
+                remove_unlisted(self.batches, left, _marked(self.batches, left))
         return contested
 
     def withdraw(self) -> None:
-        """Remove what this run has landed, after it failed."""
+        """Remove what this run has landed, after it failed and before it tried to commit: a manifest that was sent may
+        arrive late."""
         if self.marker.is_set:
             with suppress(EtlError):  # what made it fail may be the lake; the next run sweeps
-                remove_unlisted(self.batches, self.naming)
+                # By what it knows itself: while it slept others may have removed the marker, and it landed more since.
+                remove_unlisted(self.batches, self.naming, self.marker.tables)
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether another run has committed the batch of this number, as far as the lake can be asked."""
+        with suppress(EtlError):
+            return self.batch in self.batches.numbers()
+        return False
+
+    def overtaken(self) -> LakeError:
+        return LakeError(
+            f"batch {number(self.batch)} of the lake {self.files.url} was committed by another run meanwhile; this one "
+            "brought nothing: run it again"
+        )
 
     def land(self) -> tuple[dict[str, Landed], dict[str, NoKey]]:
         """Land all tables, as many at a time as there are connections to the source; and those that are left out."""
@@ -345,10 +363,14 @@ class Landing:
     def commit(
         self, landed: Mapping[str, Landed], *, seconds: float, superseded: Sequence[Superseded] = ()
     ) -> Manifest:
-        """Make the batch exist. Raises `AlreadyExists` if another run took its number, `SourceError` if the claim on the
-        lake is lost."""
+        """Make the batch exist. Raises `LakeError` if another run took its number, `ClaimLost` if the claim on the lake is
+        lost; what was landed is removed then."""
         instant, latest = self.snapshot.instant, self.latest
-        self.snapshot.still_claimed()
+        try:
+            self.snapshot.still_claimed()
+        except ClaimLost:
+            self.withdraw()
+            raise
         on_disk = self.snapshot.flushed()
         state = SourceState(
             identity=instant.source,
@@ -376,10 +398,8 @@ class Landing:
         try:
             batches.commit(manifest)
         except AlreadyExists as error:
-            raise LakeError(
-                f"batch {number(self.batch)} of the lake {self.files.url} was committed by another run meanwhile; this "
-                "one brought nothing: run it again"
-            ) from error
+            self.withdraw()
+            raise self.overtaken() from error
         reached("manifest committed")
         if self.marker.is_set:
             self.files.remove(self.naming.marker)
@@ -567,15 +587,16 @@ class Landing:
         )
 
 
-def remove_unlisted(batches: Batches, naming: Naming) -> None:
-    """Remove the files of a run that the manifest of their batch, if there is one, does not list; the marker last."""
+def remove_unlisted(batches: Batches, naming: Naming, tables: Sequence[str]) -> None:
+    """Remove the files that a run landed for tables, and that the manifest of their batch, if there is one, does not list;
+    the marker last."""
     files = batches.files
     listed: set[str] = set()
     if naming.batch in batches.numbers():
         listed = {
             file.path for changes in batches.get(naming.batch).changed.values() for file in changes.files
         }
-    for table in _marked(batches, naming):
+    for table in tables:
         for path in (naming.rows(table), naming.deletions(table), naming.quarantine(table)):
             if path not in listed:
                 files.remove(path)

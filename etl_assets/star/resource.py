@@ -1,7 +1,7 @@
 """The lake, as assets use it: its batches, its star, and a DuckDB to work on them."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import Field, PrivateAttr
 
 from etl_assets.engine import duck
+from etl_assets.engine.scratch import own_folder
 from etl_assets.faults import without_values
 from etl_assets.lake.batches import Batches, Manifest
 from etl_assets.lake.current import Current
@@ -59,6 +60,8 @@ class Lake(RawLake):
     most_batches: int = Field(
         default=5_000, description="A star table is not made anew from more batches than this unless told so."
     )
+    _stack: ExitStack = PrivateAttr(default_factory=ExitStack)
+    _folder: Path = PrivateAttr()
     _database: duckdb.DuckDBPyConnection | None = PrivateAttr(default=None)
     _touched: Touched = PrivateAttr(default_factory=dict)
 
@@ -76,22 +79,20 @@ class Lake(RawLake):
             raise LakeError(
                 f"the lake {files.url} holds no batch yet: materialize the raw assets first (etl run)"
             )
-        scratch = Path(self.scratch)
-        scratch.mkdir(parents=True, exist_ok=True)
         if self._database is None:
-            self._database = duck.connect(scratch)
+            self._folder = self._stack.enter_context(own_folder(Path(self.scratch), "star-"))
+            self._database = self._stack.enter_context(duckdb.connect())
         with (
             without_values(),
             self._database.cursor() as connection,
         ):  # a fresh session, with tables of its own
-            duck.configure(connection, scratch)
+            duck.configure(connection, self._folder)
             star = StarFiles(files, batches)
             builder = Builder(inputs, Current(batches, connection), star, connection)
             yield Workbench(manifest, builder, star, connection, self._touched)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        if self._database is not None:
-            self._database.close()
+        self._stack.close()
 
 
 @dataclass

@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 from google.cloud import bigquery
@@ -30,6 +29,7 @@ from etl_assets.clients import bigquery_values
 from etl_assets.clients.bigquery import BigQuery
 from etl_assets.clients.bigquery_jobs import ONCE, REFUSALS, explaining
 from etl_assets.engine.duck import connect, identifier
+from etl_assets.engine.scratch import own_folder
 from etl_assets.failpoints import reached
 from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.bigquery import (
@@ -408,9 +408,8 @@ class BigQuerySession(Session):
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self.scratch) as folder:
-            yield Path(folder)
+        with own_folder(self.scratch, "warehouse-") as folder:
+            yield folder
 
 
 def _field(column: Column) -> bigquery.SchemaField:

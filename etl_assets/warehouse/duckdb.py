@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from etl_assets.engine.duck import configure, literal
+from etl_assets.engine.scratch import own_folder
 from etl_assets.failpoints import reached
 from etl_assets.faults import Fault, without_values
 from etl_assets.lake.current import materialized
@@ -112,8 +113,9 @@ class DuckDBWarehouse(Warehouse):
                         raise
                     time.sleep(0.2)
             try:
-                configure(connection, Path(self.scratch))
-                yield connection
+                with own_folder(Path(self.scratch), "warehouse-") as folder:
+                    configure(connection, folder)
+                    yield connection
             finally:
                 with suppress(duckdb.Error):  # that it can't be closed says no more than what made it so
                     connection.close()

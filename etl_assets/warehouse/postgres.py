@@ -5,7 +5,6 @@ foreign key, checked when the transaction commits. The role needs CREATE on the 
 may create tables in) and TEMPORARY, and it owns what it made.
 """
 
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -25,6 +24,7 @@ from etl_assets import addresses, faults
 from etl_assets.clients.secrets import SecretError, database_url
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier
+from etl_assets.engine.scratch import own_folder
 from etl_assets.failpoints import reached
 from etl_assets.preflight import Checkup, probed
 from etl_assets.source.connection import SourceError, connect, unverified
@@ -348,11 +348,20 @@ def copy_in(
     """COPY rows of a DuckDB (what stands after FROM) into a table, by way of a file: DuckDB writes it on all cores, and
     memory stays constant."""
     chosen = ", ".join(f"{_as_text(c)} AS {identifier(c.name)}" for c in columns)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="warehouse-") as folder:
-        file = Path(folder) / "rows.csv"
-        duck.write_csv(lake.sql(f"SELECT {chosen} FROM {source}"), file)
+    with own_folder(scratch, "warehouse-") as folder:
+        file = folder / "rows.csv"
+        relation = lake.sql(f"SELECT {chosen} FROM {source}")
+        # To servers before PostgreSQL 17 a line of \. ends what comes, unless it stands in quotes.
+        texts = [
+            name for name, kind in zip(relation.columns, relation.types, strict=True) if kind == "VARCHAR"
+        ]
+        sent = duck.write_csv(relation, file, quoted=texts)
         with file.open("rb") as stream:
             cursor.copy_expert(f"COPY {place} FROM STDIN (FORMAT csv, HEADER)", stream, BUFFER_BYTES)
+        if cursor.rowcount != sent:
+            raise WarehouseError(
+                f"of {sent:,} rows for {place} {cursor.rowcount:,} arrived; nothing was loaded, please report this"
+            )
 
 
 def declared(columns: Sequence[Column]) -> str:

@@ -1,7 +1,6 @@
 """Asking a PostgreSQL that is the warehouse, in the SQL that is written once for all engines."""
 
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
@@ -17,6 +16,7 @@ from sqlglot import exp
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.scratch import own_folder
 from etl_assets.lake.current import materialized
 from etl_assets.star.schema import Column
 from etl_assets.warehouse.contract import Kind, WarehouseReader
@@ -72,8 +72,8 @@ class PostgresReader(WarehouseReader):
     def copy(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], source: str) -> str:
         names = listing([column.name for column in columns])
         query = in_postgres(f"SELECT {names} FROM {source}")
-        with tempfile.TemporaryDirectory(dir=self.scratch, prefix="warehouse-") as folder:
-            file = Path(folder) / "rows.csv"
+        with own_folder(self.scratch, "warehouse-") as folder:
+            file = folder / "rows.csv"
             with file.open("wb") as stream:
                 self.cursor.copy_expert(
                     f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)", stream, BUFFER_BYTES

@@ -8,6 +8,7 @@ import shutil
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def relive(seeds: list[int], url: str, folder: Path, after: Callable[[History], 
     """Run histories one after the other in one database, each with a lake of its own."""
     total = Tally()
     sessions, observer = open_sessions(url)
-    reading = duck.connect(folder)
+    opened = ExitStack()
+    reading = opened.enter_context(duck.connect(folder))
     try:
         for seed in seeds:
             place = folder / str(seed)
@@ -46,7 +48,7 @@ def relive(seeds: list[int], url: str, folder: Path, after: Callable[[History], 
             total.cursor_lost += tally.cursor_lost
             total.events += tally.events
     finally:
-        reading.close()
+        opened.close()
         close_sessions([*sessions, observer])
     return total
 

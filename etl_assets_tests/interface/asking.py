@@ -86,6 +86,13 @@ ASKED = [
     Asked("a query in the address", False, path="/graphql?query=%7Bversion%7D"),
     Asked("an escaped path", False, path="/%67raphql?query=%7Bversion%7D"),
     Asked("a query of what was asked for", False, "HEAD", "/graphql?query=%7Bversion%7D"),
+    Asked("a query that any content is fine for", False, path="/graphql?query=%7Bversion%7D", headers={"Accept": "*/*"}),
+    # Dagster compares as it is written: this one it carries out. A page may send it without asking.
+    Asked("a query that asks loudly for a page", False, path="/graphql?query=%7Bversion%7D", headers={"Accept": "TEXT/HTML"}),
+    Asked(
+        "a query that names a page elsewhere", False, path="/graphql?query=%7Bversion%7D",
+        headers={"Content-Type": "text/plain; a=:text/html", "Accept": "*/*"},
+    ),
     _post("a form", False, {"Content-Type": "text/plain"}),
     _post("a form that says JSON as well", False, {"Content-Type": "text/plain; a=application/json"}),
     _post("a form of fields", False, {"Content-Type": "application/x-www-form-urlencoded"}),

@@ -67,6 +67,13 @@ def test_it_is_asked_by_one_name(hosts: list[str]) -> None:
     assert answer(scope, [("host", host) for host in hosts])[0]["status"] == 403
 
 
+def test_a_query_that_asks_twice_what_it_wants_is_not_carried_out() -> None:
+    scope = {"type": "http", "method": "GET", "path": "/graphql"}
+    accepted = [("accept", "application/json"), ("accept", "text/html")]
+    assert answer(scope, [("host", HOST), *accepted])[0]["status"] == 403
+    assert answer(scope, [("host", HOST), accepted[1]])[0]["status"] == 200
+
+
 @pytest.mark.parametrize(
     ("headers", "accepted"),
     [
