@@ -15,7 +15,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -93,11 +92,8 @@ class Project:
     reports: Mapping[str, Report]
     options: Options
     inputs: Inputs = field(repr=False)
-
-    @cached_property
-    def queries(self) -> Mapping[str, tuple[Query, Query | None]]:
-        """The query of each report, and that of its control totals, traced to the star."""
-        return {name: queries(made, self.schemas) for name, made in self.reports.items()}
+    queries: Mapping[str, tuple[Query, Query | None]] = field(repr=False)
+    """The query of each report, and that of its control totals, traced to the star."""
 
     @property
     def schemas(self) -> Mapping[str, StarTable]:
@@ -314,9 +310,11 @@ class _Declared:
             )
         references = {path.stem: path for path in sorted(self.root.rglob("*.csv"))}
         inputs = self._inputs(references)
+        traced: dict[str, tuple[Query, Query | None]] = {}
+        schemas = {name: one.schema for name, one in self.star.items()}
         for made in self.reports.values():
             try:
-                queries(made, {name: one.schema for name, one in self.star.items()})
+                traced[made.name] = queries(made, schemas)
             except ReportError as error:
                 self.slips.append(Slip(_at(made.where), str(error)))
         if self.slips:
@@ -330,6 +328,7 @@ class _Declared:
             self.reports,
             self.options,
             inputs,
+            traced,
         )
 
     def _find_unmade(self) -> None:

@@ -3,11 +3,10 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import duckdb
-import pandas as pd
-import pyarrow as pa
 
 from etl_assets import faults
 from etl_assets.engine.duck import identifier, listing, literal
@@ -15,7 +14,15 @@ from etl_assets.engine.preview import markdown
 from etl_assets.errors import EtlError
 from etl_assets.exports.publishing import Published, ReportTables
 from etl_assets.failpoints import reached
+from etl_assets.later import Later
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+else:
+    pd = Later("pandas")
+    pa = Later("pyarrow")
 
 SCHEMA = "reporting"
 _PREVIEW_ROWS = 10
@@ -30,7 +37,7 @@ class DuckDBReportTables(ReportTables):
 
     warehouse: dg.ResourceDependency[DuckDBWarehouse]
 
-    def publish(self, name: str, frame: pd.DataFrame, description: str) -> Published:
+    def publish(self, name: str, frame: "pd.DataFrame", description: str) -> Published:
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
         place = f"{SCHEMA}.{identifier(name)}"
         with _naming(name), self.warehouse.connect() as connection:
@@ -49,7 +56,7 @@ class DuckDBReportTables(ReportTables):
                 connection.unregister("unpublished")
         return Published(f"{SCHEMA}.{name}", table.num_rows, table.nbytes, unchanged)
 
-    def read(self, name: str) -> pd.DataFrame:
+    def read(self, name: str) -> "pd.DataFrame":
         with _naming(name), self.warehouse.connect() as connection:
             if _described(connection, name) is None:
                 raise ReportTablesError(f"there is no {SCHEMA}.{name} yet: materialize exports/{name} first")
@@ -62,7 +69,7 @@ class ReportIOManager(dg.ConfigurableIOManager):
 
     tables: dg.ResourceDependency[ReportTables]
 
-    def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: "pd.DataFrame") -> None:
         """Publish a report, and say what was published."""
         started = time.monotonic()
         spec = context.asset_spec
@@ -79,12 +86,12 @@ class ReportIOManager(dg.ConfigurableIOManager):
             }
         )
 
-    def load_input(self, context: dg.InputContext) -> pd.DataFrame:
+    def load_input(self, context: dg.InputContext) -> "pd.DataFrame":
         """A report as it was published."""
         return self.tables.read(context.asset_key.path[-1])
 
 
-def preview(frame: pd.DataFrame) -> str:
+def preview(frame: "pd.DataFrame") -> str:
     """The first rows as a Markdown table."""
 
     rows = frame.head(_PREVIEW_ROWS).itertuples(index=False, name=None)
@@ -101,7 +108,7 @@ def _described(connection: duckdb.DuckDBPyConnection, name: str) -> str | None:
     return found[0][0] if found else None
 
 
-def _content(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
+def _content(connection: duckdb.DuckDBPyConnection, name: str) -> "pa.Table":
     return connection.table(f"{SCHEMA}.{identifier(name)}").to_arrow_table()
 
 

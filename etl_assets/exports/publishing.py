@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dagster as dg
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,13 @@ class Sheet:
 
     title: str
     description: str
-    frame: pd.DataFrame
+    frame: "pd.DataFrame"
 
 
 class Warehouse(Protocol):
     """Where reports are computed: it answers in exact types (Arrow's), or amounts would lose their cents."""
 
-    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> "pd.DataFrame":
         """The rows of a query, with Arrow types."""
 
 
@@ -39,11 +41,11 @@ class ReportTables(dg.ConfigurableResource, ABC):
     """A place for reporting tables. Readers see the old table whole or the new one whole."""
 
     @abstractmethod
-    def publish(self, name: str, frame: pd.DataFrame, description: str) -> Published:
+    def publish(self, name: str, frame: "pd.DataFrame", description: str) -> Published:
         """Replace the table by a frame with Arrow types, unless it holds the same already."""
 
     @abstractmethod
-    def read(self, name: str) -> pd.DataFrame:
+    def read(self, name: str) -> "pd.DataFrame":
         """The table as it was published, with Arrow types; its rows in any order."""
 
 

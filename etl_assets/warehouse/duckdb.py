@@ -7,17 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pandas as pd
-import pyarrow as pa
 from pydantic import Field
 
 from etl_assets.engine.duck import configure, literal
 from etl_assets.failpoints import reached
 from etl_assets.faults import Fault, without_values
 from etl_assets.lake.current import materialized
+from etl_assets.later import Later
 from etl_assets.preflight import Checkup, room
 from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.contract import (
@@ -39,6 +38,13 @@ from etl_assets.warehouse.contract import (
     is_outdated,
     typed,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+else:
+    pd = Later("pandas")
+    pa = Later("pyarrow")
 
 _DATABASE = "etl_warehouse"
 _HELD = ("lock on", "already attached", "same database file")  # the last: opened by this very process
@@ -177,7 +183,7 @@ class DuckDBReader(WarehouseReader):
     def rows(self, sql: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql, dict(params or {})).fetchall()
 
-    def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> "pd.DataFrame":
         found: pa.Table = self.connection.sql(sql, params=dict(params or {})).to_arrow_table()
         frame: pd.DataFrame = found.to_pandas(types_mapper=pd.ArrowDtype)
         return frame
@@ -227,7 +233,7 @@ class DuckDBSession(Session):
         source = rows.source(self.connection)
         return source if rows.among is None else self.keep(name, f"FROM {source}")
 
-    def stage_values(self, name: str, columns: Sequence[Column], values: pa.Table) -> str:
+    def stage_values(self, name: str, columns: Sequence[Column], values: "pa.Table") -> str:
         return typed(self.connection, columns, values)
 
     def keep(self, name: str, sql: str) -> str:
