@@ -109,23 +109,25 @@ _known: dict[str, Project] = {}
 def load(setting: str | None = None, folder: Path | None = None) -> Project:
     """The project that a setting names: a package or a folder; None: the one in the folder, else the one that ships. It is
     read once in a process. Raises `ProjectError`."""
-    place = _place(setting, folder or Path.cwd())
-    if str(place) not in _known:
-        _known[str(place)] = read(place)
-    return _known[str(place)]
+    where = place(setting, folder)
+    if str(where) not in _known:
+        _known[str(where)] = read(where)
+    return _known[str(where)]
 
 
-def read(place: Path | str) -> Project:
+def read(where: Path | str) -> Project:
     """The project in a folder, or of a package, anew. Raises `ProjectError` with all that is wrong."""
-    package, slips = _imported(place) if isinstance(place, Path) else _by_name(place)
+    package, slips = _imported(where) if isinstance(where, Path) else _by_name(where)
     found = _Declared(package, slips)
     for module in found.modules():
         found.collect(module)
     return found.project()
 
 
-def _place(setting: str | None, here: Path) -> Path | str:
-    """The folder of a project, or the name of its package."""
+def place(setting: str | None = None, folder: Path | None = None) -> Path | str:
+    """The folder of the project that a setting names, or the name of its package; nothing of it is read. Raises
+    `ProjectError` for a folder that is none."""
+    here = folder or Path.cwd()
     if setting is None:
         return here / FOLDER if (here / FOLDER / "__init__.py").exists() else SHIPPED
     path = (here / setting).resolve()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
+from etl_assets.automation.history import UNCHANGED_SINCE
 from etl_assets.errors import EtlError
 from etl_assets.later import Later
 from etl_assets.raw.assets import READS_ALL
@@ -113,7 +114,10 @@ def _newest(instance: dg.DagsterInstance) -> Iterator[str]:
         for status in _ENDED:
             yield from instance.get_run_ids(dg.RunsFilter(job_name=job, statuses=[status]), limit=NEWEST_KEPT)
     whole = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=READS_ALL)
-    yield from instance.get_run_ids(whole, limit=NEWEST_KEPT)
+    for run in instance.get_runs(whole, limit=NEWEST_KEPT):
+        yield run.run_id
+        if UNCHANGED_SINCE in run.tags:  # what a run without steps found was made by that one
+            yield run.tags[UNCHANGED_SINCE]
 
 
 def forget_run(instance: dg.DagsterInstance, run_id: str) -> None:

@@ -1,9 +1,10 @@
 """Reporting tables in DuckDB, beside the star they were computed from, and the IO manager that keeps reports there."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
@@ -63,6 +64,25 @@ class DuckDBReportTables(ReportTables):
             frame: pd.DataFrame = _content(connection, name).to_pandas(types_mapper=pd.ArrowDtype)
             return frame
 
+    def standing(self) -> str | None:
+        if not self.warehouse.exists:
+            return "none"
+        with self.warehouse.glancing() as reader:
+            found = reader.rows(
+                "SELECT table_name, coalesce(comment, ''), sql FROM duckdb_tables() "
+                "WHERE database_name = current_database() AND schema_name = $schema ORDER BY table_name",
+                {"schema": SCHEMA},
+            )
+            held = [
+                (
+                    name,
+                    *told,
+                    *reader.rows(f"SELECT count(*), sum(hash(t)) FROM {SCHEMA}.{identifier(name)} AS t"),
+                )
+                for name, *told in found
+            ]
+        return hashlib.sha256(repr(held).encode()).hexdigest()
+
 
 class ReportIOManager(dg.ConfigurableIOManager):
     """Publishes the report that an asset made, and loads it for the assets that ask for it."""
@@ -74,21 +94,29 @@ class ReportIOManager(dg.ConfigurableIOManager):
         started = time.monotonic()
         spec = context.asset_spec
         published = self.tables.publish(context.asset_key.path[-1], obj, spec.description or "")
+        told: dict[str, Any] = {} if published.unchanged else _shown(spec, obj)
         context.add_output_metadata(
             {
                 "dagster/row_count": published.rows,
                 "dagster/table_name": published.where,
-                "dagster/column_schema": spec.metadata["dagster/column_schema"],
-                "preview": dg.MetadataValue.md(preview(obj)),
                 "bytes": published.bytes,
                 "unchanged": published.unchanged,
                 "seconds": round(time.monotonic() - started, 3),
+                **told,
             }
         )
 
     def load_input(self, context: dg.InputContext) -> "pd.DataFrame":
         """A report as it was published."""
         return self.tables.read(context.asset_key.path[-1])
+
+
+def _shown(spec: dg.AssetSpec, frame: "pd.DataFrame") -> dict[str, Any]:
+    """What the interface shows of a report's columns and rows."""
+    return {
+        "dagster/column_schema": spec.metadata["dagster/column_schema"],
+        "preview": dg.MetadataValue.md(preview(frame)),
+    }
 
 
 def preview(frame: "pd.DataFrame") -> str:

@@ -48,6 +48,11 @@ class ReportTables(dg.ConfigurableResource, ABC):
     def read(self, name: str) -> "pd.DataFrame":
         """The table as it was published, with Arrow types; its rows in any order."""
 
+    def standing(self) -> str | None:
+        """What identifies all that stands in the place: another text after any change of it. None where that can't be told
+        cheaply, or at all."""
+        return None
+
 
 class Workbook(dg.ConfigurableResource, ABC):
     """A workbook for people. Readers see the old one whole or the new one whole."""
@@ -55,3 +60,7 @@ class Workbook(dg.ConfigurableResource, ABC):
     @abstractmethod
     def publish(self, title: str, sheets: Sequence[Sheet]) -> Published:
         """Replace the workbook, unless it holds the same already."""
+
+    def standing(self) -> str | None:
+        """What identifies the workbook as it stands there, as that of `ReportTables`."""
+        return None

@@ -2,6 +2,7 @@
 
 import datetime
 import filecmp
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -56,6 +57,10 @@ class XlsxWorkbook(Workbook):
     def check(self) -> Iterator[Checkup]:
         """See whether its folder can be written."""
         yield room("write", Path(self.path).parent, "ETL_DATA")
+
+    def standing(self) -> str | None:
+        path = Path(self.path)
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"
 
     def publish(self, title: str, sheets: Sequence[Sheet]) -> Published:
         for sheet in sheets:

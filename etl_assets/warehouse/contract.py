@@ -447,6 +447,11 @@ class Warehouse(dg.ConfigurableResource, ABC):
         """Whether there is anything to read; else `reading` would make it."""
         return True
 
+    def standing(self) -> str | None:
+        """What identifies what is loaded: another text after every load, and when a table is dropped or altered. None where
+        that can't be told cheaply. Raises `WarehouseInUse`."""
+        return None
+
     def size_bytes(self) -> int | None:
         """What it takes, as far as it says."""
         return None

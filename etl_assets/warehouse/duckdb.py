@@ -1,5 +1,6 @@
 """The warehouse in a DuckDB file. It reads the lake's Parquet where it lies: nothing is staged that need not be."""
 
+import hashlib
 import re
 import time
 import uuid
@@ -20,8 +21,10 @@ from etl_assets.later import Later
 from etl_assets.preflight import Checkup, room
 from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.contract import (
+    BATCHES,
     BOOKS,
     DUCKDB,
+    LOADS,
     SCHEMA,
     Book,
     Kind,
@@ -75,6 +78,27 @@ class DuckDBWarehouse(Warehouse):
 
     def size_bytes(self) -> int:
         return Path(self.path).stat().st_size
+
+    def standing(self) -> str | None:
+        if not self.exists:
+            return "none"
+        with self.glancing() as reader:
+            found = reader.rows(
+                "SELECT table_name, sql FROM duckdb_tables() "
+                "WHERE database_name = current_database() AND schema_name = $schema UNION ALL "
+                "SELECT view_name, sql FROM duckdb_views() "
+                "WHERE database_name = current_database() AND schema_name = $schema ORDER BY ALL",
+                {"schema": SCHEMA},
+            )
+            tables = [name for name, sql in found if sql.startswith("CREATE TABLE")]
+            rows = [reader.rows(f"SELECT count(*) FROM {DUCKDB.place(name)}") for name in tables]
+            books = {BATCHES.name, LOADS.name} <= set(tables)
+            newest = (
+                reader.rows(f"SELECT * FROM {SCHEMA}.{BATCHES.name} ORDER BY batch DESC LIMIT 1")
+                if books
+                else []
+            )
+        return hashlib.sha256(repr([found, rows, newest, self.noted()]).encode()).hexdigest()
 
     def check(self) -> Iterator[Checkup]:
         """Try to make a schema and a table; what is tried is rolled back."""
