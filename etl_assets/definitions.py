@@ -16,8 +16,7 @@ from etl_assets.automation.verification import verify, verify_every_night
 from etl_assets.deployments import resources
 from etl_assets.exports.assets import export_assets
 from etl_assets.project import Project, load
-from etl_assets.proof.checks import certificate_checks, verification_asset, verification_checks
-from etl_assets.proof.verify import differing
+from etl_assets.proof.checks import certificate_checks, differing, verification_asset, verification_checks
 from etl_assets.raw.assets import raw_assets
 from etl_assets.settings import Settings
 from etl_assets.source.assets import file_assets, reference_files, source_assets
@@ -52,7 +51,7 @@ def definitions(settings: Settings) -> dg.Definitions:
             raw_assets(tables, project.name),
             star_assets(inputs, differing),
             warehouse_assets(inputs, project.name),
-            *export_assets(list(project.reports.values()), project.schemas, project.options.workbook),
+            *export_assets(list(project.reports.values()), project.queries, project.options.workbook),
             verification_asset(inputs),
         ],
         asset_checks=[certificate_checks(inputs), verification_checks(inputs)],

@@ -7,12 +7,9 @@ import dagster as dg
 
 from etl_assets import addresses, permissions
 from etl_assets.automation.alerts import alerts
-from etl_assets.clients.sheets import ENDPOINT
 from etl_assets.errors import SettingsError
 from etl_assets.exports.duckdb import DuckDBReportTables, ReportIOManager
-from etl_assets.exports.postgres import PostgresReportTables
 from etl_assets.exports.publishing import ReportTables, Workbook
-from etl_assets.exports.sheets import Sheets
 from etl_assets.exports.workbook import XlsxWorkbook
 from etl_assets.settings import Settings, duckdb_path, warehouse_engine
 from etl_assets.source.resource import Source
@@ -20,7 +17,6 @@ from etl_assets.star.resource import Lake, StarIOManager
 from etl_assets.totesys.demo.resource import EmbeddedSource
 from etl_assets.warehouse.contract import Warehouse
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
-from etl_assets.warehouse.postgres import PostgresWarehouse
 
 Resources = Mapping[str, Any]
 
@@ -61,16 +57,18 @@ def production(settings: Settings) -> Resources:
 
 
 def _warehouse(settings: Settings, scratch: str) -> tuple[Warehouse, ReportTables]:
-    """The engine that the URL names, and the place for reporting tables in it."""
+    """The engine that the URL names, and the place for reporting tables in it. Only its client is imported."""
     engine = warehouse_engine(settings.warehouse_url)
     if engine == "bigquery":
-        # Here, since Google's client takes its time to import.
         from etl_assets.exports.bigquery import BigQueryReportTables
         from etl_assets.warehouse.bigquery import bigquery_warehouse
 
         bigquery = bigquery_warehouse(settings.warehouse_url, scratch)
         return bigquery, BigQueryReportTables(warehouse=bigquery)
     if engine == "postgresql":
+        from etl_assets.exports.postgres import PostgresReportTables
+        from etl_assets.warehouse.postgres import PostgresWarehouse
+
         postgres = PostgresWarehouse(url=dg.EnvVar("ETL_WAREHOUSE_URL"), scratch=scratch)
         return postgres, PostgresReportTables(warehouse=postgres)
     duckdb = DuckDBWarehouse(path=str(duckdb_path(settings.warehouse_url)), scratch=scratch)
@@ -81,6 +79,9 @@ def _workbook(settings: Settings) -> Workbook:
     """A Google spreadsheet if one is named, else a file."""
     if settings.spreadsheet is None:
         return XlsxWorkbook(path=str(settings.data / "reports.xlsx"))
+    from etl_assets.clients.sheets import ENDPOINT
+    from etl_assets.exports.sheets import Sheets
+
     # The UI shows the variable's name only: an address may hold a password.
     endpoint = dg.EnvVar("ETL_SHEETS_ENDPOINT") if settings.sheets_endpoint else ENDPOINT
     return Sheets(spreadsheet=settings.spreadsheet, endpoint=endpoint)

@@ -7,6 +7,7 @@ the kind of the error, table, column and constraint, and the library's own text 
 
 import linecache
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +15,10 @@ from pathlib import Path
 
 import duckdb
 import psycopg2
-import pyarrow as pa
-from narwhals import exceptions
 from psycopg2 import errorcodes
 
 from etl_assets.errors import EtlError
 
-DATABASES = (duckdb.Error, psycopg2.Error, pa.ArrowException)
-"""Errors whose texts may quote rows."""
 # Classes of SQLSTATE whose texts name relations, roles, limits and states. Not among them: 22 (data), P0 (raised by a
 # function of the database), HV (foreign data), XX (internal).
 _TELLING = {
@@ -74,16 +71,30 @@ _CODE_TELLING = (
     ImportError,
     NotImplementedError,
     SyntaxError,
-    exceptions.ColumnNotFoundError,
-    exceptions.DuplicateError,
-    exceptions.InvalidIntoExprError,
-    exceptions.MultiOutputExpressionError,
-    exceptions.UnsupportedDTypeError,
+)
+_NARWHALS_TELLING = (
+    "ColumnNotFoundError",
+    "DuplicateError",
+    "InvalidIntoExprError",
+    "MultiOutputExpressionError",
+    "UnsupportedDTypeError",
 )
 
 
 class Fault(EtlError):
     """An error of a library, without what it quotes."""
+
+
+def raised_by(library: str, *names: str) -> tuple[type[Exception], ...]:
+    """Classes of errors of a library, by their names in a module of it, for an `except`. What was not imported has raised
+    nothing."""
+    module = sys.modules.get(library)
+    return tuple(getattr(module, name) for name in names) if module else ()
+
+
+def databases() -> tuple[type[Exception], ...]:
+    """Errors whose texts may quote rows."""
+    return (duckdb.Error, psycopg2.Error, *raised_by("pyarrow.lib", "ArrowException"))
 
 
 def told(error: BaseException) -> str:
@@ -113,7 +124,7 @@ def without_values() -> Iterator[None]:
     """Let what databases and engines raise come out without values."""
     try:
         yield
-    except DATABASES as error:
+    except databases() as error:
         raise bare(error) from None
 
 
@@ -161,7 +172,7 @@ def _of_duckdb(error: duckdb.Error) -> str:
 
 def _of_code(error: BaseException) -> str:
     kind = type(error)
-    if isinstance(error, _CODE_TELLING):
+    if isinstance(error, (*_CODE_TELLING, *raised_by("narwhals.exceptions", *_NARWHALS_TELLING))):
         return f"{kind.__name__}: {_line(error)}"
     at = next((f for f in reversed(traceback.extract_tb(error.__traceback__)) if _is_ours(f.filename)), None)
     if at is None:

@@ -15,7 +15,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -93,11 +92,8 @@ class Project:
     reports: Mapping[str, Report]
     options: Options
     inputs: Inputs = field(repr=False)
-
-    @cached_property
-    def queries(self) -> Mapping[str, tuple[Query, Query | None]]:
-        """The query of each report, and that of its control totals, traced to the star."""
-        return {name: queries(made, self.schemas) for name, made in self.reports.items()}
+    queries: Mapping[str, tuple[Query, Query | None]] = field(repr=False)
+    """The query of each report, and that of its control totals, traced to the star."""
 
     @property
     def schemas(self) -> Mapping[str, StarTable]:
@@ -113,23 +109,25 @@ _known: dict[str, Project] = {}
 def load(setting: str | None = None, folder: Path | None = None) -> Project:
     """The project that a setting names: a package or a folder; None: the one in the folder, else the one that ships. It is
     read once in a process. Raises `ProjectError`."""
-    place = _place(setting, folder or Path.cwd())
-    if str(place) not in _known:
-        _known[str(place)] = read(place)
-    return _known[str(place)]
+    where = place(setting, folder)
+    if str(where) not in _known:
+        _known[str(where)] = read(where)
+    return _known[str(where)]
 
 
-def read(place: Path | str) -> Project:
+def read(where: Path | str) -> Project:
     """The project in a folder, or of a package, anew. Raises `ProjectError` with all that is wrong."""
-    package, slips = _imported(place) if isinstance(place, Path) else _by_name(place)
+    package, slips = _imported(where) if isinstance(where, Path) else _by_name(where)
     found = _Declared(package, slips)
     for module in found.modules():
         found.collect(module)
     return found.project()
 
 
-def _place(setting: str | None, here: Path) -> Path | str:
-    """The folder of a project, or the name of its package."""
+def place(setting: str | None = None, folder: Path | None = None) -> Path | str:
+    """The folder of the project that a setting names, or the name of its package; nothing of it is read. Raises
+    `ProjectError` for a folder that is none."""
+    here = folder or Path.cwd()
     if setting is None:
         return here / FOLDER if (here / FOLDER / "__init__.py").exists() else SHIPPED
     path = (here / setting).resolve()
@@ -314,9 +312,11 @@ class _Declared:
             )
         references = {path.stem: path for path in sorted(self.root.rglob("*.csv"))}
         inputs = self._inputs(references)
+        traced: dict[str, tuple[Query, Query | None]] = {}
+        schemas = {name: one.schema for name, one in self.star.items()}
         for made in self.reports.values():
             try:
-                queries(made, {name: one.schema for name, one in self.star.items()})
+                traced[made.name] = queries(made, schemas)
             except ReportError as error:
                 self.slips.append(Slip(_at(made.where), str(error)))
         if self.slips:
@@ -330,6 +330,7 @@ class _Declared:
             self.reports,
             self.options,
             inputs,
+            traced,
         )
 
     def _find_unmade(self) -> None:

@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 FLOORS: Sequence[frozenset[str]] = (
-    frozenset({"errors", "failpoints", "permissions", "addresses", "notices", "progress"}),
+    frozenset({"errors", "failpoints", "permissions", "addresses", "notices", "progress", "later"}),
     frozenset({"plain", "faults", "presentation"}),
     frozenset({"preflight", "engine"}),
     frozenset({"clients"}),
@@ -41,6 +41,7 @@ DAGSTER_AS = {
     "clients/bigquery.py": "Dagster's own client is extended",
     "clients/secrets.py": "Dagster's own client is used",
     "exports/contract.py": "the contract of a report is a Dagster type",
+    "exports/frame_type.py": "likewise",
     "exports/publishing.py": "a place to publish is a resource",
     "exports/duckdb.py": "it is such a resource",
     "exports/postgres.py": "likewise",

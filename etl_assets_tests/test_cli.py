@@ -334,3 +334,26 @@ def test_the_interface_is_served_on_this_machine_only() -> None:
     finally:
         running.send_signal(signal.SIGINT)
         running.wait(30)
+
+
+HEAVY = (
+    "pandas", "numpy", "pyarrow", "xlsxwriter", "requests", "google.auth", "google.cloud", "boto3", "botocore",
+    "dagster_pandas", "dagster_aws", "dagster_gcp", "dagster_postgres", "cryptography",
+)  # fmt: skip
+
+
+def test_definitions_import_no_library_before_it_is_used() -> None:
+    script = f"import sys\nimport etl_assets.definitions\nprint([m for m in {(*HEAVY, 'sqlalchemy', 'alembic')} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_a_run_that_finds_nothing_imports_neither_frames_nor_clients(source: str) -> None:
+    assert process("run").returncode == 0
+    script = (
+        "import sys\nfrom etl_assets.cli import main\nsys.argv = ['etl', 'run']\n"
+        f"try: main()\nfinally: print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "nothing was made" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "[]\n")

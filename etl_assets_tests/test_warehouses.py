@@ -5,6 +5,7 @@ import json
 import os
 import re
 import struct
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -1316,6 +1317,60 @@ def test_an_unchanged_report_is_not_written_again(reporting: PostgresReportTable
     execute(reporting.warehouse.url, "UPDATE reporting.cash SET amount = 9 WHERE amount = 2")
     assert not reporting.publish("cash", frame("1.00", "2.00"), "new").unchanged
     assert sorted(reporting.read("cash")["amount"]) == [Decimal(1), Decimal(2)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE reporting.cash SET amount = 9 WHERE amount = 2",
+        "DELETE FROM reporting.cash WHERE amount = 2",
+        "ALTER TABLE reporting.cash RENAME amount TO sum",
+        "COMMENT ON TABLE reporting.cash IS 'another'",
+        "DROP TABLE reporting.cash",
+    ],
+)
+def test_what_stands_in_postgresql_shows_whether_it_is_what_was_published(
+    reporting: PostgresReportTables, change: str
+) -> None:
+    reporting.publish("cash", frame("1.00", "2.00"), "old")
+    before = reporting.standing()
+    reporting.publish("cash", frame("2.00", "1.00"), "old")
+    assert reporting.standing() == before
+    execute(reporting.warehouse.url, change)
+    assert reporting.standing() != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP VIEW star.fact_sale_current",
+        "UPDATE star.loads SET version = 'another'",
+        "DELETE FROM star.loads WHERE table_name = 'fact_sale'",
+        "ALTER TABLE star.fact_sale RENAME deleted TO gone",
+        "DELETE FROM star.fact_sale",
+    ],
+)
+def test_how_a_warehouse_in_postgresql_stands_changes_with_what_is_in_it(
+    make: Callable[..., Direct], change: str
+) -> None:
+    flow = make("postgres")
+    flow.run()
+    before = settles(flow.warehouse.standing)
+    assert flow.warehouse.standing() == before
+    execute(flow.warehouse.url, change)
+    deadline = time.monotonic() + 20
+    while flow.warehouse.standing() == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def settles(ask: Callable[[], str | None]) -> str | None:
+    """An answer once it stays the same: the server counts writes after the fact."""
+    before, now = None, ask()
+    while before != now:
+        time.sleep(1)
+        before, now = now, ask()
+    return now
 
 
 def test_a_failed_publish_leaves_the_old_report_and_what_is_built_on_it(

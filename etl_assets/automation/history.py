@@ -13,6 +13,8 @@ from etl_assets.raw.assets import READS_ALL
 
 FLOW = "etl"
 """The job of the whole flow."""
+UNCHANGED_SINCE = "etl/unchanged_since"
+"""Tags a run that found nothing, and has no steps, with the run that left everything as it found it."""
 _LOOK_BACK = 200
 """Runs that are looked through; those of the whole flow are not rare among the runs that read all tables."""
 _Status = dg.DagsterRunStatus

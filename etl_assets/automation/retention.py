@@ -8,18 +8,28 @@ latest results of a check, the newest runs of every job and outcome, and whateve
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import sqlalchemy as sa
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage
-from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
-from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from pydantic import Field
 
+from etl_assets.automation.history import UNCHANGED_SINCE
 from etl_assets.errors import EtlError
+from etl_assets.later import Later
 from etl_assets.raw.assets import READS_ALL
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from dagster._core.storage import event_log
+    from dagster._core.storage import runs as run_log
+    from dagster._core.storage.event_log import schema as event_schema
+    from dagster._core.storage.runs import schema as run_schema
+else:  # who forgets nothing needs no database
+    sa = Later("sqlalchemy")
+    event_log = Later("dagster._core.storage.event_log")
+    event_schema = Later("dagster._core.storage.event_log.schema")
+    run_log = Later("dagster._core.storage.runs")
+    run_schema = Later("dagster._core.storage.runs.schema")
 
 DAYS = 30
 AT_A_TIME = 2000
@@ -89,7 +99,7 @@ def _latest_of_assets(instance: dg.DagsterInstance) -> Iterator[str]:
 def _latest_of_checks(instance: dg.DagsterInstance) -> Iterator[str]:
     """The runs of the last execution of each check, and of the last with each outcome."""
     events, _ = _storages(instance)
-    table = AssetCheckExecutionsTable.c
+    table = event_schema.AssetCheckExecutionsTable.c
     kinds = (table.asset_key, table.check_name, table.execution_status)
     newest = sa.select(sa.func.max(table.id)).group_by(*kinds)
     with events.index_connection() as connection:
@@ -97,14 +107,17 @@ def _latest_of_checks(instance: dg.DagsterInstance) -> Iterator[str]:
 
 
 def _newest(instance: dg.DagsterInstance) -> Iterator[str]:
-    _, runs = _storages(instance)
-    with runs.connect() as connection:
-        jobs = connection.scalars(sa.select(RunsTable.c.pipeline_name).distinct()).all()
+    _, recorded = _storages(instance)
+    with recorded.connect() as connection:
+        jobs = connection.scalars(sa.select(run_schema.RunsTable.c.pipeline_name).distinct()).all()
     for job in jobs:
         for status in _ENDED:
             yield from instance.get_run_ids(dg.RunsFilter(job_name=job, statuses=[status]), limit=NEWEST_KEPT)
     whole = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=READS_ALL)
-    yield from instance.get_run_ids(whole, limit=NEWEST_KEPT)
+    for run in instance.get_runs(whole, limit=NEWEST_KEPT):
+        yield run.run_id
+        if UNCHANGED_SINCE in run.tags:  # what a run without steps found was made by that one
+            yield run.tags[UNCHANGED_SINCE]
 
 
 def forget_run(instance: dg.DagsterInstance, run_id: str) -> None:
@@ -114,25 +127,25 @@ def forget_run(instance: dg.DagsterInstance, run_id: str) -> None:
     `DagsterInstance.delete_run` alone would leave the results of checks, what was captured of the output and, in
     SQLite, the tags and the file that the events were in.
     """
-    events, runs = _storages(instance)
+    events, recorded = _storages(instance)
     instance.compute_log_manager.delete_logs(prefix=[run_id])
     with events.index_connection() as connection:
-        checks = AssetCheckExecutionsTable
+        checks = event_schema.AssetCheckExecutionsTable
         connection.execute(checks.delete().where(checks.c.run_id == run_id))
         events.delete_events_for_run(connection, run_id)
-    if isinstance(events, SqliteEventLogStorage):
+    if isinstance(events, event_log.SqliteEventLogStorage):
         for suffix in ("-wal", "-shm", ""):
             Path(events.path_for_shard(run_id) + suffix).unlink(missing_ok=True)
-    with runs.connect() as connection:
-        connection.execute(RunTagsTable.delete().where(RunTagsTable.c.run_id == run_id))
-    runs.delete_run(run_id)
+    with recorded.connect() as connection:
+        connection.execute(run_schema.RunTagsTable.delete().where(run_schema.RunTagsTable.c.run_id == run_id))
+    recorded.delete_run(run_id)
 
 
-def _storages(instance: dg.DagsterInstance) -> tuple[SqlEventLogStorage, SqlRunStorage]:
-    events, runs = instance.event_log_storage, instance.run_storage
-    if not (isinstance(events, SqlEventLogStorage) and isinstance(runs, SqlRunStorage)):
+def _storages(instance: dg.DagsterInstance) -> "tuple[event_log.SqlEventLogStorage, run_log.SqlRunStorage]":
+    events, recorded = instance.event_log_storage, instance.run_storage
+    if not (isinstance(events, event_log.SqlEventLogStorage) and isinstance(recorded, run_log.SqlRunStorage)):
         raise RetentionError(
             f"the history is kept in {type(events).__name__}, not in SQLite or PostgreSQL: switch the schedule "
             "forget_every_night off and delete runs there"
         )
-    return events, runs
+    return events, recorded

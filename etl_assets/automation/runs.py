@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets.automation.history import FLOW
+from etl_assets.automation.history import FLOW, UNCHANGED_SINCE
 from etl_assets.automation.staleness import CODE_VERSION
 from etl_assets.errors import EtlError
 from etl_assets.raw.assets import READS_ALL
@@ -92,11 +92,16 @@ class Run:
             "duration_seconds": self.duration_seconds,
         }
 
+    @property
+    def _since(self) -> str | None:
+        """The run that left everything as this one found it, if it was recorded without steps."""
+        return self._record.dagster_run.tags.get(UNCHANGED_SINCE)
+
     @cached_property
     def made(self) -> Mapping[str, Made]:
-        """By the asset's name; of what was made twice the last."""
+        """By the asset's name; of what was made twice the last. What a run without steps found was made by another."""
         kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-        found = (_made(entry) for entry in self._instance.all_logs(self.id, of_type=kind))
+        found = (_made(entry) for entry in self._instance.all_logs(self._since or self.id, of_type=kind))
         return {made.name: made for made in found if made}
 
     @property
@@ -117,6 +122,8 @@ class Run:
 
     def steps(self) -> Iterator[Step]:
         """In the order in which they began."""
+        if self._since:
+            return
         stats = self._instance.get_run_step_stats(self.id)
         for step in sorted(stats, key=lambda step: step.start_time or 0.0):
             yield Step(

@@ -149,7 +149,7 @@ def history_fault(error: BaseException) -> str | None:
 
 
 @contextmanager
-def resources(known: Settings, *names: str) -> Iterator[Any]:
+def resources(known: Settings, *names: str, instance: "dg.DagsterInstance | None" = None) -> Iterator[Any]:
     """Some of the deployment's resources, as a run gets them: variables filled in, and ended when the block is.
     Raises `UnreadableError` for what DuckDB refuses in the block."""
     import dagster as dg
@@ -160,7 +160,7 @@ def resources(known: Settings, *names: str) -> Iterator[Any]:
 
     found = resources(known)
     try:
-        with dg.build_resources({name: found[name] for name in names}) as built:
+        with dg.build_resources({name: found[name] for name in names}, instance=instance) as built:
             yield built
     except (duckdb.Error, faults.Fault) as error:
         raise UnreadableError(

@@ -29,7 +29,7 @@ _LOGGER = "command_line"
 _KEY = re.compile(r'(?<![\w:"/*])(\w+(?:/[\w*]+)+)')
 _EXAMPLES = "write star/dim_staff, star/*, +star/dim_staff (with all it needs) or group:star"
 # The second is what the UI finds the runs of a job by.
-_TAGS = {"etl/started_by": "command line", ".dagster/repository": "__repository__@etl_assets"}
+TAGS = {"etl/started_by": "command line", ".dagster/repository": "__repository__@etl_assets"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Made:
 
 @dataclass
 class Outcome:
-    """What a run did. `batch` is the one it took, None if it took none."""
+    """What a run did. `batch` is the one it took, None if it took none. `since`: the run since which there is nothing to do,
+    if that was found out before anything was begun."""
 
     run_id: str
     success: bool = False
@@ -87,6 +88,7 @@ class Outcome:
     failed_checks: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     traces: list[str] = field(default_factory=list)
+    since: str | None = None
 
     @property
     def captured(self) -> list[Made]:
@@ -247,7 +249,7 @@ def run(
             run_config=config,
             assets=planned.keys if planned.partial else None,
             run_id=outcome.run_id,
-            tags=_TAGS | process_tag() | swept,
+            tags=TAGS | process_tag() | swept,
         )
     outcome.success = result.success
     outcome.seconds = time.monotonic() - started

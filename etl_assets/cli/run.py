@@ -1,14 +1,18 @@
 """`etl run`: the flow, or a part of it, in this process."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from etl_assets.cli import environment, output
 from etl_assets.engine.printable import printable
+from etl_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from etl_assets.cli.flow import Outcome
+    import dagster as dg
+
+    from etl_assets.cli.flow import Decisions, Outcome, Plan
 
 
 @click.command()
@@ -85,44 +89,72 @@ def run(
     settings = environment.settings()
     environment.arrange_dagster_home(settings)
 
-    from etl_assets.automation.sweep import next_part
-    from etl_assets.cli import flow
+    from etl_assets.cli import flow, unchanged
     from etl_assets.cli.display import display
+
+    decisions = flow.Decisions(
+        allow_deletions, allow_misfits, whole, adopt, int(sweep), rebuild, replay, from_now
+    )
+    usual = selection is None and decisions == flow.Decisions()
+    planned = None if usual else _planned(settings, selection, decisions)
+    with environment.open_instance() as instance, unchanged.looking(settings, instance, usual) as look:
+        outcome = look.nothing_to_do()
+        if outcome is None:
+            planned = planned or _planned(settings, selection, decisions)
+            outcome = flow.run(planned, instance, display(), _with_part(decisions, instance))
+            look.note(outcome)
+    if as_json:
+        output.emit_json(as_object(outcome))
+    elif outcome.success:
+        show(outcome)
+    conclude(ctx, outcome)
+
+
+def _planned(settings: Settings, selection: str | None, decisions: "Decisions") -> "Plan":
+    """The assets to make. Raises `UsageError` for options that name what there is not, or that fit no selected asset."""
+    from etl_assets.cli import flow
     from etl_assets.definitions import definitions
     from etl_assets.raw.assets import GROUP as RAW
     from etl_assets.raw.landing import EVERY
 
     project = environment.project(settings)
-    for option, named in (("--allow-deletions", allow_deletions), ("--allow-misfits", allow_misfits)):
+    allowed = (
+        ("--allow-deletions", decisions.allow_deletions),
+        ("--allow-misfits", decisions.allow_misfits),
+    )
+    for option, named in allowed:
         if unknown := sorted({*named} - {EVERY, *project.tables}):
             raise click.UsageError(
                 f"{option} {', '.join(unknown)}: the tables are {', '.join(project.tables)}, or all"
             )
-    for option, tables in (("--rebuild", rebuild), ("--replay", replay), ("--from-now", from_now)):
+    for option, tables in (
+        ("--rebuild", decisions.rebuild),
+        ("--replay", decisions.replay),
+        ("--from-now", decisions.from_now),
+    ):
         if unknown := [t for t in tables if t.removeprefix("star/") not in project.star]:
             raise click.UsageError(f"{option} {', '.join(unknown)}: the tables are {', '.join(project.star)}")
     try:
         planned = flow.plan(definitions(settings), "etl", selection)
     except flow.SelectionError as error:
         raise click.UsageError(f"--select {error}") from error
-    if (allow_deletions or allow_misfits) and RAW not in planned.stages:
-        option = "--allow-deletions" if allow_deletions else "--allow-misfits"
-        raise click.UsageError(f"{option} needs a selection that reads the source")
-    if whole and not {"raw", "star", "warehouse"} & planned.stages.keys():
+    for option, named in allowed:
+        if named and RAW not in planned.stages:
+            raise click.UsageError(f"{option} needs a selection that reads the source")
+    if decisions.whole and not {"raw", "star", "warehouse"} & planned.stages.keys():
         raise click.UsageError("--whole needs a selection that has tables of raw, star or warehouse")
-    if (adopt or sweep) and RAW not in planned.stages:
-        raise click.UsageError(f"--{'adopt' if adopt else 'sweep'} needs a selection that reads the source")
-    with environment.open_instance() as instance:
-        part = next_part(instance) if sweep else 0
-        decisions = flow.Decisions(
-            allow_deletions, allow_misfits, whole, adopt, part, rebuild, replay, from_now
+    if (decisions.adopt or decisions.sweep) and RAW not in planned.stages:
+        raise click.UsageError(
+            f"--{'adopt' if decisions.adopt else 'sweep'} needs a selection that reads the source"
         )
-        outcome = flow.run(planned, instance, display(), decisions)
-    if as_json:
-        output.emit_json(as_object(outcome))
-    elif outcome.success:
-        show(outcome)
-    conclude(ctx, outcome)
+    return planned
+
+
+def _with_part(decisions: "Decisions", instance: "dg.DagsterInstance") -> "Decisions":
+    """The same with the part that is swept next, if one is to be."""
+    from etl_assets.automation.sweep import next_part
+
+    return replace(decisions, sweep=next_part(instance)) if decisions.sweep else decisions
 
 
 def conclude(ctx: click.Context, outcome: "Outcome") -> None:
@@ -138,6 +170,14 @@ def conclude(ctx: click.Context, outcome: "Outcome") -> None:
 
 def show(outcome: "Outcome") -> None:
     """What a run did, as tables."""
+    if outcome.since:
+        output.say("nothing changed: no batch was taken, and nothing was made")
+        output.say(
+            f"(nothing was committed in the source since run {outcome.since} read it; lake, warehouse and exports stand as it "
+            "left them)"
+        )
+        output.say(f"\nrun {outcome.run_id}, {outcome.seconds:.2f} s")
+        return
     changed = [made for made in outcome.captured if not made.unchanged]
     if changed:
         output.say(f"batch {outcome.batch}\n")
@@ -203,4 +243,5 @@ def as_object(outcome: "Outcome") -> dict[str, Any]:
             for made in outcome.made
         },
     }
+    told |= {"unchanged_since": outcome.since} if outcome.since else {}
     return told | ({"error": outcome.error} if outcome.error else {})

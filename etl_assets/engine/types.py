@@ -10,28 +10,36 @@ from dataclasses import dataclass
 from decimal import Context
 from difflib import get_close_matches
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
+from etl_assets.later import Later
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = Later("pyarrow")
+
 
 # For sums: Python's usual arithmetic rounds to 28 digits, and says nothing.
 EXACT = Context(prec=1_000)
 
 _NUMERIC = re.compile(r"(?:numeric|decimal)\((\d+),\s*(\d+)\)")
 
-# type -> (DuckDB type, Arrow type, the source types whose text this type always holds, special values apart)
-_EXACT: dict[str, tuple[str, pa.DataType, frozenset[str]]] = {
-    "smallint": ("SMALLINT", pa.int16(), frozenset({"smallint"})),
-    "int": ("INTEGER", pa.int32(), frozenset({"smallint", "integer"})),
-    "bigint": ("BIGINT", pa.int64(), frozenset({"smallint", "integer", "bigint"})),
-    "boolean": ("BOOLEAN", pa.bool_(), frozenset({"boolean"})),
-    "real": ("FLOAT", pa.float32(), frozenset({"real"})),
-    "double": ("DOUBLE", pa.float64(), frozenset({"real", "double precision"})),
-    "date": ("DATE", pa.date32(), frozenset({"date"})),
-    "time": ("TIME", pa.time64("us"), frozenset({"time without time zone"})),
-    "timestamp": ("TIMESTAMP", pa.timestamp("us"), frozenset({"timestamp without time zone"})),
-    "timestamptz": ("TIMESTAMPTZ", pa.timestamp("us", "UTC"), frozenset({"timestamp with time zone"})),
-    "uuid": ("UUID", pa.string(), frozenset({"uuid"})),
-    "bytea": ("BLOB", pa.binary(), frozenset({"bytea"})),
+# type -> (DuckDB type, the constructor of the Arrow type and its arguments, the source types whose text this type always
+# holds, special values apart)
+_EXACT: dict[str, tuple[str, tuple[str, ...], frozenset[str]]] = {
+    "smallint": ("SMALLINT", ("int16",), frozenset({"smallint"})),
+    "int": ("INTEGER", ("int32",), frozenset({"smallint", "integer"})),
+    "bigint": ("BIGINT", ("int64",), frozenset({"smallint", "integer", "bigint"})),
+    "boolean": ("BOOLEAN", ("bool_",), frozenset({"boolean"})),
+    "real": ("FLOAT", ("float32",), frozenset({"real"})),
+    "double": ("DOUBLE", ("float64",), frozenset({"real", "double precision"})),
+    "date": ("DATE", ("date32",), frozenset({"date"})),
+    "time": ("TIME", ("time64", "us"), frozenset({"time without time zone"})),
+    "timestamp": ("TIMESTAMP", ("timestamp", "us"), frozenset({"timestamp without time zone"})),
+    "timestamptz": ("TIMESTAMPTZ", ("timestamp", "us", "UTC"), frozenset({"timestamp with time zone"})),
+    "uuid": ("UUID", ("string",), frozenset({"uuid"})),
+    "bytea": ("BLOB", ("binary",), frozenset({"bytea"})),
 }
 # Types whose text is kept, because nothing in Arrow holds every value of theirs.
 _AS_TEXT = {
@@ -182,10 +190,12 @@ class Type:
         return _BIGQUERY.get(self.name, "STRING")
 
     @property
-    def arrow(self) -> pa.DataType:
+    def arrow(self) -> "pa.DataType":
         if self._decimal:
             return pa.decimal128(*self._decimal)
-        return _EXACT[self.name][1] if self.name in _EXACT else pa.string()
+        constructor, *arguments = _EXACT[self.name][1] if self.name in _EXACT else ("string",)
+        made: pa.DataType = getattr(pa, constructor)(*arguments)
+        return made
 
     @property
     def is_amount(self) -> bool:

@@ -3,18 +3,20 @@
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import pandas as pd
 
 from etl_assets.engine.code_version import code_version
 from etl_assets.exports.contract import Report, content_version
-from etl_assets.exports.lineage import Query, queries
+from etl_assets.exports.lineage import Query
 from etl_assets.exports.publishing import Sheet, Warehouse, Workbook
 from etl_assets.lake.certificates import uncertified
 from etl_assets.star.resource import Lake
-from etl_assets.star.schema import StarTable
 from etl_assets.warehouse.assets import warehouse_key
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GROUP = "exports"
 _OWNERS = ["team:data-platform"]
@@ -27,13 +29,13 @@ def export_key(name: str) -> dg.AssetKey:
 
 
 def export_assets(
-    reports: Sequence[Report], star: Mapping[str, StarTable], workbook: str
+    reports: Sequence[Report], queries: Mapping[str, tuple[Query, Query | None]], workbook: str
 ) -> list[dg.AssetsDefinition]:
-    """An asset per report over a star, and the workbook of that title that has all of them. Raises `ReportError` if a query
-    reads what the star has not."""
+    """An asset per report with its query and that of its control totals, and the workbook of that title that has all of
+    them."""
     if not reports:
         return []
-    made = [report_asset(report, *queries(report, star)) for report in reports]
+    made = [report_asset(report, *queries[report.name]) for report in reports]
     return [*made, workbook_asset(workbook, reports)]
 
 
@@ -68,7 +70,7 @@ def report_asset(report: Report, query: Query, control: Query | None) -> dg.Asse
     )
     def made(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], lake: Lake
-    ) -> Iterator[dg.MaterializeResult[pd.DataFrame] | dg.AssetCheckResult]:
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         if reason := uncertified(lake.files(), lake.batches(), read):
             raise dg.Failure(f"{report.name} is not published: {reason}", allow_retries=False)
         frame = report.make(warehouse.query(query.sql))
@@ -108,7 +110,7 @@ def workbook_asset(title: str, reports: Sequence[Report]) -> dg.AssetsDefinition
         owners=_OWNERS,
         code_version=code_version(_sheets, repr([(r.name, r.title, r.description) for r in reports])),
     )
-    def made(workbook: Workbook, **frames: pd.DataFrame) -> dg.MaterializeResult:
+    def made(workbook: Workbook, **frames: Any) -> dg.MaterializeResult:
         started = time.monotonic()
         sheets = _sheets(reports, frames)
         published = workbook.publish(title, sheets)
@@ -127,7 +129,7 @@ def workbook_asset(title: str, reports: Sequence[Report]) -> dg.AssetsDefinition
     return made
 
 
-def _sheets(reports: Sequence[Report], frames: dict[str, pd.DataFrame]) -> list[Sheet]:
+def _sheets(reports: Sequence[Report], frames: "dict[str, pd.DataFrame]") -> list[Sheet]:
     return [
         Sheet(report.title, report.description, report.in_order(frames[report.name])) for report in reports
     ]

@@ -4,39 +4,33 @@ The contract of a report is a Dagster type made with dagster-pandas: a frame tha
 anything is published.
 """
 
-# mypy: allow-untyped-calls
-# (dagster-pandas has no types)
+from __future__ import annotations
 
 import hashlib
 import inspect
 import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import localcontext
 from functools import cached_property
 from operator import add
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import pandas as pd
-import pyarrow as pa
-from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
-from dagster_pandas.constraints import (
-    CategoricalColumnConstraint,
-    ColumnDTypeInSetConstraint,
-    Constraint,
-    DataFrameConstraint,
-    DataFrameConstraintViolationException,
-    MinValueColumnConstraint,
-    NonNullableColumnConstraint,
-)
 
 from etl_assets import faults
 from etl_assets.engine.code_version import code_version
 from etl_assets.engine.location import location
 from etl_assets.engine.types import EXACT, Type
 from etl_assets.errors import EtlError
+from etl_assets.later import Later
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+else:
+    pd = Later("pandas")
+    pa = Later("pyarrow")
 
 _TITLE_LENGTH = 31  # of a sheet, in Excel
 _TITLE_FORBIDS = frozenset("[]:*?/\\'")
@@ -66,35 +60,6 @@ class ReportColumn:
     @cached_property
     def type(self) -> Type:
         return Type(self.declared)
-
-    @property
-    def constraints(self) -> list[Constraint]:
-        made: list[Constraint] = [ColumnDTypeInSetConstraint({str(pd.ArrowDtype(self.type.arrow))})]
-        if not self.type.nullable:
-            made.append(NonNullableColumnConstraint())
-        if self.at_least is not None:
-            made.append(MinValueColumnConstraint(self.at_least, ignore_missing_vals=self.type.nullable))
-        if self.one_of:
-            made.append(CategoricalColumnConstraint(set(self.one_of), ignore_missing_vals=self.type.nullable))
-        return made
-
-
-class UniqueKey(DataFrameConstraint):
-    """No two rows have the same values in all of some columns."""
-
-    def __init__(self, columns: Sequence[str]) -> None:
-        self.columns = list(columns)
-        rule = f"one row for each ({', '.join(columns)})"
-        super().__init__(error_description=rule, markdown_description=rule)
-
-    def validate(self, dataframe: pd.DataFrame) -> None:
-        """Raise `DataFrameConstraintViolationException` that names the first key that repeats."""
-        repeated = dataframe.loc[dataframe.duplicated(self.columns), self.columns]
-        if not repeated.empty:
-            first = ", ".join(str(value) for value in repeated.iloc[0])
-            raise DataFrameConstraintViolationException(
-                self.name, f"{self.error_description}, but ({first}) repeats"
-            )
 
 
 @dataclass(frozen=True)
@@ -143,18 +108,18 @@ class Report:
 
     @cached_property
     def dagster_type(self) -> dg.DagsterType:
-        """The contract, as the type of the asset's output."""
-        with warnings.catch_warnings():
-            # All of dagster-pandas is marked as beta, and has been for years.
-            warnings.simplefilter("ignore", dg.BetaWarning)
-            made: dg.DagsterType = create_dagster_pandas_dataframe_type(
-                name="".join(word.capitalize() for word in self.name.split("_")),
-                description=self.description,
-                columns=[PandasColumn(column.name, column.constraints) for column in self.columns],
-                dataframe_constraints=[UniqueKey(self.key)],
-                metadata_fn=self._statistics,
-            )
-        return made
+        """The contract, as the type of the asset's output. It is made with dagster-pandas when a frame is there to be checked."""
+
+        def check(context: dg.TypeCheckContext, frame: object) -> dg.TypeCheck:
+            from etl_assets.exports.frame_type import frame_type
+
+            return frame_type(self).type_check(context, frame)
+
+        return dg.DagsterType(
+            check,
+            name="".join(word.capitalize() for word in self.name.split("_")),
+            description=self.description,
+        )
 
     @property
     def column_schema(self) -> dg.TableSchema:
@@ -232,7 +197,7 @@ class Report:
         ranks = {value: rank for rank, value in enumerate(self.by_name[str(values.name)].one_of)}
         return values.map(ranks) if ranks else values
 
-    def _statistics(self, frame: pd.DataFrame) -> dict[str, Any]:
+    def statistics(self, frame: pd.DataFrame) -> dict[str, Any]:
         """What the UI shows beside a type check that passed."""
         amounts = [column.name for column in self.columns if pa.types.is_decimal(column.type.arrow)]
         (sums,) = totals(frame, [], amounts).values() or [()]

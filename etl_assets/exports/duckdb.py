@@ -1,13 +1,13 @@
 """Reporting tables in DuckDB, beside the star they were computed from, and the IO manager that keeps reports there."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
-import pandas as pd
-import pyarrow as pa
 
 from etl_assets import faults
 from etl_assets.engine.duck import identifier, listing, literal
@@ -15,7 +15,15 @@ from etl_assets.engine.preview import markdown
 from etl_assets.errors import EtlError
 from etl_assets.exports.publishing import Published, ReportTables
 from etl_assets.failpoints import reached
+from etl_assets.later import Later
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+else:
+    pd = Later("pandas")
+    pa = Later("pyarrow")
 
 SCHEMA = "reporting"
 _PREVIEW_ROWS = 10
@@ -30,7 +38,7 @@ class DuckDBReportTables(ReportTables):
 
     warehouse: dg.ResourceDependency[DuckDBWarehouse]
 
-    def publish(self, name: str, frame: pd.DataFrame, description: str) -> Published:
+    def publish(self, name: str, frame: "pd.DataFrame", description: str) -> Published:
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
         place = f"{SCHEMA}.{identifier(name)}"
         with _naming(name), self.warehouse.connect() as connection:
@@ -49,12 +57,31 @@ class DuckDBReportTables(ReportTables):
                 connection.unregister("unpublished")
         return Published(f"{SCHEMA}.{name}", table.num_rows, table.nbytes, unchanged)
 
-    def read(self, name: str) -> pd.DataFrame:
+    def read(self, name: str) -> "pd.DataFrame":
         with _naming(name), self.warehouse.connect() as connection:
             if _described(connection, name) is None:
                 raise ReportTablesError(f"there is no {SCHEMA}.{name} yet: materialize exports/{name} first")
             frame: pd.DataFrame = _content(connection, name).to_pandas(types_mapper=pd.ArrowDtype)
             return frame
+
+    def standing(self) -> str | None:
+        if not self.warehouse.exists:
+            return "none"
+        with self.warehouse.glancing() as reader:
+            found = reader.rows(
+                "SELECT table_name, coalesce(comment, ''), sql FROM duckdb_tables() "
+                "WHERE database_name = current_database() AND schema_name = $schema ORDER BY table_name",
+                {"schema": SCHEMA},
+            )
+            held = [
+                (
+                    name,
+                    *told,
+                    *reader.rows(f"SELECT count(*), sum(hash(t)) FROM {SCHEMA}.{identifier(name)} AS t"),
+                )
+                for name, *told in found
+            ]
+        return hashlib.sha256(repr(held).encode()).hexdigest()
 
 
 class ReportIOManager(dg.ConfigurableIOManager):
@@ -62,29 +89,37 @@ class ReportIOManager(dg.ConfigurableIOManager):
 
     tables: dg.ResourceDependency[ReportTables]
 
-    def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: "pd.DataFrame") -> None:
         """Publish a report, and say what was published."""
         started = time.monotonic()
         spec = context.asset_spec
         published = self.tables.publish(context.asset_key.path[-1], obj, spec.description or "")
+        told: dict[str, Any] = {} if published.unchanged else _shown(spec, obj)
         context.add_output_metadata(
             {
                 "dagster/row_count": published.rows,
                 "dagster/table_name": published.where,
-                "dagster/column_schema": spec.metadata["dagster/column_schema"],
-                "preview": dg.MetadataValue.md(preview(obj)),
                 "bytes": published.bytes,
                 "unchanged": published.unchanged,
                 "seconds": round(time.monotonic() - started, 3),
+                **told,
             }
         )
 
-    def load_input(self, context: dg.InputContext) -> pd.DataFrame:
+    def load_input(self, context: dg.InputContext) -> "pd.DataFrame":
         """A report as it was published."""
         return self.tables.read(context.asset_key.path[-1])
 
 
-def preview(frame: pd.DataFrame) -> str:
+def _shown(spec: dg.AssetSpec, frame: "pd.DataFrame") -> dict[str, Any]:
+    """What the interface shows of a report's columns and rows."""
+    return {
+        "dagster/column_schema": spec.metadata["dagster/column_schema"],
+        "preview": dg.MetadataValue.md(preview(frame)),
+    }
+
+
+def preview(frame: "pd.DataFrame") -> str:
     """The first rows as a Markdown table."""
 
     rows = frame.head(_PREVIEW_ROWS).itertuples(index=False, name=None)
@@ -101,7 +136,7 @@ def _described(connection: duckdb.DuckDBPyConnection, name: str) -> str | None:
     return found[0][0] if found else None
 
 
-def _content(connection: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
+def _content(connection: duckdb.DuckDBPyConnection, name: str) -> "pa.Table":
     return connection.table(f"{SCHEMA}.{identifier(name)}").to_arrow_table()
 
 

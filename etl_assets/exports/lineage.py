@@ -3,7 +3,7 @@
 Queries are written in the SQL that PostgreSQL, BigQuery and DuckDB share, and are read here as PostgreSQL's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -28,18 +28,24 @@ class Query:
     sql: str
     star: Mapping[str, StarTable] = field(repr=False)
 
-    @cached_property
-    def _readable(self) -> Mapping[str, StarTable]:
-        """What can be read: every fact has a view of its current rows, with the same columns."""
-        current = {name + _CURRENT: table for name, table in self.star.items() if isinstance(table, Fact)}
-        return {**self.star, **current}
+    def _table(self, name: str) -> StarTable | None:
+        """What can be read by a name: a table, or a fact by the view of its current rows, which has the same columns."""
+        fact = self.star.get(name.removesuffix(_CURRENT))
+        return self.star.get(name) or (fact if isinstance(fact, Fact) else None)
 
-    @cached_property
-    def _columns(self) -> Schema:
-        """What sqlglot is told of the tables: names as they are, or a column in capitals could not be named in quotes."""
-        tables = self._readable.items()
+    def _read(self, parsed: exp.Expr) -> dict[str, StarTable]:
+        """The tables and views of schema `star` that a query names."""
+        names = {table.name for table in parsed.find_all(exp.Table) if table.db == "star"}
+        return {name: table for name in names if (table := self._table(name))}
+
+    def _columns(self, parsed: exp.Expr) -> Schema:
+        """What sqlglot is told of the tables that are read: names as they are, or a column in capitals could not be named in
+        quotes."""
         names: dict[str, object] = {
-            "star": {name: {c.name: c.type.duckdb for c in table.columns} for name, table in tables}
+            "star": {
+                name: {c.name: c.type.duckdb for c in table.columns}
+                for name, table in self._read(parsed).items()
+            }
         }
         return MappingSchema(names, dialect=_DIALECT, normalize=False)
 
@@ -50,12 +56,13 @@ class Query:
             parsed = parse_one(self.sql, dialect=_DIALECT)
             own = {cte.alias_or_name for cte in parsed.find_all(exp.CTE)}
             for table in parsed.find_all(exp.Table):
-                if table.name not in own and (table.db != "star" or table.name not in self._readable):
+                if table.name not in own and (table.db != "star" or not self._table(table.name)):
+                    current = [name + _CURRENT for name, one in self.star.items() if isinstance(one, Fact)]
                     raise ReportError(
                         f"{self.owner}: its query reads {table.sql(dialect=_DIALECT)!r}, but can read only star."
-                        + ", star.".join(self._readable)
+                        + ", star.".join([*self.star, *current])
                     )
-            qualified = qualify(parsed, schema=self._columns, dialect=_DIALECT)
+            qualified = qualify(parsed, schema=self._columns(parsed), dialect=_DIALECT)
         except SqlglotError as error:
             raise ReportError(f"{self.owner}: its query is wrong: {' '.join(str(error).split())}") from error
         if not isinstance(qualified, exp.Query):
@@ -70,19 +77,18 @@ class Query:
     @cached_property
     def tables(self) -> list[str]:
         """The star tables it reads, sorted; the view of a fact's current rows counts as the fact."""
-        return sorted(
-            {self._readable[t.name].name for t in self._parsed.find_all(exp.Table) if t.db == "star"}
-        )
+        return sorted({table.name for table in self._read(self._parsed).values()})
 
     @cached_property
     def sources(self) -> Mapping[str, list[tuple[str, str]]]:
         """For each column it answers, the star tables and columns that its values are made from."""
+        read, known = self._read(self._parsed), self._columns(self._parsed)
         return {
             column: sorted(
                 {
-                    (self._readable[node.source.name].name, exp.to_column(node.name).name)
+                    (read[node.source.name].name, exp.to_column(node.name).name)
                     for node in lineage(
-                        exp.column(column, quoted=True), self.sql, schema=self._columns, dialect=_DIALECT
+                        exp.column(column, quoted=True), self.sql, schema=known, dialect=_DIALECT
                     ).walk()
                     if not node.downstream and isinstance(node.source, exp.Table)
                 }
@@ -99,3 +105,8 @@ def queries(report: Report, star: Mapping[str, StarTable]) -> tuple[Query, Query
     if control and not set(control.columns) <= set(report.by_name):
         raise ReportError(f"{control.owner}: its columns {control.columns} must be columns of the report")
     return query, control
+
+
+def traced(reports: Iterable[Report], star: Mapping[str, StarTable]) -> dict[str, tuple[Query, Query | None]]:
+    """The same of several reports, by name."""
+    return {report.name: queries(report, star) for report in reports}

@@ -1,5 +1,6 @@
 """Reporting tables in PostgreSQL, beside the star they were computed from."""
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -74,6 +75,23 @@ class PostgresReportTables(ReportTables):
                 connection.commit()
                 reached("report published")
         return Published(f"{SCHEMA}.{name}", table.num_rows, table.nbytes, unchanged)
+
+    def standing(self) -> str | None:
+        with self.warehouse.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT c.relname, obj_description(c.oid), (SELECT string_agg(concat_ws(' ', a.attname, "
+                "format_type(a.atttypid, a.atttypmod)), ',' ORDER BY a.attnum) FROM pg_attribute a "
+                "WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) FROM pg_class c "
+                "WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind IN ('r', 'p') ORDER BY c.relname",
+                (SCHEMA,),
+            )
+            held: list[object] = []
+            for name, *told in cursor.fetchall():
+                cursor.execute(
+                    f"SELECT count(*), sum(hashtextextended(t::text, 0)) FROM {SCHEMA}.{identifier(name)} AS t"
+                )
+                held.append((name, told, cursor.fetchall()))
+        return hashlib.sha256(repr(held).encode()).hexdigest()
 
     def read(self, name: str) -> pd.DataFrame:
         with self.warehouse.reading() as reader:

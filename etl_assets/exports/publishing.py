@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dagster as dg
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,13 @@ class Sheet:
 
     title: str
     description: str
-    frame: pd.DataFrame
+    frame: "pd.DataFrame"
 
 
 class Warehouse(Protocol):
     """Where reports are computed: it answers in exact types (Arrow's), or amounts would lose their cents."""
 
-    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> "pd.DataFrame":
         """The rows of a query, with Arrow types."""
 
 
@@ -39,12 +41,17 @@ class ReportTables(dg.ConfigurableResource, ABC):
     """A place for reporting tables. Readers see the old table whole or the new one whole."""
 
     @abstractmethod
-    def publish(self, name: str, frame: pd.DataFrame, description: str) -> Published:
+    def publish(self, name: str, frame: "pd.DataFrame", description: str) -> Published:
         """Replace the table by a frame with Arrow types, unless it holds the same already."""
 
     @abstractmethod
-    def read(self, name: str) -> pd.DataFrame:
+    def read(self, name: str) -> "pd.DataFrame":
         """The table as it was published, with Arrow types; its rows in any order."""
+
+    def standing(self) -> str | None:
+        """What identifies all that stands in the place: another text after any change of it. None where that can't be told
+        cheaply, or at all."""
+        return None
 
 
 class Workbook(dg.ConfigurableResource, ABC):
@@ -53,3 +60,7 @@ class Workbook(dg.ConfigurableResource, ABC):
     @abstractmethod
     def publish(self, title: str, sheets: Sequence[Sheet]) -> Published:
         """Replace the workbook, unless it holds the same already."""
+
+    def standing(self) -> str | None:
+        """What identifies the workbook as it stands there, as that of `ReportTables`."""
+        return None

@@ -2,24 +2,32 @@
 
 import datetime
 import filecmp
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import pyarrow as pa
-import xlsxwriter
 from pydantic import Field
-from xlsxwriter.format import Format
-from xlsxwriter.worksheet import Worksheet
 
 from etl_assets.engine.types import EXACT
 from etl_assets.errors import EtlError
 from etl_assets.exports.publishing import Published, Sheet, Workbook
+from etl_assets.later import Later
 from etl_assets.permissions import new_file
 from etl_assets.preflight import Checkup, room
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    import xlsxwriter
+    from xlsxwriter.format import Format
+    from xlsxwriter.worksheet import Worksheet
+else:
+    pd = Later("pandas")
+    pa = Later("pyarrow")
+    xlsxwriter = Later("xlsxwriter")
 
 # Microsoft, "Excel specifications and limits"
 MAX_ROWS = 1_048_576
@@ -49,6 +57,10 @@ class XlsxWorkbook(Workbook):
     def check(self) -> Iterator[Checkup]:
         """See whether its folder can be written."""
         yield room("write", Path(self.path).parent, "ETL_DATA")
+
+    def standing(self) -> str | None:
+        path = Path(self.path)
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"
 
     def publish(self, title: str, sheets: Sequence[Sheet]) -> Published:
         for sheet in sheets:
@@ -101,7 +113,9 @@ def write_workbook(path: Path, title: str, sheets: Sequence[Sheet]) -> None:
         about.set_column(2, 2, 100)
 
 
-def _write_sheet(book: xlsxwriter.Workbook, page: Worksheet, frame: pd.DataFrame, header: Format) -> None:
+def _write_sheet(
+    book: "xlsxwriter.Workbook", page: "Worksheet", frame: "pd.DataFrame", header: "Format"
+) -> None:
     page.freeze_panes(1, 0)
     if frame.shape[1]:
         page.autofilter(0, 0, len(frame), frame.shape[1] - 1)
@@ -122,7 +136,7 @@ def _write_sheet(book: xlsxwriter.Workbook, page: Worksheet, frame: pd.DataFrame
         page.set_column(position, position, min(max(len(name) + 3, *lengths, _WIDTHS[0]) + 1, _WIDTHS[1]))
 
 
-def number_format(name: str, type_: pa.DataType) -> str:
+def number_format(name: str, type_: "pa.DataType") -> str:
     """How Excel shows a column."""
     if pa.types.is_decimal(type_) and type_.scale:
         return f"#,##0.{'0' * type_.scale}"
@@ -137,7 +151,7 @@ def number_format(name: str, type_: pa.DataType) -> str:
     return "@" if pa.types.is_string(type_) or pa.types.is_large_string(type_) else "General"
 
 
-def _writer(page: Worksheet, type_: pa.DataType) -> Any:
+def _writer(page: "Worksheet", type_: "pa.DataType") -> Any:
     """The method that writes values of a type."""
     if pa.types.is_boolean(type_):
         return page.write_boolean

@@ -12,10 +12,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
@@ -30,6 +29,14 @@ from etl_assets.lake.batches import (
 )
 from etl_assets.lake.checksum import checksum
 from etl_assets.lake.files import Files, LakeError
+from etl_assets.later import Later
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    pa = Later("pyarrow")
+    pq = Later("pyarrow.parquet")
 
 DELETED = duck.own("deleted")
 BATCH = duck.own("batch")

@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Self
 
 import duckdb
-import pyarrow as pa
 
 from etl_assets import faults
 from etl_assets.engine import duck
@@ -562,16 +561,13 @@ def _or_unreadable(table: str, hop: str, compare: Callable[[], Finding]) -> Find
     """A comparison. Where what is to be compared can't be read, that is the difference."""
     try:
         return compare()
-    except (
-        LakeError,
-        WarehouseError,
-        ContractError,
-        faults.Fault,
-        duckdb.Error,
-        pa.ArrowInvalid,
-        OSError,
-    ) as error:
+    except _unreadable() as error:
         return Finding(table, hop, "nothing", faults.told(error))
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    arrow = faults.raised_by("pyarrow.lib", "ArrowInvalid")
+    return (LakeError, WarehouseError, ContractError, faults.Fault, duckdb.Error, OSError, *arrow)
 
 
 def _from_to(keys: Sequence[tuple[object, ...]]) -> str:

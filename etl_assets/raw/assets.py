@@ -26,7 +26,7 @@ from etl_assets.raw.plan import schema_change
 from etl_assets.raw.recent import Share
 from etl_assets.raw.volume import CHECK as VOLUME
 from etl_assets.raw.volume import HOW, judged, measures, recent, record
-from etl_assets.source.assets import source_key
+from etl_assets.source.assets import declared_schema, source_key
 from etl_assets.source.catalog import NoKey
 from etl_assets.source.connection import SourceInterrupted
 from etl_assets.source.position import Position
@@ -97,6 +97,7 @@ def raw_assets(tables: Sequence[Table], project: str) -> dg.AssetsDefinition:
                 kinds={"postgres", "csv"},
                 owners=["team:data-platform"],
                 freshness_policy=DAILY,
+                metadata={"dagster/column_schema": declared_schema(table)},
                 # What is landed does not depend on how it is landed.
                 code_version=declared_version(
                     repr(replace(table, description="")),
@@ -291,14 +292,6 @@ def _metadata(
     other_columns = schema_change(before.columns, state.columns) if before else []
     metadata: dict[str, Any] = {
         "dagster/row_count": state.rows,
-        "dagster/column_schema": _columns(table, state),
-        "dagster/column_lineage": dg.TableColumnLineage(
-            {
-                column.name: [dg.TableColumnDep(source_key(table.name), column.name)]
-                for column in state.columns
-                if column.name in table.columns
-            }
-        ),
         "unchanged": changes is None,
         "batch": number(state.changed_in),
         "rows new": changes.new if changes else 0,
@@ -314,6 +307,15 @@ def _metadata(
         "snapshot": held.snapshot,
         "source as of": dg.MetadataValue.timestamp(held.server_time),
     }
+    if changes:  # the history would grow by it at every run, though it is the same
+        metadata["dagster/column_schema"] = _columns(table, state)
+        metadata["dagster/column_lineage"] = dg.TableColumnLineage(
+            {
+                column.name: [dg.TableColumnDep(source_key(table.name), column.name)]
+                for column in state.columns
+                if column.name in table.columns
+            }
+        )
     if changes and changes.quarantined:
         metadata["quarantine"] = f"{files.url}/{changes.quarantined.path}"
     if landed:

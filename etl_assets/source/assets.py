@@ -32,7 +32,7 @@ def source_assets(tables: Sequence[Table]) -> list[dg.AssetSpec]:
             owners=["team:operations"],
             metadata={
                 "dagster/table_name": f"{table.schema}.{table.source_name}",
-                "dagster/column_schema": _declared(table),
+                "dagster/column_schema": declared_schema(table),
             },
         )
         for table in tables
@@ -95,7 +95,7 @@ def data_version(materialization: dg.AssetMaterialization) -> str:
     return (materialization.tags or {}).get(DATA_VERSION, "")
 
 
-def _declared(table: Table) -> dg.TableSchema:
+def declared_schema(table: Table) -> dg.TableSchema:
     """The columns that the star uses. What else the table has is known when it was read, and shown in `raw`."""
     return dg.TableSchema(
         [

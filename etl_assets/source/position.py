@@ -48,7 +48,7 @@ _COUNTERS = """
                AND current_setting('track_counts')::bool AND NOT pg_is_in_recovery(),
            sum(pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)
                + pg_stat_get_tuples_deleted(c.oid))::bigint,
-           bool_or(c.relkind IN ('v', 'f')),
+           bool_or(c.relkind IN ('v', 'f') OR c.relpersistence = 'u'),
            encode(sha256(convert_to(string_agg(concat_ws(' ', c.oid, c.xmin, (
                SELECT string_agg(concat(a.attnum, ':', a.xmin), ',' ORDER BY a.attnum)
                FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)), ';' ORDER BY c.oid), 'UTF8')), 'hex')
@@ -65,7 +65,8 @@ _MARK = """
 
 class TablePosition(BaseModel, frozen=True):
     """`structure` is another one after every change of the table's definition and after TRUNCATE; `writes` is None
-    where rows can't be counted; `elsewhere`: what it shows may change without this server's knowledge."""
+    where rows can't be counted; `elsewhere`: what it shows may change without a commit here: on another server, or, of a
+    table that is not logged, when this one starts again after a crash."""
 
     structure: str
     writes: int | None

@@ -190,7 +190,6 @@ def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) ->
     written = sum(one.rows for one in build.staged)
     metadata: dict[str, Any] = {
         "dagster/row_count": _rows(build, bench, paths),
-        "dagster/column_schema": column_schema(schema),
         "dagster/uri": f"{star.files.url}/{GROUP}/{folder_of(schema.name)}",
         "unchanged": not build.staged,
         "batch": number(build.batch) if build.passed else (number(build.shows) if build.shows else "none"),
@@ -214,6 +213,9 @@ def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) ->
             )
     if build.notice:
         metadata[NOTICE] = "; ".join(filter(None, (build.notice, metadata.get(NOTICE))))
+    if not build.staged:  # what follows would be the same again, and the history grow by it
+        return metadata
+    metadata["dagster/column_schema"] = column_schema(schema)
     origins = column_lineage(build.definition, inputs)
     if origins:
         metadata["dagster/column_lineage"] = dg.TableColumnLineage(

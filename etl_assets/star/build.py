@@ -13,10 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from etl_assets import faults
 from etl_assets.engine import duck
@@ -27,6 +26,7 @@ from etl_assets.lake.batches import Manifest, number
 from etl_assets.lake.current import Current, forget, made_so_far, materialized, view
 from etl_assets.lake.files import LakeError, StagedFile
 from etl_assets.lake.folder import LocalFiles
+from etl_assets.later import Later
 from etl_assets.star.application import Application, Applied
 from etl_assets.star.course import Course, DimensionCourse, FactCourse, Step, audits_of
 from etl_assets.star.definition import ContractError, Definition
@@ -36,8 +36,11 @@ from etl_assets.star.reach import InputChange
 from etl_assets.star.schema import Dimension, Fact
 from etl_assets.star.trial import Verdict, tried
 
-# What shows that a function can't be applied to the rows that there are. Anything else is a mistake of ours.
-_FUNCTION_FAILS = (duckdb.Error, pa.ArrowException, ContractError)
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+else:
+    pq = Later("pyarrow.parquet")
+
 _numbers = count()
 # A dimension up to this size is written in the order of its keys; a larger one that is brought up to a batch is not.
 _SORTED_ROWS = 100_000
@@ -385,7 +388,7 @@ class _Derivation:
             return
         try:
             failure = self._step(definition, course, build, batch)
-        except _FUNCTION_FAILS as error:
+        except _function_fails() as error:
             told = faults.told(error).removeprefix(f"{name}: ")
             failure = told if isinstance(error, ContractError) else f"its function fails: {told}"
             build.error = faults.bare(error)
@@ -696,6 +699,11 @@ class _Derivation:
         if build.held is None or build.held.rows <= _SORTED_ROWS or course.touched is None:
             rows = rows.order(course.keys)
         self._stage(build, rows, at)
+
+
+def _function_fails() -> tuple[type[Exception], ...]:
+    """What shows that a function can't be applied to the rows that there are. Anything else is a mistake of ours."""
+    return (duckdb.Error, ContractError, *faults.raised_by("pyarrow.lib", "ArrowException"))
 
 
 def _broken(audits: Sequence[Audit]) -> str:

@@ -3,18 +3,25 @@
 Between 1900 and 2199 it has no hole. Of the days beyond, which mostly mean "never", it has those that are used.
 """
 
+from __future__ import annotations
+
 import datetime as dt
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
-import pandas as pd
 
 from etl_assets.engine.location import caller
+from etl_assets.later import Later
 from etl_assets.star.definition import ContractError, Definition
 from etl_assets.star.schema import Column, Dimension, Fact
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Later("pandas")
 
 _FIRST, _LAST = dt.date(1900, 1, 1), dt.date(2199, 12, 31)
 

@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import duckdb
 import narwhals as nw
-import pandas as pd
-import pyarrow as pa
 import sqlglot
 from sqlglot.tokenizer_core import TokenType
 
@@ -27,8 +25,16 @@ from etl_assets.engine.duck import identifier
 from etl_assets.engine.location import location
 from etl_assets.engine.typing import types_version
 from etl_assets.errors import EtlError
+from etl_assets.later import Later
 from etl_assets.source.table import Table
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+else:
+    pd = Later("pandas")
+    pa = Later("pyarrow")
 
 
 class ContractError(EtlError):
@@ -74,7 +80,7 @@ class Definition:
         frames = self.frames(inputs)
         try:
             made = self.function(**frames)
-        except _RAISED as error:
+        except _raised() as error:
             raise ContractError(f"{self.name}: its function fails: {faults.told(error)}").with_traceback(
                 error.__traceback__
             ) from None
@@ -86,11 +92,14 @@ class Definition:
         return {name: as_frame(inputs[name], hints.get(name)) for name in self.inputs}
 
 
-# What a function of somebody's may raise.
+def _raised() -> tuple[type[Exception], ...]:
+    """What a function of somebody's may raise."""
+    frames = faults.raised_by("narwhals.exceptions", "NarwhalsError")
+    return (*_RAISED, *frames, *faults.raised_by("pyarrow.lib", "ArrowException"))
+
+
 _RAISED = (
-    nw.exceptions.NarwhalsError,
     duckdb.Error,
-    pa.ArrowException,
     ArithmeticError,
     AttributeError,
     LookupError,

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 import duckdb
-import pyarrow as pa
 from pydantic import Field, PrivateAttr
 
 from etl_assets.engine import duck
@@ -23,7 +22,10 @@ from etl_assets.star.definition import Inputs, as_frame
 from etl_assets.star.files import StarFiles
 from etl_assets.star.schema import StarTable
 
-Touched = dict[str, tuple[str | None, str, pa.Table]]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Touched: TypeAlias = "dict[str, tuple[str | None, str, pa.Table]]"
 """Dimension -> the version of its file before, the one after, and the keys of the members that may differ."""
 
 
@@ -45,7 +47,7 @@ class Workbench:
                 self.touched[build.definition.name] = (build.held.version, build.version, keys)
         publish(self.star, builds)
 
-    def changed_members(self, table: StarTable, held: str) -> pa.Table | None:
+    def changed_members(self, table: StarTable, held: str) -> "pa.Table | None":
         """The keys of a dimension's members that changed since a version of it; None if that is unknown."""
         before, after, keys = self.touched.get(table.name, (None, "", None))
         published = self.star.dimension(table.name)
@@ -63,7 +65,7 @@ class Lake(RawLake):
     _stack: ExitStack = PrivateAttr(default_factory=ExitStack)
     _folder: Path = PrivateAttr()
     _database: duckdb.DuckDBPyConnection | None = PrivateAttr(default=None)
-    _touched: Touched = PrivateAttr(default_factory=dict)
+    _touched: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def star(self) -> StarFiles:
         """The star's files, as the newest manifest lists them."""

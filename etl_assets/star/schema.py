@@ -7,12 +7,16 @@ checks are derived. Which tables there are a project declares.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Literal
 
 from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.types import Type
+from etl_assets.later import Later
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = Later("pyarrow")
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ class StarTable:
         )
 
     @cached_property
-    def arrow(self) -> pa.Schema:
+    def arrow(self) -> "pa.Schema":
         return pa.schema(
             [
                 pa.field(column.name, column.type.arrow, nullable=column.type.nullable)

@@ -4,12 +4,16 @@ Queries keep to the SQL that DuckDB, PostgreSQL and BigQuery share. Amounts are 
 report: a float on the way is an error. Column lineage and dependencies follow from the queries.
 """
 
+from __future__ import annotations
+
 import datetime
 from decimal import ROUND_HALF_UP, Decimal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from etl_assets.project import ReportColumn, report
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AGES = ["not yet due", "1-30 days", "31-60 days", "61-90 days", "over 90 days"]
 TOP = 20
@@ -97,7 +101,7 @@ def unpaid_payments(unpaid: pd.DataFrame) -> pd.DataFrame:
     ages = [age(due, as_of) for due, as_of in zip(unpaid["payment_date"], unpaid["as_of"], strict=True)]
     by = ["payment_type", "counterparty_id", "counterparty", "currency_code", "age", "as_of"]
     return (
-        unpaid.assign(age=pd.Series(ages, index=unpaid.index, dtype=object))
+        unpaid.assign(age=objects(ages, unpaid.index))
         .groupby(by, as_index=False, dropna=False)
         .agg(payments=("payments", "sum"), amount=("amount", "sum"), oldest_due=("payment_date", "min"))
     )
@@ -144,16 +148,21 @@ def top_designs(sales: pd.DataFrame) -> pd.DataFrame:
     in_currency = designs.groupby("currency_code", dropna=False)
     total = in_currency["revenue"].transform("sum")
     shares = [percent(part, whole) for part, whole in zip(designs["revenue"], total, strict=True)]
-    ranked = designs.assign(
-        rank=in_currency.cumcount() + 1, share_percent=pd.Series(shares, index=designs.index, dtype=object)
-    )
+    ranked = designs.assign(rank=in_currency.cumcount() + 1, share_percent=objects(shares, designs.index))
     return ranked[ranked["rank"] <= TOP]
 
 
 def first_days(frame: pd.DataFrame) -> pd.Series:
     """The first day of each row's month."""
     days = [datetime.date(year, month, 1) for year, month in zip(frame["year"], frame["month"], strict=True)]
-    return pd.Series(days, index=frame.index, dtype=object)
+    return objects(days, frame.index)
+
+
+def objects(values: list[Any], index: pd.Index) -> pd.Series:
+    """A column of Python's own values, such as exact decimals, which pandas would otherwise guess a type for."""
+    import pandas as pd  # here, since most commands make no report, and it takes long to import
+
+    return pd.Series(values, index=index, dtype=object)
 
 
 def age(due: datetime.date, as_of: datetime.date) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -123,7 +124,12 @@ def warehouse_assets(inputs: Inputs, project: str) -> dg.AssetsDefinition:
         held = warehouse.held()
         waiting = [name for name, outcome in loaded.items() if outcome.waits]
         with warehouse.reading() as reader:
-            previews = {table.name: _preview(reader, table) for table in wanted if table.name in held}
+            # The history would grow by the others at every run, though they are the same.
+            previews = {
+                table.name: _preview(reader, table)
+                for table in wanted
+                if table.name in held and table.name in loaded and loaded[table.name].batches
+            }
         size = warehouse.size_bytes()
         for table in wanted:
             outcome = loaded.get(table.name) or Loaded(
@@ -137,10 +143,6 @@ def warehouse_assets(inputs: Inputs, project: str) -> dg.AssetsDefinition:
                 metadata={
                     "dagster/row_count": outcome.rows,
                     "dagster/table_name": f"star.{table.name}",
-                    "dagster/column_schema": column_schema(table),
-                    "dagster/column_lineage": dg.TableColumnLineage(
-                        {c.name: [dg.TableColumnDep(star_key(table.name), c.name)] for c in table.columns}
-                    ),
                     "unchanged": not outcome.batches,
                     "rows loaded": outcome.rows_loaded,
                     "inferred members": outcome.inferred,
@@ -152,11 +154,7 @@ def warehouse_assets(inputs: Inputs, project: str) -> dg.AssetsDefinition:
                     "seconds": round(seconds, 3),
                     "rows per second": round(outcome.rows_loaded / seconds),
                     "warehouse": warehouse.where,
-                    **(
-                        {"preview": dg.MetadataValue.md(previews[table.name])}
-                        if table.name in previews
-                        else {}
-                    ),
+                    **(_shown(table, previews[table.name]) if table.name in previews else {}),
                 },
             )
         if waiting:
@@ -167,6 +165,17 @@ def warehouse_assets(inputs: Inputs, project: str) -> dg.AssetsDefinition:
             )
 
     return load
+
+
+def _shown(table: StarTable, preview: str) -> dict[str, Any]:
+    """What the interface shows of a table's columns and rows."""
+    return {
+        "dagster/column_schema": column_schema(table),
+        "dagster/column_lineage": dg.TableColumnLineage(
+            {c.name: [dg.TableColumnDep(star_key(table.name), c.name)] for c in table.columns}
+        ),
+        "preview": dg.MetadataValue.md(preview),
+    }
 
 
 def _dangling(inputs: Inputs, loaded: Mapping[str, Loaded]) -> Iterator[str]:

@@ -14,12 +14,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import dagster as dg
 import duckdb
-import pandas as pd
-import pyarrow as pa
 
 from etl_assets.engine.duck import listing, parquet
 from etl_assets.engine.types import Type
@@ -28,8 +26,12 @@ from etl_assets.lake.current import materialized
 from etl_assets.lake.files import Files
 from etl_assets.star.schema import Column, Fact, StarTable
 
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
 SCHEMA = "star"
-ChangedMembers = Callable[[StarTable, str], pa.Table | None]
+ChangedMembers: TypeAlias = "Callable[[StarTable, str], pa.Table | None]"
 """Gives the keys of a dimension's members that changed since a version of it; None if nobody knows."""
 Kind = Literal["table", "view"]
 
@@ -229,7 +231,7 @@ class Rows:
     table: StarTable
     lake: Files
     paths: Sequence[str]
-    among: pa.Table | None = None
+    among: "pa.Table | None" = None
 
     def source(self, connection: duckdb.DuckDBPyConnection) -> str:
         """What stands after FROM for these rows in a DuckDB connection, which reads the files where they lie."""
@@ -280,7 +282,7 @@ def current(fact: str) -> str:
     return f"{fact}_current"
 
 
-def given(connection: duckdb.DuckDBPyConnection, values: pa.Table | pa.RecordBatchReader) -> str:
+def given(connection: duckdb.DuckDBPyConnection, values: "pa.Table | pa.RecordBatchReader") -> str:
     """The name of a temporary table with what Arrow holds."""
     connection.register("given", values)
     try:
@@ -289,7 +291,7 @@ def given(connection: duckdb.DuckDBPyConnection, values: pa.Table | pa.RecordBat
         connection.unregister("given")
 
 
-def typed(connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], values: pa.Table) -> str:
+def typed(connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], values: "pa.Table") -> str:
     """As `given`, with the columns in their declared types: Arrow has a UUID as text."""
     chosen = ", ".join(
         f"{DUCKDB.cast(name, c.type)} AS {name}" for c in columns for name in [DUCKDB.identifier(c.name)]
@@ -309,7 +311,7 @@ class WarehouseReader(ABC):
         """The rows of a query."""
 
     @abstractmethod
-    def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> "pd.DataFrame":
         """The rows of a query, with Arrow types: decimals stay exact."""
 
     @abstractmethod
@@ -371,7 +373,7 @@ class Session(ABC):
         and be given an alias. `name` tells staged tables apart."""
 
     @abstractmethod
-    def stage_values(self, name: str, columns: Sequence[Column], values: pa.Table) -> str:
+    def stage_values(self, name: str, columns: Sequence[Column], values: "pa.Table") -> str:
         """The same for a small table in memory."""
 
     @abstractmethod
@@ -445,6 +447,11 @@ class Warehouse(dg.ConfigurableResource, ABC):
         """Whether there is anything to read; else `reading` would make it."""
         return True
 
+    def standing(self) -> str | None:
+        """What identifies what is loaded: another text after every load, and when a table is dropped or altered. None where
+        that can't be told cheaply. Raises `WarehouseInUse`."""
+        return None
+
     def size_bytes(self) -> int | None:
         """What it takes, as far as it says."""
         return None
@@ -455,7 +462,7 @@ class Warehouse(dg.ConfigurableResource, ABC):
         with self.reading() as reader:
             yield reader
 
-    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> "pd.DataFrame":
         """The rows of a query, as `WarehouseReader.frame`."""
         with self.reading() as reader:
             return reader.frame(sql, params)

@@ -1,5 +1,6 @@
 """The warehouse in a DuckDB file. It reads the lake's Parquet where it lies: nothing is staged that need not be."""
 
+import hashlib
 import re
 import time
 import uuid
@@ -7,11 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pandas as pd
-import pyarrow as pa
 from pydantic import Field
 
 from etl_assets.engine.duck import configure, literal
@@ -19,11 +18,14 @@ from etl_assets.engine.scratch import own_folder
 from etl_assets.failpoints import reached
 from etl_assets.faults import Fault, without_values
 from etl_assets.lake.current import materialized
+from etl_assets.later import Later
 from etl_assets.preflight import Checkup, room
 from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.contract import (
+    BATCHES,
     BOOKS,
     DUCKDB,
+    LOADS,
     SCHEMA,
     Book,
     Kind,
@@ -40,6 +42,13 @@ from etl_assets.warehouse.contract import (
     is_outdated,
     typed,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+else:
+    pd = Later("pandas")
+    pa = Later("pyarrow")
 
 _DATABASE = "etl_warehouse"
 _HELD = ("lock on", "already attached", "same database file")  # the last: opened by this very process
@@ -70,6 +79,27 @@ class DuckDBWarehouse(Warehouse):
 
     def size_bytes(self) -> int:
         return Path(self.path).stat().st_size
+
+    def standing(self) -> str | None:
+        if not self.exists:
+            return "none"
+        with self.glancing() as reader:
+            found = reader.rows(
+                "SELECT table_name, sql FROM duckdb_tables() "
+                "WHERE database_name = current_database() AND schema_name = $schema UNION ALL "
+                "SELECT view_name, sql FROM duckdb_views() "
+                "WHERE database_name = current_database() AND schema_name = $schema ORDER BY ALL",
+                {"schema": SCHEMA},
+            )
+            tables = [name for name, sql in found if sql.startswith("CREATE TABLE")]
+            rows = [reader.rows(f"SELECT count(*) FROM {DUCKDB.place(name)}") for name in tables]
+            books = {BATCHES.name, LOADS.name} <= set(tables)
+            newest = (
+                reader.rows(f"SELECT * FROM {SCHEMA}.{BATCHES.name} ORDER BY batch DESC LIMIT 1")
+                if books
+                else []
+            )
+        return hashlib.sha256(repr([found, rows, newest, self.noted()]).encode()).hexdigest()
 
     def check(self) -> Iterator[Checkup]:
         """Try to make a schema and a table; what is tried is rolled back."""
@@ -179,7 +209,7 @@ class DuckDBReader(WarehouseReader):
     def rows(self, sql: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql, dict(params or {})).fetchall()
 
-    def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> "pd.DataFrame":
         found: pa.Table = self.connection.sql(sql, params=dict(params or {})).to_arrow_table()
         frame: pd.DataFrame = found.to_pandas(types_mapper=pd.ArrowDtype)
         return frame
@@ -229,7 +259,7 @@ class DuckDBSession(Session):
         source = rows.source(self.connection)
         return source if rows.among is None else self.keep(name, f"FROM {source}")
 
-    def stage_values(self, name: str, columns: Sequence[Column], values: pa.Table) -> str:
+    def stage_values(self, name: str, columns: Sequence[Column], values: "pa.Table") -> str:
         return typed(self.connection, columns, values)
 
     def keep(self, name: str, sql: str) -> str:

@@ -12,9 +12,9 @@ What a load leaves:
 import datetime
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
+from etl_assets.later import Later
 from etl_assets.star.files import StarFile, StarFiles
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import (
@@ -34,6 +34,11 @@ from etl_assets.warehouse.contract import (
 )
 from etl_assets.warehouse.plan import Plan, Planner
 from etl_assets.warehouse.references import Broken, References, Staged
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = Later("pyarrow")
 
 UNKNOWN = "unknown"
 

@@ -5,6 +5,7 @@ foreign key, checked when the transaction commits. The role needs CREATE on the 
 may create tables in) and TEMPORARY, and it owns what it made.
 """
 
+import hashlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -30,6 +31,7 @@ from etl_assets.preflight import Checkup, probed
 from etl_assets.source.connection import SourceError, connect, unverified
 from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.contract import (
+    BATCHES,
     BOOKS,
     SCHEMA,
     SUPERSEDED,
@@ -93,6 +95,24 @@ class PostgresWarehouse(Warehouse):
         with closing(connection), explained(self.where):
             connection.autocommit = False
             yield connection
+
+    def standing(self) -> str | None:
+        with self.connect() as connection, connection.cursor() as cursor:
+            # How often rows were written: the server counts it, and tells it within seconds.
+            cursor.execute(
+                "SELECT c.relname, c.oid, c.relfilenode, c.xmin::text, pg_stat_get_tuples_inserted(c.oid) "
+                "+ pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid), "
+                "(SELECT string_agg(concat(a.attnum, ':', a.xmin), ',' ORDER BY a.attnum) FROM pg_attribute a "
+                "WHERE a.attrelid = c.oid) FROM pg_class c "
+                "WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind IN ('r', 'p', 'v') ORDER BY c.relname",
+                (SCHEMA,),
+            )
+            found = cursor.fetchall()
+            newest: Sequence[object] = ()
+            if BATCHES.name in {name for name, *_ in found}:
+                cursor.execute(f"SELECT * FROM {SCHEMA}.{BATCHES.name} ORDER BY batch DESC LIMIT 1")
+                newest = cursor.fetchall()
+        return hashlib.sha256(repr([found, newest, self.noted()]).encode()).hexdigest()
 
     def check(self) -> Iterator[Checkup]:
         """Try to make what a load makes; what is tried is rolled back."""

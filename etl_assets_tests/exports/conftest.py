@@ -15,6 +15,7 @@ import pytest
 from etl_assets.exports.assets import export_assets
 from etl_assets.exports.contract import Report
 from etl_assets.exports.duckdb import DuckDBReportTables, ReportIOManager
+from etl_assets.exports.lineage import traced
 from etl_assets.exports.publishing import Workbook
 from etl_assets.exports.workbook import XlsxWorkbook
 from etl_assets.star.resource import Lake
@@ -121,7 +122,7 @@ class Star:
     ) -> dg.ExecuteInProcessResult:
         """Materialize the exports as a deployment would; the workbook is a file unless another is given."""
         result = dg.materialize(
-            export_assets(reports, SCHEMAS, "Sales"),
+            export_assets(reports, traced(reports, SCHEMAS), "Sales"),
             instance=dg.DagsterInstance.ephemeral(str(self.folder)),
             resources={
                 "warehouse": self.warehouse,

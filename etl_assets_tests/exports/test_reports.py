@@ -19,7 +19,7 @@ from psycopg2.extras import execute_values
 
 from etl_assets.exports.assets import export_assets, export_key
 from etl_assets.exports.contract import Report, ReportColumn, ReportError, content_version, report
-from etl_assets.exports.lineage import Query
+from etl_assets.exports.lineage import Query, traced
 from etl_assets.lake.batches import manifest_path
 from etl_assets.lake.certificates import certificate_path
 from etl_assets.star.schema import Column, Dimension, Fact
@@ -220,7 +220,7 @@ def test_a_contract_violation_publishes_nothing(star: Star, column: str, value: 
     assert not verdict.success
     with pytest.raises(dg.DagsterTypeCheckDidNotPass):
         dg.materialize(
-            export_assets([broken], SCHEMAS, "Sales"),
+            export_assets([broken], traced([broken], SCHEMAS), "Sales"),
             instance=dg.DagsterInstance.ephemeral(str(star.folder)),
             resources={
                 "warehouse": star.warehouse,
@@ -261,15 +261,15 @@ def test_a_missing_column_is_named() -> None:
 def test_a_wrong_name_in_a_query_is_an_error_before_any_data_exists() -> None:
     wrong_column = dataclasses.replace(sales_by_month, query="SELECT d.yaer FROM star.dim_date AS d")
     with pytest.raises(ReportError, match=r"sales_by_month: its query is wrong: .*yaer"):
-        export_assets([wrong_column], SCHEMAS, "Sales")
+        traced([wrong_column], SCHEMAS)
     with pytest.raises(ReportError, match=r"can read only star\.dim_staff"):
-        export_assets(
-            [dataclasses.replace(sales_by_month, query="SELECT * FROM star.dim_dates")], SCHEMAS, "Sales"
-        )
+        traced([dataclasses.replace(sales_by_month, query="SELECT * FROM star.dim_dates")], SCHEMAS)
 
 
 def test_dependencies_follow_from_the_query() -> None:
-    reports = {asset.key.path[-1]: asset for asset in export_assets(REPORTS, SCHEMAS, "Sales")}
+    reports = {
+        asset.key.path[-1]: asset for asset in export_assets(REPORTS, traced(REPORTS, SCHEMAS), "Sales")
+    }
     deps = {
         key.to_user_string() for key in reports["unpaid_payments"].asset_deps[export_key("unpaid_payments")]
     }
@@ -333,7 +333,8 @@ def test_a_report_that_makes_no_sense_is_refused(nonsense: dict[str, Any]) -> No
 def test_definitions_load_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        export_assets([dataclasses.replace(declared) for declared in REPORTS], SCHEMAS, "Sales")
+        anew = [dataclasses.replace(declared) for declared in REPORTS]
+        export_assets(anew, traced(anew, SCHEMAS), "Sales")
     load = "from etl_assets.definitions import defs; defs()"
     said = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
     assert said.stderr == ""
