@@ -13,6 +13,7 @@ import dagster as dg
 
 from etl_assets.automation.failures import last_failure
 from etl_assets.automation.history import History, told
+from etl_assets.presentation import PLAIN, Naming
 
 _RESET = "etl/breaker/reset"
 
@@ -47,9 +48,7 @@ class Breaker:
 def failed_in_a_row(history: History) -> Sequence[dg.RunRecord]:
     """The failed runs since the last success or reset, newest first."""
     success = history.last_success()
-    moments = [
-        moment for moment in (success and success.create_timestamp, last_reset(history.instance)) if moment
-    ]
+    moments = [moment for moment in (success and success.create_timestamp, last_reset(history)) if moment]
     return [
         record
         for record in history.failures(max(moments, default=None))
@@ -57,12 +56,17 @@ def failed_in_a_row(history: History) -> Sequence[dg.RunRecord]:
     ]
 
 
-def last_reset(instance: dg.DagsterInstance) -> datetime | None:
+def last_reset(history: History) -> datetime | None:
     """When the breaker was closed by hand for the last time; None if it never was."""
-    kept = instance.daemon_cursor_storage.get_cursor_values({_RESET}).get(_RESET)
+    key = _reset(history.naming)
+    kept = history.instance.daemon_cursor_storage.get_cursor_values({key}).get(key)
     return datetime.fromisoformat(kept) if kept else None
 
 
-def reset(instance: dg.DagsterInstance) -> None:
+def reset(instance: dg.DagsterInstance, naming: Naming = PLAIN) -> None:
     """Let what failed until now be forgotten."""
-    instance.daemon_cursor_storage.set_cursor_values({_RESET: datetime.now(UTC).isoformat()})
+    instance.daemon_cursor_storage.set_cursor_values({_reset(naming): datetime.now(UTC).isoformat()})
+
+
+def _reset(naming: Naming) -> str:
+    return "/".join([_RESET, *naming.prefix])

@@ -92,17 +92,17 @@ def run(
     from etl_assets.raw.assets import GROUP as RAW
     from etl_assets.raw.landing import EVERY
 
-    project = environment.project(settings)
+    project, naming = environment.project(settings), environment.naming(settings)
     for option, named in (("--allow-deletions", allow_deletions), ("--allow-misfits", allow_misfits)):
         if unknown := sorted({*named} - {EVERY, *project.tables}):
             raise click.UsageError(
                 f"{option} {', '.join(unknown)}: the tables are {', '.join(project.tables)}, or all"
             )
     for option, tables in (("--rebuild", rebuild), ("--replay", replay), ("--from-now", from_now)):
-        if unknown := [t for t in tables if t.removeprefix("star/") not in project.star]:
+        if unknown := [t for t in tables if flow.table_name(t) not in project.star]:
             raise click.UsageError(f"{option} {', '.join(unknown)}: the tables are {', '.join(project.star)}")
     try:
-        planned = flow.plan(definitions(settings), "etl", selection)
+        planned = flow.plan(definitions(settings), "etl", selection, naming)
     except flow.SelectionError as error:
         raise click.UsageError(f"--select {error}") from error
     if (allow_deletions or allow_misfits) and RAW not in planned.stages:
@@ -113,7 +113,7 @@ def run(
     if (adopt or sweep) and RAW not in planned.stages:
         raise click.UsageError(f"--{'adopt' if adopt else 'sweep'} needs a selection that reads the source")
     with environment.open_instance() as instance:
-        part = next_part(instance) if sweep else 0
+        part = next_part(instance, naming) if sweep else 0
         decisions = flow.Decisions(
             allow_deletions, allow_misfits, whole, adopt, part, rebuild, replay, from_now
         )

@@ -141,14 +141,13 @@ class Report:
     def code_version(self) -> str:
         return code_version(self.shape, self.query, repr(self.control), repr(self.columns), repr(self.key))
 
-    @cached_property
-    def dagster_type(self) -> dg.DagsterType:
-        """The contract, as the type of the asset's output."""
+    def dagster_type(self, name: str) -> dg.DagsterType:
+        """The contract, as the type of the asset's output; `name` as a table is called."""
         with warnings.catch_warnings():
             # All of dagster-pandas is marked as beta, and has been for years.
             warnings.simplefilter("ignore", dg.BetaWarning)
             made: dg.DagsterType = create_dagster_pandas_dataframe_type(
-                name="".join(word.capitalize() for word in self.name.split("_")),
+                name="".join(word.capitalize() for word in name.split("_")),
                 description=self.description,
                 columns=[PandasColumn(column.name, column.constraints) for column in self.columns],
                 dataframe_constraints=[UniqueKey(self.key)],
