@@ -4,17 +4,18 @@ import os
 
 import dagster as dg
 
-from etl_assets.automation import jobs
 from etl_assets.automation.alerting import alerting
 from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.code_changed import code_changed
 from etl_assets.automation.in_process import EXECUTOR
+from etl_assets.automation.jobs import every_15_minutes, every_night, jobs
 from etl_assets.automation.retention import forget_every_night, forget_old_runs
 from etl_assets.automation.source_changed import source_changed
 from etl_assets.automation.sweep import sweep_every_night
 from etl_assets.automation.verification import verify, verify_every_night
 from etl_assets.deployments import resources
 from etl_assets.exports.assets import export_assets
+from etl_assets.presentation import Naming
 from etl_assets.project import Project, load
 from etl_assets.proof.checks import certificate_checks, differing, verification_asset, verification_checks
 from etl_assets.raw.assets import raw_assets
@@ -37,6 +38,7 @@ def definitions(settings: Settings) -> dg.Definitions:
     """The assets of the project, the same in every deployment; only the resources follow the settings. Raises
     `ProjectError`."""
     project = load(settings.project)
+    naming = Naming(settings.key_prefix)
     inputs, tables = project.inputs, list(project.tables.values())
     breaker = Breaker(settings.breaker_failures)
     observed = observed_files(project, settings)
@@ -46,29 +48,29 @@ def definitions(settings: Settings) -> dg.Definitions:
     }
     return dg.Definitions(
         assets=[
-            *source_assets(tables),
-            *file_assets(observed, described),
-            raw_assets(tables, project.name),
-            star_assets(inputs, differing),
-            warehouse_assets(inputs, project.name),
-            *export_assets(list(project.reports.values()), project.queries, project.options.workbook),
-            verification_asset(inputs),
+            *source_assets(tables, naming),
+            *file_assets(observed, described, naming),
+            raw_assets(tables, project.name, naming),
+            star_assets(inputs, differing, naming),
+            warehouse_assets(inputs, project.name, naming, settings.warehouse_schema),
+            *export_assets(list(project.reports.values()), project.queries, project.options.workbook, naming),
+            verification_asset(inputs, naming),
         ],
-        asset_checks=[certificate_checks(inputs), verification_checks(inputs)],
-        jobs=[*jobs.JOBS, verify, forget_old_runs],
+        asset_checks=[certificate_checks(inputs, naming), verification_checks(inputs, naming)],
+        jobs=[*jobs(naming), verify(naming), forget_old_runs(naming)],
         schedules=[
-            jobs.every_15_minutes(breaker),
-            jobs.every_night(breaker),
-            verify_every_night(inputs, settings.verify_rows),
-            sweep_every_night(breaker),
-            forget_every_night,
+            every_15_minutes(breaker, naming),
+            every_night(breaker, naming),
+            verify_every_night(inputs, settings.verify_rows, naming),
+            sweep_every_night(breaker, naming),
+            forget_every_night(naming),
         ],
         sensors=[
-            source_changed(tables, breaker),
-            code_changed(observed, breaker),
-            alerting(settings.ui_url),
+            source_changed(tables, breaker, naming),
+            code_changed(observed, breaker, naming),
+            alerting(settings.ui_url, naming),
         ],
-        resources=resources(settings),
+        resources={naming.name(name): one for name, one in resources(settings).items()},
         executor=EXECUTOR,
     )
 

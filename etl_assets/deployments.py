@@ -1,12 +1,13 @@
 """Deployments: which real thing stands behind each resource. The only file that names a deployment."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from etl_assets import addresses, permissions
-from etl_assets.automation.alerts import alerts
+from etl_assets.automation.alerts import Alerts, alerts
 from etl_assets.errors import SettingsError
 from etl_assets.exports.duckdb import DuckDBReportTables, ReportIOManager
 from etl_assets.exports.publishing import ReportTables, Workbook
@@ -26,8 +27,10 @@ def local(settings: Settings) -> Resources:
     scratch = str(settings.data / "scratch")
     source = (
         Source(
-            url=dg.EnvVar("ETL_SOURCE_URL"), scratch=scratch, one_history=settings.one_history
-        )  # the UI shows the name only
+            url=_variable(settings, "ETL_SOURCE_URL", settings.source_url),
+            scratch=scratch,
+            one_history=settings.one_history,
+        )
         if settings.source_url
         else EmbeddedSource(folder=str(settings.data / "source"), scratch=scratch)
     )
@@ -44,7 +47,7 @@ def local(settings: Settings) -> Resources:
         "star_io": StarIOManager(lake=lake),
         "warehouse": warehouse,
         "reports": ReportIOManager(tables=report_tables),
-        "alerts": alerts(settings.alerts_url),
+        "alerts": _alerts(settings),
         "workbook": _workbook(settings),
     }
 
@@ -58,21 +61,42 @@ def production(settings: Settings) -> Resources:
 
 def _warehouse(settings: Settings, scratch: str) -> tuple[Warehouse, ReportTables]:
     """The engine that the URL names, and the place for reporting tables in it. Only its client is imported."""
-    engine = warehouse_engine(settings.warehouse_url)
+    engine, schema = warehouse_engine(settings.warehouse_url), settings.warehouse_schema
     if engine == "bigquery":
         from etl_assets.exports.bigquery import BigQueryReportTables
         from etl_assets.warehouse.bigquery import bigquery_warehouse
 
-        bigquery = bigquery_warehouse(settings.warehouse_url, scratch)
+        bigquery = bigquery_warehouse(settings.warehouse_url, scratch, schema)
         return bigquery, BigQueryReportTables(warehouse=bigquery)
     if engine == "postgresql":
         from etl_assets.exports.postgres import PostgresReportTables
         from etl_assets.warehouse.postgres import PostgresWarehouse
 
-        postgres = PostgresWarehouse(url=dg.EnvVar("ETL_WAREHOUSE_URL"), scratch=scratch)
+        postgres = PostgresWarehouse(
+            url=_variable(settings, "ETL_WAREHOUSE_URL", settings.warehouse_url),
+            scratch=scratch,
+            star_schema=schema,
+        )
         return postgres, PostgresReportTables(warehouse=postgres)
-    duckdb = DuckDBWarehouse(path=str(duckdb_path(settings.warehouse_url)), scratch=scratch)
+    duckdb = DuckDBWarehouse(
+        path=str(duckdb_path(settings.warehouse_url)), scratch=scratch, star_schema=schema
+    )
     return duckdb, DuckDBReportTables(warehouse=duckdb)
+
+
+def _alerts(settings: Settings) -> Alerts:
+    if settings.alerts_url is None:
+        return alerts(None)
+    return alerts(settings.alerts_url, _variable(settings, "ETL_ALERTS_URL", settings.alerts_url))
+
+
+def _variable(settings: Settings, name: str, value: str) -> dg.EnvVar:
+    """A setting that may hold a password, as the variable that has it: the UI shows the variable's name only. What a
+    component was given for its project alone gets a variable of its own in this process."""
+    if os.environ.get(name, "").strip() != value:
+        name = "_".join([name, *map(str.upper, settings.key_prefix), "GIVEN"])
+        os.environ[name] = value
+    return dg.EnvVar(name)
 
 
 def _workbook(settings: Settings) -> Workbook:
@@ -83,7 +107,11 @@ def _workbook(settings: Settings) -> Workbook:
     from etl_assets.exports.sheets import Sheets
 
     # The UI shows the variable's name only: an address may hold a password.
-    endpoint = dg.EnvVar("ETL_SHEETS_ENDPOINT") if settings.sheets_endpoint else ENDPOINT
+    endpoint = (
+        _variable(settings, "ETL_SHEETS_ENDPOINT", settings.sheets_endpoint)
+        if settings.sheets_endpoint
+        else ENDPOINT
+    )
     return Sheets(spreadsheet=settings.spreadsheet, endpoint=endpoint)
 
 

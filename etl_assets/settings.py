@@ -19,6 +19,12 @@ WAREHOUSES = {
 }
 
 
+_SCHEMA = re.compile(r"[a-z][a-z0-9_]{0,49}")
+_BESIDE = ("reporting", "_staging")
+_TAKEN = ("main", "temp", "system", "public", "information_schema", "raw", "reference")
+_PART = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the environment says.
@@ -29,6 +35,8 @@ class Settings:
     source_url      ETL_SOURCE_URL     a PostgreSQL URL; None: the embedded demo
     lake_url        ETL_LAKE_URL       a folder, `s3://bucket/prefix` or `gs://bucket/prefix`
     warehouse_url   ETL_WAREHOUSE_URL  `duckdb:///path`, `postgresql://user:password@host/database` or `bigquery://project`
+    warehouse_schema  ETL_WAREHOUSE_SCHEMA  the schema of the star; reports are in `<it>_reporting`, or, of `star`, in `reporting`
+    key_prefix      ETL_KEY_PREFIX     what asset keys, jobs and all else in Dagster begin with: `shop`, `company/shop`
     spreadsheet     ETL_SHEET_ID       the Google spreadsheet that gets the reports; None: an .xlsx file does
     sheets_endpoint ETL_SHEETS_ENDPOINT  where the Google Sheets API is; None: at Google's
     alerts_url      ETL_ALERTS_URL     smtp://…, smtps://… or sns:arn:…; None: alerts go to the log
@@ -58,6 +66,8 @@ class Settings:
     project: str | None = None
     file_mode: str = PRIVATE
     one_history: bool = False
+    warehouse_schema: str = "star"
+    key_prefix: tuple[str, ...] = ()
     unset: tuple[str, ...] = ()
     """Which of ETL_SOURCE_URL, ETL_LAKE_URL and ETL_WAREHOUSE_URL are not set."""
 
@@ -85,6 +95,8 @@ class Settings:
             models=get("ETL_MODELS") or "",
             data=data,
             file_mode=_file_mode(get("ETL_FILE_MODE") or PRIVATE),
+            warehouse_schema=_schema(get("ETL_WAREHOUSE_SCHEMA") or "star"),
+            key_prefix=_prefix(get("ETL_KEY_PREFIX")),
             one_history=_yes("ETL_SOURCE_ONE_HISTORY", get("ETL_SOURCE_ONE_HISTORY")),
             unset=tuple(n for n in ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL") if not get(n)),
         )
@@ -116,6 +128,25 @@ def _file_mode(value: str) -> str:
     if value not in MODES:
         raise SettingsError(f"ETL_FILE_MODE={addresses.word(value)} is none of {', '.join(MODES)}")
     return value
+
+
+def _schema(value: str) -> str:
+    if not _SCHEMA.fullmatch(value) or value.endswith(_BESIDE) or value in _TAKEN or value.startswith("pg_"):
+        raise SettingsError(
+            f"ETL_WAREHOUSE_SCHEMA={addresses.word(value)} can't be used: write up to 50 of a-z, 0-9 and _, the first a letter, "
+            f"not ending in {' or '.join(_BESIDE)}, and no name that a database uses itself ({', '.join(_TAKEN)})"
+        )
+    return value
+
+
+def _prefix(value: str | None) -> tuple[str, ...]:
+    parts = tuple(value.split("/")) if value else ()
+    if not all(_PART.fullmatch(part) and "__" not in part for part in parts):
+        raise SettingsError(
+            f"ETL_KEY_PREFIX={addresses.word(value or '')} can't be used: write letters, digits and _, as shop, or "
+            "company/shop"
+        )
+    return parts
 
 
 def _yes(name: str, value: str | None) -> bool:

@@ -12,6 +12,7 @@ import dagster as dg
 
 from etl_assets.automation.alerts import Alert, AlertError, Alerts
 from etl_assets.automation.failures import failure_line
+from etl_assets.presentation import PLAIN, Naming
 from etl_assets.raw.assets import STRAYS
 
 _Ending = Literal[dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS]
@@ -28,11 +29,11 @@ _STEPS = 5
 _LINE_LIMIT = 1000
 
 
-def alerting(ui_url: str) -> dg.SensorDefinition:
-    """The sensor; links lead to the web interface at `ui_url`."""
+def alerting(ui_url: str, naming: Naming = PLAIN) -> dg.SensorDefinition:
+    """The sensor; links lead to the web interface at `ui_url`. It tells of the runs of its project."""
 
     @dg.sensor(
-        name="alert_on_failure_and_recovery",
+        name=naming.name("alert_on_failure_and_recovery"),
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
@@ -40,6 +41,7 @@ def alerting(ui_url: str) -> dg.SensorDefinition:
             "run that Dagster retries by itself counts when its last retry has failed. ETL_ALERTS_URL says where to."
         ),
     )
+    @naming.resources
     def alert(context: dg.SensorEvaluationContext, alerts: Alerts) -> dg.SensorResult:
         instance = context.instance
         if context.cursor is None:
@@ -53,7 +55,7 @@ def alerting(ui_url: str) -> dg.SensorDefinition:
                 break
             run = instance.get_run_record_by_id(record.run_id)
             age = datetime.now(UTC).timestamp() - record.timestamp
-            if run is not None and age < _NEWS_SECONDS:
+            if run is not None and naming.owns(run.dagster_run) and age < _NEWS_SECONDS:
                 if _undecided(instance, run.dagster_run, record, age):
                     break
                 told = _told(instance, run, record, ui_url)

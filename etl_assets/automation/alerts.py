@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import smtplib
 
 VARIABLE = "ETL_ALERTS_URL"
+_VARIABLE = dg.EnvVar(VARIABLE)
 _LOGGER = "alerts"
 _FORMS = (
     f"{VARIABLE} can't be read: write smtp://user:password@host:587/?from=a@b&to=c@d,e@f (or smtps://…:465), with "
@@ -296,13 +297,14 @@ def _topic(url: str) -> re.Match[str]:
     return topic
 
 
-def alerts(url: str | None) -> Alerts:
-    """The form that the value of ETL_ALERTS_URL stands for. Raises `SettingsError` for one that can't be read."""
+def alerts(url: str | None, variable: dg.EnvVar = _VARIABLE) -> Alerts:
+    """The form that the value of ETL_ALERTS_URL, held by an environment variable, stands for. Raises `SettingsError` for one
+    that can't be read."""
     if url is None:
         return LogAlerts()
     if url.startswith("sns:"):
         _topic(url)
-        return SnsAlerts(url=dg.EnvVar(VARIABLE))
+        return SnsAlerts(url=variable)
     if not names_secret(url):  # what a secret holds is seen when it is needed
         Mailbox.parse(url)
-    return EmailAlerts(url=dg.EnvVar(VARIABLE))
+    return EmailAlerts(url=variable)

@@ -12,6 +12,7 @@ import dagster as dg
 
 from etl_assets.automation.failures import last_failure
 from etl_assets.automation.history import History, told
+from etl_assets.presentation import PLAIN, Naming
 
 _RESET = "etl/breaker/reset"
 
@@ -46,7 +47,7 @@ class Breaker:
 def failed_in_a_row(history: History) -> Sequence[dg.RunRecord]:
     """The failed runs since the last success or reset, newest first."""
     success = history.last_success()
-    after = max(success.storage_id if success else 0, last_reset(history.instance))
+    after = max(success.storage_id if success else 0, last_reset(history))
     return [
         record
         for record in history.failures(after)
@@ -54,13 +55,19 @@ def failed_in_a_row(history: History) -> Sequence[dg.RunRecord]:
     ]
 
 
-def last_reset(instance: dg.DagsterInstance) -> int:
+def last_reset(history: History) -> int:
     """The `storage_id` of the newest run when the breaker was closed by hand for the last time; 0 if it never was."""
-    kept = instance.daemon_cursor_storage.get_cursor_values({_RESET}).get(_RESET, "")
+    key = _reset(history.naming)
+    kept = history.instance.daemon_cursor_storage.get_cursor_values({key}).get(key, "")
     return int(kept) if kept.isdecimal() else 0
 
 
-def reset(instance: dg.DagsterInstance) -> None:
+def reset(instance: dg.DagsterInstance, naming: Naming = PLAIN) -> None:
     """Let what failed until now be forgotten."""
     newest = instance.get_run_records(limit=1)
-    instance.daemon_cursor_storage.set_cursor_values({_RESET: str(newest[0].storage_id if newest else 0)})
+    kept = str(newest[0].storage_id if newest else 0)
+    instance.daemon_cursor_storage.set_cursor_values({_reset(naming): kept})
+
+
+def _reset(naming: Naming) -> str:
+    return "/".join([_RESET, *naming.prefix])

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from etl_assets.automation.runs import Run
+from etl_assets.presentation import stage
 from etl_assets.source.assets import GROUP as SOURCE
 
 
@@ -65,7 +66,7 @@ def _sides(run: Run) -> tuple[Mapping[str, _Version], ...]:
     """Code, files and data of a run, by name."""
     code, files, data = {}, {}, {}
     for name, made in run.made.items():
-        if made.key.path[0] == SOURCE:
+        if stage(made.key) == SOURCE:
             files.update({f"{name}/{path}": _Version(name, sum_) for path, sum_ in made.files.items()})
             continue
         if made.code_version:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from etl_assets.raw.assets import READS_ALL
+from etl_assets.presentation import PLAIN, Naming
+from etl_assets.raw.assets import reads_all
 
 FLOW = "etl"
 """The job of the whole flow."""
@@ -24,30 +25,42 @@ UNDERWAY = [*NOT_BEGUN, _Status.STARTED, _Status.CANCELING]
 
 @dataclass(frozen=True)
 class History:
-    """The runs of an instance. `flow` are the assets of the whole flow, whatever job or button made them."""
+    """The runs of a project in an instance. `flow` are the assets of the whole flow, whatever job or button made them."""
 
     instance: dg.DagsterInstance
     flow: Set[dg.AssetKey]
+    naming: Naming = PLAIN
 
     @classmethod
-    def of(cls, context: dg.SensorEvaluationContext | dg.ScheduleEvaluationContext) -> "History":
+    def of(
+        cls, context: dg.SensorEvaluationContext | dg.ScheduleEvaluationContext, naming: Naming = PLAIN
+    ) -> "History":
         """The history that a sensor or a schedule looks at."""
         assert context.repository_def  # noqa: S101  they are evaluated where their definitions are
-        return cls(context.instance, context.repository_def.get_job(FLOW).asset_layer.selected_asset_keys)
+        job = context.repository_def.get_job(naming.name(FLOW))
+        return cls(context.instance, job.asset_layer.selected_asset_keys, naming)
 
     @classmethod
-    def of_definitions(cls, definitions: dg.Definitions, instance: dg.DagsterInstance) -> "History":
+    def of_definitions(
+        cls, definitions: dg.Definitions, instance: dg.DagsterInstance, naming: Naming = PLAIN
+    ) -> "History":
         """The history of an instance, as a command looks at it."""
-        return cls(instance, definitions.resolve_job_def(FLOW).asset_layer.selected_asset_keys)
+        job = definitions.resolve_job_def(naming.name(FLOW))
+        return cls(instance, job.asset_layer.selected_asset_keys, naming)
+
+    @property
+    def job(self) -> str:
+        """The name of the job of the whole flow."""
+        return self.naming.name(FLOW)
 
     def last_success(self) -> dg.RunRecord | None:
         """The newest run that brought everything up to date."""
-        found = self._runs(dg.RunsFilter(statuses=[_Status.SUCCESS], tags=READS_ALL))
+        found = self._runs(dg.RunsFilter(statuses=[_Status.SUCCESS], tags=reads_all(self.naming)))
         return next((record for record in found if self._is_whole(record.dagster_run)), None)
 
     def failures(self, after: int = 0) -> Sequence[dg.RunRecord]:
         """The runs of the flow that failed or were canceled, of those with a `storage_id` beyond `after`; newest first."""
-        found = self._runs(dg.RunsFilter(job_name=FLOW, statuses=[_Status.FAILURE, _Status.CANCELED]))
+        found = self._runs(dg.RunsFilter(job_name=self.job, statuses=[_Status.FAILURE, _Status.CANCELED]))
         return [record for record in found if record.storage_id > after]
 
     def underway(self) -> dg.DagsterRun | None:
@@ -61,7 +74,7 @@ class History:
     def _is_whole(self, run: dg.DagsterRun) -> bool:
         if run.parent_run_id and run.step_keys_to_execute is not None:  # some steps of another run, again
             return False
-        return run.asset_selection >= self.flow if run.asset_selection else run.job_name == FLOW
+        return run.asset_selection >= self.flow if run.asset_selection else run.job_name == self.job
 
 
 def told(run: dg.DagsterRun) -> str:

@@ -4,54 +4,64 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.history import FLOW, NOT_BEGUN, History, told
+from etl_assets.presentation import PLAIN, Naming
 
 EVERY_15_MINUTES = "*/15 * * * *"
 EVERY_NIGHT = "30 2 * * *"
 QUIET_HOURS = 12
 
 
-etl = dg.define_asset_job(
-    FLOW,
-    selection=dg.AssetSelection.groups("source", "raw", "star", "warehouse", "exports"),
-    description="The whole flow: what changed in the source, up to the exports.",
-    # A run whose worker died begins anew, from a new snapshot. What it had done already costs nothing.
-    tags={"dagster/retry_strategy": "ALL_STEPS"},
-)
-derive = dg.define_asset_job(
-    "derive",
-    selection=dg.AssetSelection.groups("source", "star", "warehouse", "exports"),
-    description="Bring star, warehouse and exports up to the batches that are landed; the source is not read.",
-)
-
-stages = [
-    dg.define_asset_job(stage, selection=dg.AssetSelection.groups(stage), description=description)
-    for stage, description in {
-        "raw": "Land what changed in the source, nothing else.",
-        "star": "Bring the star up to the batches that are landed.",
-        "warehouse": "Load what the warehouse lacks of the star, and certify it.",
-        "exports": "Make the reports from the warehouse, and publish them.",
-    }.items()
-]
-
-JOBS = [etl, derive, *stages]
+DERIVE = "derive"
+_STAGES = {
+    "raw": "Land what changed in the source, nothing else.",
+    "star": "Bring the star up to the batches that are landed.",
+    "warehouse": "Load what the warehouse lacks of the star, and certify it.",
+    "exports": "Make the reports from the warehouse, and publish them.",
+}
 
 
-def every_15_minutes(breaker: Breaker) -> dg.ScheduleDefinition:
+def jobs(naming: Naming = PLAIN) -> list[UnresolvedAssetJobDefinition]:
+    """The whole flow, all but the reading of the source, and each stage."""
+
+    def of(*stages: str) -> dg.AssetSelection:
+        return dg.AssetSelection.key_prefixes(*([*naming.prefix, stage] for stage in stages))
+
+    etl = dg.define_asset_job(
+        naming.name(FLOW),
+        selection=of("source", "raw", "star", "warehouse", "exports"),
+        description="The whole flow: what changed in the source, up to the exports.",
+        # A run whose worker died begins anew, from a new snapshot. What it had done already costs nothing.
+        tags={"dagster/retry_strategy": "ALL_STEPS"},
+    )
+    derive = dg.define_asset_job(
+        naming.name(DERIVE),
+        selection=of("source", "star", "warehouse", "exports"),
+        description="Bring star, warehouse and exports up to the batches that are landed; the source is not read.",
+    )
+    single = [
+        dg.define_asset_job(naming.name(stage), selection=of(stage), description=description)
+        for stage, description in _STAGES.items()
+    ]
+    return [etl, derive, *single]
+
+
+def every_15_minutes(breaker: Breaker, naming: Naming = PLAIN) -> dg.ScheduleDefinition:
     """For who wants the clock to start runs, beside the sensor or instead of it."""
 
     @dg.schedule(
-        name="every_15_minutes",
-        job=etl,
+        name=naming.name("every_15_minutes"),
+        job_name=naming.name(FLOW),
         cron_schedule=EVERY_15_MINUTES,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="The whole flow, every 15 minutes. Off until it is switched on.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        history = History.of(context)
+        history = History.of(context, naming)
         underway = history.underway()
         if reason := breaker.held_back(history):
             yield dg.SkipReason(reason)
@@ -63,12 +73,12 @@ def every_15_minutes(breaker: Breaker) -> dg.ScheduleDefinition:
     return schedule
 
 
-def every_night(breaker: Breaker) -> dg.ScheduleDefinition:
+def every_night(breaker: Breaker, naming: Naming = PLAIN) -> dg.ScheduleDefinition:
     """For a source that rests: what was not proven equal for hours is, once a day, whether it changed or not."""
 
     @dg.schedule(
-        name="every_night",
-        job=etl,
+        name=naming.name("every_night"),
+        job_name=naming.name(FLOW),
         cron_schedule=EVERY_NIGHT,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
@@ -76,7 +86,7 @@ def every_night(breaker: Breaker) -> dg.ScheduleDefinition:
         "that does not change the copy is proven equal once a day nevertheless.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        history = History.of(context)
+        history = History.of(context, naming)
         success = history.last_success()
         # One that comes from far ahead was told of by a clock that was wrong: it says nothing of these hours.
         if success and abs(context.scheduled_execution_time - success.create_timestamp) < timedelta(

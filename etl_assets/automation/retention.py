@@ -16,7 +16,8 @@ from pydantic import Field
 from etl_assets.automation.history import UNCHANGED_SINCE
 from etl_assets.errors import EtlError
 from etl_assets.later import Later
-from etl_assets.raw.assets import READS_ALL
+from etl_assets.presentation import PLAIN, Naming
+from etl_assets.raw.assets import reads_all
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -31,6 +32,7 @@ else:  # who forgets nothing needs no database
     run_log = Later("dagster._core.storage.runs")
     run_schema = Later("dagster._core.storage.runs.schema")
 
+FORGET = "forget_old_runs"
 DAYS = 30
 AT_A_TIME = 2000
 NEWEST_KEPT = 50
@@ -44,45 +46,61 @@ class Retention(dg.Config):
     days: int = Field(default=DAYS, ge=1, description="Runs that began longer ago are forgotten.")
 
 
-@dg.op(description="Forget the runs on which nothing stands any more.")
-def forget(context: dg.OpExecutionContext, config: Retention) -> None:
-    """Remove old runs and their events from the history, as the configuration says."""
-    runs = forgettable(context.instance, datetime.now(UTC) - timedelta(days=config.days))
-    for run_id in runs:
-        forget_run(context.instance, run_id)
-    context.log.info(f"{len(runs)} runs older than {config.days} days are forgotten")
+def forget_old_runs(naming: Naming = PLAIN) -> dg.JobDefinition:
+    """The job: of a project with a prefix it forgets that project's runs, else all."""
+
+    @dg.op(name=naming.name("forget"), description="Forget the runs on which nothing stands any more.")
+    def forget(context: dg.OpExecutionContext, config: Retention) -> None:
+        """Remove old runs and their events from the history, as the configuration says."""
+        before = datetime.now(UTC) - timedelta(days=config.days)
+        runs = forgettable(context.instance, before, naming=naming)
+        for run_id in runs:
+            forget_run(context.instance, run_id)
+        context.log.info(f"{len(runs)} runs older than {config.days} days are forgotten")
+
+    @dg.job(
+        name=naming.name(FORGET),
+        description=f"Forget runs older than {DAYS} days that nothing stands on; at most {AT_A_TIME} at a time.",
+    )
+    def job() -> None:
+        forget()
+
+    return job
 
 
-@dg.job(
-    description=f"Forget runs older than {DAYS} days that nothing stands on; at most {AT_A_TIME} at a time."
-)
-def forget_old_runs() -> None:
-    forget()
+def forget_every_night(naming: Naming = PLAIN) -> dg.ScheduleDefinition:
+    """The schedule."""
 
+    @dg.schedule(
+        name=naming.name("forget_every_night"),
+        job_name=naming.name(FORGET),
+        cron_schedule="45 3 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"At 03:45, if there are runs older than {DAYS} days that nothing stands on.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        before = context.scheduled_execution_time - timedelta(days=DAYS)
+        if forgettable(context.instance, before, at_most=1, naming=naming):
+            return dg.RunRequest()
+        return dg.SkipReason(f"no run older than {DAYS} days can be forgotten")
 
-@dg.schedule(
-    job=forget_old_runs,
-    cron_schedule="45 3 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description=f"At 03:45, if there are runs older than {DAYS} days that nothing stands on.",
-)
-def forget_every_night(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    if forgettable(context.instance, context.scheduled_execution_time - timedelta(days=DAYS), at_most=1):
-        return dg.RunRequest()
-    return dg.SkipReason(f"no run older than {DAYS} days can be forgotten")
+    return schedule
 
 
 class RetentionError(EtlError):
     """The history is kept where it can't be told what hangs on a run."""
 
 
-def forgettable(instance: dg.DagsterInstance, before: datetime, at_most: int = AT_A_TIME) -> list[str]:
-    """The runs created before a moment that may go, oldest first."""
-    kept = {*_latest_of_assets(instance), *_latest_of_checks(instance), *_newest(instance)}
+def forgettable(
+    instance: dg.DagsterInstance, before: datetime, at_most: int = AT_A_TIME, naming: Naming = PLAIN
+) -> list[str]:
+    """The runs of a project, created before a moment, that may go, oldest first."""
+    kept = {*_latest_of_assets(instance), *_latest_of_checks(instance), *_newest(instance, naming)}
     ended = dg.RunsFilter(statuses=_ENDED, created_before=before)
-    old = instance.get_run_records(ended, limit=len(kept) + at_most, ascending=True)
-    ids = [record.dagster_run.run_id for record in old]
+    limit = None if naming.prefix else len(kept) + at_most  # those of others may come before
+    old = instance.get_run_records(ended, limit=limit, ascending=True)
+    ids = [record.dagster_run.run_id for record in old if naming.owns(record.dagster_run)]
     return [run_id for run_id in ids if run_id not in kept][:at_most]
 
 
@@ -106,14 +124,14 @@ def _latest_of_checks(instance: dg.DagsterInstance) -> Iterator[str]:
         yield from connection.scalars(sa.select(table.run_id).where(table.id.in_(newest)).distinct())
 
 
-def _newest(instance: dg.DagsterInstance) -> Iterator[str]:
+def _newest(instance: dg.DagsterInstance, naming: Naming) -> Iterator[str]:
     _, recorded = _storages(instance)
     with recorded.connect() as connection:
         jobs = connection.scalars(sa.select(run_schema.RunsTable.c.pipeline_name).distinct()).all()
     for job in jobs:
         for status in _ENDED:
             yield from instance.get_run_ids(dg.RunsFilter(job_name=job, statuses=[status]), limit=NEWEST_KEPT)
-    whole = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=READS_ALL)
+    whole = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=reads_all(naming))
     for run in instance.get_runs(whole, limit=NEWEST_KEPT):
         yield run.run_id
         if UNCHANGED_SINCE in run.tags:  # what a run without steps found was made by that one

@@ -11,7 +11,8 @@ import dagster as dg
 from etl_assets.automation.history import FLOW, UNCHANGED_SINCE
 from etl_assets.automation.staleness import CODE_VERSION
 from etl_assets.errors import EtlError
-from etl_assets.raw.assets import READS_ALL
+from etl_assets.presentation import PLAIN, Naming, stage
+from etl_assets.raw.assets import reads_all
 from etl_assets.source.assets import DATA_VERSION, FILES
 from etl_assets.source.assets import GROUP as SOURCE
 
@@ -53,9 +54,10 @@ class Step:
 class Run:
     """A run of an instance."""
 
-    def __init__(self, instance: dg.DagsterInstance, record: dg.RunRecord) -> None:
+    def __init__(self, instance: dg.DagsterInstance, record: dg.RunRecord, naming: Naming = PLAIN) -> None:
         self._instance = instance
         self._record = record
+        self._naming = naming
 
     @property
     def id(self) -> str:
@@ -112,12 +114,12 @@ class Run:
         """
         run = self._record.dagster_run
         again = run.parent_run_id and run.step_keys_to_execute is not None  # some steps of another run
-        if run.job_name != FLOW or not run.is_success or again:
+        if run.job_name != self._naming.name(FLOW) or not run.is_success or again:
             return False
         if not run.asset_selection:
             return True
-        return READS_ALL.items() <= run.tags.items() and any(
-            made.key.path[0] == _LAST_STAGE for made in self.made.values()
+        return reads_all(self._naming).items() <= run.tags.items() and any(
+            stage(made.key) == _LAST_STAGE for made in self.made.values()
         )
 
     def steps(self) -> Iterator[Step]:
@@ -135,19 +137,24 @@ class Run:
 
 
 def newest(
-    instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus] = (), limit: int | None = 1
+    instance: dg.DagsterInstance,
+    statuses: Sequence[dg.DagsterRunStatus] = (),
+    limit: int | None = 1,
+    naming: Naming = PLAIN,
 ) -> list[Run]:
-    """The newest runs, of any job, in one of the states."""
+    """The newest runs of a project, of any job, in one of the states."""
     wanted = dg.RunsFilter(statuses=list(statuses)) if statuses else None
-    return [Run(instance, record) for record in instance.get_run_records(wanted, limit=limit)]
+    most = _LOOKED_AT if limit and naming.prefix else limit  # the others' are among them
+    records = instance.get_run_records(wanted, limit=most)
+    return [Run(instance, record, naming) for record in records if naming.owns(record.dagster_run)][:limit]
 
 
-def last_successes(instance: dg.DagsterInstance, count: int) -> list[Run]:
+def last_successes(instance: dg.DagsterInstance, count: int, naming: Naming = PLAIN) -> list[Run]:
     """The last successful runs of the whole flow, newest first; fewer if there are not so many."""
-    succeeded = dg.RunsFilter(job_name=FLOW, statuses=[dg.DagsterRunStatus.SUCCESS])
+    succeeded = dg.RunsFilter(job_name=naming.name(FLOW), statuses=[dg.DagsterRunStatus.SUCCESS])
     found = []
     for record in instance.get_run_records(succeeded, limit=_LOOKED_AT):
-        run = Run(instance, record)
+        run = Run(instance, record, naming)
         if run.whole:
             found.append(run)
         if len(found) == count:
@@ -155,7 +162,7 @@ def last_successes(instance: dg.DagsterInstance, count: int) -> list[Run]:
     return found
 
 
-def find(instance: dg.DagsterInstance, named: str) -> Run:
+def find(instance: dg.DagsterInstance, named: str, naming: Naming = PLAIN) -> Run:
     """The run with an id, or with the only id that begins so. Raises `RunError`."""
     record = instance.get_run_record_by_id(named)
     if record is None:
@@ -165,7 +172,7 @@ def find(instance: dg.DagsterInstance, named: str) -> Run:
         record = instance.get_run_record_by_id(ids[0]) if ids else None
     if record is None:
         raise RunError(f"there is no run {named}: etl status lists the last ones, the UI all")
-    return Run(instance, record)
+    return Run(instance, record, naming)
 
 
 def _made(entry: dg.EventLogEntry) -> Made | None:
@@ -184,7 +191,7 @@ def _made(entry: dg.EventLogEntry) -> Made | None:
         bool(told.get("unchanged")),
         version if version != entry.run_id else None,
         tags.get(DATA_VERSION),
-        files if isinstance(files, dict) and materialization.asset_key.path[0] == SOURCE else {},
+        files if isinstance(files, dict) and stage(materialization.asset_key) == SOURCE else {},
     )
 
 

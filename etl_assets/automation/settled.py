@@ -28,8 +28,9 @@ from etl_assets.automation.history import FLOW, UNCHANGED_SINCE, UNDERWAY
 from etl_assets.automation.staleness import CODE_VERSION
 from etl_assets.exports.publishing import ReportTables, Workbook
 from etl_assets.lake.certificates import certificate_path, noted
+from etl_assets.presentation import Naming
 from etl_assets.project import place
-from etl_assets.raw.assets import POSITION_TAG, READS_ALL
+from etl_assets.raw.assets import POSITION_TAG, reads_all
 from etl_assets.settings import Settings
 from etl_assets.source.assets import DATA_VERSION
 from etl_assets.source.files import models
@@ -49,13 +50,14 @@ _KEPT = ("dagster/row_count", "batch")
 
 @dataclass(frozen=True)
 class Places:
-    """What the flow reads and writes."""
+    """What the flow of a project reads and writes, and what its parts are called in Dagster."""
 
     source: Source
     lake: Lake
     warehouse: Warehouse
     tables: ReportTables
     workbook: Workbook
+    naming: Naming
 
 
 def made_with(settings: Settings) -> str:
@@ -106,7 +108,10 @@ def left(instance: dg.DagsterInstance, places: Places, made_with: str) -> str | 
         hashlib.sha256(files.read(certificate)).hexdigest(),
         [(name, hashlib.sha256(files.read(f"{BASELINES}/{name}")).hexdigest()) for name in baselines],
         exports,
-        sorted((key.to_user_string(), dict(_versions(made))) for key, made in _made(instance).items()),
+        sorted(
+            (key.to_user_string(), dict(_versions(made)))
+            for key, made in _made(instance, places.naming).items()
+        ),
     ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
@@ -120,7 +125,8 @@ def note(instance: dg.DagsterInstance, run_id: str, places: Places, made_with: s
 def settled(instance: dg.DagsterInstance, places: Places, made_with: str) -> dg.DagsterRun | None:
     """The run since which nothing happened that another one would have anything to do about; None if something did, or if that
     can't be told. The source is asked last, and in milliseconds. Raises `SourceError` if it can't be."""
-    whole = dg.RunsFilter(job_name=FLOW, statuses=[dg.DagsterRunStatus.SUCCESS], tags=READS_ALL)
+    job, tags = places.naming.name(FLOW), reads_all(places.naming)
+    whole = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS], tags=tags)
     newest = instance.get_runs(whole, limit=1)
     if not newest or instance.get_run_records(dg.RunsFilter(statuses=UNDERWAY), limit=1):
         return None
@@ -148,7 +154,9 @@ def _position(run: dg.DagsterRun) -> Position | None:
         return None
 
 
-def record(instance: dg.DagsterInstance, since: dg.DagsterRun, tags: Mapping[str, str]) -> str:
+def record(
+    instance: dg.DagsterInstance, since: dg.DagsterRun, tags: Mapping[str, str], naming: Naming
+) -> str:
     """Record a run that found nothing, and return its id. `since` is the run that left everything as it is.
 
     It is a run without events: these would take a file of their own, of which the empty one is larger than all that there
@@ -159,27 +167,27 @@ def record(instance: dg.DagsterInstance, since: dg.DagsterRun, tags: Mapping[str
     first = since.tags.get(UNCHANGED_SINCE, since.run_id)
     instance.run_storage.add_run(
         dg.DagsterRun(
-            job_name=FLOW,
+            job_name=since.job_name,
             run_id=run_id,
             status=dg.DagsterRunStatus.STARTED,
-            tags={**tags, **READS_ALL, **kept, UNCHANGED_SINCE: first},
+            tags={**tags, **reads_all(naming), **kept, UNCHANGED_SINCE: first},
             job_snapshot_id=since.job_snapshot_id,
             execution_plan_snapshot_id=since.execution_plan_snapshot_id,
         )
     )
     for kind in (DagsterEventType.RUN_START, DagsterEventType.RUN_SUCCESS):
-        event = DagsterEvent(event_type_value=kind.value, job_name=FLOW)
+        event = DagsterEvent(event_type_value=kind.value, job_name=since.job_name)
         instance.run_storage.handle_run_event(run_id, event)
-    _tell_again(instance)
+    _tell_again(instance, naming)
     return run_id
 
 
-def _tell_again(instance: dg.DagsterInstance) -> None:
+def _tell_again(instance: dg.DagsterInstance, naming: Naming) -> None:
     """Tell of the assets that have a time limit, in few words, that they are as they were."""
     now = time.time()
-    for key, made in _made(instance).items():
+    for key, made in _made(instance, naming).items():
         last = made.asset_materialization
-        if key.path[0] in _TIMED and last and now - made.timestamp > _TOLD_AGAIN_SECONDS:
+        if naming.stage(key) in _TIMED and last and now - made.timestamp > _TOLD_AGAIN_SECONDS:
             kept = {name: last.metadata[name] for name in _KEPT if name in last.metadata}
             tags = {name: value for name, value in (last.tags or {}).items() if name.startswith("dagster/")}
             instance.report_runless_asset_event(
@@ -187,13 +195,14 @@ def _tell_again(instance: dg.DagsterInstance) -> None:
             )
 
 
-def _made(instance: dg.DagsterInstance) -> Mapping[dg.AssetKey, dg.EventLogEntry]:
-    """The last materialization of each asset."""
-    found = {}
-    for one in instance.get_asset_records():
-        if last := one.asset_entry.last_materialization:
-            found[one.asset_entry.asset_key] = last
-    return found
+def _made(instance: dg.DagsterInstance, naming: Naming) -> Mapping[dg.AssetKey, dg.EventLogEntry]:
+    """The last materialization of each asset of a project."""
+    entries = [record.asset_entry for record in instance.get_asset_records()]
+    return {
+        entry.asset_key: entry.last_materialization
+        for entry in entries
+        if entry.last_materialization and naming.stage(entry.asset_key)
+    }
 
 
 def _versions(made: dg.EventLogEntry) -> Iterator[tuple[str, str]]:

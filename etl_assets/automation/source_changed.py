@@ -18,6 +18,7 @@ from etl_assets.automation.failures import last_failure
 from etl_assets.automation.history import FLOW, History, told
 from etl_assets.automation.orphans import end_orphans
 from etl_assets.errors import EtlError
+from etl_assets.presentation import PLAIN, Naming
 from etl_assets.raw.assets import POSITION_TAG
 from etl_assets.source.position import Position, judge
 from etl_assets.source.resource import Source
@@ -30,20 +31,21 @@ LONGEST_PAUSE_SECONDS = 900
 CHANGE_TAG = "source/change"
 
 
-def source_changed(tables: Sequence[Table], breaker: Breaker) -> dg.SensorDefinition:
+def source_changed(tables: Sequence[Table], breaker: Breaker, naming: Naming = PLAIN) -> dg.SensorDefinition:
     """The sensor over the tables that the flow reads."""
 
     @dg.sensor(
-        name="source_changed",
-        job_name=FLOW,
+        name=naming.name("source_changed"),
+        job_name=naming.name(FLOW),
         minimum_interval_seconds=SECONDS_BETWEEN,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Starts the whole flow when something was committed in the source that the last successful run "
         "has not seen. Its ticks say what it saw.",
     )
+    @naming.resources
     def sensor(context: dg.SensorEvaluationContext, source: Source) -> dg.RunRequest | dg.SkipReason:
         end_orphans(context.instance)
-        history = History.of(context)
+        history = History.of(context, naming)
         # Asked before the last success: a run that ends meanwhile is in one of them.
         underway = history.underway()
         try:
@@ -87,7 +89,7 @@ def _decide(
     if reason := breaker.held_back(history):
         return dg.SkipReason(f"{why}; {reason}")
     failures = history.failures(success.storage_id if success else 0)
-    if reason := _pause(context.instance, failures, now.digest):
+    if reason := _pause(history, failures, now.digest):
         return dg.SkipReason(f"{why}; {reason}")
     base = success.dagster_run.run_id[:8] if success else "none"
     context.log.info(f"the source has changed: {why}")
@@ -97,20 +99,20 @@ def _decide(
     )
 
 
-def _pause(instance: dg.DagsterInstance, failures: Sequence[dg.RunRecord], change: str) -> str | None:
+def _pause(history: History, failures: Sequence[dg.RunRecord], change: str) -> str | None:
     """Why to wait after failures; None if there is no reason to."""
     if not failures:
         return None
     newest = failures[0]
     run = newest.dagster_run
     what = f"{told(run)} " + (
-        f"failed: {last_failure(instance, run.run_id) or 'no reason was recorded'}"
+        f"failed: {last_failure(history.instance, run.run_id) or 'no reason was recorded'}"
         if run.status == dg.DagsterRunStatus.FAILURE
         else "was canceled"
     )
     if len(_of(failures, change)) >= ATTEMPTS:
         return (
-            f"gave up after {ATTEMPTS} attempts, {what}. Start the job {FLOW} by hand when that is mended; the next "
+            f"gave up after {ATTEMPTS} attempts, {what}. Start the job {history.job} by hand when that is mended; the next "
             "change in the source starts it too"
         )
     pause = min(FIRST_PAUSE_SECONDS * 2 ** (len(failures) - 1), LONGEST_PAUSE_SECONDS)

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from datetime import date
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from etl_assets.lake.batches import Manifest
-from etl_assets.proof.checks import VERIFICATION, verified_tables
+from etl_assets.presentation import PLAIN, Naming
+from etl_assets.proof.checks import verification_key, verified_tables
 from etl_assets.star.definition import Inputs
 from etl_assets.star.resource import Lake
 
@@ -14,19 +16,24 @@ VERIFY_EVERY_NIGHT = "30 3 * * *"
 NIGHTS = 7
 """Within so many nights every table is verified, however large all of them are together."""
 
-verify = dg.define_asset_job(
-    "verify",
-    selection=dg.AssetSelection.checks_for_assets(VERIFICATION),
-    description="Recompute what lake and warehouse claim, from the landed files and the source, and compare.",
-)
+VERIFY = "verify"
 
 
-def verify_every_night(inputs: Inputs, rows_a_night: int) -> dg.ScheduleDefinition:
+def verify(naming: Naming = PLAIN) -> UnresolvedAssetJobDefinition:
+    """The job."""
+    return dg.define_asset_job(
+        naming.name(VERIFY),
+        selection=dg.AssetSelection.checks_for_assets(verification_key(naming)),
+        description="Recompute what lake and warehouse claim, from the landed files and the source, and compare.",
+    )
+
+
+def verify_every_night(inputs: Inputs, rows_a_night: int, naming: Naming = PLAIN) -> dg.ScheduleDefinition:
     """The schedule; in one night checks read at most about `rows_a_night` rows, or a seventh of all if that is more."""
 
     @dg.schedule(
-        name="verify_every_night",
-        job=verify,
+        name=naming.name("verify_every_night"),
+        job_name=naming.name(VERIFY),
         cron_schedule=VERIFY_EVERY_NIGHT,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
@@ -34,6 +41,7 @@ def verify_every_night(inputs: Inputs, rows_a_night: int) -> dg.ScheduleDefiniti
         f"{rows_a_night:,} rows together, of a share of them, each within a week. What differs makes its run fail, and is "
         "told like any failure.",
     )
+    @naming.resources
     def schedule(context: dg.ScheduleEvaluationContext, lake: Lake) -> dg.RunRequest | dg.SkipReason:
         manifest = lake.batches().latest()
         if manifest is None:
@@ -42,7 +50,7 @@ def verify_every_night(inputs: Inputs, rows_a_night: int) -> dg.ScheduleDefiniti
         chosen = share_of(weights, context.scheduled_execution_time.date(), rows_a_night)
         tags = {"verification": f"{len(chosen)} of {len(weights)} tables"}
         return dg.RunRequest(
-            asset_check_keys=[dg.AssetCheckKey(VERIFICATION, name) for name in chosen], tags=tags
+            asset_check_keys=[dg.AssetCheckKey(verification_key(naming), name) for name in chosen], tags=tags
         )
 
     return schedule

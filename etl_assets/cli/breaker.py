@@ -22,7 +22,7 @@ def breaker(ctx: click.Context) -> None:
     from etl_assets.definitions import definitions
 
     with environment.open_instance() as instance:
-        history = History.of_definitions(definitions(settings), instance)
+        history = History.of_definitions(definitions(settings), instance, environment.naming(settings))
         held_back = Breaker(settings.breaker_failures).held_back(history)
         failed = len(failed_in_a_row(history))
     if held_back:
@@ -41,5 +41,5 @@ def reset() -> None:
     from etl_assets.automation.breaker import reset as forget
 
     with environment.open_instance() as instance:
-        forget(instance)
+        forget(instance, environment.naming(settings))
     output.say("closed: what failed until now is forgotten")

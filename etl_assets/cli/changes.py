@@ -38,7 +38,8 @@ def changes(runs: tuple[str, ...], as_json: bool) -> None:
     from etl_assets.automation.runs import find, last_successes
 
     with environment.open_instance() as instance:
-        compared = [find(instance, run) for run in runs] or last_successes(instance, 2)[::-1]
+        naming = environment.naming(settings)
+        compared = [find(instance, run, naming) for run in runs] or last_successes(instance, 2, naming)[::-1]
         if len(compared) < 2:
             output.nothing_yet(f"no two successful runs of the whole flow yet, but {len(compared)}")
         before, after = compared

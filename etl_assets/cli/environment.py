@@ -16,6 +16,7 @@ from etl_assets.settings import Settings
 if TYPE_CHECKING:
     import dagster as dg
 
+    from etl_assets.presentation import Naming
     from etl_assets.project import Project
 
 _CONFIGURATION = "dagster.yaml"
@@ -58,6 +59,13 @@ def project(known: Settings) -> "Project":
     from etl_assets.project import load
 
     return load(known.project)
+
+
+def naming(known: Settings) -> "Naming":
+    """What the project's parts are called in Dagster."""
+    from etl_assets.presentation import Naming
+
+    return Naming(known.key_prefix)
 
 
 def dagster_home(known: Settings) -> Path | None:

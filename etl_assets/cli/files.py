@@ -30,7 +30,7 @@ def files(table: str | None, as_json: bool) -> None:
         star = found.lake.star()
         tables = dict(star.manifest.tables) if star.manifest else {}
         url = star.files.url
-    table = table and table.removeprefix("star/")
+    table = table and table.rpartition("/")[2]
     if table and table not in tables:
         raise click.UsageError(
             f"the lake's star has no {table}; it has {', '.join(tables) or 'no table yet'}"

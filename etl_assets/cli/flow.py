@@ -10,6 +10,7 @@ import uuid
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -20,13 +21,17 @@ from etl_assets.automation.in_process import execute
 from etl_assets.automation.orphans import process_tag
 from etl_assets.cli.display import Display
 from etl_assets.notices import NOTICE
+from etl_assets.presentation import Naming
 from etl_assets.progress import observed_by
+from etl_assets.raw.assets import CAPTURE, SWEPT
 from etl_assets.raw.assets import GROUP as RAW
-from etl_assets.raw.assets import SWEPT
+from etl_assets.star.assets import DERIVE
+from etl_assets.warehouse.assets import LOAD
 
 _LOGGER = "command_line"
 # A key as people write it, where it is not said already that it is one. A lone one Dagster takes as it is.
 _KEY = re.compile(r'(?<![\w:"/*])(\w+(?:/[\w*]+)+)')
+_GROUP = re.compile(r'\bgroup:"?(\w+)"?')
 _EXAMPLES = "write star/dim_staff, star/*, +star/dim_staff (with all it needs) or group:star"
 # The second is what the UI finds the runs of a job by.
 TAGS = {"etl/started_by": "command line", ".dagster/repository": "__repository__@etl_assets"}
@@ -53,10 +58,10 @@ class Made:
     def of(cls, materialization: dg.AssetMaterialization) -> "Made":
         """What an asset's event tells."""
         told: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
-        stage, *rest = materialization.asset_key.path
+        stage, name = materialization.asset_key.path[-2:]
         return cls(
             stage,
-            "/".join(rest),
+            name,
             told.get("dagster/row_count"),
             bool(told.get("unchanged")),
             told.get("batch"),
@@ -114,6 +119,7 @@ class Outcome:
 class Plan:
     """A job and the assets of it that a run is to make, in an order in which they can be made."""
 
+    naming: Naming
     job: dg.JobDefinition
     keys: Sequence[dg.AssetKey]
     partial: bool
@@ -125,7 +131,8 @@ class Plan:
         """How many assets of each stage."""
         stages: dict[str, int] = {}
         for key in self.keys:
-            stages[key.path[0]] = stages.get(key.path[0], 0) + 1
+            stage = key.path[-2]
+            stages[stage] = stages.get(stage, 0) + 1
         return stages
 
 
@@ -133,7 +140,7 @@ class SelectionError(ValueError):
     """A selection that names nothing that can be made."""
 
 
-def plan(definitions: dg.Definitions, job: str, selection: str | None) -> Plan:
+def plan(definitions: dg.Definitions, job: str, selection: str | None, naming: Naming) -> Plan:
     """A job, or of all assets those that a selection in Dagster's syntax names. Raises `SelectionError`."""
     events = logging.Logger(_LOGGER, logging.DEBUG)
 
@@ -143,28 +150,33 @@ def plan(definitions: dg.Definitions, job: str, selection: str | None) -> Plan:
     graph = followed.resolve_asset_graph()
     assets = [definition for definition in graph.assets_defs if definition.is_executable]
     if selection is None:
-        resolved = followed.resolve_job_def(job)
+        resolved = followed.resolve_job_def(naming.name(job))
         chosen = resolved.asset_layer.selected_asset_keys
     else:
         resolved = followed.resolve_implicit_global_asset_job_def()
-        named = _named(graph, selection)
+        named = _named(graph, selection, naming)
         # As in the UI: what is made together in one transaction is made together.
         chosen = named | {k for a in assets if not a.can_subset and named & a.keys for k in a.keys}
     ordered = [key for key in graph.toposorted_asset_keys if key in chosen]
-    return Plan(resolved, ordered, selection is not None, {a.op.name: _stage(a) for a in assets}, events)
+    return Plan(
+        naming, resolved, ordered, selection is not None, {a.op.name: _stage(a) for a in assets}, events
+    )
 
 
 def _stage(assets: dg.AssetsDefinition) -> str:
     """The stage that a step belongs to: that of what it makes or, if it only checks, of what it checks."""
     keys = list(assets.keys) or [check.asset_key for check in assets.check_keys]
-    return keys[0].path[0]
+    return keys[0].path[-2]
 
 
-def _named(graph: Any, selection: str) -> set[dg.AssetKey]:
+def _named(graph: Any, selection: str, naming: Naming) -> set[dg.AssetKey]:
+    written = _GROUP.sub(
+        lambda group: f'group:"{naming.name(group[1])}"', _KEY.sub(partial(_key, naming), selection)
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.BetaWarning)  # of Dagster's own parser about its own parameter
-            keys = set(dg.AssetSelection.from_string(_KEY.sub(r'key:"\1"', selection)).resolve(graph))
+            keys = set(dg.AssetSelection.from_string(written).resolve(graph))
     except dg.DagsterInvalidSubsetError:  # a key that is not there
         keys = set()
     except dg.DagsterError as error:
@@ -180,6 +192,13 @@ def _named(graph: Any, selection: str) -> set[dg.AssetKey]:
     )
 
 
+def _key(naming: Naming, found: re.Match[str]) -> str:
+    """A key as people write it, with the project's prefix or without."""
+    key = found[1].split("/")
+    whole = key if tuple(key[: len(naming.prefix)]) == naming.prefix else [*naming.prefix, *key]
+    return f'key:"{"/".join(whole)}"'
+
+
 @dataclass(frozen=True)
 class Decisions:
     """What is decided for a single run; tables by name."""
@@ -193,30 +212,35 @@ class Decisions:
     replay: Sequence[str] = ()
     from_now: Sequence[str] = ()
 
-    def of_steps(self, steps: Collection[str]) -> dict[str, Any]:
+    def of_steps(self, steps: Collection[str], naming: Naming) -> dict[str, Any]:
         """The configuration of those steps that are run, as far as it is not the usual."""
-        rebuild = [name.removeprefix("star/") for name in self.rebuild]
+        rebuild = [table_name(name) for name in self.rebuild]
         wanted = {
-            "capture": {
+            CAPTURE: {
                 "allow_deletions": list(self.allow_deletions),
                 "allow_misfits": list(self.allow_misfits),
                 "whole": self.whole,
                 "adopt": self.adopt,
                 "sweep": self.sweep,
             },
-            "derive_star": {
+            DERIVE: {
                 "rebuild": rebuild,
                 "whole": self.whole,
                 "replay": list(self.replay),
                 "from_now": list(self.from_now),
             },
-            "load": {"anew": rebuild, "whole": self.whole, "adopt": self.adopt},
+            LOAD: {"anew": rebuild, "whole": self.whole, "adopt": self.adopt},
         }
         return {
-            step: {"config": config}
+            naming.name(step): {"config": config}
             for step, config in wanted.items()
-            if step in steps and any(config.values())
+            if naming.name(step) in steps and any(config.values())
         }
+
+
+def table_name(written: str) -> str:
+    """The name of a table that may be written as its key."""
+    return written.rpartition("/")[2]
 
 
 def run(
@@ -231,7 +255,8 @@ def run(
     config: dict[str, Any] = {"loggers": {_LOGGER: {}}}
     if decisions:
         config["ops"] = decisions.of_steps(
-            [step for step, stage in planned.stage_of_step.items() if stage in planned.stages]
+            [step for step, stage in planned.stage_of_step.items() if stage in planned.stages],
+            planned.naming,
         )
     swept = {SWEPT: str(decisions.sweep)} if decisions and decisions.sweep else {}
     started = time.monotonic()

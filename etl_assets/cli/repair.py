@@ -60,7 +60,12 @@ def repair(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
         whole=True, rebuild=star, allow_deletions=sorted(touched & project.tables.keys())
     )
     with environment.open_instance() as instance:
-        outcome = flow.run(flow.plan(definitions(settings), "etl", None), instance, display(), decisions)
+        outcome = flow.run(
+            flow.plan(definitions(settings), "etl", None, environment.naming(settings)),
+            instance,
+            display(),
+            decisions,
+        )
     if as_json:
         superseded = mended[1] if mended else []
         told = [s.model_dump(mode="json") for s in superseded]

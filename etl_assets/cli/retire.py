@@ -44,7 +44,9 @@ def retire(tables: tuple[str, ...], yes: bool, as_json: bool) -> None:
             lake = {name: held for name, held in lake.items() if name in tables}
             warehouse = {name: held for name, held in warehouse.items() if name in tables}
         if yes and warehouse:
-            warehouse_retire.retire(found.warehouse, list(warehouse))
+            newest = star.batches.latest()
+            lake_id = newest.lake if newest else "none"
+            warehouse_retire.retire(found.warehouse, list(warehouse), lake_id, project.name)
         if yes:
             retired.remove(star, lake)
     if as_json:
@@ -52,7 +54,10 @@ def retire(tables: tuple[str, ...], yes: bool, as_json: bool) -> None:
     elif not lake and not warehouse:
         output.say("nothing to retire: all star tables in lake and warehouse are declared")
     else:
-        output.table(["table", "in", "removed" if yes else "would be removed"], list(_rows(lake, warehouse)))
+        output.table(
+            ["table", "in", "removed" if yes else "would be removed"],
+            list(_rows(lake, warehouse, settings.warehouse_schema)),
+        )
         if not yes:
             output.say("\nnothing was changed; --yes removes it")
 
@@ -69,15 +74,15 @@ def _check(tables: Collection[str], declared: Collection[str], found: Collection
 
 
 def _rows(
-    lake: Mapping[str, "InLake"], warehouse: Mapping[str, "InWarehouse"]
+    lake: Mapping[str, "InLake"], warehouse: Mapping[str, "InWarehouse"], schema: str
 ) -> Iterator[tuple[str, str, str]]:
     for name in sorted({*lake, *warehouse}):
         if name in warehouse:
             held = warehouse[name]
             noted = [
-                f"{output.count(rows, 'row', 'rows')} of star.{book}" for book, rows in held.noted.items()
+                f"{output.count(rows, 'row', 'rows')} of {schema}.{book}" for book, rows in held.noted.items()
             ]
-            yield name, "warehouse", "; ".join([*(f"star.{place}" for place in held.places), *noted])
+            yield name, "warehouse", "; ".join([*(f"{schema}.{place}" for place in held.places), *noted])
         if name in lake:
             kept = lake[name]
             told = []

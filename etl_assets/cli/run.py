@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from etl_assets.cli.flow import Decisions, Outcome, Plan
+    from etl_assets.presentation import Naming
 
 
 @click.command()
@@ -101,7 +102,9 @@ def run(
         outcome = look.nothing_to_do()
         if outcome is None:
             planned = planned or _planned(settings, selection, decisions)
-            outcome = flow.run(planned, instance, display(), _with_part(decisions, instance))
+            outcome = flow.run(
+                planned, instance, display(), _with_part(decisions, instance, environment.naming(settings))
+            )
             look.note(outcome)
     if as_json:
         output.emit_json(as_object(outcome))
@@ -117,7 +120,7 @@ def _planned(settings: Settings, selection: str | None, decisions: "Decisions") 
     from etl_assets.raw.assets import GROUP as RAW
     from etl_assets.raw.landing import EVERY
 
-    project = environment.project(settings)
+    project, naming = environment.project(settings), environment.naming(settings)
     allowed = (
         ("--allow-deletions", decisions.allow_deletions),
         ("--allow-misfits", decisions.allow_misfits),
@@ -132,10 +135,10 @@ def _planned(settings: Settings, selection: str | None, decisions: "Decisions") 
         ("--replay", decisions.replay),
         ("--from-now", decisions.from_now),
     ):
-        if unknown := [t for t in tables if t.removeprefix("star/") not in project.star]:
+        if unknown := [t for t in tables if flow.table_name(t) not in project.star]:
             raise click.UsageError(f"{option} {', '.join(unknown)}: the tables are {', '.join(project.star)}")
     try:
-        planned = flow.plan(definitions(settings), "etl", selection)
+        planned = flow.plan(definitions(settings), "etl", selection, naming)
     except flow.SelectionError as error:
         raise click.UsageError(f"--select {error}") from error
     for option, named in allowed:
@@ -150,11 +153,11 @@ def _planned(settings: Settings, selection: str | None, decisions: "Decisions") 
     return planned
 
 
-def _with_part(decisions: "Decisions", instance: "dg.DagsterInstance") -> "Decisions":
+def _with_part(decisions: "Decisions", instance: "dg.DagsterInstance", naming: "Naming") -> "Decisions":
     """The same with the part that is swept next, if one is to be."""
     from etl_assets.automation.sweep import next_part
 
-    return replace(decisions, sweep=next_part(instance)) if decisions.sweep else decisions
+    return replace(decisions, sweep=next_part(instance, naming)) if decisions.sweep else decisions
 
 
 def conclude(ctx: click.Context, outcome: "Outcome") -> None:

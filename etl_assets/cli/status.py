@@ -69,7 +69,7 @@ def _print_last_success(settings: Settings, wanted: str) -> None:
     from etl_assets.automation.runs import last_successes
 
     with environment.open_instance() as instance:
-        found = last_successes(instance, 1)
+        found = last_successes(instance, 1, environment.naming(settings))
     if not found:
         output.nothing_yet(none)
     completed = found[0].completed
@@ -197,19 +197,24 @@ def _recorded(settings: Settings) -> dict[str, Any]:
     from etl_assets.automation.failures import last_failure
     from etl_assets.automation.runs import last_successes, newest
 
-    kinds = dg.DagsterRunStatus
+    kinds, naming = dg.DagsterRunStatus, environment.naming(settings)
     with environment.open_instance() as instance:
-        runs["last_success"] = next((run.as_object() for run in last_successes(instance, 1)), None)
+        runs["last_success"] = next((run.as_object() for run in last_successes(instance, 1, naming)), None)
         runs["last"] = next(
-            (run.as_object() | {"steps": [_step(step) for step in run.steps()]} for run in newest(instance)),
+            (
+                run.as_object() | {"steps": [_step(step) for step in run.steps()]}
+                for run in newest(instance, naming=naming)
+            ),
             None,
         )
-        running = newest(instance, [kinds.STARTING, kinds.STARTED, kinds.CANCELING], limit=None)
+        running = newest(
+            instance, [kinds.STARTING, kinds.STARTED, kinds.CANCELING], limit=None, naming=naming
+        )
         runs["running"] = [run.as_object() for run in running]
-        runs["queued"] = [run.as_object() for run in newest(instance, [kinds.QUEUED], limit=None)]
+        runs["queued"] = [run.as_object() for run in newest(instance, [kinds.QUEUED], None, naming)]
         runs["failed"] = [
             run.as_object() | {"error": last_failure(instance, run.id)}
-            for run in newest(instance, [kinds.FAILURE], limit=_FAILED)
+            for run in newest(instance, [kinds.FAILURE], _FAILED, naming)
         ]
         return {"runs": runs, "assets": _assets(settings, instance)}
 
@@ -229,7 +234,8 @@ def _assets(settings: Settings, instance: "dg.DagsterInstance") -> list[dict[str
     from etl_assets.definitions import definitions, observed_files
     from etl_assets.source.assets import data_version, observation
 
-    files = [observation(one) for one in observed_files(environment.project(settings), settings)]
+    naming = environment.naming(settings)
+    files = [observation(one, naming) for one in observed_files(environment.project(settings), settings)]
     graph = definitions(settings).resolve_asset_graph()
     found = standings(instance, graph, {event.asset_key: data_version(event) for event in files})
     return [

@@ -35,7 +35,7 @@ class Look:
             return None
         if since is None:
             return None
-        run_id = settled.record(self.instance, since, TAGS)
+        run_id = settled.record(self.instance, since, TAGS, self.places.naming)
         first = since.tags.get(UNCHANGED_SINCE, since.run_id)
         return Outcome(run_id, success=True, seconds=time.monotonic() - started, since=first)
 
@@ -57,6 +57,11 @@ def looking(settings: Settings, instance: dg.DagsterInstance, wanted: bool) -> I
     names = ("source", "lake", "warehouse", "reports", "workbook")
     with environment.resources(settings, *names, instance=instance) as found:
         places = settled.Places(
-            found.source, found.lake, found.warehouse, found.reports.tables, found.workbook
+            found.source,
+            found.lake,
+            found.warehouse,
+            found.reports.tables,
+            found.workbook,
+            environment.naming(settings),
         )
         yield Look(instance, places, made_with)

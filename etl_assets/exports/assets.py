@@ -12,6 +12,7 @@ from etl_assets.exports.contract import Report, content_version
 from etl_assets.exports.lineage import Query
 from etl_assets.exports.publishing import Sheet, Warehouse, Workbook
 from etl_assets.lake.certificates import uncertified
+from etl_assets.presentation import PLAIN, Naming
 from etl_assets.star.resource import Lake
 from etl_assets.warehouse.assets import warehouse_key
 
@@ -23,37 +24,42 @@ _OWNERS = ["team:data-platform"]
 _CHECK = "control_totals"
 
 
-def export_key(name: str) -> dg.AssetKey:
+def export_key(name: str, naming: Naming = PLAIN) -> dg.AssetKey:
     """The asset key of a report."""
-    return dg.AssetKey([GROUP, name])
+    return naming.key(GROUP, name)
 
 
 def export_assets(
-    reports: Sequence[Report], queries: Mapping[str, tuple[Query, Query | None]], workbook: str
+    reports: Sequence[Report],
+    queries: Mapping[str, tuple[Query, Query | None]],
+    workbook: str,
+    naming: Naming = PLAIN,
 ) -> list[dg.AssetsDefinition]:
     """An asset per report with its query and that of its control totals, and the workbook of that title that has all of
     them."""
     if not reports:
         return []
-    made = [report_asset(report, *queries[report.name]) for report in reports]
-    return [*made, workbook_asset(workbook, reports)]
+    made = [report_asset(report, *queries[report.name], naming) for report in reports]
+    return [*made, workbook_asset(workbook, reports, naming)]
 
 
-def report_asset(report: Report, query: Query, control: Query | None) -> dg.AssetsDefinition:
+def report_asset(
+    report: Report, query: Query, control: Query | None, naming: Naming = PLAIN
+) -> dg.AssetsDefinition:
     """A report as an asset: computed in the warehouse, held against its control totals and contract, published."""
-    key = export_key(report.name)
+    key = export_key(report.name, naming)
     read = sorted({*query.tables, *(control.tables if control else [])})
 
     @dg.asset(
         key=key,
-        deps=[warehouse_key(table) for table in read],
+        deps=[warehouse_key(table, naming) for table in read],
         description=report.description,
-        group_name=GROUP,
+        group_name=naming.name(GROUP),
         kinds={"pandas", "table"},
         owners=_OWNERS,
         code_version=report.code_version,
-        dagster_type=report.dagster_type,
-        io_manager_key="reports",
+        dagster_type=report.dagster_type(naming.name(report.name)),
+        io_manager_key=naming.name("reports"),
         metadata={
             "dagster/column_schema": report.column_schema,
             "query": dg.MetadataValue.md(f"```sql\n{report.query}\n```"),
@@ -68,6 +74,7 @@ def report_asset(report: Report, query: Query, control: Query | None) -> dg.Asse
         if control
         else None,
     )
+    @naming.resources
     def made(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], lake: Lake
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
@@ -91,25 +98,26 @@ def report_asset(report: Report, query: Query, control: Query | None) -> dg.Asse
         yield dg.MaterializeResult(
             value=frame,
             data_version=dg.DataVersion(content_version(frame)),
-            metadata={"dagster/column_lineage": _column_lineage(report, query)},
+            metadata={"dagster/column_lineage": _column_lineage(report, query, naming)},
         )
 
     return made
 
 
-def workbook_asset(title: str, reports: Sequence[Report]) -> dg.AssetsDefinition:
+def workbook_asset(title: str, reports: Sequence[Report], naming: Naming = PLAIN) -> dg.AssetsDefinition:
     """Reports as the sheets of a workbook."""
     name = f"{re.sub('[^a-z0-9]+', '_', title.lower()).strip('_')}_workbook"
 
     @dg.asset(
-        key=export_key(name),
-        ins={report.name: dg.AssetIn(key=export_key(report.name)) for report in reports},
+        key=export_key(name, naming),
+        ins={report.name: dg.AssetIn(key=export_key(report.name, naming)) for report in reports},
         description=f"One sheet is a report: {', '.join(report.title for report in reports)}.",
-        group_name=GROUP,
+        group_name=naming.name(GROUP),
         kinds={"excel"},
         owners=_OWNERS,
         code_version=code_version(_sheets, repr([(r.name, r.title, r.description) for r in reports])),
     )
+    @naming.resources
     def made(workbook: Workbook, **frames: Any) -> dg.MaterializeResult:
         started = time.monotonic()
         sheets = _sheets(reports, frames)
@@ -135,11 +143,11 @@ def _sheets(reports: Sequence[Report], frames: "dict[str, pd.DataFrame]") -> lis
     ]
 
 
-def _column_lineage(report: Report, query: Query) -> dg.TableColumnLineage:
+def _column_lineage(report: Report, query: Query, naming: Naming) -> dg.TableColumnLineage:
     """Where the columns come from that the query itself names; what the function computes it can't know."""
     return dg.TableColumnLineage(
         {
-            column: [dg.TableColumnDep(warehouse_key(table), name) for table, name in sources]
+            column: [dg.TableColumnDep(warehouse_key(table, naming), name) for table, name in sources]
             for column, sources in query.sources.items()
             if column in report.by_name and sources
         }

@@ -13,7 +13,8 @@ from etl_assets.clients.bigquery_jobs import BigQueryError, explaining
 from etl_assets.exports.duckdb import ReportTablesError
 from etl_assets.exports.publishing import Published, ReportTables
 from etl_assets.failpoints import reached
-from etl_assets.warehouse.bigquery import REPORTING, BigQueryWarehouse
+from etl_assets.warehouse.bigquery import BigQueryWarehouse
+from etl_assets.warehouse.schemas import REPORTING
 
 
 class BigQueryReportTables(ReportTables):
@@ -39,7 +40,7 @@ class BigQueryReportTables(ReportTables):
                 reached("report publishing")
                 resource.export(frame, place, "replace", description=description)
                 reached("report published")
-        return Published(f"{REPORTING}.{name}", rows.num_rows, rows.nbytes, unchanged)
+        return Published(f"{self.warehouse.schemas.reporting}.{name}", rows.num_rows, rows.nbytes, unchanged)
 
     def read(self, name: str) -> pd.DataFrame:
         place = self.warehouse.places.table(REPORTING, name)

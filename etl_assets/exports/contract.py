@@ -106,9 +106,9 @@ class Report:
     def code_version(self) -> str:
         return code_version(self.shape, self.query, repr(self.control), repr(self.columns), repr(self.key))
 
-    @cached_property
-    def dagster_type(self) -> dg.DagsterType:
-        """The contract, as the type of the asset's output. It is made with dagster-pandas when a frame is there to be checked."""
+    def dagster_type(self, name: str) -> dg.DagsterType:
+        """The contract, as the type of the asset's output; `name` as a table is called. It is made with dagster-pandas when a
+        frame is there to be checked."""
 
         def check(context: dg.TypeCheckContext, frame: object) -> dg.TypeCheck:
             from etl_assets.exports.frame_type import frame_type
@@ -117,7 +117,7 @@ class Report:
 
         return dg.DagsterType(
             check,
-            name="".join(word.capitalize() for word in self.name.split("_")),
+            name="".join(word.capitalize() for word in name.split("_")),
             description=self.description,
         )
 

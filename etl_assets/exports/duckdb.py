@@ -25,7 +25,6 @@ else:
     pd = Later("pandas")
     pa = Later("pyarrow")
 
-SCHEMA = "reporting"
 _PREVIEW_ROWS = 10
 
 
@@ -34,18 +33,19 @@ class ReportTablesError(EtlError):
 
 
 class DuckDBReportTables(ReportTables):
-    """Schema `reporting` of the warehouse."""
+    """The reports' schema of the warehouse."""
 
     warehouse: dg.ResourceDependency[DuckDBWarehouse]
 
     def publish(self, name: str, frame: "pd.DataFrame", description: str) -> Published:
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-        place = f"{SCHEMA}.{identifier(name)}"
-        with _naming(name), self.warehouse.connect() as connection:
-            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-            unchanged = _described(connection, name) == description and _content(connection, name).equals(
-                table
-            )
+        schema = self.warehouse.schemas.reporting
+        place = f"{identifier(schema)}.{identifier(name)}"
+        with _naming(schema, name), self.warehouse.connect() as connection:
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
+            unchanged = _described(connection, schema, name) == description and _content(
+                connection, place
+            ).equals(table)
             if not unchanged:
                 connection.register("unpublished", table)
                 with _transaction(connection):
@@ -55,29 +55,34 @@ class DuckDBReportTables(ReportTables):
                     )
                     connection.execute(f"COMMENT ON TABLE {place} IS {literal(description)}")
                 connection.unregister("unpublished")
-        return Published(f"{SCHEMA}.{name}", table.num_rows, table.nbytes, unchanged)
+        return Published(f"{schema}.{name}", table.num_rows, table.nbytes, unchanged)
 
     def read(self, name: str) -> "pd.DataFrame":
-        with _naming(name), self.warehouse.connect() as connection:
-            if _described(connection, name) is None:
-                raise ReportTablesError(f"there is no {SCHEMA}.{name} yet: materialize exports/{name} first")
-            frame: pd.DataFrame = _content(connection, name).to_pandas(types_mapper=pd.ArrowDtype)
+        schema = self.warehouse.schemas.reporting
+        with _naming(schema, name), self.warehouse.connect() as connection:
+            if _described(connection, schema, name) is None:
+                raise ReportTablesError(f"there is no {schema}.{name} yet: materialize exports/{name} first")
+            place = f"{identifier(schema)}.{identifier(name)}"
+            frame: pd.DataFrame = _content(connection, place).to_pandas(types_mapper=pd.ArrowDtype)
             return frame
 
     def standing(self) -> str | None:
         if not self.warehouse.exists:
             return "none"
+        schema = self.warehouse.schemas.reporting
         with self.warehouse.glancing() as reader:
             found = reader.rows(
                 "SELECT table_name, coalesce(comment, ''), sql FROM duckdb_tables() "
                 "WHERE database_name = current_database() AND schema_name = $schema ORDER BY table_name",
-                {"schema": SCHEMA},
+                {"schema": schema},
             )
             held = [
                 (
                     name,
                     *told,
-                    *reader.rows(f"SELECT count(*), sum(hash(t)) FROM {SCHEMA}.{identifier(name)} AS t"),
+                    *reader.rows(
+                        f"SELECT count(*), sum(hash(t)) FROM {identifier(schema)}.{identifier(name)} AS t"
+                    ),
                 )
                 for name, *told in found
             ]
@@ -126,18 +131,18 @@ def preview(frame: "pd.DataFrame") -> str:
     return markdown(list(frame.columns), [[None if cell is pd.NA else cell for cell in row] for row in rows])
 
 
-def _described(connection: duckdb.DuckDBPyConnection, name: str) -> str | None:
+def _described(connection: duckdb.DuckDBPyConnection, schema: str, name: str) -> str | None:
     """The comment on a reporting table; None if there is no such table."""
     found = connection.execute(
         "SELECT coalesce(comment, '') FROM duckdb_tables() "
         "WHERE database_name = current_database() AND schema_name = $schema AND table_name = $name",
-        {"schema": SCHEMA, "name": name},
+        {"schema": schema, "name": name},
     ).fetchall()
     return found[0][0] if found else None
 
 
-def _content(connection: duckdb.DuckDBPyConnection, name: str) -> "pa.Table":
-    return connection.table(f"{SCHEMA}.{identifier(name)}").to_arrow_table()
+def _content(connection: duckdb.DuckDBPyConnection, place: str) -> "pa.Table":
+    return connection.table(place).to_arrow_table()
 
 
 @contextmanager
@@ -154,11 +159,11 @@ def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
+def _naming(schema: str, name: str) -> Iterator[None]:
     """Say which table it was that DuckDB refused."""
     try:
         yield
     except (duckdb.Error, faults.Fault) as error:
-        raise ReportTablesError(f"{SCHEMA}.{name}: {faults.told(error)}").with_traceback(
+        raise ReportTablesError(f"{schema}.{name}: {faults.told(error)}").with_traceback(
             error.__traceback__
         ) from None

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from etl_assets.lake.batches import TableState, number
+from etl_assets.presentation import PLAIN, Naming
 from etl_assets.proof.certificate import Certifier
 from etl_assets.proof.totals import Totals
 from etl_assets.raw.assets import raw_key
@@ -18,7 +19,7 @@ from etl_assets.warehouse.contract import Warehouse
 from etl_assets.warehouse.load import is_noted_certified, note_certified
 
 _NAME = "equals_the_source"
-VERIFICATION = dg.AssetKey(["proof", "verification"])
+GROUP = "proof"
 # Differences that the failure of a run names.
 _TOLD = 3
 
@@ -30,16 +31,21 @@ def differing(bench: Workbench, scratch: Path) -> Sequence[str]:
     return verify.differing(bench, scratch)
 
 
-def certificate_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
+def verification_key(naming: Naming = PLAIN) -> dg.AssetKey:
+    """The asset key of what the checks of the verification hang on."""
+    return naming.key(GROUP, "verification")
+
+
+def certificate_checks(inputs: Inputs, naming: Naming = PLAIN) -> dg.AssetChecksDefinition:
     """Certify the newest batch after it was loaded."""
 
     @dg.multi_asset_check(
-        name="certificate",
+        name=naming.name("certificate"),
         can_subset=True,
         specs=[
             dg.AssetCheckSpec(
                 _NAME,
-                asset=warehouse_key(name),
+                asset=warehouse_key(name, naming),
                 description="Count and exact sums are the same in source, raw, star and warehouse, as far as each row of "
                 "the table is one of the source's; of other tables in star and warehouse.",
                 blocking=True,
@@ -47,6 +53,7 @@ def certificate_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
             for name in inputs.star
         ],
     )
+    @naming.resources
     def certificate(
         context: dg.AssetCheckExecutionContext, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.AssetCheckResult]:
@@ -62,7 +69,7 @@ def certificate_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
         for proof in proofs:
             state = bench.manifest.tables.get(proof.source_table)
             yield dg.AssetCheckResult(
-                asset_key=warehouse_key(proof.table),
+                asset_key=warehouse_key(proof.table, naming),
                 check_name=_NAME,
                 passed=proof.equal,
                 metadata={
@@ -83,15 +90,18 @@ def certificate_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
     return certificate
 
 
-def verification_asset(inputs: Inputs) -> dg.AssetSpec:
+def verification_asset(inputs: Inputs, naming: Naming = PLAIN) -> dg.AssetSpec:
     """What the checks of the verification hang on. It is made by nothing, so that no run that makes something verifies
     everything by the way."""
     return dg.AssetSpec(
-        VERIFICATION,
-        deps=[*map(raw_key, inputs.tables), *map(warehouse_key, inputs.star)],
+        verification_key(naming),
+        deps=[
+            *(raw_key(name, naming) for name in inputs.tables),
+            *(warehouse_key(name, naming) for name in inputs.star),
+        ],
         description="Whether lake and warehouse are what they claim to be, recomputed from the landed files and the source "
         "by the job `verify`: a check for each table.",
-        group_name="proof",
+        group_name=naming.name(GROUP),
         kinds={"duckdb"},
         owners=["team:data-platform"],
     )
@@ -102,17 +112,17 @@ def verified_tables(inputs: Inputs) -> dict[str, str]:
     return {f"raw_{name}": name for name in inputs.tables} | {f"star_{name}": name for name in inputs.star}
 
 
-def verification_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
+def verification_checks(inputs: Inputs, naming: Naming = PLAIN) -> dg.AssetChecksDefinition:
     """Recompute from storage and source what lake and warehouse claim; a run that finds a difference is red."""
     tables = verified_tables(inputs)
 
     @dg.multi_asset_check(
-        name="verification",
+        name=naming.name("verification"),
         can_subset=True,
         specs=[
             dg.AssetCheckSpec(
                 check,
-                asset=VERIFICATION,
+                asset=verification_key(naming),
                 description=f"What was landed of {name} is in its files and is what the source holds."
                 if check.startswith("raw_")
                 else f"What the function of {name} gives for all rows, read again from the landed files, is what star and "
@@ -121,6 +131,7 @@ def verification_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
             for check, name in tables.items()
         ],
     )
+    @naming.resources
     def verification(
         context: dg.AssetCheckExecutionContext, lake: Lake, warehouse: Warehouse, source: Source
     ) -> Iterator[dg.AssetCheckResult]:

@@ -18,7 +18,7 @@ from etl_assets.lake.batches import Batches, Manifest, TableState, number
 from etl_assets.lake.files import Files
 from etl_assets.lake.resource import RawLake
 from etl_assets.notices import NOTICE
-from etl_assets.presentation import DAILY
+from etl_assets.presentation import DAILY, PLAIN, Naming
 from etl_assets.progress import observer
 from etl_assets.raw.copying import Progress
 from etl_assets.raw.landing import Notes, Request, take_batch
@@ -35,8 +35,8 @@ from etl_assets.source.snapshot import LakeClaimed
 from etl_assets.source.table import Table
 
 GROUP = "raw"
-# What a run that reads all tables says of itself, so that it can be found and its position compared with now's.
-READS_ALL = {"source/read": "all tables"}
+CAPTURE = "capture"
+"""The step, by which a run's configuration calls it."""
 PARTS = 7
 """Into so many parts a table is divided for sweeps, which compare rows whatever their versions say."""
 SWEPT = "sweep"
@@ -49,9 +49,14 @@ _PREVIEW_ROWS = 5
 _AGAIN = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
-def raw_key(name: str) -> dg.AssetKey:
+def raw_key(name: str, naming: Naming = PLAIN) -> dg.AssetKey:
     """The asset key of a table that was landed."""
-    return dg.AssetKey([GROUP, name])
+    return naming.key(GROUP, name)
+
+
+def reads_all(naming: Naming = PLAIN) -> dict[str, str]:
+    """The tag of a run that reads all tables of a project: it is found by it, and its position compared with now's."""
+    return {"source/read": " of ".join(["all tables", *filter(None, ["/".join(naming.prefix)])])}
 
 
 class CaptureConfig(dg.Config):
@@ -81,19 +86,19 @@ class CaptureConfig(dg.Config):
     )
 
 
-def raw_assets(tables: Sequence[Table], project: str) -> dg.AssetsDefinition:
+def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) -> dg.AssetsDefinition:
     """Capture of the tables, as one asset each; any of them can be left out of a run."""
-    by_key = {raw_key(table.name): table for table in tables}
+    by_key = {raw_key(table.name, naming): table for table in tables}
 
     @dg.multi_asset(
-        name="capture",
+        name=naming.name(CAPTURE),
         can_subset=True,
         specs=[
             dg.AssetSpec(
                 key,
-                deps=[source_key(table.name)],
+                deps=[source_key(table.name, naming)],
                 description=f"{table.description} Every version of it, in batches, as the source wrote it.",
-                group_name=GROUP,
+                group_name=naming.name(GROUP),
                 kinds={"postgres", "csv"},
                 owners=["team:data-platform"],
                 freshness_policy=DAILY,
@@ -116,13 +121,14 @@ def raw_assets(tables: Sequence[Table], project: str) -> dg.AssetsDefinition:
             for key in by_key
         ],
     )
+    @naming.resources
     def capture(
         context: dg.AssetExecutionContext, config: CaptureConfig, source: Source, lake: RawLake
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         """Land what changed in the source, as one snapshot shows it."""
         started = time.monotonic()
-        selected = [table for key, table in by_key.items() if key in context.selected_asset_keys]
-        read: dict[str, int] = {table.name: 0 for table in selected}
+        selected = {key: table for key, table in by_key.items() if key in context.selected_asset_keys}
+        read: dict[str, int] = {table.name: 0 for table in selected.values()}
         notes = Notes()
         share = Share(config.sweep - 1, PARTS) if config.sweep else None
         observe = observer()
@@ -136,11 +142,11 @@ def raw_assets(tables: Sequence[Table], project: str) -> dg.AssetsDefinition:
         with _again_if_interrupted(context):
             if len(selected) == len(by_key):
                 # Before the snapshot, so what is committed between them will be asked for again.
-                position = source.position(selected)
+                position = source.position(list(selected.values()))
             run_id = context.run.run_id
             request = Request(
                 url=source.address(),
-                tables=selected,
+                tables=list(selected.values()),
                 run_id=run_id,
                 whole=config.whole,
                 deletion_brake=source.deletion_brake,
@@ -155,7 +161,9 @@ def raw_assets(tables: Sequence[Table], project: str) -> dg.AssetsDefinition:
             )
             manifest = _taken(request, batches, Path(source.scratch), progress, notes)
         if position:
-            context.instance.add_run_tags(run_id, READS_ALL | {POSITION_TAG: position.model_dump_json()})
+            context.instance.add_run_tags(
+                run_id, reads_all(naming) | {POSITION_TAG: position.model_dump_json()}
+            )
         if notes.strays:
             found = ", ".join(f"{name} {strays:,}" for name, strays in notes.strays.items())
             context.instance.add_run_tags(run_id, {STRAYS: found})
@@ -173,13 +181,13 @@ def raw_assets(tables: Sequence[Table], project: str) -> dg.AssetsDefinition:
         held = manifest or batches.get(numbers[-1])
         before = batches.get(numbers[-2]) if manifest and len(numbers) > 1 else None
         compared = recent(batches, manifest) if manifest else []
-        for table in selected:
+        for key, table in selected.items():
             if table.name in notes.left_out:
-                yield from _left_out(context, table, notes.left_out[table.name], batches, held)
+                yield from _left_out(context, key, table.name, notes.left_out[table.name], batches, held)
                 continue
             state = held.tables[table.name]
             yield dg.MaterializeResult(
-                asset_key=raw_key(table.name),
+                asset_key=key,
                 data_version=dg.DataVersion(batches.content(table.name, held)[:16]),
                 metadata=_metadata(
                     table,
@@ -194,9 +202,9 @@ def raw_assets(tables: Sequence[Table], project: str) -> dg.AssetsDefinition:
                 | _notice(state, held.batch if manifest else None, notes.strays.get(table.name, 0)),
             )
             # A result costs Dagster more than all the arithmetic: there is none where nothing changed.
-            check = dg.AssetCheckKey(raw_key(table.name), VOLUME)
+            check = dg.AssetCheckKey(key, VOLUME)
             if manifest and state.changes and check in context.selected_asset_check_keys:
-                yield volume_check(check.asset_key, table.name, compared)
+                yield volume_check(key, table.name, compared)
 
     return capture
 
@@ -229,20 +237,25 @@ def _notice(state: TableState, batch: int | None, strays: int) -> dict[str, str]
 
 
 def _left_out(
-    context: dg.AssetExecutionContext, table: Table, why: NoKey, batches: Batches, held: Manifest
+    context: dg.AssetExecutionContext,
+    key: dg.AssetKey,
+    table: str,
+    why: NoKey,
+    batches: Batches,
+    held: Manifest,
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """A table that was not read. Its asset is told of all the same: what comes after would be skipped otherwise."""
     context.log.error(f"left out: {why}")
-    content = batches.content(table.name, held)[:16] if table.name in held.tables else "left out"
+    content = batches.content(table, held)[:16] if table in held.tables else "left out"
     yield dg.MaterializeResult(
-        asset_key=raw_key(table.name),
+        asset_key=key,
         data_version=dg.DataVersion(content),
         metadata={"unchanged": True, "left out": str(why), NOTICE: f"left out: {why}"},
     )
-    check = dg.AssetCheckKey(raw_key(table.name), VOLUME)
+    check = dg.AssetCheckKey(key, VOLUME)
     if check in context.selected_asset_check_keys:
         yield dg.AssetCheckResult(
-            asset_key=check.asset_key, check_name=VOLUME, passed=False, metadata={"left out": str(why)}
+            asset_key=key, check_name=VOLUME, passed=False, metadata={"left out": str(why)}
         )
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 import dagster as dg
 
 from etl_assets.engine.code_version import code_version
+from etl_assets.presentation import PLAIN, Naming
 from etl_assets.source.files import ObservedFiles
 from etl_assets.source.table import Table
 
@@ -16,18 +17,18 @@ FILES = "files"
 """The metadata of an observed group of files that says what is in it: path -> SHA-256."""
 
 
-def source_key(name: str) -> dg.AssetKey:
+def source_key(name: str, naming: Naming = PLAIN) -> dg.AssetKey:
     """The asset key of a table or file outside."""
-    return dg.AssetKey([GROUP, name])
+    return naming.key(GROUP, name)
 
 
-def source_assets(tables: Sequence[Table]) -> list[dg.AssetSpec]:
+def source_assets(tables: Sequence[Table], naming: Naming = PLAIN) -> list[dg.AssetSpec]:
     """One external asset per table that is read."""
     return [
         dg.AssetSpec(
-            source_key(table.name),
+            source_key(table.name, naming),
             description=table.description,
-            group_name=GROUP,
+            group_name=naming.name(GROUP),
             kinds={"postgres"},
             owners=["team:operations"],
             metadata={
@@ -45,30 +46,32 @@ def reference_files(references: Mapping[str, Path]) -> list[ObservedFiles]:
 
 
 def file_assets(
-    observed: Sequence[ObservedFiles], described: Mapping[str, str] = MappingProxyType({})
+    observed: Sequence[ObservedFiles],
+    described: Mapping[str, str] = MappingProxyType({}),
+    naming: Naming = PLAIN,
 ) -> list[dg.AssetsDefinition]:
     """One asset per group of files, with what a row of it is where that is said. To materialize it is to note what the files
     are now."""
     return [
-        _file_asset(files, described.get(files.name, f"One file is a model: {files.pattern}."))
+        _file_asset(files, described.get(files.name, f"One file is a model: {files.pattern}."), naming)
         for files in observed
     ]
 
 
-def _file_asset(files: ObservedFiles, description: str) -> dg.AssetsDefinition:
-    key = source_key(files.name)
+def _file_asset(files: ObservedFiles, description: str, naming: Naming) -> dg.AssetsDefinition:
+    key = source_key(files.name, naming)
 
     @dg.asset(
         key=key,
         description=description,
-        group_name=GROUP,
+        group_name=naming.name(GROUP),
         kinds={Path(files.pattern).suffix.lstrip(".") or "file"},
         owners=["team:data-platform"],
         code_version=code_version(observation, files.pattern),
         metadata={"folder": str(files.folder), "pattern": files.pattern},
     )
     def observed(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        now = observation(files)
+        now = observation(files, naming)
         held = context.instance.get_latest_materialization_event(key)
         before = held.asset_materialization if held else None
         unchanged = before is not None and data_version(before) == data_version(now)
@@ -79,12 +82,12 @@ def _file_asset(files: ObservedFiles, description: str) -> dg.AssetsDefinition:
     return observed
 
 
-def observation(files: ObservedFiles) -> dg.AssetMaterialization:
+def observation(files: ObservedFiles, naming: Naming = PLAIN) -> dg.AssetMaterialization:
     """What a group of files is now, as an event. A materialization: what is observed of an asset counts for
     nothing where Dagster asks whether an asset downstream is stale. Raises `ModelError`."""
     checksums = files.checksums()
     return dg.AssetMaterialization(
-        source_key(files.name),
+        source_key(files.name, naming),
         metadata={"dagster/row_count": len(checksums), FILES: dict(checksums)},
         tags={DATA_VERSION: files.version(checksums)},
     )

@@ -13,6 +13,7 @@ from etl_assets.engine import duck
 from etl_assets.engine.preview import markdown
 from etl_assets.lake.batches import folder_of, number
 from etl_assets.notices import NOTICE
+from etl_assets.presentation import PLAIN, Naming
 from etl_assets.raw.assets import raw_key
 from etl_assets.source.assets import source_key
 from etl_assets.star.build import Build, merged
@@ -22,6 +23,8 @@ from etl_assets.star.resource import Lake, Published, Workbench
 from etl_assets.star.schema import Fact, StarTable
 
 GROUP = "star"
+DERIVE = "derive_star"
+"""The step, by which a run's configuration calls it."""
 IO_MANAGER = "star_io"
 _PREVIEW_ROWS = 5
 # One check for all audits: each costs a run several events, and there are many tables.
@@ -48,31 +51,31 @@ class DeriveConfig(dg.Config):
     )
 
 
-def star_key(name: str) -> dg.AssetKey:
+def star_key(name: str, naming: Naming = PLAIN) -> dg.AssetKey:
     """The asset key of a star table."""
-    return dg.AssetKey([GROUP, name])
+    return naming.key(GROUP, name)
 
 
-def input_key(name: str, inputs: Inputs) -> dg.AssetKey:
+def input_key(name: str, inputs: Inputs, naming: Naming = PLAIN) -> dg.AssetKey:
     """The asset that a parameter of a star function names."""
     if name in inputs.tables:
-        return raw_key(name)
-    return source_key(name) if name in inputs.references else star_key(name)
+        return raw_key(name, naming)
+    return source_key(name, naming) if name in inputs.references else star_key(name, naming)
 
 
 Differing = Callable[[Workbench, Path], Sequence[str]]
 """Tells of which star tables what is published is not what their functions give."""
 
 
-def star_assets(inputs: Inputs, differing: Differing) -> dg.AssetsDefinition:
+def star_assets(inputs: Inputs, differing: Differing, naming: Naming = PLAIN) -> dg.AssetsDefinition:
     """All star tables, as one asset each; any of them can be left out of a run. One step makes them, from one batch:
     a step for each would cost a small run more than its work does."""
-    made = {star_key(definition.name): definition for definition in inputs.in_order()}
+    made = {star_key(definition.name, naming): definition for definition in inputs.in_order()}
 
     @dg.multi_asset(
-        name="derive_star",
+        name=naming.name(DERIVE),
         can_subset=True,
-        specs=[_spec(definition, inputs) for definition in made.values()],
+        specs=[_spec(definition, inputs, naming) for definition in made.values()],
         check_specs=[
             dg.AssetCheckSpec(
                 _CHECK,
@@ -83,6 +86,7 @@ def star_assets(inputs: Inputs, differing: Differing) -> dg.AssetsDefinition:
             for key in made
         ],
     )
+    @naming.resources
     def derive_star(
         context: dg.AssetExecutionContext, config: DeriveConfig, lake: Lake
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
@@ -95,7 +99,7 @@ def star_assets(inputs: Inputs, differing: Differing) -> dg.AssetsDefinition:
             builds = _builds(bench, lake, names, _named(config.rebuild, inputs), config, inputs, differing)
             seconds, published = time.monotonic() - started, Published(bench, builds)
             # All of it is said before the first result is handled, which shows what was staged.
-            results = [one for build in builds for one in _made(build, published, inputs, seconds)]
+            results = [one for build in builds for one in _made(build, published, inputs, seconds, naming)]
             yield from results
         failures = [build for build in builds if not build.passed]
         if failures:
@@ -127,34 +131,34 @@ def _builds(
 
 
 def _named(tables: list[str], inputs: Inputs) -> list[str]:
-    """Star tables by their names, `star/` before them or not. Raises `ContractError` for one that there is not."""
-    names = [name.removeprefix(f"{GROUP}/") for name in tables]
+    """Star tables by their names or keys. Raises `ContractError` for one that there is not."""
+    names = [name.rpartition("/")[2] for name in tables]
     for name in names:
         if name not in inputs.star:
             raise ContractError(f"there is no star table {name}; there are {', '.join(inputs.star)}")
     return names
 
 
-def _spec(definition: Definition, inputs: Inputs) -> dg.AssetSpec:
+def _spec(definition: Definition, inputs: Inputs, naming: Naming) -> dg.AssetSpec:
     schema = definition.schema
     return dg.AssetSpec(
-        star_key(schema.name),
-        deps=[input_key(name, inputs) for name in definition.inputs],
+        star_key(schema.name, naming),
+        deps=[input_key(name, inputs, naming) for name in definition.inputs],
         description=schema.description,
-        group_name=GROUP,
+        group_name=naming.name(GROUP),
         kinds={"duckdb", "parquet"},
         owners=["team:data-platform"],
         tags={"type": "fact" if isinstance(schema, Fact) else "dimension"},
         code_version=inputs.code_version(definition),
         metadata={"dagster/column_schema": column_schema(schema)},
-    ).with_io_manager_key(IO_MANAGER)
+    ).with_io_manager_key(naming.name(IO_MANAGER))
 
 
 def _made(
-    build: Build, published: Published, inputs: Inputs, seconds: float
+    build: Build, published: Published, inputs: Inputs, seconds: float, naming: Naming
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
     """What became of a table. One that can't show the newest batch stays as it is published, and is not materialized."""
-    key = star_key(build.definition.name)
+    key = star_key(build.definition.name, naming)
     yield _check_result(key, build)
     if build.failure and build.shows is None:
         return
@@ -162,7 +166,7 @@ def _made(
         asset_key=key,
         value=published,
         data_version=dg.DataVersion(build.version if build.passed else f"{build.shows}:stays"),
-        metadata=_metadata(build, published.bench, inputs, seconds),
+        metadata=_metadata(build, published.bench, inputs, seconds, naming),
     )
 
 
@@ -183,7 +187,9 @@ def _check_result(key: dg.AssetKey, build: Build) -> dg.AssetCheckResult:
     )
 
 
-def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) -> dict[str, Any]:
+def _metadata(
+    build: Build, bench: Workbench, inputs: Inputs, seconds: float, naming: Naming
+) -> dict[str, Any]:
     schema = build.definition.schema
     star = bench.star
     paths, staged = build.paths(), {staged.local: staged for staged in build.staged}
@@ -221,7 +227,8 @@ def _metadata(build: Build, bench: Workbench, inputs: Inputs, seconds: float) ->
         metadata["dagster/column_lineage"] = dg.TableColumnLineage(
             {
                 column: [
-                    dg.TableColumnDep(input_key(name, inputs), source) for name, source in origin.columns
+                    dg.TableColumnDep(input_key(name, inputs, naming), source)
+                    for name, source in origin.columns
                 ]
                 for column, origin in origins.items()
             }

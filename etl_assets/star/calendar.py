@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ else:
     pd = Later("pandas")
 
 _FIRST, _LAST = dt.date(1900, 1, 1), dt.date(2199, 12, 31)
+_AT_ONCE = 50  # columns of a scan: what a frame asks of a thousand expressions grows with their square
 
 
 @dataclass(frozen=True)
@@ -108,19 +109,20 @@ def _of(key: str, columns: Mapping[str, Sequence[str]]) -> Callable[..., pd.Data
     return days
 
 
-def _days(fact: nw.LazyFrame, columns: Sequence[str]) -> list[dt.date]:
+def _days(fact: nw.LazyFrame, columns: Sequence[str]) -> Iterator[dt.date]:
     """The first and the last day in each of the columns; all days of one that has some which are far away."""
-    extremes = fact.select(
-        *[nw.col(name).min().alias(f"{name} from") for name in columns],
-        *[nw.col(name).max().alias(f"{name} to") for name in columns],
-    ).collect()
-    row = extremes.row(0)
-    found = []
-    for name, first, last in zip(columns, row, row[len(columns) :], strict=False):
-        if first is None:
-            continue
-        if first >= _FIRST and last <= _LAST:
-            found += [first, last]
-        else:
-            found += fact.select(name).drop_nulls().unique().collect()[name].to_list()
-    return found
+    for start in range(0, len(columns), _AT_ONCE):
+        names = columns[start : start + _AT_ONCE]
+        dates = fact.select(*names)
+        row = dates.select(
+            *[nw.col(name).min().alias(f"{name} from") for name in names],
+            *[nw.col(name).max().alias(f"{name} to") for name in names],
+        )
+        ends = row.collect().row(0)
+        for name, first, last in zip(names, ends, ends[len(names) :], strict=False):
+            if first is None:
+                continue
+            if first >= _FIRST and last <= _LAST:
+                yield from (first, last)
+            else:
+                yield from dates.select(name).drop_nulls().unique().collect()[name].to_list()

@@ -77,14 +77,16 @@ class Definition:
     ) -> duckdb.DuckDBPyRelation:
         """Call the function, and bring what it returns to the declared types. Raises `ContractError` for whatever it
         raises: that is its business, and the other tables'."""
-        frames = self.frames(inputs)
+        return as_relation(connection, self.called(self.frames(inputs)), self.schema)
+
+    def called(self, frames: Mapping[str, Any]) -> Any:
+        """What the function returns. Raises `ContractError` for whatever it raises."""
         try:
-            made = self.function(**frames)
+            return self.function(**frames)
         except _raised() as error:
             raise ContractError(f"{self.name}: its function fails: {faults.told(error)}").with_traceback(
                 error.__traceback__
             ) from None
-        return as_relation(connection, made, self.schema)
 
     def frames(self, inputs: Mapping[str, duckdb.DuckDBPyRelation]) -> dict[str, Any]:
         """The arguments of the function: each parameter gets the kind of frame that it is annotated with."""
@@ -404,12 +406,13 @@ class Inputs:
 
     def _check(self, definition: Definition, connection: duckdb.DuckDBPyConnection) -> None:
         """Compare what a function gives for empty inputs with what is declared."""
-        inputs = {name: self.empty(connection, name) for name in definition.inputs}
+        frames = definition.frames({name: self.empty(connection, name) for name in definition.inputs})
+        returned = definition.called(frames)  # once: a function over a thousand columns takes its time
         try:
-            made = definition.apply(connection, inputs)
+            made = as_relation(connection, returned, definition.schema)
         except duckdb.Error as error:
             raise ContractError(f"{definition.name}: its function fails: {faults.told(error)}") from None
-        self.queries[definition.name] = _query(definition, inputs)
+        self.queries[definition.name] = _query(frames, returned)
         self._check_promises(definition, connection)
         given = dict(zip(made.columns, (str(type_) for type_ in made.types), strict=True))
         declared = {c.name: c.type.duckdb for c in definition.schema.declared}
@@ -465,9 +468,9 @@ _OF_SEVERAL_ROWS = {
 }
 
 
-def _query(definition: Definition, inputs: Mapping[str, duckdb.DuckDBPyRelation]) -> str | None:
+def _query(frames: Mapping[str, Any], returned: Any) -> str | None:
     """The SQL that a function makes of tables; None for one that computes its frame in memory."""
-    if any(not isinstance(frame, nw.LazyFrame) for frame in definition.frames(inputs).values()):
+    if any(not isinstance(frame, nw.LazyFrame) for frame in frames.values()):
         return None
-    native = nw.to_native(definition.function(**definition.frames(inputs)), pass_through=True)
+    native = nw.to_native(returned, pass_through=True)
     return str(native.sql_query()) if isinstance(native, duckdb.DuckDBPyRelation) else None

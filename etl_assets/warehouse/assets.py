@@ -12,16 +12,26 @@ from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.preview import markdown
 from etl_assets.lake.batches import number
 from etl_assets.notices import NOTICE
-from etl_assets.presentation import DAILY
+from etl_assets.presentation import DAILY, PLAIN, Naming
 from etl_assets.star.assets import column_schema, star_key
 from etl_assets.star.definition import Inputs
 from etl_assets.star.resource import Lake
 from etl_assets.star.schema import Fact, StarTable
-from etl_assets.warehouse.contract import SCHEMA, Batch, Loaded, Warehouse, WarehouseDamaged, WarehouseReader
+from etl_assets.warehouse.contract import (
+    SCHEMA,
+    Batch,
+    Loaded,
+    Warehouse,
+    WarehouseDamaged,
+    WarehouseReader,
+    noted_in,
+)
 from etl_assets.warehouse.load import load_star
 from etl_assets.warehouse.references import unfillable
 
 GROUP = "warehouse"
+LOAD = "load"
+"""The step, by which a run's configuration calls it."""
 _CHECK = "references_resolve"
 _PREVIEW_ROWS = 5
 
@@ -34,30 +44,32 @@ class LoadConfig(dg.Config):
     adopt: bool = Field(default=False, description="Replace what was loaded from another lake.")
 
 
-def warehouse_key(name: str) -> dg.AssetKey:
+def warehouse_key(name: str, naming: Naming = PLAIN) -> dg.AssetKey:
     """The asset key of a table of the warehouse."""
-    return dg.AssetKey([GROUP, name])
+    return naming.key(GROUP, name)
 
 
-def warehouse_assets(inputs: Inputs, project: str) -> dg.AssetsDefinition:
+def warehouse_assets(
+    inputs: Inputs, project: str, naming: Naming = PLAIN, star_schema: str = SCHEMA
+) -> dg.AssetsDefinition:
     """One asset per star table; all of them are loaded by one step, as one version."""
     tables = [definition.schema for definition in inputs.star.values()]
     facts = [table for table in tables if isinstance(table, Fact)]
 
     @dg.multi_asset(
-        name="load",
+        name=naming.name(LOAD),
         can_subset=True,
         specs=[
             dg.AssetSpec(
-                warehouse_key(table.name),
-                deps=[star_key(table.name)],
+                warehouse_key(table.name, naming),
+                deps=[star_key(table.name, naming)],
                 description=table.description
                 + (
                     f" `{table.name}_current` has the latest version of what still exists."
                     if table in facts
                     else ""
                 ),
-                group_name=GROUP,
+                group_name=naming.name(GROUP),
                 kinds={"table"},
                 owners=["team:data-platform"],
                 freshness_policy=DAILY,
@@ -65,7 +77,7 @@ def warehouse_assets(inputs: Inputs, project: str) -> dg.AssetsDefinition:
                 tags={"type": "fact" if table in facts else "dimension"},
                 metadata={
                     "dagster/column_schema": column_schema(table),
-                    "dagster/table_name": f"star.{table.name}",
+                    "dagster/table_name": f"{star_schema}.{table.name}",
                 },
             )
             for table in tables
@@ -73,19 +85,20 @@ def warehouse_assets(inputs: Inputs, project: str) -> dg.AssetsDefinition:
         check_specs=[
             dg.AssetCheckSpec(
                 _CHECK,
-                asset=warehouse_key(fact.name),
+                asset=warehouse_key(fact.name, naming),
                 description="Every date and every id of the rows loaded is found in its dimension.",
                 blocking=True,
             )
             for fact in facts
         ],
     )
+    @naming.resources
     def load(
         context: dg.AssetExecutionContext, config: LoadConfig, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """Bring the warehouse up to the lake's star."""
         started = time.monotonic()
-        wanted = [table for table in tables if warehouse_key(table.name) in context.selected_asset_keys]
+        wanted = [t for t in tables if warehouse_key(t.name, naming) in context.selected_asset_keys]
         with lake.open(inputs) as bench:
             versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in wanted}
             shown = {table.name: bench.star.shown(table) for table in wanted}
@@ -111,19 +124,20 @@ def warehouse_assets(inputs: Inputs, project: str) -> dg.AssetsDefinition:
                 loaded = load_ready()
         seconds = time.monotonic() - started
         for fact in facts:
-            if dg.AssetCheckKey(warehouse_key(fact.name), _CHECK) not in context.selected_asset_check_keys:
+            key = warehouse_key(fact.name, naming)
+            if dg.AssetCheckKey(key, _CHECK) not in context.selected_asset_check_keys:
                 continue
             found = loaded[fact.name].dangling if fact.name in loaded else {}
             dangling = {", ".join(columns): count for columns, count in found.items()}
             yield dg.AssetCheckResult(
-                asset_key=warehouse_key(fact.name),
+                asset_key=key,
                 check_name=_CHECK,
                 passed=not dangling,
                 metadata={f"members missing for {columns}": count for columns, count in dangling.items()},
             )
-        held = warehouse.held()
         waiting = [name for name, outcome in loaded.items() if outcome.waits]
-        with warehouse.reading() as reader:
+        with warehouse.reading() as reader:  # another project may load the same file now: this waits
+            held = noted_in(reader).tables
             # The history would grow by the others at every run, though they are the same.
             previews = {
                 table.name: _preview(reader, table)
@@ -138,11 +152,11 @@ def warehouse_assets(inputs: Inputs, project: str) -> dg.AssetsDefinition:
             stays = table.name in waiting or table.name not in loaded
             shows = number(held[table.name].batch) if table.name in held else "none"
             yield dg.MaterializeResult(
-                asset_key=warehouse_key(table.name),
+                asset_key=warehouse_key(table.name, naming),
                 data_version=dg.DataVersion(f"{shows}:stays" if stays else versions[table.name]),
                 metadata={
                     "dagster/row_count": outcome.rows,
-                    "dagster/table_name": f"star.{table.name}",
+                    "dagster/table_name": f"{warehouse.schemas.star}.{table.name}",
                     "unchanged": not outcome.batches,
                     "rows loaded": outcome.rows_loaded,
                     "inferred members": outcome.inferred,
@@ -154,7 +168,7 @@ def warehouse_assets(inputs: Inputs, project: str) -> dg.AssetsDefinition:
                     "seconds": round(seconds, 3),
                     "rows per second": round(outcome.rows_loaded / seconds),
                     "warehouse": warehouse.where,
-                    **(_shown(table, previews[table.name]) if table.name in previews else {}),
+                    **(_shown(table, previews[table.name], naming) if table.name in previews else {}),
                 },
             )
         if waiting:
@@ -167,12 +181,13 @@ def warehouse_assets(inputs: Inputs, project: str) -> dg.AssetsDefinition:
     return load
 
 
-def _shown(table: StarTable, preview: str) -> dict[str, Any]:
+def _shown(table: StarTable, preview: str, naming: Naming) -> dict[str, Any]:
     """What the interface shows of a table's columns and rows."""
+    star = star_key(table.name, naming)
     return {
         "dagster/column_schema": column_schema(table),
         "dagster/column_lineage": dg.TableColumnLineage(
-            {c.name: [dg.TableColumnDep(star_key(table.name), c.name)] for c in table.columns}
+            {c.name: [dg.TableColumnDep(star, c.name)] for c in table.columns}
         ),
         "preview": dg.MetadataValue.md(preview),
     }

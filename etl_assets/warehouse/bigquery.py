@@ -1,4 +1,4 @@
-"""The warehouse in BigQuery: a dataset `star`, one `reporting`, and one for what is staged. A load is in `bigquery_load`."""
+"""The warehouse in BigQuery: a dataset for the star, one for reports, and one for what is staged. A load is in `bigquery_load`."""
 
 import re
 import urllib.parse
@@ -36,8 +36,8 @@ from etl_assets.warehouse.contract import (
     WarehouseReader,
     given,
 )
+from etl_assets.warehouse.schemas import REPORTING, Schemas
 
-REPORTING = "reporting"
 LAST_CHANGE = "last_change"
 _NAMES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
 _KINDS: Mapping[str, Kind] = {"TABLE": "table", "VIEW": "view"}
@@ -66,10 +66,12 @@ class Places:
 
     project: str
     prefix: str
+    schemas: Schemas
 
     def dataset(self, schema: str) -> str:
         """The dataset that stands for a schema."""
-        return f"{self.prefix}_{schema}" if self.prefix else schema
+        called = self.schemas.called(schema)
+        return f"{self.prefix}_{called}" if self.prefix else called
 
     def table(self, schema: str, name: str) -> str:
         """A table of a dataset, quoted."""
@@ -77,7 +79,7 @@ class Places:
 
     @property
     def staging(self) -> str:
-        return self.dataset(f"{SCHEMA}_staging")
+        return self.dataset(self.schemas.staging)
 
     def rewritten(self, sql: str, dialect: str = "bigquery", moved: Mapping[str, str] | None = None) -> str:
         """SQL about schemas `star` and `reporting` as BigQuery understands it; `moved` tables of `star` are elsewhere."""
@@ -113,7 +115,7 @@ class BigQueryWarehouse(Warehouse):
 
     @property
     def places(self) -> Places:
-        return Places(self.bigquery.project or "", self.prefix)
+        return Places(self.bigquery.project or "", self.prefix, self.schemas)
 
     @property
     def exists(self) -> bool:
@@ -132,7 +134,7 @@ class BigQueryWarehouse(Warehouse):
         asked = probed("query", self._asked)
         yield asked
         if asked.state == "ok":
-            for schema in (SCHEMA, REPORTING, f"{SCHEMA}_staging"):
+            for schema in (SCHEMA, REPORTING, self.schemas.staging):
                 name = self.places.dataset(schema)
                 yield probed(f"dataset {name}", partial(self._rehearsed, name))
 
@@ -226,7 +228,7 @@ class BigQueryReader(WarehouseReader):
         return self.resource.ask(self.client, self.places.rewritten(sql, "duckdb"), params)
 
 
-def bigquery_warehouse(url: str, scratch: str) -> BigQueryWarehouse:
+def bigquery_warehouse(url: str, scratch: str, star_schema: str = SCHEMA) -> BigQueryWarehouse:
     """The warehouse that `bigquery://project[/prefix][?location=EU]` names. Raises `SettingsError`."""
     try:
         parts = urllib.parse.urlsplit(url)
@@ -245,7 +247,7 @@ def bigquery_warehouse(url: str, scratch: str) -> BigQueryWarehouse:
             "and ?location=EU behind it where the datasets are not there yet"
         )
     resource = BigQuery(project=parts.netloc, location=given.get("location"))
-    return BigQueryWarehouse(bigquery=resource, prefix=prefix, scratch=scratch)
+    return BigQueryWarehouse(bigquery=resource, prefix=prefix, scratch=scratch, star_schema=star_schema)
 
 
 def last_change(resource: BigQuery, client: bigquery.Client, places: Places) -> str | None:

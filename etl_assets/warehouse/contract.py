@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import dagster as dg
 import duckdb
+from pydantic import Field
 
 from etl_assets.engine.duck import listing, parquet
 from etl_assets.engine.types import Type
@@ -25,12 +26,13 @@ from etl_assets.errors import EtlError
 from etl_assets.lake.current import materialized
 from etl_assets.lake.files import Files
 from etl_assets.star.schema import Column, Fact, StarTable
+from etl_assets.warehouse.schemas import STAR, Schemas
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-SCHEMA = "star"
+SCHEMA = STAR
 ChangedMembers: TypeAlias = "Callable[[StarTable, str], pa.Table | None]"
 """Gives the keys of a dimension's members that changed since a version of it; None if nobody knows."""
 Kind = Literal["table", "view"]
@@ -129,10 +131,12 @@ def carried_on(book: Book, dialect: "Dialect") -> str:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How an engine writes names and types. `name` is sqlglot's name of it, and the attribute of `Type`."""
+    """How an engine writes names and types. `name` is sqlglot's name of it, and the attribute of `Type`; `schema` is what
+    it calls schema `star`."""
 
     name: str
     quote: str = '"'
+    schema: str = SCHEMA
 
     def identifier(self, name: str) -> str:
         """A name, quoted."""
@@ -148,7 +152,7 @@ class Dialect:
 
     def place(self, name: str) -> str:
         """A table of schema `star`."""
-        return f"{SCHEMA}.{self.identifier(name)}"
+        return f"{self.identifier(self.schema)}.{self.identifier(name)}"
 
     def type(self, type_: Type) -> str:
         """What the engine calls a type."""
@@ -303,7 +307,7 @@ class WarehouseReader(ABC):
     """Answers questions about one state of a warehouse.
 
     SQL is written in DuckDB's dialect, as far as sqlglot can say the same in the engine's; `$name` in it takes
-    params['name']. Give subqueries an alias. Values come in exact Python types: Decimal, date, time, datetime.
+    params['name']. Schemas are called `star` and `reporting` in it, whatever they are. Give subqueries an alias. Values come in exact Python types: Decimal, date, time, datetime.
     """
 
     @abstractmethod
@@ -429,6 +433,15 @@ class Warehouse(dg.ConfigurableResource, ABC):
     Errors of the engine come out as `WarehouseError`, one line without a secret.
     """
 
+    star_schema: str = Field(
+        default=SCHEMA, description="The schema of the star; reports have one beside it."
+    )
+
+    @property
+    def schemas(self) -> Schemas:
+        """The schemas in which the star and its reports are."""
+        return Schemas(self.star_schema)
+
     @property
     @abstractmethod
     def where(self) -> str:
@@ -476,16 +489,21 @@ class Warehouse(dg.ConfigurableResource, ABC):
         if not self.exists:
             return Noted()
         with self.glancing() as reader:
-            if not reader.has(LOADS.name):
-                return Noted()
-            found = reader.rows(
-                "SELECT l.table_name, n.total, l.batch, l.version, n.newest, l.run_id FROM star.loads AS l JOIN "
-                '(SELECT table_name, CAST(sum("rows") AS BIGINT) AS total, max(batch) AS batch, '
-                "max(loaded_at) AS newest FROM star.loads GROUP BY table_name) AS n "
-                "ON n.table_name = l.table_name AND n.batch = l.batch ORDER BY l.table_name"
-            )
-            inferred = reader.rows(
-                f"SELECT table_name, count(*) FROM star.{INFERRED.name} GROUP BY table_name ORDER BY table_name"
-            )
-        tables = {name: HeldTable(total, int(batch), *rest) for name, total, batch, *rest in found}
-        return Noted(tables, dict(inferred))
+            return noted_in(reader)
+
+
+def noted_in(reader: WarehouseReader) -> Noted:
+    """What the books say, of a warehouse that is open."""
+    if not reader.has(LOADS.name):
+        return Noted()
+    found = reader.rows(
+        "SELECT l.table_name, n.total, l.batch, l.version, n.newest, l.run_id FROM star.loads AS l JOIN "
+        '(SELECT table_name, CAST(sum("rows") AS BIGINT) AS total, max(batch) AS batch, '
+        "max(loaded_at) AS newest FROM star.loads GROUP BY table_name) AS n "
+        "ON n.table_name = l.table_name AND n.batch = l.batch ORDER BY l.table_name"
+    )
+    inferred = reader.rows(
+        f"SELECT table_name, count(*) FROM star.{INFERRED.name} GROUP BY table_name ORDER BY table_name"
+    )
+    tables = {name: HeldTable(total, int(batch), *rest) for name, total, batch, *rest in found}
+    return Noted(tables, dict(inferred))

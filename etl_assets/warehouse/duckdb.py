@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from etl_assets.warehouse.contract import (
     LOADS,
     SCHEMA,
     Book,
+    Dialect,
     Kind,
     Rows,
     Session,
@@ -42,6 +44,7 @@ from etl_assets.warehouse.contract import (
     is_outdated,
     typed,
 )
+from etl_assets.warehouse.schemas import Schemas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +59,8 @@ _DAMAGE = re.compile(
     r"(computed )?checksum \S* ?does not match|not a valid DuckDB database|Could not read (enough|all) bytes|Corrupt database file|file is corrupt"
     r"|Failure while replaying WAL|Failed to deserialize"
 )
-_SCHEMAS = {SCHEMA, "reporting", "information_schema", "pg_catalog"}
+_SYSTEM = {"information_schema", "pg_catalog"}
+_ALONE = Schemas()
 _KINDS: Mapping[str, Kind] = {"BASE TABLE": "table", "VIEW": "view"}
 
 
@@ -89,7 +93,7 @@ class DuckDBWarehouse(Warehouse):
                 "WHERE database_name = current_database() AND schema_name = $schema UNION ALL "
                 "SELECT view_name, sql FROM duckdb_views() "
                 "WHERE database_name = current_database() AND schema_name = $schema ORDER BY ALL",
-                {"schema": SCHEMA},
+                {"schema": self.schemas.star},
             )
             tables = [name for name, sql in found if sql.startswith("CREATE TABLE")]
             rows = [reader.rows(f"SELECT count(*) FROM {DUCKDB.place(name)}") for name in tables]
@@ -116,7 +120,7 @@ class DuckDBWarehouse(Warehouse):
             yield Checkup("load", told)
 
     def _rehearsed(self) -> str:
-        with closing(_open(self.path, read_only=False)) as connection:
+        with closing(self._open(read_only=False)) as connection:
             name = f"doctor_{uuid.uuid4().hex}"
             for statement in (
                 "BEGIN",
@@ -136,7 +140,7 @@ class DuckDBWarehouse(Warehouse):
         with self._damage_set_aside():
             while True:
                 try:
-                    connection = _open(self.path, read_only=False)
+                    connection = self._open(read_only=False)
                     break
                 except WarehouseInUse:
                     if time.monotonic() >= deadline:
@@ -171,15 +175,15 @@ class DuckDBWarehouse(Warehouse):
     @contextmanager
     def reading(self) -> Iterator[WarehouseReader]:
         with self.connect() as connection:
-            yield DuckDBReader(connection)
+            yield DuckDBReader(connection, self.schemas)
 
     @contextmanager
     def glancing(self) -> Iterator[WarehouseReader]:
-        connection = _open(self.path, read_only=True)
+        connection = self._open(read_only=True)
         try:
             configure(connection, Path(self.scratch))
             with without_values():
-                yield DuckDBReader(connection)
+                yield DuckDBReader(connection, self.schemas)
         finally:
             connection.close()
 
@@ -187,30 +191,51 @@ class DuckDBWarehouse(Warehouse):
     def session(self) -> Iterator[Session]:
         with self.connect() as connection:
             connection.execute("BEGIN")  # closing the connection ends what is not committed
-            session = DuckDBSession(connection)
+            session = DuckDBSession(connection, self.schemas)
+            d = session.dialect
             for book in BOOKS:
-                if is_outdated(book, session.columns(book.name), DUCKDB):
-                    kept = session.keep(book.name, carried_on(book, DUCKDB))
-                    for statement in [*_create(book), f"INSERT INTO {DUCKDB.place(book.name)} FROM {kept}"]:
+                if is_outdated(book, session.columns(book.name), d):
+                    kept = session.keep(book.name, carried_on(book, d))
+                    for statement in [*_create(book, d), f"INSERT INTO {d.place(book.name)} FROM {kept}"]:
                         connection.execute(statement)
                 if not session.columns(book.name):
-                    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-                    for statement in _create(book):
+                    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {d.identifier(d.schema)}")
+                    for statement in _create(book, d):
                         connection.execute(statement)
             yield session
+
+    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        schemas = {*_SYSTEM, self.schemas.star, self.schemas.reporting}
+        try:
+            if Path(self.path).name.partition(".")[0].lower() not in schemas:
+                return duckdb.connect(self.path, read_only=read_only)
+            # By a name of ours: DuckDB's own would be the file's, and `star.duckdb` would hide the schema.
+            connection = duckdb.connect()
+            how = " (READ_ONLY)" if read_only else ""
+            connection.execute(f"ATTACH {literal(self.path)} AS {_DATABASE}{how}")
+            connection.execute(f"USE {_DATABASE}")
+            return connection
+        except duckdb.Error as error:
+            reason = " ".join(str(error).split())
+            held = any(sign in reason.lower() for sign in _HELD)
+            kind = WarehouseInUse if held else WarehouseError
+            raise kind(
+                f"can't open the warehouse {self.path}: {reason}; close what holds it, or set ETL_WAREHOUSE_URL"
+            ) from None
 
 
 class DuckDBReader(WarehouseReader):
     """Asks a connection."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, schemas: Schemas = _ALONE) -> None:
         self.connection = connection
+        self.schemas = schemas
 
     def rows(self, sql: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        return self.connection.execute(sql, dict(params or {})).fetchall()
+        return self.connection.execute(self._written(sql), dict(params or {})).fetchall()
 
     def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> "pd.DataFrame":
-        found: pa.Table = self.connection.sql(sql, params=dict(params or {})).to_arrow_table()
+        found: pa.Table = self.connection.sql(self._written(sql), params=dict(params or {})).to_arrow_table()
         frame: pd.DataFrame = found.to_pandas(types_mapper=pd.ArrowDtype)
         return frame
 
@@ -218,7 +243,7 @@ class DuckDBReader(WarehouseReader):
         found = self.rows(
             "SELECT column_name, data_type, is_nullable FROM information_schema.columns WHERE table_catalog = "
             "current_database() AND table_schema = $schema AND table_name = $table ORDER BY ordinal_position",
-            {"schema": schema, "table": table},
+            {"schema": self.schemas.called(schema), "table": table},
         )
         return {
             name: (kind.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ"), nullable == "YES")
@@ -229,31 +254,35 @@ class DuckDBReader(WarehouseReader):
         found = self.rows(
             "SELECT table_type FROM information_schema.tables WHERE table_catalog = current_database() "
             "AND table_schema = $schema AND table_name = $name",
-            {"schema": schema, "name": name},
+            {"schema": self.schemas.called(schema), "name": name},
         )
         return _KINDS.get(found[0][0]) if found else None
 
     def copy(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], source: str) -> str:
         names = DUCKDB.listing([column.name for column in columns])
-        return given(connection, self.connection.sql(f"SELECT {names} FROM {source}").to_arrow_reader())
+        sql = self._written(f"SELECT {names} FROM {source}")
+        return given(connection, self.connection.sql(sql).to_arrow_reader())
+
+    def _written(self, sql: str) -> str:
+        return self.schemas.rewritten(sql, DUCKDB.name)
 
 
 class DuckDBSession(Session):
     """A load inside a transaction of a connection."""
 
-    dialect = DUCKDB
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, schemas: Schemas) -> None:
         self.connection = connection
+        self.dialect = replace(DUCKDB, schema=schemas.star)
+        self.reader = DuckDBReader(connection, schemas)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql).fetchall()
 
     def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
-        return DuckDBReader(self.connection).columns(SCHEMA, table)
+        return self.reader.columns(SCHEMA, table)
 
     def kind(self, name: str) -> Kind | None:
-        return DuckDBReader(self.connection).kind(SCHEMA, name)
+        return self.reader.kind(SCHEMA, name)
 
     def stage(self, name: str, rows: Rows) -> str:
         source = rows.source(self.connection)
@@ -267,9 +296,9 @@ class DuckDBSession(Session):
 
     def create(self, table: StarTable) -> Sequence[str]:
         if not isinstance(table, Fact):
-            return [*self.without_view(table.name), *_create(table)]
-        view = DUCKDB.place(current(table.name))
-        return [*_create(table), f"CREATE OR REPLACE VIEW {view} AS {DUCKDB.current_view(table)}"]
+            return [*self.without_view(table.name), *_create(table, self.dialect)]
+        view = f"{self.dialect.place(current(table.name))} AS {self.dialect.current_view(table)}"
+        return [*_create(table, self.dialect), f"CREATE OR REPLACE VIEW {view}"]
 
     def commit(self, statements: Sequence[str], name: str) -> None:
         for statement in statements:
@@ -279,31 +308,13 @@ class DuckDBSession(Session):
         reached("warehouse committed")
 
 
-def _open(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    try:
-        if Path(path).name.partition(".")[0].lower() not in _SCHEMAS:
-            return duckdb.connect(path, read_only=read_only)
-        # By a name of ours: DuckDB's own would be the file's, and `star.duckdb` would hide the schema.
-        connection = duckdb.connect()
-        connection.execute(f"ATTACH {literal(path)} AS {_DATABASE}{' (READ_ONLY)' if read_only else ''}")
-        connection.execute(f"USE {_DATABASE}")
-        return connection
-    except duckdb.Error as error:
-        reason = " ".join(str(error).split())
-        held = any(sign in reason.lower() for sign in _HELD)
-        kind = WarehouseInUse if held else WarehouseError
-        raise kind(
-            f"can't open the warehouse {path}: {reason}; close what holds it, or set ETL_WAREHOUSE_URL"
-        ) from None
-
-
-def _create(table: StarTable | Book) -> list[str]:
-    place = DUCKDB.place(table.name)
+def _create(table: StarTable | Book, dialect: Dialect) -> list[str]:
+    place = dialect.place(table.name)
     columns = ", ".join(
-        f"{DUCKDB.identifier(c.name)} {c.type.duckdb}{'' if c.type.nullable else ' NOT NULL'}"
+        f"{dialect.identifier(c.name)} {c.type.duckdb}{'' if c.type.nullable else ' NOT NULL'}"
         for c in table.columns
     )
     return [
         f"CREATE OR REPLACE TABLE {place} ({columns})",
-        *DUCKDB.comments(table),
+        *dialect.comments(table),
     ]

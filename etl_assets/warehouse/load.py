@@ -65,10 +65,9 @@ def load_star(
     adopted: then nothing that was loaded counts.
     """
     with warehouse.session() as session:
-        whose = session.rows(f"SELECT DISTINCT lake, project FROM {SCHEMA}.{BATCHES.name}") if batch else []
-        others = [(lake, project) for lake, project in whose if batch and lake != batch.lake]
-        if others and not adopt:
-            raise WarehouseError(_not_ours(warehouse, batch, others))
+        others = of_others(session, batch.lake) if batch else []
+        if batch and others and not adopt:
+            raise WarehouseError(not_ours(warehouse, batch.lake, batch.project, others))
         load = _Load(
             session,
             star,
@@ -81,12 +80,24 @@ def load_star(
         return load.run(versions)
 
 
-def _not_ours(warehouse: Warehouse, batch: Batch | None, others: Sequence[tuple[str, str]]) -> str:
-    lake, project = others[0]
-    ours = f"the lake {batch.lake[:8]} of the project {batch.project}" if batch else "this lake"
+def of_others(session: Session, lake: str) -> list[tuple[str, str]]:
+    """The other lakes that the star was filled from, with their projects, as the book of batches says."""
+    book = session.dialect.place(BATCHES.name)
+    return [
+        (of, project)
+        for of, project in session.rows(f"SELECT DISTINCT lake, project FROM {book}")
+        if of != lake
+    ]
+
+
+def not_ours(warehouse: Warehouse, lake: str, project: str, others: Sequence[tuple[str, str]]) -> str:
+    """That a warehouse is another project's, and what to do."""
+    other, of = others[0]
+    ours = f"the lake {lake[:8]} of the project {project}"
     return (
-        f"the warehouse {warehouse.where} was filled from the lake {lake[:8]} of the project {project}, and this is {ours}: "
-        "name another one (ETL_WAREHOUSE_URL); if that one is to be replaced, etl run --adopt"
+        f"schema {warehouse.schemas.star} of the warehouse {warehouse.where} was filled from the lake {other[:8]} of the project "
+        f"{of}, and this is {ours}: name another schema (ETL_WAREHOUSE_SCHEMA) or another warehouse (ETL_WAREHOUSE_URL); "
+        "if what is there is to be replaced, etl run --adopt"
     )
 
 
@@ -209,7 +220,7 @@ class _Load:
         """Note which versions the staged ones take the place of, before they are inserted."""
         d = self.dialect
         key, record = table.key_columns, d.identifier(table.record)
-        book, mine = f"{SCHEMA}.{SUPERSEDED.name}", f"table_name = {d.literal(table.name)}"
+        book, mine = d.place(SUPERSEDED.name), f"table_name = {d.literal(table.name)}"
         statements = [f"DELETE FROM {book} WHERE {mine}"] if plan.anew else []
         if plan.anew and len(plan.files) == 1:
             return statements  # a batch has one version of a key
@@ -246,7 +257,7 @@ class _Load:
         self, lost: Mapping[str, str], missing: Mapping[str, str], created: set[str]
     ) -> list[str]:
         """Bring the book of stand-ins up to date."""
-        d, book = self.dialect, f"{SCHEMA}.{INFERRED.name}"
+        d, book = self.dialect, self.dialect.place(INFERRED.name)
         statements = []
         for name in self._count_inferred():
             mine = f"table_name = {d.literal(name)}"
@@ -279,7 +290,7 @@ class _Load:
     def _note_loads(self) -> list[str]:
         """Bring the book of loads up to date."""
         d, statements = self.dialect, []
-        book = f"{SCHEMA}.{LOADS.name}"
+        book = d.place(LOADS.name)
         fresh = [name for name, plan in self.plans.items() if plan.anew or not isinstance(plan.table, Fact)]
         if fresh:
             statements.append(
@@ -302,7 +313,7 @@ class _Load:
 
     def _note_batch(self) -> list[str]:
         """Bring the book of batches up to date; nothing where the batch is noted."""
-        d, book, batch = self.dialect, f"{SCHEMA}.{BATCHES.name}", self.batch
+        d, book, batch = self.dialect, self.dialect.place(BATCHES.name), self.batch
         if batch is None:
             return []
         known = self.session.rows(f"SELECT batch, lake FROM {book}")
@@ -335,7 +346,7 @@ class _Load:
 
     def _count_inferred(self) -> dict[str, int]:
         found = self.session.rows(
-            f"SELECT table_name, count(*) FROM {SCHEMA}.{INFERRED.name} GROUP BY table_name"
+            f"SELECT table_name, count(*) FROM {self.dialect.place(INFERRED.name)} GROUP BY table_name"
         )
         return dict(found)
 
@@ -349,7 +360,7 @@ class _Load:
         held = dict(
             self.session.rows(
                 f"SELECT table_name, CAST(sum({self.dialect.identifier('rows')}) AS "
-                f"{self.dialect.type(LOADS.columns[3].type)}) FROM {SCHEMA}.{LOADS.name} GROUP BY table_name"
+                f"{self.dialect.type(LOADS.columns[3].type)}) FROM {self.dialect.place(LOADS.name)} GROUP BY table_name"
             )
         )
         files: dict[str, Sequence[tuple[int, StarFile]]] = dict.fromkeys(dangling, ())
@@ -381,5 +392,5 @@ def note_certified(warehouse: Warehouse, batch: int) -> None:
     now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)
     with warehouse.session() as session:
         moment = session.dialect.cast(session.dialect.literal(now.isoformat(" ")), BATCHES.columns[-1].type)
-        noted = f"UPDATE {SCHEMA}.{BATCHES.name} SET certified = {moment} WHERE batch = {batch}"
+        noted = f"UPDATE {session.dialect.place(BATCHES.name)} SET certified = {moment} WHERE batch = {batch}"
         session.commit([noted], f"certified {batch}")

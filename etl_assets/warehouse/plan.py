@@ -6,7 +6,7 @@ from functools import cached_property
 
 from etl_assets.star.files import StarFile, StarFiles
 from etl_assets.star.schema import Fact, StarTable
-from etl_assets.warehouse.contract import LOADS, SCHEMA, Session, WarehouseError
+from etl_assets.warehouse.contract import LOADS, Session, WarehouseError
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Planner:
         """Table -> batch -> version, as the books have it."""
         known: dict[str, dict[int, str]] = {}
         for name, batch, version in self.session.rows(
-            f"SELECT table_name, batch, version FROM {SCHEMA}.{LOADS.name}"
+            f"SELECT table_name, batch, version FROM {self.session.dialect.place(LOADS.name)}"
         ):
             known.setdefault(name, {})[int(batch)] = version
         return known

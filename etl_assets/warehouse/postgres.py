@@ -9,6 +9,7 @@ import hashlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,6 @@ from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.contract import (
     BATCHES,
     BOOKS,
-    SCHEMA,
     SUPERSEDED,
     Book,
     Dialect,
@@ -49,6 +49,7 @@ from etl_assets.warehouse.contract import (
     is_outdated,
 )
 from etl_assets.warehouse.postgres_reader import BUFFER_BYTES, PostgresReader, columns_of, kind_of
+from etl_assets.warehouse.schemas import Schemas
 
 
 class PostgresDialect(Dialect):
@@ -60,8 +61,7 @@ class PostgresDialect(Dialect):
 
 SETTING = "ETL_WAREHOUSE_URL"
 _DIALECT = PostgresDialect("postgres")
-_SCHEMAS = (SCHEMA, "reporting")
-_LOADING = 0x65746C  # the number of the advisory lock of whoever loads; locks are per database
+_LOADING = 0x65746C  # the number of the advisory lock of whoever loads, beside that of the schema; locks are per database
 _ADVICE = {
     errorcodes.INSUFFICIENT_PRIVILEGE: f"grant it to the role of {SETTING} (docs/warehouses.md lists the rights)",
     errorcodes.DEPENDENT_OBJECTS_STILL_EXIST: "drop what depends on it, run again, and create it anew",
@@ -97,6 +97,7 @@ class PostgresWarehouse(Warehouse):
             yield connection
 
     def standing(self) -> str | None:
+        schema = identifier(self.schemas.star)
         with self.connect() as connection, connection.cursor() as cursor:
             # How often rows were written: the server counts it, and tells it within seconds.
             cursor.execute(
@@ -105,12 +106,12 @@ class PostgresWarehouse(Warehouse):
                 "(SELECT string_agg(concat(a.attnum, ':', a.xmin), ',' ORDER BY a.attnum) FROM pg_attribute a "
                 "WHERE a.attrelid = c.oid) FROM pg_class c "
                 "WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind IN ('r', 'p', 'v') ORDER BY c.relname",
-                (SCHEMA,),
+                (schema,),
             )
             found = cursor.fetchall()
             newest: Sequence[object] = ()
             if BATCHES.name in {name for name, *_ in found}:
-                cursor.execute(f"SELECT * FROM {SCHEMA}.{BATCHES.name} ORDER BY batch DESC LIMIT 1")
+                cursor.execute(f"SELECT * FROM {schema}.{BATCHES.name} ORDER BY batch DESC LIMIT 1")
                 newest = cursor.fetchall()
         return hashlib.sha256(repr([found, newest, self.noted()]).encode()).hexdigest()
 
@@ -132,13 +133,14 @@ class PostgresWarehouse(Warehouse):
     def _rehearsed(self) -> str:
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute("CREATE TEMPORARY TABLE doctor (id integer) ON COMMIT DROP")
-            for name in _SCHEMAS:
+            names = [self.schemas.star, self.schemas.reporting]
+            for name in names:
                 create_schema(cursor, name)
-                cursor.execute(f"CREATE TABLE {name}.doctor_{uuid.uuid4().hex} (id integer)")
+                cursor.execute(f"CREATE TABLE {identifier(name)}.doctor_{uuid.uuid4().hex} (id integer)")
             cursor.execute(
                 "SELECT schemaname || '.' || tablename, tableowner::text FROM pg_tables "
                 "WHERE schemaname = ANY(%s) AND NOT pg_has_role(tableowner, 'USAGE') LIMIT 1",
-                (list(_SCHEMAS),),
+                (names,),
             )
             foreign = cursor.fetchone()
             connection.rollback()
@@ -146,13 +148,13 @@ class PostgresWarehouse(Warehouse):
             raise WarehouseError(
                 f"{self.where}: {foreign[0]} belongs to {foreign[1]}; give it to the role of {SETTING}"
             )
-        return f"schemas {' and '.join(_SCHEMAS)} can be made and filled"
+        return f"schemas {' and '.join(names)} can be made and filled"
 
     @contextmanager
     def reading(self) -> Iterator[WarehouseReader]:
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            yield PostgresReader(cursor, Path(self.scratch))
+            yield PostgresReader(cursor, Path(self.scratch), self.schemas)
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -163,23 +165,26 @@ class PostgresWarehouse(Warehouse):
         ):
             cursor.execute("SELECT set_config('lock_timeout', %s, false)", (f"{self.wait_seconds:.0f}s",))
             try:
-                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOADING,))
+                cursor.execute(
+                    "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_LOADING, self.schemas.star)
+                )
             except psycopg2.errors.LockNotAvailable:
                 raise WarehouseInUse(
-                    f"{self.where}: another run is loading it; try again when it is done"
+                    f"{self.where}: another run is loading schema {self.schemas.star}; try again when it is done"
                 ) from None
-            session = PostgresSession(cursor, lake, Path(self.scratch))
+            session = PostgresSession(cursor, lake, Path(self.scratch), self.schemas)
+            d = session.dialect
             for book in BOOKS:
-                if is_outdated(book, session.columns(book.name), _DIALECT):
+                if is_outdated(book, session.columns(book.name), d):
                     # In place: others may have been granted to read it.
                     batch = book.columns[1].type
                     cursor.execute(
-                        f"ALTER TABLE {_DIALECT.place(book.name)} ALTER COLUMN batch TYPE {_DIALECT.type(batch)} "
-                        f"USING {_DIALECT.cast('batch', batch)}"
+                        f"ALTER TABLE {d.place(book.name)} ALTER COLUMN batch TYPE {d.type(batch)} "
+                        f"USING {d.cast('batch', batch)}"
                     )
                 if not session.columns(book.name):
-                    create_schema(cursor, SCHEMA)
-                    for statement in [*_create(book), _primary_key(book.name, book.key)]:
+                    create_schema(cursor, d.schema)
+                    for statement in [*_create(book, d), _primary_key(book.name, book.key, d)]:
                         cursor.execute(statement)
             yield session
 
@@ -187,9 +192,10 @@ class PostgresWarehouse(Warehouse):
 class PostgresSession(Session):
     """A load inside a transaction."""
 
-    dialect = _DIALECT
-
-    def __init__(self, cursor: Cursor, lake: duckdb.DuckDBPyConnection, scratch: Path) -> None:
+    def __init__(
+        self, cursor: Cursor, lake: duckdb.DuckDBPyConnection, scratch: Path, schemas: Schemas
+    ) -> None:
+        self.dialect = replace(_DIALECT, schema=schemas.star)
         self.cursor = cursor
         self.lake = lake
         self.scratch = scratch
@@ -199,16 +205,16 @@ class PostgresSession(Session):
         return self.cursor.fetchall()
 
     def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
-        return columns_of(self.cursor, SCHEMA, table)
+        return columns_of(self.cursor, self.dialect.schema, table)
 
     def kind(self, name: str) -> Kind | None:
-        return kind_of(self.cursor, SCHEMA, name)
+        return kind_of(self.cursor, self.dialect.schema, name)
 
     def keyed_by(self, table: str) -> Sequence[str]:
         self.cursor.execute(
             "SELECT a.attname FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY(c.conkey) "
             "WHERE c.contype = 'p' AND c.conrelid = to_regclass(%s)",
-            (_DIALECT.place(table),),
+            (self.dialect.place(table),),
         )
         return [name for (name,) in self.cursor.fetchall()]
 
@@ -224,14 +230,18 @@ class PostgresSession(Session):
         return self._counted(kept)
 
     def create(self, table: StarTable) -> Sequence[str]:
-        place = _DIALECT.place(table.name)
-        view = _DIALECT.place(current(table.name))
+        place = self.dialect.place(table.name)
+        view = self.dialect.place(current(table.name))
         return [
             *self._released(table.name, "confrelid"),
             *self.without_view(table.name),
             f"DROP TABLE IF EXISTS {place}",
-            *_create(table),
-            *([f"CREATE VIEW {view} AS {_DIALECT.current_view(table)}"] if isinstance(table, Fact) else []),
+            *_create(table, self.dialect),
+            *(
+                [f"CREATE VIEW {view} AS {self.dialect.current_view(table)}"]
+                if isinstance(table, Fact)
+                else []
+            ),
         ]
 
     def retire(self, names: Sequence[str]) -> Sequence[str]:
@@ -245,7 +255,7 @@ class PostgresSession(Session):
 
     def put(self, table: StarTable, keys: str, source: str) -> Sequence[str]:
         # In place: a member that is deleted and inserted again would be looked for in all facts.
-        names, key, d = [column.name for column in table.columns], table.key_columns, _DIALECT
+        names, key, d = [column.name for column in table.columns], table.key_columns, self.dialect
         place = d.place(table.name)
         updates = ", ".join(
             f"{identifier(name)} = EXCLUDED.{identifier(name)}" for name in names if name not in key
@@ -261,17 +271,17 @@ class PostgresSession(Session):
         keys, indexes, references = [], [], []
         for name in sorted(created):
             table = tables[name]
-            keys.append(_primary_key(name, table.primary_key))
+            keys.append(_primary_key(name, table.primary_key, self.dialect))
             if table.key_columns != table.primary_key:
                 indexes.append(
-                    f"CREATE INDEX ON {_DIALECT.place(name)} ({_DIALECT.listing(table.key_columns)})"
+                    f"CREATE INDEX ON {self.dialect.place(name)} ({self.dialect.listing(table.key_columns)})"
                 )
         for table in tables.values():
             for columns, dimension in table.links.items():
                 if {table.name, dimension} & (created | emptied) and self._agree(
                     table, columns, tables[dimension], created
                 ):
-                    references.append(_foreign_key(table.name, columns, tables[dimension]))
+                    references.append(_foreign_key(table.name, columns, tables[dimension], self.dialect))
         if not (keys or references):
             return []
         return [
@@ -279,7 +289,10 @@ class PostgresSession(Session):
             *keys,
             *indexes,
             *references,
-            *(f"ANALYZE {_DIALECT.place(name)}" for name in (*sorted(created | emptied), SUPERSEDED.name)),
+            *(
+                f"ANALYZE {self.dialect.place(name)}"
+                for name in (*sorted(created | emptied), SUPERSEDED.name)
+            ),
         ]
 
     def _agree(
@@ -287,12 +300,12 @@ class PostgresSession(Session):
     ) -> bool:
         """Whether a table and the dimension that it refers to are there as declared, as far as the reference goes: a
         table that is not loaded now may be declared otherwise meanwhile."""
-        refers = table.name in created or _DIALECT.declares(self.columns(table.name), table, columns)
+        refers = table.name in created or self.dialect.declares(self.columns(table.name), table, columns)
         key = dimension.key_columns
         return refers and (
             dimension.name in created
             or (
-                _DIALECT.declares(self.columns(dimension.name), dimension, key)
+                self.dialect.declares(self.columns(dimension.name), dimension, key)
                 and set(self.keyed_by(dimension.name)) == set(key)
             )
         )
@@ -323,10 +336,10 @@ class PostgresSession(Session):
         self.cursor.execute(
             f"SELECT r.relname, c.conname FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid "
             f"WHERE c.contype = 'f' AND c.{side} = to_regclass(%s) AND c.connamespace = to_regnamespace(%s)",
-            (_DIALECT.place(table), SCHEMA),
+            (self.dialect.place(table), self.dialect.identifier(self.dialect.schema)),
         )
         return [
-            f"ALTER TABLE {_DIALECT.place(name)} DROP CONSTRAINT {identifier(constraint)}"
+            f"ALTER TABLE {self.dialect.place(name)} DROP CONSTRAINT {identifier(constraint)}"
             for name, constraint in self.cursor.fetchall()
         ]
 
@@ -352,7 +365,7 @@ def explained(where: str) -> Iterator[None]:
 
 def create_schema(cursor: Cursor, name: str) -> None:
     """Create a schema if there is none. IF NOT EXISTS would ask for the right to create where nothing is to create."""
-    cursor.execute("SELECT to_regnamespace(%s) IS NULL", (name,))
+    cursor.execute("SELECT to_regnamespace(%s) IS NULL", (identifier(name),))
     if cursor.fetchall() == [(True,)]:
         cursor.execute(f"CREATE SCHEMA {identifier(name)}")
 
@@ -390,21 +403,21 @@ def declared(columns: Sequence[Column]) -> str:
     )
 
 
-def _create(table: StarTable | Book) -> list[str]:
+def _create(table: StarTable | Book, dialect: Dialect) -> list[str]:
     return [
-        f"CREATE TABLE {_DIALECT.place(table.name)} ({declared(table.columns)})",
-        *_DIALECT.comments(table),
+        f"CREATE TABLE {dialect.place(table.name)} ({declared(table.columns)})",
+        *dialect.comments(table),
     ]
 
 
-def _primary_key(table: str, key: Sequence[str]) -> str:
-    return f"ALTER TABLE {_DIALECT.place(table)} ADD PRIMARY KEY ({_DIALECT.listing(key)})"
+def _primary_key(table: str, key: Sequence[str], dialect: Dialect) -> str:
+    return f"ALTER TABLE {dialect.place(table)} ADD PRIMARY KEY ({dialect.listing(key)})"
 
 
-def _foreign_key(table: str, columns: Sequence[str], dimension: StarTable) -> str:
+def _foreign_key(table: str, columns: Sequence[str], dimension: StarTable, dialect: Dialect) -> str:
     return (
-        f"ALTER TABLE {_DIALECT.place(table)} ADD FOREIGN KEY ({_DIALECT.listing(columns)}) REFERENCES "
-        f"{_DIALECT.place(dimension.name)} ({_DIALECT.listing(dimension.key_columns)}) DEFERRABLE INITIALLY DEFERRED"
+        f"ALTER TABLE {dialect.place(table)} ADD FOREIGN KEY ({dialect.listing(columns)}) REFERENCES "
+        f"{dialect.place(dimension.name)} ({dialect.listing(dimension.key_columns)}) DEFERRABLE INITIALLY DEFERRED"
     )
 
 

@@ -20,6 +20,7 @@ from etl_assets.engine.scratch import own_folder
 from etl_assets.lake.current import materialized
 from etl_assets.star.schema import Column
 from etl_assets.warehouse.contract import Kind, WarehouseReader
+from etl_assets.warehouse.schemas import Schemas
 
 BUFFER_BYTES = 1 << 20
 _ARROW = {
@@ -43,12 +44,13 @@ _MOST_DIGITS = 38  # of a decimal in Arrow
 class PostgresReader(WarehouseReader):
     """Asks in one transaction."""
 
-    def __init__(self, cursor: Cursor, scratch: Path) -> None:
+    def __init__(self, cursor: Cursor, scratch: Path, schemas: Schemas) -> None:
         self.cursor = cursor
         self.scratch = scratch
+        self.schemas = schemas
 
     def rows(self, sql: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        self.cursor.execute(in_postgres(sql), dict(params) if params else None)
+        self.cursor.execute(self._written(sql), dict(params) if params else None)
         return [
             tuple(bytes(value) if isinstance(value, memoryview) else value for value in row)
             for row in self.cursor.fetchall()
@@ -64,14 +66,14 @@ class PostgresReader(WarehouseReader):
         return frame
 
     def columns(self, schema: str, table: str) -> Mapping[str, tuple[str, bool]]:
-        return columns_of(self.cursor, schema, table)
+        return columns_of(self.cursor, self.schemas.called(schema), table)
 
     def kind(self, schema: str, name: str) -> Kind | None:
-        return kind_of(self.cursor, schema, name)
+        return kind_of(self.cursor, self.schemas.called(schema), name)
 
     def copy(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], source: str) -> str:
         names = listing([column.name for column in columns])
-        query = in_postgres(f"SELECT {names} FROM {source}")
+        query = self._written(f"SELECT {names} FROM {source}")
         with own_folder(self.scratch, "warehouse-") as folder:
             file = folder / "rows.csv"
             with file.open("wb") as stream:
@@ -80,6 +82,9 @@ class PostgresReader(WarehouseReader):
                 )
             chosen = ", ".join(f"{_typed(c)} AS {identifier(c.name)}" for c in columns)
             return materialized(connection, f"SELECT {chosen} FROM {duck.csv_rows([file])}")
+
+    def _written(self, sql: str) -> str:
+        return in_postgres(self.schemas.rewritten(sql, "duckdb"))
 
 
 @cache

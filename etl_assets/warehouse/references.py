@@ -12,6 +12,9 @@ from etl_assets.star.schema import StarTable
 from etl_assets.warehouse.contract import Session
 from etl_assets.warehouse.plan import Plan, Planner
 
+_MANY = 16
+"""References of one table that are read from all of its columns; more of them are set apart first."""
+
 
 @dataclass(frozen=True)
 class Staged:
@@ -63,6 +66,7 @@ class References:
         self.plans = plans
         self.staged = staged
         self.missing: Mapping[str, str] = {}
+        self._narrow: dict[str, str] = {}
         self._lost = self._find_lost()
         self._numbers = count()
 
@@ -185,7 +189,7 @@ class References:
         d, key = self.dialect, self.tables[name].key_columns
         links = list(self._links(name))
         queries = [
-            f"SELECT {self._as_members(columns, name)} FROM {self.staged[table.name].rows} AS f"
+            f"SELECT {self._as_members(columns, name)} FROM {self._referring_rows(table)} AS f"
             for table, columns in links
             if table.name in self.staged
         ]
@@ -201,6 +205,18 @@ class References:
                     f"ON {d.same(key, 'l', 'r')}"
                 )
         return queries
+
+    def _referring_rows(self, table: StarTable) -> str:
+        """Where the references of staged rows are read: of a table with many, beside the rest, since each is a scan."""
+        rows = self.staged[table.name].rows
+        if len(table.links) <= _MANY:
+            return rows
+        if table.name not in self._narrow:
+            d = self.dialect
+            names = d.listing(sorted({name for columns in table.links for name in columns}), "s.")
+            kept = self.session.keep(f"{table.name}_references", f"SELECT {names} FROM {rows} AS s")
+            self._narrow[table.name] = kept
+        return self._narrow[table.name]
 
     # -- who refers to them --------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ The books say what was loaded: a table that they do not name is not ours, and st
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from etl_assets.warehouse.contract import LOADS, OF_TABLES, SCHEMA, Warehouse, current
+from etl_assets.warehouse.contract import LOADS, OF_TABLES, SCHEMA, Warehouse, WarehouseError, current
+from etl_assets.warehouse.load import not_ours, of_others
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,13 @@ def in_warehouse(warehouse: Warehouse, declared: Collection[str]) -> dict[str, I
         return found
 
 
-def retire(warehouse: Warehouse, names: Sequence[str]) -> None:
+def retire(warehouse: Warehouse, names: Sequence[str], lake: str, project: str) -> None:
     """Remove tables, their views of what is current, and what the books say of them: in one transaction, where
-    the engine can."""
+    the engine can. Raises `WarehouseError` if they were loaded from another lake than this project's."""
     with warehouse.session() as session:
-        listed = ", ".join(session.dialect.literal(name) for name in names)
-        forgotten = [f"DELETE FROM {SCHEMA}.{book.name} WHERE table_name IN ({listed})" for book in OF_TABLES]
+        if others := of_others(session, lake):
+            raise WarehouseError(not_ours(warehouse, lake, project, others))
+        d = session.dialect
+        listed = ", ".join(d.literal(name) for name in names)
+        forgotten = [f"DELETE FROM {d.place(book.name)} WHERE table_name IN ({listed})" for book in OF_TABLES]
         session.commit([*session.retire(names), *forgotten], f"retire {', '.join(names)}")

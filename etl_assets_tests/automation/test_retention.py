@@ -44,7 +44,7 @@ def once() -> None: ...
 
 FREQUENT = dg.define_asset_job("frequent", [often], executor_def=IN_PROCESS)
 RARE = dg.define_asset_job("rare", [often, once], executor_def=IN_PROCESS)
-DEFS = dg.Definitions([often, once], jobs=[FREQUENT, RARE, forget_old_runs], executor=IN_PROCESS)
+DEFS = dg.Definitions([often, once], jobs=[FREQUENT, RARE, forget_old_runs()], executor=IN_PROCESS)
 MODULE = "from etl_assets_tests.automation.test_retention import DEFS as defs"
 
 
@@ -190,7 +190,7 @@ def test_the_job_forgets_and_the_schedule_starts_it_only_if_there_is_something_t
     def tick() -> dg.RunRequest | str | None:
         now = datetime.now(UTC)
         with dg.build_schedule_context(instance, scheduled_execution_time=now) as context:
-            tick = forget_every_night.evaluate_tick(context)
+            tick = forget_every_night().evaluate_tick(context)
         return tick.run_requests[0] if tick.run_requests else tick.skip_message
 
     assert tick() == f"no run older than {DAYS} days can be forgotten"

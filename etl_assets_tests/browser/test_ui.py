@@ -90,6 +90,7 @@ def test_whoever_starts_the_interface_and_presses_the_button_sees_it_all(ui: Int
         "every_15_minutes": ("*/15 * * * *", "STOPPED"),
         "every_night": ("30 2 * * *", "RUNNING"),
         "verify_every_night": ("30 3 * * *", "RUNNING"),
+        "sweep_every_night": ("0 4 * * *", "RUNNING"),
         "forget_every_night": ("45 3 * * *", "RUNNING"),
     }
 

@@ -216,7 +216,7 @@ def test_a_contract_violation_publishes_nothing(star: Star, column: str, value: 
 
     broken = dataclasses.replace(sales_by_month, control=None, shape=shape)
     made = broken.make(star.warehouse.query(broken.query))
-    verdict = broken.dagster_type.type_check(None, made)  # type: ignore[arg-type]
+    verdict = broken.dagster_type("x").type_check(None, made)  # type: ignore[arg-type]
     assert not verdict.success
     with pytest.raises(dg.DagsterTypeCheckDidNotPass):
         dg.materialize(

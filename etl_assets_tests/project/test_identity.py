@@ -66,7 +66,9 @@ def test_a_warehouse_of_another_lake_is_not_overwritten(
     refused = etl("run")
     assert refused.exit_code == 1
     assert "was filled from the lake" in refused.stderr.splitlines()[-1]
-    assert "name another one (ETL_WAREHOUSE_URL)" in refused.stderr.splitlines()[-1]
+    assert (
+        "name another schema (ETL_WAREHOUSE_SCHEMA) or another warehouse" in refused.stderr.splitlines()[-1]
+    )
     assert (folder / "data/warehouse.duckdb").read_bytes() == before
     execute(url, "DELETE FROM parts.sale WHERE no = 2")
     assert etl("run", "--adopt").exit_code == 0
