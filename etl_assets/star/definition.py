@@ -78,9 +78,9 @@ class Definition:
         try:
             return self.function(**frames)
         except _RAISED as error:
-            raise ContractError(f"{self.name}: its function fails: {faults.told(error)}").with_traceback(
-                error.__traceback__
-            ) from None
+            twice = "; " + _TWICE if isinstance(error, nw.exceptions.DuplicateError) else ""
+            told = f"{self.name}: its function fails: {faults.told(error)}{twice}"
+            raise ContractError(told).with_traceback(error.__traceback__) from None
 
     def frames(self, inputs: Mapping[str, duckdb.DuckDBPyRelation]) -> dict[str, Any]:
         """The arguments of the function: each parameter gets the kind of frame that it is annotated with."""
@@ -88,6 +88,7 @@ class Definition:
         return {name: as_frame(inputs[name], hints.get(name)) for name in self.inputs}
 
 
+_TWICE = 'select the columns that are needed before a join, or write join(…, suffix="_of_what")'
 # What a function of somebody's may raise.
 _RAISED = (
     nw.exceptions.NarwhalsError,
