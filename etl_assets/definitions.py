@@ -19,7 +19,7 @@ from etl_assets.presentation import Naming
 from etl_assets.project import Project, load
 from etl_assets.proof.checks import certificate_checks, differing, verification_asset, verification_checks
 from etl_assets.raw.assets import raw_assets
-from etl_assets.settings import Settings
+from etl_assets.settings import Settings, restore
 from etl_assets.source.assets import file_assets, reference_files, source_assets
 from etl_assets.source.files import ObservedFiles, models
 from etl_assets.star.assets import star_assets
@@ -78,4 +78,5 @@ def definitions(settings: Settings) -> dg.Definitions:
 @dg.definitions
 def defs() -> dg.Definitions:
     """What a code location loads: not before it is asked for, since who imports this module may mean another project."""
+    restore(os.environ)
     return definitions(Settings.read(os.environ))

@@ -15,6 +15,9 @@ from dagster._core.definitions.resource_annotation import get_resource_args
 # a day later than that is wrong. An hour is for a run that waits or takes long.
 DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=25), fail_window=timedelta(hours=49))
 
+JOBS = ("etl", "derive", "raw", "star", "warehouse", "exports", "verify", "forget_old_runs")
+"""The jobs of a project."""
+
 
 @dataclass(frozen=True)
 class Naming:
@@ -41,7 +44,7 @@ class Naming:
             return True
         if picked:
             return any(self.stage(key) for key in picked)
-        return run.job_name.startswith(self.name(""))
+        return run.job_name in {self.name(job) for job in JOBS}
 
     def resources(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function that asks for resources by parameters, asking for those of this project: Dagster finds a resource by

@@ -1,7 +1,8 @@
 """The settings, all optional: each has one name, one place and one meaning."""
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ WAREHOUSES = {
 _SCHEMA = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _BESIDE = ("reporting", "_staging")
 _TAKEN = ("main", "temp", "system", "public", "information_schema", "raw", "reference")
+_KEPT = "ETL_ENVIRONMENT_KEPT"
 _PART = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -100,6 +102,20 @@ class Settings:
             one_history=_yes("ETL_SOURCE_ONE_HISTORY", get("ETL_SOURCE_ONE_HISTORY")),
             unset=tuple(n for n in ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL") if not get(n)),
         )
+
+
+def keep(environment: MutableMapping[str, str], from_file: Mapping[str, str | None]) -> None:
+    """Let what an environment says win over what a `.env` says in processes of Dagster too, which takes it from there."""
+    differing = {
+        n: environment[n] for n, said in from_file.items() if n in environment and environment[n] != said
+    }
+    if differing:
+        environment[_KEPT] = json.dumps(differing)
+
+
+def restore(environment: MutableMapping[str, str]) -> None:
+    """Set what `keep` kept."""
+    environment.update(json.loads(environment.get(_KEPT, "{}")))
 
 
 def _count(name: str, value: str | None, what: str = "runs") -> int | None:

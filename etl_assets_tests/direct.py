@@ -45,6 +45,11 @@ class Direct:
         )
 
     @property
+    def lake_id(self) -> str:
+        newest = self.lake.batches().latest()
+        return newest.lake if newest else "none"
+
+    @property
     def warehouse(self) -> Warehouse:
         if self.warehouse_url and self.warehouse_url.startswith("bigquery:"):
             made = bigquery_warehouse(self.warehouse_url, str(self.data / "scratch"))

@@ -34,6 +34,11 @@ class Shelf:
     def lake(self) -> LocalFiles:
         return LocalFiles(self.folder / "lake")
 
+    @property
+    def lake_id(self) -> str:
+        newest = Batches(self.lake).latest()
+        return newest.lake if newest else "none"
+
     def declared(self, *tables: StarTable) -> "Shelf":
         """The same lake and warehouse, with some tables declared otherwise."""
         return replace(self, tables={**self.tables, **{table.name: table for table in tables}})

@@ -98,3 +98,29 @@ def test_a_simulation_that_is_terminated_stops_its_server(tmp_path: Path) -> Non
         assert not pids[0].exists()
     finally:
         subprocess.run(["rm", "-rf", str(data)], check=True)
+
+
+def test_what_the_environment_says_wins_over_the_file_in_dagster_s_processes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They read `.env` once more, over what is set: a password that only the environment has would be gone."""
+    (tmp_path / ".env").write_text("ETL_KEY_PREFIX=file\nETL_WAREHOUSE_SCHEMA=of_the_file\n")
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os\n"
+            "from etl_assets.cli import environment\n"
+            "environment.settings()\n"
+            "os.environ.update(ETL_KEY_PREFIX='file', ETL_WAREHOUSE_SCHEMA='of_the_file')\n"
+            "from etl_assets.definitions import defs\n"
+            "found = defs()\n"
+            "print(found.resolve_job_def('mine_etl').name, found.resources['mine_warehouse'].star_schema)",
+        ],
+        env=surroundings(ETL_DATA=str(tmp_path / "data"), ETL_KEY_PREFIX="mine"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.stdout == "mine_etl of_the_file\n", told.stderr[-2000:]

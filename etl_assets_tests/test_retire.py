@@ -128,7 +128,7 @@ def test_a_table_goes_with_its_view_and_with_what_the_books_say_of_it(season: Sh
     }
     assert in_warehouse(season.warehouse, season.tables) == {}
     assert state(season) == before
-    retire(season.warehouse, GONE)
+    retire(season.warehouse, GONE, season.lake_id, "")
     assert there(season, "dim_team", "fact_game", "fact_game_current") == dict.fromkeys(
         ("dim_team", "fact_game", "fact_game_current")
     )
@@ -145,7 +145,7 @@ def test_a_table_goes_with_its_view_and_with_what_the_books_say_of_it(season: Sh
 
 def test_after_it_loads_go_on_and_what_is_declared_again_comes_again(season: Shelf) -> None:
     before = state(season)
-    retire(season.warehouse, GONE)
+    retire(season.warehouse, GONE, season.lake_id, "")
     without = Shelf(
         season.folder, season.warehouse, {"dim_day": DAY, "fact_kept": ALONE}, dict(season.versions)
     )
@@ -179,7 +179,7 @@ def test_no_key_leads_to_a_table_that_is_gone(season: Shelf, engine: str, stand_
         return {place.removeprefix("star.") for (place,) in found}
 
     assert led() == {"dim_team", "dim_day"}
-    retire(season.warehouse, GONE)
+    retire(season.warehouse, GONE, season.lake_id, "")
     assert led() == {"dim_day"}
 
 
@@ -197,7 +197,7 @@ def test_what_ends_anywhere_leaves_all_or_nothing_and_is_finished_by_the_next_on
         with monkeypatch.context() as patch:
             patch.setattr(MODULES[engine], "reached", stop)
             try:
-                retire(season.warehouse, GONE)
+                retire(season.warehouse, GONE, season.lake_id, "")
             except Stopped:
                 outcomes.append(state(season) == before)
             else:
@@ -223,13 +223,13 @@ def test_of_a_script_that_ends_midway_the_books_still_name_what_is_to_be_removed
     # It ends before the second table is dropped, and then before the books are changed.
     while set(there(season, *GONE).values()) != {None}:
         with pytest.raises(WarehouseError, match="no"):
-            retire(season.warehouse, GONE)
+            retire(season.warehouse, GONE, season.lake_id, "")
         ends += 1
         assert season.books() == books
         assert set(in_warehouse(season.warehouse, OTHERS)) == set(GONE)
         assert season.rows("fact_kept") == rows["fact_kept"]
     assert ends == 2
-    retire(season.warehouse, GONE)
+    retire(season.warehouse, GONE, season.lake_id, "")
     assert in_warehouse(season.warehouse, OTHERS) == {}
     assert there(season, "fact_game_current") == {"fact_game_current": None}
 
@@ -258,7 +258,7 @@ def test_a_table_that_is_called_like_the_view_of_another_one_stays(shelf: Callab
     here.load()
     found = in_warehouse(here.warehouse, {"dim_team_current"})
     assert found == {"dim_team": InWarehouse(["dim_team"], {"loads": 1})}
-    retire(here.warehouse, ["dim_team"])
+    retire(here.warehouse, ["dim_team"], here.lake_id, "")
     assert there(here, "dim_team", "dim_team_current") == {"dim_team": None, "dim_team_current": "table"}
     assert here.rows("dim_team_current") == [(1, False)]
 
@@ -268,7 +268,7 @@ def test_a_table_of_somebody_else_is_not_ours_to_retire(season: Shelf) -> None:
     with duckdb.connect(str(season.folder / "warehouse.duckdb")) as connection:
         connection.execute("CREATE TABLE star.of_somebody AS SELECT 1 AS one")
     assert in_warehouse(season.warehouse, season.tables) == {}
-    retire(season.warehouse, GONE)
+    retire(season.warehouse, GONE, season.lake_id, "")
     assert there(season, "of_somebody") == {"of_somebody": "table"}
 
 
@@ -282,7 +282,7 @@ def test_a_view_of_an_analyst_on_it_is_named_and_nothing_is_removed(
     with pytest.raises(
         WarehouseError, match=r"view cities depends on table .*drop what depends on it"
     ) as caught:
-        retire(season.warehouse, GONE)
+        retire(season.warehouse, GONE, season.lake_id, "")
     assert "\n" not in str(caught.value)
     assert state(season) == before
 

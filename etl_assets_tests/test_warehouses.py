@@ -628,7 +628,7 @@ def test_a_warehouse_of_the_version_before_is_carried_on(
         assert asked(str(flow.warehouse_url), reads) == [(True,)]
     # What nobody declares any more is still known to be ours.
     assert in_warehouse(flow.warehouse, flow.inputs.star) == {"dim_gone": InWarehouse([], {"loads": 1})}
-    retire(flow.warehouse, ["dim_gone"])
+    retire(flow.warehouse, ["dim_gone"], flow.lake_id, "")
     fresh = replace(flow, data=flow.data.with_name("fresh"), warehouse_url=None)
     fresh.data.mkdir()
     (fresh.data / "lake").symlink_to(flow.data / "lake")
@@ -648,7 +648,7 @@ def test_a_part_of_a_warehouse_of_the_version_before_can_be_loaded_alone(
     before = everything(flow)
     make_older(flow, engine, stand_in)
     assert load(flow, "dim_worker")["dim_worker"].batches == (), "what is loaded is known"
-    retire(flow.warehouse, ["dim_gone"])
+    retire(flow.warehouse, ["dim_gone"], flow.lake_id, "")
     load(flow)
     assert everything(flow) == before
 
@@ -1357,7 +1357,7 @@ def test_how_a_warehouse_in_postgresql_stands_changes_with_what_is_in_it(
     flow.run()
     before = settles(flow.warehouse.standing)
     assert flow.warehouse.standing() == before
-    execute(flow.warehouse.url, change)
+    execute(str(flow.warehouse_url), change)
     deadline = time.monotonic() + 20
     while flow.warehouse.standing() == before:
         assert time.monotonic() < deadline

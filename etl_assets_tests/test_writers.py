@@ -270,7 +270,7 @@ def folded(content: Mapping[str, bytes]) -> dict[str, dict[str, Mapping[str, Any
 
 def selected(url: str) -> dict[str, dict[str, Mapping[str, Any]]]:
     """The same, as the source has it."""
-    found = {}
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         for name in INPUTS.tables:
             cursor.execute(f'SELECT * FROM "{name}" LIMIT 0')

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def carried_out(order: Order) -> Outcome:
     batch = None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ETL_STOP_AT", order.stop_at)
-        patch.setattr(failpoints, "_reached", failpoints.Counter())
+        patch.setattr(failpoints, "_reached", Counter())
         if order.granted:
             patch.setattr(snapshot, "_claim", lambda connection, lake, wait_seconds: 0)
             patch.setattr(snapshot.Snapshot, "still_claimed", lambda taken: None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from etl_assets import addresses, permissions
 from etl_assets.errors import EtlError
 from etl_assets.plain import plain
-from etl_assets.settings import Settings
+from etl_assets.settings import Settings, keep
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -46,8 +46,9 @@ class UnreadableError(EtlError):
 def settings() -> Settings:
     """The settings, as the environment and `.env` in the current folder say; the environment wins. What this process
     writes from now on is for those whom ETL_FILE_MODE names."""
-    from dotenv import load_dotenv
+    from dotenv import dotenv_values, load_dotenv
 
+    keep(os.environ, dotenv_values(Path.cwd() / ".env"))
     load_dotenv(Path.cwd() / ".env")
     known = Settings.read(os.environ)
     permissions.apply(known.file_mode)

@@ -84,9 +84,9 @@ class Definition:
         try:
             return self.function(**frames)
         except _raised() as error:
-            raise ContractError(f"{self.name}: its function fails: {faults.told(error)}").with_traceback(
-                error.__traceback__
-            ) from None
+            twice = "; " + _TWICE if isinstance(error, _told_twice()) else ""
+            told = f"{self.name}: its function fails: {faults.told(error)}{twice}"
+            raise ContractError(told).with_traceback(error.__traceback__) from None
 
     def frames(self, inputs: Mapping[str, duckdb.DuckDBPyRelation]) -> dict[str, Any]:
         """The arguments of the function: each parameter gets the kind of frame that it is annotated with."""
@@ -100,6 +100,12 @@ def _raised() -> tuple[type[Exception], ...]:
     return (*_RAISED, *frames, *faults.raised_by("pyarrow.lib", "ArrowException"))
 
 
+def _told_twice() -> tuple[type[Exception], ...]:
+    """What Narwhals raises where two columns have one name."""
+    return faults.raised_by("narwhals.exceptions", "DuplicateError")
+
+
+_TWICE = 'select the columns that are needed before a join, or write join(…, suffix="_of_what")'
 _RAISED = (
     duckdb.Error,
     ArithmeticError,

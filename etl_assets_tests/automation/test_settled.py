@@ -25,7 +25,6 @@ from etl_assets.cli.unchanged import looking
 from etl_assets.definitions import definitions
 from etl_assets_tests.commands import etl, use
 from etl_assets_tests.flow import execute
-from etl_assets_tests.lake_layout import newest_of_star
 
 PROJECT = '''
 """A shop."""
@@ -227,9 +226,7 @@ def started(shop: Shop) -> None:
 FOUND: dict[str, Callable[[Shop], object]] = {
     "a damaged file of the star": lambda s: flip(star_file(s)),
     "a lost file of the star": lambda s: star_file(s).unlink(),
-    "a lost manifest of the star": lambda s: (
-        newest_of_star(s.lake) and shutil.rmtree(s.lake / "star" / "batches")
-    ),
+    "a lost manifest of the star": lambda s: shutil.rmtree(s.lake / "star" / "batches"),
     "a decision to begin later": lambda s: write(s.lake / "star" / "baselines" / "dim_item.json", "{}"),
     "a lost certificate": lambda s: certificate(s).unlink(),
     "a damaged certificate": lambda s: flip(certificate(s)),

@@ -106,12 +106,12 @@ def test_a_project_that_init_wrote_runs_by_a_button_and_shows_all_there_is_to_kn
         "warehouse/fact_orders?view=checks": ["equals_the_source", "references_resolve", "Passed"],
         "raw/customers?view=events": ["rows new", "columns changed"],
     }
-    for number, (path, texts) in enumerate(shown.items()):
-        page.goto(f"{ui.url}/assets/{PREFIX}/{path}")
+    for number, (asset, texts) in enumerate(shown.items()):
+        page.goto(f"{ui.url}/assets/{PREFIX}/{asset}")
         for text in texts:
             page.get_by_text(text, exact=True).first.wait_for()
         page.screenshot(path=pictures / f"{number}.png")
-        assert page.get_by_text("failed to load").count() == 0, path
+        assert page.get_by_text("failed to load").count() == 0, asset
     for name, path in {
         "graph": "asset-groups",
         "job": f"locations/{LOCATION}/jobs/{PREFIX}_etl",

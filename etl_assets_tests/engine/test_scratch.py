@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from etl_assets.engine import scratch
 from etl_assets.engine.scratch import own_folder, sweep
 
 _WORKS = """
@@ -74,7 +73,8 @@ def test_who_ends_well_leaves_nothing(tmp_path: Path) -> None:
 def test_a_sweep_between_making_and_locking_takes_nothing_from_anybody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, swept = os.open, []
+    opened = os.open
+    swept: list[Path] = []
 
     def sweeping_once(path: Any, *arguments: Any, **options: Any) -> int:
         if not swept:
@@ -82,7 +82,7 @@ def test_a_sweep_between_making_and_locking_takes_nothing_from_anybody(
             sweep(tmp_path)
         return opened(path, *arguments, **options)
 
-    monkeypatch.setattr(scratch.os, "open", sweeping_once)
+    monkeypatch.setattr(os, "open", sweeping_once)
     with own_folder(tmp_path, "capture-") as folder:
         assert folder.is_dir()
         assert folder != swept[0]

@@ -33,7 +33,7 @@ def shop(database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def _anew(setting: str | None = None) -> project.Project:
-    return project.read(project._place(setting, Path.cwd()))
+    return project.read(project.place(setting))
 
 
 def contents(folder: Path) -> dict[str, str]:

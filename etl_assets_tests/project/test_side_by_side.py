@@ -17,6 +17,7 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from etl_assets.component import project_definitions
 from etl_assets.errors import SettingsError
+from etl_assets.presentation import JOBS, Naming
 from etl_assets.settings import Settings
 from etl_assets.stand_ins.bigquery import BigQueryStandIn
 from etl_assets_tests.capture.comparing import execute
@@ -218,11 +219,13 @@ def test_two_projects_are_merged_in_one_dagster(projects: Projects, instance: dg
         )
     )
     dg.Definitions.validate_loadable(merged)
+    jobs = {job.name for job in merged.resolve_all_job_defs() if not job.name.startswith("__")}
+    assert jobs == {f"{name}_{job}" for name in ("one", "company_two") for job in JOBS}
     keys = {spec.key.to_user_string() for spec in merged.resolve_all_asset_specs()}
     assert {"one/star/fact_sale", "company/two/star/fact_sale", "one/source/colours"} <= keys
     for name in ("one", "company_two"):
         result = merged.resolve_job_def(f"{name}_etl").execute_in_process(instance=instance)
-        made = {event.asset_key.path[-3] for event in result.get_asset_materialization_events()}
+        made = {one.materialization.asset_key.path[-3] for one in result.get_asset_materialization_events()}
         assert (result.success, made) == (True, {name.rpartition("_")[2]})
         assert merged.resolve_job_def(f"{name}_verify").execute_in_process(instance=instance).success
     for name in NAMES:
@@ -264,6 +267,26 @@ def test_two_projects_are_merged_in_one_dagster(projects: Projects, instance: dg
         assert "nothing changed" in done.stdout
         assert etl("breaker").exit_code == 0
     assert {name: one["job"] for name, one in last.items()} == {"one": "one_etl", "two": "company_two_etl"}
+
+
+def test_a_run_is_of_the_project_whose_prefix_it_has_and_of_no_longer_one() -> None:
+    shop = Naming(("shop",))
+    runs = {
+        "shop_etl": True,
+        "shop_eu_etl": False,
+        "etl": False,
+        "shop_mine": False,
+    }
+    assert {name: shop.owns(dg.DagsterRun(name)) for name in runs} == runs
+    picked = {
+        ("shop", "star", "a"): True,
+        ("shop", "eu", "star", "a"): False,
+        ("star", "a"): False,
+        ("a",): False,
+    }
+    for path, ours in picked.items():
+        run = dg.DagsterRun("__ASSET_JOB", asset_selection={dg.AssetKey(list(path))})
+        assert shop.owns(run) is ours, path
 
 
 LOCATION = """

@@ -114,6 +114,10 @@ SLIPS = {
     "no record": (("star", '    record="item_record_id",\n', ""), "star", "@fact", 'write record="…_record_id"'),
     "a key": (("star", 'key="id",\n    record', 'key="ident",\n    record'), "star", "@fact", "the key 'ident' is not among its columns"),
     "a name of ours": (("star", 'Column("name", "text?")', 'Column("deleted", "text?")'), "star", "@fact", "'deleted' is declared twice; the platform adds"),
+    "another name of ours": (("star", 'Column("name", "text?")', 'Column("batch", "text?")'), "star", "@fact", "'batch' is declared twice; the platform adds"),
+    "a column of three tables": (
+        ("star", 'item.select(', 'item.join(item, on="id").join(item, on="id").select('), "star", "@fact", r"'name_right' 2 times.*; select .* or write join\(…, suffix=",
+    ),
     "a record that is a column": (("star", "item_record_id", "name"), "star", "@fact", "'name' is declared twice"),
     "a key that may be NULL": (("star", 'Column("id", "int"),\n        Column("name"', 'Column("id", "int?"),\n        Column("name"'), "star", "@fact", "no part of a key is NULL: take the . away"),
     "a column of a report": (("reports", "c.label, COUNT", "c.lable, COUNT"), "reports", "@report", "its query is wrong: .*lable"),

@@ -422,7 +422,7 @@ def test_who_carries_on_a_book_that_another_load_carried_on_meanwhile_is_refused
     monkeypatch.setattr(bigquery_load.BigQuerySession, "_carry_on", overtaken)
     with pytest.raises(WarehouseError, match="another load changed the warehouse meanwhile: run again"):
         load(day(1))
-    retire(day(2).warehouse, ["dim_gone"])
+    retire(day(2).warehouse, ["dim_gone"], day(2).lake_id, "")
     assert content(day(2)) == days[2][1]
     assert not load(day(2))
 
@@ -444,7 +444,7 @@ def test_a_book_is_carried_on_although_requests_go_wrong(
         quiet(stand_in)
         assert day(0).warehouse.held().keys() == {"dim_gone", "dim_worker", "fact_sale"}
         load(day(0))
-        retire(day(0).warehouse, ["dim_gone"])
+        retire(day(0).warehouse, ["dim_gone"], day(0).lake_id, "")
         assert content(day(0)) == days[0][1]
 
 
