@@ -23,6 +23,7 @@ from etl_assets.settings import Settings
 from etl_assets.source.assets import file_assets, reference_files, source_assets
 from etl_assets.source.files import ObservedFiles, models
 from etl_assets.star.assets import star_assets
+from etl_assets.steps.assets import step_assets, step_jobs
 from etl_assets.warehouse.assets import warehouse_assets
 
 
@@ -54,9 +55,10 @@ def definitions(settings: Settings) -> dg.Definitions:
             warehouse_assets(inputs, project.name),
             *export_assets(list(project.reports.values()), project.schemas, project.options.workbook),
             verification_asset(inputs),
+            *step_assets(list(project.steps.values()), list(project.star)),
         ],
         asset_checks=[certificate_checks(inputs), verification_checks(inputs)],
-        jobs=[*jobs.JOBS, verify, forget_old_runs],
+        jobs=[*jobs.JOBS, verify, forget_old_runs, *step_jobs(list(project.steps.values()))],
         schedules=[
             jobs.every_15_minutes(breaker),
             jobs.every_night(breaker),

@@ -1,6 +1,7 @@
 """What a user declares: the one import that a project needs, and how a project is found and read.
 
     from etl_assets.project import Column, Table, calendar, dimension, fact, report, ReportColumn
+    from etl_assets.project import Message, Parameter, SqlQuery, SqlWrite, Steps, Upload, step
 
 A project is a package, or a folder with an `__init__.py`, that anybody keeps wherever they like. Everything that its modules
 declare belongs to it, and every CSV file beside them is a reference file: nothing is listed twice. `ETL_PROJECT` names it;
@@ -27,22 +28,43 @@ from etl_assets.source.table import Table
 from etl_assets.star.calendar import Calendar, calendar
 from etl_assets.star.definition import ContractError, Definition, Inputs, dimension, fact, star_table
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
+from etl_assets.steps.contract import Picture, StepResult
+from etl_assets.steps.functions import step
+from etl_assets.steps.group import Steps
+from etl_assets.steps.messages import Message
+from etl_assets.steps.objects import CsvFile, Download, Listing, Upload
+from etl_assets.steps.parameters import Parameter, Partitions
+from etl_assets.steps.sql import SqlExecute, SqlQuery, SqlWrite
 
 __all__ = [
     "Column",
+    "CsvFile",
     "Dimension",
+    "Download",
     "Fact",
+    "Listing",
+    "Message",
     "Options",
+    "Parameter",
+    "Partitions",
+    "Picture",
     "Project",
     "ProjectError",
     "ReportColumn",
+    "SqlExecute",
+    "SqlQuery",
+    "SqlWrite",
+    "StepResult",
+    "Steps",
     "Table",
+    "Upload",
     "calendar",
     "dimension",
     "fact",
     "load",
     "report",
     "star_table",
+    "step",
 ]
 
 SHIPPED = "etl_assets.totesys"
@@ -83,7 +105,8 @@ class ProjectError(EtlError):
 
 @dataclass(frozen=True)
 class Project:
-    """The tables that are read, the star and the reports that are made of them, and reference files, each by name."""
+    """The tables that are read, the star and the reports that are made of them, reference files and groups of steps, each by
+    name."""
 
     name: str
     root: Path
@@ -91,6 +114,7 @@ class Project:
     star: Mapping[str, Definition]
     references: Mapping[str, Path]
     reports: Mapping[str, Report]
+    steps: Mapping[str, Steps]
     options: Options
     inputs: Inputs = field(repr=False)
 
@@ -217,7 +241,7 @@ def _at(where: str) -> str:
     return f"{_shown(path)}:{line}"
 
 
-_Named = TypeVar("_Named", Table, Definition, Calendar, Report)
+_Named = TypeVar("_Named", Table, Definition, Calendar, Report, Steps)
 
 
 # -- what it declares ------------------------------------------------------------------------------------------------
@@ -234,6 +258,7 @@ class _Declared:
         self.star: dict[str, Definition] = {}
         self.calendars: dict[str, Calendar] = {}
         self.reports: dict[str, Report] = {}
+        self.steps: dict[str, Steps] = {}
         self.options = Options()
         self.contracts: dict[int, tuple[StarTable, ModuleType]] = {}
 
@@ -270,6 +295,8 @@ class _Declared:
             self._note(self.calendars, value)
         elif isinstance(value, Report):
             self._note(self.reports, value)
+        elif isinstance(value, Steps):
+            self._note(self.steps, value)
 
     def _note(self, known: dict[str, _Named], value: _Named) -> None:
         other = known.get(value.name)
@@ -306,6 +333,8 @@ class _Declared:
                 self.star[one.name] = one.spanning(self.star)
             except ContractError as error:
                 self.slips.append(Slip(_at(one.where), str(error)))
+        for group in self.steps.values():
+            self.slips += [Slip(_at(where), what) for where, what in group.mistakes()]
         if self.slips:
             raise ProjectError(self.slips)
         if not self.tables:
@@ -328,6 +357,7 @@ class _Declared:
             self.star,
             references,
             self.reports,
+            self.steps,
             self.options,
             inputs,
         )

@@ -129,7 +129,7 @@ def _permissions(settings: "Settings") -> "Iterator[Found]":
 
 
 def _alerted(settings: "Settings") -> "Checkup":
-    from etl_assets.automation.alerts import Alert
+    from etl_assets.clients.alerts import Alert
     from etl_assets.preflight import probed
 
     def send() -> str:
