@@ -101,7 +101,7 @@ def _field(group: Steps, one: Parameter) -> dg.Field:
     kind: Any = _CONFIGURED.get(one.kind.name, dg.String)
     if one.one_of:
         kind = dg.Enum(f"{group.name}_{one.name}", [dg.EnumValue(text) for text in one.one_of])
-    default: dict[str, Any] = {}
+    default: dict[str, Any] = {"default_value": None} if one.kind.nullable else {}
     if one.default is not None:
         plain = isinstance(one.default, str | int | float)
         default = {"default_value": one.default if plain else str(one.default)}

@@ -26,17 +26,21 @@ class DuckDBSession(Session):
             if relation is None:
                 raise SessionError("warehouse: the query answers nothing: is it a statement?")
             reader = relation.to_arrow_reader(BATCH_ROWS)
-            yield pa.table({field.name: pa.array([], field.type) for field in reader.schema})
-            for batch in reader:
-                yield pa.Table.from_batches([batch])
+            try:
+                yield reader.schema.empty_table()
+                for batch in reader:
+                    yield pa.Table.from_batches([batch])
+            finally:
+                reader.close()
 
     def execute(self, query: Bound) -> int | None:
         sql, names = query.statement.numbered(query.parameters)
         with self._told():
             found = self._connection.execute(sql, [query.values[name] for name in names])
+            # All that is answered is fetched: the connection is busy until it is.
+            rows = found.fetchall() if found.description else []
             counts = found.description and found.description[0][0] == "Count"
-            row = found.fetchone() if counts else None
-            return int(row[0]) if row else None
+            return int(rows[0][0]) if counts and rows else None
 
     def write(self, table: str, frame: pa.Table, if_exists: IfExists) -> int:
         schema, _, name = table.rpartition(".")
@@ -56,8 +60,8 @@ class DuckDBSession(Session):
         there = self._connection.execute(
             "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = $1 AND table_name = $2",
             [schema, name],
-        ).fetchone()
-        exists = bool(there and there[0])
+        ).fetchall()
+        exists = there[0][0] > 0
         if exists and if_exists == "fail":
             raise SessionError(
                 f'warehouse: there is a table {schema}.{name} already: write if_exists="replace" or "append" if that is meant'
