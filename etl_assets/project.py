@@ -28,7 +28,7 @@ from etl_assets.source.table import Table
 from etl_assets.star.calendar import Calendar, calendar
 from etl_assets.star.definition import ContractError, Definition, Inputs, dimension, fact, star_table
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
-from etl_assets.steps.contract import Picture, StepResult
+from etl_assets.steps.contract import Picture, Step, StepResult
 from etl_assets.steps.functions import step
 from etl_assets.steps.group import Steps
 from etl_assets.steps.messages import Message
@@ -259,6 +259,7 @@ class _Declared:
         self.calendars: dict[str, Calendar] = {}
         self.reports: dict[str, Report] = {}
         self.steps: dict[str, Steps] = {}
+        self.loose: dict[int, Step] = {}
         self.options = Options()
         self.contracts: dict[int, tuple[StarTable, ModuleType]] = {}
 
@@ -297,6 +298,8 @@ class _Declared:
             self._note(self.reports, value)
         elif isinstance(value, Steps):
             self._note(self.steps, value)
+        elif isinstance(value, Step):
+            self.loose[id(value)] = value
 
     def _note(self, known: dict[str, _Named], value: _Named) -> None:
         other = known.get(value.name)
@@ -333,8 +336,7 @@ class _Declared:
                 self.star[one.name] = one.spanning(self.star)
             except ContractError as error:
                 self.slips.append(Slip(_at(one.where), str(error)))
-        for group in self.steps.values():
-            self.slips += [Slip(_at(where), what) for where, what in group.mistakes()]
+        self._find_wrong_steps()
         if self.slips:
             raise ProjectError(self.slips)
         if not self.tables:
@@ -374,6 +376,16 @@ class _Declared:
                         f"{schema.name} is declared, and no function makes it: write @{kind}(…) above its function",
                     )
                 )
+
+    def _find_wrong_steps(self) -> None:
+        """What is wrong with groups of steps, and steps that no group runs."""
+        run = {id(one) for group in self.steps.values() for one in group.steps}
+        for group in self.steps.values():
+            self.slips += [Slip(_at(where), what) for where, what in group.mistakes()]
+        for identity, one in self.loose.items():
+            if identity not in run:
+                told = f"{one.name} is declared, and no group runs it: name it in Steps(…)"
+                self.slips.append(Slip(_at(one.where), told))
 
     def _inputs(self, references: Mapping[str, Path]) -> Inputs:
         try:
