@@ -16,6 +16,8 @@ class DuckDBSession(Session):
     """A connection that stays open. While it is, no other process can open the file."""
 
     def __init__(self, warehouse: DuckDBWarehouse) -> None:
+        if not warehouse.exists:
+            raise SessionError(f"there is no warehouse {warehouse.where} yet: run the flow first (etl run)")
         self._ended = ExitStack()
         self._connection = self._ended.enter_context(warehouse.connect())
 

@@ -14,7 +14,20 @@ from etl_assets.steps.parameters import Parameter, Partitions
 from etl_assets.steps.sql import SqlWrite
 
 STAGES = frozenset(
-    {"source", "raw", "star", "warehouse", "exports", "etl", "derive", "verify", "proof", "steps", "files"}
+    {
+        "source",
+        "raw",
+        "star",
+        "warehouse",
+        "exports",
+        "etl",
+        "derive",
+        "verify",
+        "forget_old_runs",
+        "proof",
+        "steps",
+        "files",
+    }
 )
 _FRAMES_ONLY = (SqlWrite, CsvFile)
 

@@ -61,14 +61,9 @@ class Message(Step):
                 yield f"{{{name}}} names no parameter; there are {', '.join(parameters) or 'none'}"
 
     def make(self, work: Work) -> Made:
-        parts = [self._said(work), *work.failures]
-        notice = Notice(
-            self.to,
-            told(self.subject, work.values),
-            "\n".join(parts),
-            good=not work.failures,
-            exact=len(parts) == 1 and work.kinds.get(self.of) == "json",
-        )
+        exact = work.kinds.get(self.of) == "json" and self.of not in work.unmade
+        text = "\n".join([self._said(work), *([] if exact else work.failures)])
+        notice = Notice(self.to, told(self.subject, work.values), text, good=not work.failures, exact=exact)
         return Made({"sent to": work.send(notice), "subject": notice.subject})
 
     def _said(self, work: Work) -> str:

@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects import mysql
-from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from etl_assets import faults
@@ -23,6 +22,7 @@ from etl_assets.steps.sessions import BATCH_ROWS, Bound, IfExists, Session, Sess
 
 _PLAIN = (str, bytes, bool, int, float, Decimal, date, datetime, time, timedelta, list)
 # Numbers of MySQL's errors whose texts name tables, columns, users and hosts, and no values.
+_MYSQL_SYNTAX = 1064
 _MYSQL_TELLING = {1044, 1045, 1049, 1050, 1051, 1054, 1109, 1142, 1146, 1305, 2002, 2003, 2006, 2013}
 
 
@@ -66,7 +66,7 @@ class SqlSession(Session):
         frame = self._storable(frame)
         with self._told():
             if if_exists == "append" and self._exists(name, schema):
-                columns: list[Any] = [sa.column(column) for column in frame.column_names]
+                columns: list[Any] = [sa.column(field.name, _type(field.type)) for field in frame.schema]
                 with self._connection.begin():
                     self._insert(sa.table(name, *columns, schema=schema or None), frame)
                 return int(frame.num_rows)
@@ -186,12 +186,9 @@ _DRIVERS = (
 
 def open_sql(database: str, setting: str, url: str) -> SqlSession:
     """A session in the database behind a URL. Raises `SessionError`."""
-    try:
-        parsed = make_url(url)
-    except exc.ArgumentError:
-        raise SessionError(f"{setting} can't be read: {_DRIVERS}") from None
-    del parsed
-    return SqlSession(url, database, setting)
+    # As libpq has it too; SQLAlchemy does not.
+    known = url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url
+    return SqlSession(known, database, setting)
 
 
 def told(error: BaseException | None) -> str:
@@ -206,6 +203,8 @@ def told(error: BaseException | None) -> str:
     number = error.args[0] if error.args and isinstance(error.args[0], int) else None
     if number in _MYSQL_TELLING:
         return f"{error.args[1]} ({number})"
+    if number == _MYSQL_SYNTAX:
+        return f"there is a mistake in the SQL ({number})"
     return f"{type(error).__name__}{f' {number}' if number is not None else ''}"
 
 
