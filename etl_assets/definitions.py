@@ -23,6 +23,7 @@ from etl_assets.settings import Settings, restore
 from etl_assets.source.assets import file_assets, reference_files, source_assets
 from etl_assets.source.files import ObservedFiles, models
 from etl_assets.star.assets import star_assets
+from etl_assets.steps.assets import step_assets, step_jobs
 from etl_assets.warehouse.assets import warehouse_assets
 
 
@@ -55,9 +56,15 @@ def definitions(settings: Settings) -> dg.Definitions:
             warehouse_assets(inputs, project.name, naming, settings.warehouse_schema),
             *export_assets(list(project.reports.values()), project.queries, project.options.workbook, naming),
             verification_asset(inputs, naming),
+            *step_assets(list(project.steps.values()), list(project.star), naming),
         ],
         asset_checks=[certificate_checks(inputs, naming), verification_checks(inputs, naming)],
-        jobs=[*jobs(naming), verify(naming), forget_old_runs(naming)],
+        jobs=[
+            *jobs(naming),
+            verify(naming),
+            forget_old_runs(naming),
+            *step_jobs(list(project.steps.values()), naming),
+        ],
         schedules=[
             every_15_minutes(breaker, naming),
             every_night(breaker, naming),

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from etl_assets import addresses, permissions
-from etl_assets.automation.alerts import Alerts, alerts
+from etl_assets.clients.alerts import Alerts, alerts
 from etl_assets.errors import SettingsError
 from etl_assets.exports.duckdb import DuckDBReportTables, ReportIOManager
 from etl_assets.exports.publishing import ReportTables, Workbook
@@ -15,6 +15,7 @@ from etl_assets.exports.workbook import XlsxWorkbook
 from etl_assets.settings import Settings, duckdb_path, warehouse_engine
 from etl_assets.source.resource import Source
 from etl_assets.star.resource import Lake, StarIOManager
+from etl_assets.steps.resource import StepSurroundings
 from etl_assets.totesys.demo.resource import EmbeddedSource
 from etl_assets.warehouse.contract import Warehouse
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
@@ -41,13 +42,21 @@ def local(settings: Settings) -> Resources:
         most_batches=settings.replay_batches,
     )
     warehouse, report_tables = _warehouse(settings, scratch)
+    told = _alerts(settings)
     return {
         "source": source,
         "lake": lake,
         "star_io": StarIOManager(lake=lake),
         "warehouse": warehouse,
         "reports": ReportIOManager(tables=report_tables),
-        "alerts": _alerts(settings),
+        "alerts": told,
+        "steps": StepSurroundings(
+            lake=lake,
+            warehouse=warehouse,
+            alerts=told,
+            folder=str(settings.data / "files"),
+            ui_url=settings.ui_url,
+        ),
         "workbook": _workbook(settings),
     }
 

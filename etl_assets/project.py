@@ -1,6 +1,7 @@
 """What a user declares: the one import that a project needs, and how a project is found and read.
 
     from etl_assets.project import Column, Table, calendar, dimension, fact, report, ReportColumn
+    from etl_assets.project import Message, Parameter, SqlQuery, SqlWrite, Steps, Upload, step
 
 A project is a package, or a folder with an `__init__.py`, that anybody keeps wherever they like. Everything that its modules
 declare belongs to it, and every CSV file beside them is a reference file: nothing is listed twice. `ETL_PROJECT` names it;
@@ -26,22 +27,43 @@ from etl_assets.source.table import Table
 from etl_assets.star.calendar import Calendar, calendar
 from etl_assets.star.definition import ContractError, Definition, Inputs, dimension, fact, star_table
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
+from etl_assets.steps.contract import Picture, Step, StepResult
+from etl_assets.steps.functions import step
+from etl_assets.steps.group import Steps
+from etl_assets.steps.messages import Message
+from etl_assets.steps.objects import CsvFile, Download, Listing, Upload
+from etl_assets.steps.parameters import Parameter, Partitions
+from etl_assets.steps.sql import SqlExecute, SqlQuery, SqlWrite
 
 __all__ = [
     "Column",
+    "CsvFile",
     "Dimension",
+    "Download",
     "Fact",
+    "Listing",
+    "Message",
     "Options",
+    "Parameter",
+    "Partitions",
+    "Picture",
     "Project",
     "ProjectError",
     "ReportColumn",
+    "SqlExecute",
+    "SqlQuery",
+    "SqlWrite",
+    "StepResult",
+    "Steps",
     "Table",
+    "Upload",
     "calendar",
     "dimension",
     "fact",
     "load",
     "report",
     "star_table",
+    "step",
 ]
 
 SHIPPED = "etl_assets.totesys"
@@ -82,7 +104,8 @@ class ProjectError(EtlError):
 
 @dataclass(frozen=True)
 class Project:
-    """The tables that are read, the star and the reports that are made of them, and reference files, each by name."""
+    """The tables that are read, the star and the reports that are made of them, reference files and groups of steps, each by
+    name."""
 
     name: str
     root: Path
@@ -90,6 +113,7 @@ class Project:
     star: Mapping[str, Definition]
     references: Mapping[str, Path]
     reports: Mapping[str, Report]
+    steps: Mapping[str, Steps]
     options: Options
     inputs: Inputs = field(repr=False)
     queries: Mapping[str, tuple[Query, Query | None]] = field(repr=False)
@@ -215,7 +239,7 @@ def _at(where: str) -> str:
     return f"{_shown(path)}:{line}"
 
 
-_Named = TypeVar("_Named", Table, Definition, Calendar, Report)
+_Named = TypeVar("_Named", Table, Definition, Calendar, Report, Steps)
 
 
 # -- what it declares ------------------------------------------------------------------------------------------------
@@ -232,6 +256,8 @@ class _Declared:
         self.star: dict[str, Definition] = {}
         self.calendars: dict[str, Calendar] = {}
         self.reports: dict[str, Report] = {}
+        self.steps: dict[str, Steps] = {}
+        self.loose: dict[int, Step] = {}
         self.options = Options()
         self.contracts: dict[int, tuple[StarTable, ModuleType]] = {}
 
@@ -268,6 +294,10 @@ class _Declared:
             self._note(self.calendars, value)
         elif isinstance(value, Report):
             self._note(self.reports, value)
+        elif isinstance(value, Steps):
+            self._note(self.steps, value)
+        elif isinstance(value, Step):
+            self.loose[id(value)] = value
 
     def _note(self, known: dict[str, _Named], value: _Named) -> None:
         other = known.get(value.name)
@@ -304,6 +334,7 @@ class _Declared:
                 self.star[one.name] = one.spanning(self.star)
             except ContractError as error:
                 self.slips.append(Slip(_at(one.where), str(error)))
+        self._find_wrong_steps()
         if self.slips:
             raise ProjectError(self.slips)
         if not self.tables:
@@ -328,6 +359,7 @@ class _Declared:
             self.star,
             references,
             self.reports,
+            self.steps,
             self.options,
             inputs,
             traced,
@@ -345,6 +377,16 @@ class _Declared:
                         f"{schema.name} is declared, and no function makes it: write @{kind}(…) above its function",
                     )
                 )
+
+    def _find_wrong_steps(self) -> None:
+        """What is wrong with groups of steps, and steps that no group runs."""
+        run = {id(one) for group in self.steps.values() for one in group.steps}
+        for group in self.steps.values():
+            self.slips += [Slip(_at(where), what) for where, what in group.mistakes()]
+        for identity, one in self.loose.items():
+            if identity not in run:
+                told = f"{one.name} is declared, and no group runs it: name it in Steps(…)"
+                self.slips.append(Slip(_at(one.where), told))
 
     def _inputs(self, references: Mapping[str, Path]) -> Inputs:
         try:

@@ -22,6 +22,7 @@ FLOORS: Sequence[frozenset[str]] = (
     frozenset({"star"}),
     frozenset({"warehouse"}),
     frozenset({"exports"}),
+    frozenset({"steps"}),
     frozenset({"project"}),
     frozenset({"proof"}),
     frozenset({"settings"}),
@@ -39,6 +40,7 @@ DAGSTER_IN = frozenset(
 )
 DAGSTER_AS = {
     "clients/bigquery.py": "Dagster's own client is extended",
+    "clients/alerts.py": "a place for alerts is a resource",
     "clients/secrets.py": "Dagster's own client is used",
     "exports/contract.py": "the contract of a report is a Dagster type",
     "exports/frame_type.py": "likewise",

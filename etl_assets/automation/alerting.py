@@ -10,8 +10,8 @@ from typing import Literal
 
 import dagster as dg
 
-from etl_assets.automation.alerts import Alert, AlertError, Alerts
 from etl_assets.automation.failures import failure_line
+from etl_assets.clients.alerts import Alert, AlertError, Alerts
 from etl_assets.presentation import PLAIN, Naming
 from etl_assets.raw.assets import STRAYS
 

@@ -29,6 +29,7 @@ from etl_assets.cli.retire import retire
 from etl_assets.cli.run import run
 from etl_assets.cli.simulate import simulate
 from etl_assets.cli.status import status
+from etl_assets.cli.steps import steps
 from etl_assets.cli.take_over import take_over
 from etl_assets.cli.ui import ui
 from etl_assets.cli.verify import verify
@@ -110,6 +111,7 @@ for _command in (
     run,
     simulate,
     status,
+    steps,
     ui,
     verify,
     take_over,

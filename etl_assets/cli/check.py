@@ -1,8 +1,15 @@
 """`etl check`: is the project right, as far as that can be said without a source?"""
 
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import click
 
 from etl_assets.cli import environment, output
+
+if TYPE_CHECKING:
+    from etl_assets.project import Project
 
 
 @click.command()
@@ -30,7 +37,24 @@ def check(ctx: click.Context, as_json: bool) -> None:
         output.say(
             f"{project.name} is right: {output.count(len(project.tables), 'table', 'tables')} read, "
             f"{output.count(len(project.star), 'star table', 'star tables')}, "
-            f"{output.count(len(project.reports), 'report', 'reports')} ({project.root})"
+            f"{output.count(len(project.reports), 'report', 'reports')}{_steps(project)} ({project.root})"
         )
     if slips:
         ctx.exit(1)
+
+
+def _steps(project: "Project") -> str:
+    """How many steps there are, and which settings of theirs are not set."""
+    if not project.steps:
+        return ""
+    told = f", {output.count(sum(len(group.steps) for group in project.steps.values()), 'step', 'steps')}"
+    lacking = missing_settings(project, os.environ)
+    return told + (f" that need {', '.join(lacking)} to be set" if lacking else "")
+
+
+def missing_settings(project: "Project", environment: Mapping[str, str]) -> list[str]:
+    """The settings that steps of a project need and that are not there."""
+    from etl_assets.steps.running import missing
+
+    found = [name for group in project.steps.values() for name in missing(group, group.by_name, environment)]
+    return list(dict.fromkeys(found))

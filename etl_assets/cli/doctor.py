@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from etl_assets.preflight import Checkup
+    from etl_assets.project import Project
     from etl_assets.settings import Settings
     from etl_assets.source.table import Table
 
@@ -67,6 +68,8 @@ def _everything(*, send_test_alert: bool) -> Iterator[Found]:
     for name in found:
         for checkup in _resource(settings, name, list(project.tables.values())):
             yield name, checkup
+    for checkup in _steps(settings, project):
+        yield "steps", checkup
     if send_test_alert:
         yield "alerts", _alerted(settings)
 
@@ -128,8 +131,28 @@ def _permissions(settings: "Settings") -> "Iterator[Found]":
             yield about, Checkup("permissions", told, "advice")
 
 
+def _steps(settings: "Settings", project: "Project") -> "Iterator[Checkup]":
+    """The settings of steps, and a session in each database that they name."""
+    from etl_assets.cli.check import missing_settings
+    from etl_assets.preflight import Checkup, probed
+    from etl_assets.steps.sessions import WAREHOUSE, setting_of
+
+    lacking = missing_settings(project, os.environ)
+    yield from (Checkup(name, "a step needs it: set it (docs/steps.md)", "missing") for name in lacking)
+    databases = {one.works_in for group in project.steps.values() for one in group.steps} - {"", WAREHOUSE}
+    for database in sorted(databases):
+        if setting_of(database) not in lacking:
+            yield probed(database, lambda database=database: _session(settings, database))  # type: ignore[misc]
+
+
+def _session(settings: "Settings", database: str) -> str:
+    with environment.resources(settings, "steps") as built:
+        built.steps.session(database).close()
+    return "a session can be opened"
+
+
 def _alerted(settings: "Settings") -> "Checkup":
-    from etl_assets.automation.alerts import Alert
+    from etl_assets.clients.alerts import Alert
     from etl_assets.preflight import probed
 
     def send() -> str:

@@ -8,12 +8,13 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster._utils.interrupts import capture_interrupts
 
 from etl_assets.automation.failures import failure_line, failure_trace
@@ -248,16 +249,20 @@ def run(
     instance: dg.DagsterInstance,
     display: Display,
     decisions: Decisions | None = None,
+    *,
+    ops: Mapping[str, Any] | None = None,
+    partition: str | None = None,
 ) -> Outcome:
-    """Make what is planned. Never raises for a failure of what runs: the outcome tells."""
+    """Make what is planned; `ops` configures operations, `partition` is the key of what is made. Never raises for a failure of what runs: the outcome tells."""
     outcome = Outcome(str(uuid.uuid4()))
     follower = _Follower(planned, instance, display, outcome)
-    config: dict[str, Any] = {"loggers": {_LOGGER: {}}}
+    config: dict[str, Any] = {"loggers": {_LOGGER: {}}, "ops": dict(ops or {})}
     if decisions:
-        config["ops"] = decisions.of_steps(
+        config["ops"] |= decisions.of_steps(
             [step for step, stage in planned.stage_of_step.items() if stage in planned.stages],
             planned.naming,
         )
+    divided = {PARTITION_NAME_TAG: partition} if partition else {}
     swept = {SWEPT: str(decisions.sweep)} if decisions and decisions.sweep else {}
     started = time.monotonic()
     planned.events.handlers = [follower]
@@ -274,7 +279,7 @@ def run(
             run_config=config,
             assets=planned.keys if planned.partial else None,
             run_id=outcome.run_id,
-            tags=TAGS | process_tag() | swept,
+            tags=TAGS | process_tag() | swept | divided,
         )
     outcome.success = result.success
     outcome.seconds = time.monotonic() - started

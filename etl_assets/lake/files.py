@@ -4,7 +4,7 @@ several writers that create the same path one wins.
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -55,6 +55,10 @@ class Files(ABC):
     @abstractmethod
     def sizes(self, folder: str) -> dict[str, int]:
         """The same files, with the bytes of each."""
+
+    @abstractmethod
+    def walk(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """The paths of all files that begin with `prefix`, however deep they lie, in order, with the bytes of each."""
 
     @abstractmethod
     def folders(self, folder: str) -> list[str]:

@@ -35,6 +35,18 @@ class LocalFiles(Files):
                     found[entry.name] = entry.stat().st_size
         return dict(sorted(found.items()))
 
+    def walk(self, prefix: str) -> Iterator[tuple[str, int]]:
+        folder, _, beginning = prefix.rpartition("/")
+        inside = [entry for entry in self._entries(folder) if entry.name.startswith(beginning)]
+        # As a bucket orders keys: `a.csv` comes before what is in `a`.
+        for entry in sorted(inside, key=lambda entry: f"{entry.name}/" if entry.is_dir() else entry.name):
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir():
+                yield from self.walk(f"{path}/")
+            elif _is_whole(entry):
+                with suppress(FileNotFoundError):  # removed a moment ago
+                    yield path, entry.stat().st_size
+
     def folders(self, folder: str) -> list[str]:
         # One that holds nothing is none, as in a bucket.
         inside = [entry.name for entry in self._entries(folder) if entry.is_dir()]

@@ -89,11 +89,11 @@ class GCSBucket(Bucket):
         named = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(prefixes)))
         return _client(named).bucket(self.name)
 
-    def page(self, prefix: str, token: str | None) -> Page:
+    def page(self, prefix: str, token: str | None, delimiter: str = "/") -> Page:
         listing = self.bucket.client.list_blobs(
             self.name,
             prefix=prefix,
-            delimiter="/",
+            delimiter=delimiter or None,
             page_token=token,
             page_size=_PAGE,
             fields="items(name,generation,size),prefixes,nextPageToken",

@@ -109,8 +109,8 @@ class Bucket(ABC):
     """What a request may raise when it fails."""
 
     @abstractmethod
-    def page(self, prefix: str, token: str | None) -> Page:
-        """Some of the keys, with their objects, that follow `prefix` with no further `/`, and some of what others
+    def page(self, prefix: str, token: str | None, delimiter: str = "/") -> Page:
+        """Some of the keys, with their objects, that follow `prefix` with no further delimiter, and some of what others
         begin with up to there."""
 
     @abstractmethod
@@ -191,6 +191,17 @@ class ObjectFiles(Files):
         found.pop(prefix, None)  # some tools mark a folder by an object whose name ends there
         self._listed |= {key: (asked, stored) for key, stored in found.items()}
         return {key.removeprefix(prefix): found[key].bytes for key in sorted(found)}
+
+    def walk(self, prefix: str) -> Iterator[tuple[str, int]]:
+        start, token = f"{self.prefix}{prefix}", None
+        while True:
+            page = self.ask("list", prefix, partial(self.bucket.page, start, token, ""))
+            for key in sorted(page.objects):
+                if not key.endswith("/"):  # some tools mark a folder by an object whose name ends there
+                    yield key.removeprefix(self.prefix), page.objects[key].bytes
+            token = page.token
+            if token is None:
+                return
 
     def folders(self, folder: str) -> list[str]:
         prefix = f"{self._key(folder)}/"

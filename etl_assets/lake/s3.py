@@ -111,9 +111,9 @@ class S3Bucket(Bucket):
         kinds = {rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm") for rule in rules}
         return {"ServerSideEncryption": "AES256"} if kinds <= {"AES256", None} else {}
 
-    def page(self, prefix: str, token: str | None) -> Page:
+    def page(self, prefix: str, token: str | None, delimiter: str = "/") -> Page:
         more = {"ContinuationToken": token} if token else {}
-        found = self.client.list_objects_v2(Bucket=self.name, Prefix=prefix, Delimiter="/", **more)
+        found = self.client.list_objects_v2(Bucket=self.name, Prefix=prefix, Delimiter=delimiter, **more)
         entries = found.get("Contents", [])
         objects = {entry["Key"]: StoredObject(entry["ETag"], entry["Size"]) for entry in entries}
         folders = [entry["Prefix"] for entry in found.get("CommonPrefixes", [])]

@@ -27,7 +27,7 @@ from dagster._daemon.sensor import execute_sensor_iteration
 from moto.server import ThreadedMotoServer
 
 from etl_assets.automation.alerting import alerting
-from etl_assets.automation.alerts import (
+from etl_assets.clients.alerts import (
     Alert,
     AlertError,
     Alerts,
@@ -510,7 +510,7 @@ def test_a_run_that_can_not_be_retried_is_told_at_once(retrying: dg.DagsterInsta
 MODULE = """
 import dagster as dg
 from etl_assets.automation.alerting import alerting
-from etl_assets.automation.alerts import EmailAlerts
+from etl_assets.clients.alerts import EmailAlerts
 from etl_assets_tests.automation.test_alerting import ETL, behind, fragile, sturdy
 
 defs = dg.Definitions(

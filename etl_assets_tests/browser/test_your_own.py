@@ -112,12 +112,12 @@ def test_a_project_that_init_wrote_runs_by_a_button_and_shows_all_there_is_to_kn
             page.get_by_text(text, exact=True).first.wait_for()
         page.screenshot(path=pictures / f"{number}.png")
         assert page.get_by_text("failed to load").count() == 0, asset
-    for name, path in {
+    for name, place in {
         "graph": "asset-groups",
         "job": f"locations/{LOCATION}/jobs/{PREFIX}_etl",
         "automation": "automation",
     }.items():
-        page.goto(f"{ui.url}/{path}")
+        page.goto(f"{ui.url}/{place}")
         page.get_by_text(f"{PREFIX}_", exact=False).first.wait_for()
         page.wait_for_timeout(3000)
         page.screenshot(path=pictures / f"{name}.png")

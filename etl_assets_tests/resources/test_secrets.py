@@ -22,7 +22,7 @@ import pytest
 from dagster_graphql.test.utils import execute_dagster_graphql
 from moto.server import ThreadedMotoServer
 
-from etl_assets.automation.alerts import Alert, AlertError, EmailAlerts, alerts
+from etl_assets.clients.alerts import Alert, AlertError, EmailAlerts, alerts
 from etl_assets.clients.secrets import SecretError, database_url, resolved
 from etl_assets.settings import warehouse_engine
 from etl_assets.source.resource import Source

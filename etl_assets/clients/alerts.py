@@ -1,4 +1,4 @@
-"""Where an alert goes: the log, an e-mail, or a topic of Amazon SNS. Not here: what is worth one, and when.
+"""Where an alert or a message of a step goes: the log, an e-mail, or a topic of Amazon SNS. Not here: what is worth one, and when.
 
 `ETL_ALERTS_URL` chooses the form. It may hold a password, so the resource knows the variable's name, the value is
 read when an alert is sent, and no error quotes it.
@@ -64,7 +64,7 @@ class Alert:
 
     @property
     def body(self) -> str:
-        return f"{self.text}\n\n{self.link}\n"
+        return f"{self.text}\n\n{self.link}\n" if self.link else self.text
 
 
 def _printable(text: str) -> str:
@@ -79,6 +79,11 @@ def _without_secrets(text: str) -> str:
 class Alerts(dg.ConfigurableResource):
     """Delivers alerts. Nothing is opened before one is sent."""
 
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """Where alerts go, without anybody's address."""
+
     @abstractmethod
     def send(self, alert: Alert) -> None:
         """Deliver one alert. Raises `AlertError`, in one line, if nobody got it."""
@@ -88,6 +93,10 @@ class LogAlerts(Alerts):
     """Writes alerts to the log of the process that evaluates the sensor."""
 
     logger: str = Field(default=_LOGGER, description="Name of the logger.")
+
+    @property
+    def where(self) -> str:
+        return "the log"
 
     def send(self, alert: Alert) -> None:
         logger = dg.get_dagster_logger(self.logger)
@@ -147,6 +156,10 @@ class EmailAlerts(Alerts):
     """Sends alerts by SMTP."""
 
     url: str = Field(json_schema_extra={"dagster__is_secret": True}, description="smtp:// or smtps:// URL.")
+
+    @property
+    def where(self) -> str:
+        return f"e-mail by {self._mailbox().host}"
 
     def send(self, alert: Alert) -> None:
         import smtplib
@@ -247,6 +260,10 @@ class SnsAlerts(Alerts):
 
     url: str = Field(json_schema_extra={"dagster__is_secret": True}, description="sns: and the topic's ARN.")
 
+    @property
+    def where(self) -> str:
+        return _topic(self.url)["arn"]
+
     def send(self, alert: Alert) -> None:
         import boto3
         from botocore.config import Config
@@ -308,3 +325,17 @@ def alerts(url: str | None, variable: dg.EnvVar = _VARIABLE) -> Alerts:
     if not names_secret(url):  # what a secret holds is seen when it is needed
         Mailbox.parse(url)
     return EmailAlerts(url=variable)
+
+
+def channel(url: str, setting: str) -> Alerts:
+    """The form that the value of a setting like ETL_ALERTS_URL stands for, ready to send. Raises `SettingsError` for one that
+    can't be read, `SecretError` for a secret that can't be had."""
+    address = resolved(url, setting)
+    try:
+        if address.startswith("sns:"):
+            _topic(address)
+            return SnsAlerts(url=address)
+        Mailbox.parse(address)
+    except SettingsError as error:
+        raise SettingsError(str(error).replace(VARIABLE, setting)) from None
+    return EmailAlerts(url=address)

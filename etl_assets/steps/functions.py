@@ -1,0 +1,146 @@
+"""A step that is a function of the project: its parameters name what it takes, what it returns goes on."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+
+import narwhals as nw
+import pandas as pd
+import pyarrow as pa
+
+from etl_assets.engine.code_version import code_version
+from etl_assets.engine.location import location
+from etl_assets.steps.contract import Made, Output, Step, StepError, StepResult
+from etl_assets.steps.work import Work
+
+_FRAMES = (pd.DataFrame, pa.Table)
+_OUTPUTS: Mapping[Any, Output] = {
+    pd.DataFrame: "frame",
+    pa.Table: "frame",
+    str: "text",
+    bytes: "bytes",
+    dict: "json",
+    list: "json",
+    type(None): "",
+}
+
+
+@dataclass(frozen=True)
+class FunctionStep(Step):
+    """A function. Each of its parameters names a step before it in the group, whose result it gets, or a parameter of the
+    group, whose value it gets. Frames come as they are annotated: `pandas.DataFrame` (Arrow types), `pyarrow.Table`."""
+
+    function: Callable[..., Any] = field(default=lambda: None, kw_only=True)
+    also: frozenset[str] = field(default=frozenset(), kw_only=True)
+    """More kinds, for the icons of the interface."""
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"python"})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "where", location(self.function))
+        super().__post_init__()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def check(self) -> None:
+        _ = self.gives
+
+    @cached_property
+    def gives(self) -> Output:
+        hint = self._hints.get("return", inspect.Parameter.empty)
+        if get_origin(hint) is StepResult:
+            hint = get_args(hint)[0]
+        hint = get_origin(hint) or hint
+        if hint not in _OUTPUTS:
+            raise ValueError(
+                f"{self.name}: it must say what it returns: -> pd.DataFrame, pa.Table, str, bytes, dict, list or None, or "
+                "StepResult[…] of one of these"
+            )
+        return _OUTPUTS[hint]
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        return get_type_hints(self.function)
+
+    @cached_property
+    def arguments(self) -> Sequence[str]:
+        """What its parameters name."""
+        return list(inspect.signature(self.function).parameters)
+
+    @property
+    def code_version(self) -> str:
+        return code_version(self.function)
+
+    def make(self, work: Work) -> Made:
+        made = self.function(**{name: self._argument(name, work) for name in self.arguments})
+        result = made if isinstance(made, StepResult) else StepResult(made)
+        if not self.gives:
+            return Made(result.metadata)
+        if self.gives != "frame":
+            kept = work.keeping.put(self.name, self.gives, self._checked(result.value))
+            return Made({"path": kept.path, "bytes": kept.bytes, **result.metadata}, kept.version)
+        frame = _table(result.value)
+        kept = work.keeping.put_frame(self.name, [frame])
+        figures = {"path": kept.path, "bytes": kept.bytes, **result.metadata}
+        return Made(figures, kept.version, frame.slice(0, 10), kept.rows)
+
+    def _argument(self, name: str, work: Work) -> Any:
+        if name in work.parameters:
+            return work.values[name]
+        if name in work.unmade:
+            return None  # it runs whatever failed
+        if work.kinds[name] != "frame":
+            return work.keeping.get(name, work.kinds[name])
+        frame = work.keeping.frame(name)
+        hint = self._hints.get(name)
+        if hint is pd.DataFrame:
+            return frame.to_pandas(types_mapper=pd.ArrowDtype)
+        return frame if hint is pa.Table else nw.from_native(frame)
+
+    def _checked(self, value: Any) -> Any:
+        wanted = {"text": str, "bytes": bytes, "json": (dict, list)}[self.gives]
+        if not isinstance(value, wanted):  # type: ignore[arg-type]
+            raise StepError(f"it returns {type(value).__name__}, and says that it returns {self.gives}")
+        return value
+
+
+def _table(value: Any) -> pa.Table:
+    native = nw.to_native(value, pass_through=True)
+    if isinstance(native, pa.Table):
+        return native
+    if isinstance(native, pd.DataFrame):
+        try:
+            return pa.Table.from_pandas(native, preserve_index=False).replace_schema_metadata(None)
+        except (pa.ArrowException, TypeError):
+            raise StepError("a column of its frame has values of several types: give it one") from None
+    raise StepError(f"it returns {type(native).__name__}, and says that it returns a frame")
+
+
+def step(
+    *,
+    name: str = "",
+    description: str = "",
+    kinds: Sequence[str] = (),
+    after: Sequence[str] = (),
+    deps: Sequence[str] = (),
+    always: bool = False,
+) -> Callable[[Callable[..., Any]], FunctionStep]:
+    """Declare that the function below is a step, called as the function and described by its docstring unless that is said
+    here. Raises `ValueError` for one that does not say what it returns."""
+
+    def declared(function: Callable[..., Any]) -> FunctionStep:
+        said = description or " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
+        return FunctionStep(
+            name or function.__name__,
+            said,
+            function=function,
+            also=frozenset(kinds),
+            after=after,
+            deps=deps,
+            always=always,
+        )
+
+    return declared

@@ -1,0 +1,336 @@
+"""B7: parameters are typed, have defaults, are seen in the launchpad, follow from partitions, and can't break out: of SQL, of
+names of files and tables."""
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etl_assets.project import (
+    CsvFile,
+    Parameter,
+    Partitions,
+    SqlExecute,
+    SqlQuery,
+    SqlWrite,
+    Steps,
+    Upload,
+    step,
+)
+from etl_assets.steps.assets import step_assets
+from etl_assets.steps.parameters import ParameterError, Value, checked
+from etl_assets.steps.sessions import Bound
+from etl_assets.steps.sql_session import open_sql
+from etl_assets.steps.statement import Statement
+from etl_assets_tests.steps.playing import kept, play
+from etl_assets_tests.steps.test_sql import SALE, execute
+
+HOSTILE = [
+    "'; DROP TABLE sale; --", "' OR '1'='1", '" OR ""="', "\\'; DROP TABLE sale; #", "%s %(item)s :item {item}", "\\", "'", "''",
+    "/* */", "--", "$$; DROP TABLE sale; $$", "`", "\u2019; DROP TABLE sale",
+]  # fmt: skip
+ITEM = [Parameter("item", "text", "Which item.")]
+
+
+@step()
+def numbers() -> pa.Table:
+    """One row is a number."""
+    return pa.table({"n": [1]})
+
+
+def by_item(sql: str = "SELECT no, item FROM sale WHERE item = :item") -> Steps:
+    return Steps("lot", "By item.", [SqlQuery("found", "What is found.", sql=sql, database="shop")], ITEM)
+
+
+def test_b7_a_text_reaches_sql_as_a_value_and_nothing_else(shop: str, tmp_path: Path) -> None:
+    execute(shop, SALE)
+    session = open_sql("shop", "ETL_DATABASE_SHOP", shop)
+    known = {"item": ITEM[0], "no": Parameter("no", "int")}
+    insert = Statement("INSERT INTO sale VALUES (:no, :item, 1)")
+    find = Statement("SELECT no, item, '12:30 100%' AS t FROM sale WHERE item = :item")
+    for number, text in enumerate(HOSTILE):
+        session.execute(Bound(insert, known, {"item": text[:20], "no": number}))
+        (table,) = session.read(Bound(find, known, {"item": text[:20]}))
+        assert table.to_pylist() == [{"no": number, "item": text[:20], "t": "12:30 100%"}]
+    session.close()
+    assert execute(shop, "SELECT count(*) FROM sale") == [(len(HOSTILE),)]
+    ran = play(by_item(), tmp_path / "data", config={"item": HOSTILE[0][:20]})
+    assert ran.success, ran.failure
+    assert pq.read_table(kept(tmp_path / "data", "lot", "found"))["no"].to_pylist() == [0]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT no FROM sale WHERE item = ':item'",
+        "SELECT no FROM sale WHERE item = 'x :item'",
+        'SELECT no AS ":item" FROM sale',
+        "SELECT no AS `:item` FROM sale",
+        "SELECT no FROM sale -- :item",
+        "SELECT no FROM sale /* :item */",
+        "SELECT $$ :item $$",
+        "SELECT $a$ :item $a$",
+        "SELECT 'unfinished :item",
+    ],
+)
+def test_b7_a_parameter_where_nothing_is_bound_is_refused(sql: str) -> None:
+    (mistake,) = [what for _, what in by_item(sql).mistakes()]
+    assert ":item stands in a text, a quoted name or a comment" in mistake
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("SELECT no FROM sale WHERE item = '{item}'", None),
+        ("SELECT no FROM sale WHERE item = {item}", "write :item"),
+        ("SELECT 'it\\'s ' || :item || ' '", "before a quote"),
+        ('SELECT "it\\"s " || :item', "before a quote"),
+        ("SELECT /* /* */ :item */ 1", "a comment within a comment"),
+        (" ", "empty"),
+    ],
+)
+def test_b7_sql_that_databases_read_in_different_ways_is_refused(sql: str, told: str | None) -> None:
+    if told is None:
+        assert Statement(sql).parameters == [], "a brace within a text is a text"
+        return
+    with pytest.raises(ValueError, match=told):
+        Statement(sql)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40),
+    st.sampled_from([0, 1]),
+)
+def test_b7_any_text_comes_back_as_it_went(text: str, kind: int) -> None:
+    """Whatever stands beside the parameter: casts, texts with colons, comments."""
+    sql = (
+        "SELECT :item AS item, '12:30 :other' AS t -- a: b\n, 1 AS n",
+        "SELECT CAST(:item AS TEXT) AS item, '::' AS t",
+    )[kind]
+    session = open_sql("shop", "ETL_DATABASE_SHOP", "sqlite://")
+    try:
+        known = {"item": ITEM[0]}
+        (table,) = session.read(Bound(Statement(sql), known, {"item": text}))
+    finally:
+        session.close()
+    assert table["item"].to_pylist() == [text]
+    assert table["t"][0].as_py() in ("12:30 :other", "::")
+
+
+def test_b7_a_cast_behind_a_parameter_is_one(
+    database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETL_DATABASE_SHOP", database())
+    group = Steps(
+        "lot", "Casts.",
+        [SqlQuery("cast", "Casts.", sql="SELECT :day::date + 1 AS next, '{1,2}'::int[] AS two, 7 % 4 AS three", database="shop")],
+        [Parameter("day", "date", default="2026-02-28")],
+    )  # fmt: skip
+    ran = play(group, tmp_path / "data")
+    assert ran.success, ran.failure
+    assert pq.read_table(kept(tmp_path / "data", "lot", "cast")).to_pydict() == {
+        "next": [dt.date(2026, 3, 1)], "two": [[1, 2]], "three": [3],
+    }  # fmt: skip
+
+
+# -- names -----------------------------------------------------------------------------------------------------------------
+
+NO_NAMES = [
+    "../up",
+    "..",
+    "/etc/passwd",
+    "a/b",
+    "a\\b",
+    "",
+    ".hidden",
+    "a\nb",
+    "a\0b",
+    " a",
+    "a ",
+    "a..b",
+    "x" * 300,
+    "a:b",
+    "a?b",
+    "a#b",
+    "*",
+]
+
+
+def test_b7_a_value_that_leads_elsewhere_is_no_part_of_a_path(tmp_path: Path) -> None:
+    group = Steps(
+        "lot", "To a file.",
+        [
+            numbers,
+            Upload("sent", "A file.", of="numbers", to="lake://a/{item}.csv"),
+            CsvFile("file", "A file.", of="numbers", path="a/{item}.csv"),
+        ],
+        ITEM,
+    )  # fmt: skip
+    ran = play(group, tmp_path / "data", config={"item": "../../up"})
+    assert ran.made == ["numbers"]
+    assert ran.failure.count("can't be part of a name") == 2
+    assert not list(tmp_path.rglob("*.csv"))
+    for name in NO_NAMES:
+        with pytest.raises(ParameterError):
+            checked(name, "it")
+    assert [checked(name, "it") for name in ("2026-01-31", "Größe 7", "a.b", "a=1")] == [
+        "2026-01-31",
+        "Größe 7",
+        "a.b",
+        "a=1",
+    ]
+
+
+def test_b7_a_value_that_is_no_plain_name_is_no_part_of_a_table(shop: str, tmp_path: Path) -> None:
+    execute(shop, SALE)
+    write = SqlWrite("out", "A table.", of="numbers", table="sale_{item}", database="shop")
+    group = Steps("lot", "To a table.", [numbers, write], ITEM)
+    for name in ("x; DROP TABLE sale", 'x"y', "a.b.c"):
+        assert play(group, tmp_path / "data", config={"item": name}).made == ["numbers"]
+    assert sa.inspect(sa.create_engine(shop)).get_table_names() == ["sale"]
+    fine = play(group, tmp_path / "data", config={"item": "north"})
+    assert fine.success, fine.failure
+    assert execute(shop, "SELECT n FROM sale_north") == [(1,)]
+
+
+# -- types and the launchpad -----------------------------------------------------------------------------------------------
+
+EVERY = [
+    Parameter("label", "text", "A label.", default="none"),
+    Parameter("kind", "text", "A kind.", default="big", one_of=["big", "small"]),
+    Parameter("count", "int", "How many.", default=3),
+    Parameter("large", "bigint", "A large one.", default=2**40),
+    Parameter("share", "double", "A share.", default=0.5),
+    Parameter("price", "numeric(8,2)", "A price.", default="0.10"),
+    Parameter("exact", "boolean", "Or not.", default=True),
+    Parameter("day", "date", "A day.", default="2026-01-31"),
+    Parameter("at", "timestamp", "An instant.", default="2026-01-31 12:00:00"),
+    Parameter("least", "numeric(8,2)?", "Or none."),
+    Parameter("needed", "int", "Must be said."),
+]
+
+
+def all_of_them() -> tuple[Steps, dict[str, Value]]:
+    seen: dict[str, Value] = {}
+
+    @step()
+    def looks(
+        label: str, kind: str, count: int, large: int, share: float, price: Decimal, exact: bool, day: dt.date,
+        at: dt.datetime, least: Decimal | None, needed: int,
+    ) -> None:  # fmt: skip
+        """Looks at its parameters."""
+        seen.update(locals())
+
+    return Steps("lot", "All kinds.", [looks], EVERY), seen
+
+
+def test_b7_parameters_have_types_and_defaults(tmp_path: Path) -> None:
+    group, seen = all_of_them()
+    assert play(group, tmp_path / "data", config={"needed": 7, "day": "2026-02-01", "least": "1.5"}).success
+    seen.pop("seen", None)
+    assert seen == {
+        "label": "none", "kind": "big", "count": 3, "large": 2**40, "share": 0.5, "price": Decimal("0.10"), "exact": True,
+        "day": dt.date(2026, 2, 1), "at": dt.datetime(2026, 1, 31, 12), "least": Decimal("1.50"), "needed": 7,  # noqa: DTZ001
+    }  # fmt: skip
+
+
+def test_b7_the_launchpad_shows_them(tmp_path: Path) -> None:
+    (asset,) = step_assets([all_of_them()[0]], [])
+    fields = asset.op.config_schema.config_type.fields  # type: ignore[union-attr]
+    assert set(fields) == {one.name for one in EVERY}
+    assert fields["day"].description == "A day. (date)"
+    assert fields["day"].default_value == "2026-01-31"
+    assert [name for name, one in fields.items() if one.is_required] == ["needed"]
+    assert {value.config_value for value in fields["kind"].config_type.enum_values} == {"big", "small"}
+
+
+def test_b7_wrong_values_are_all_told_in_one_error_before_anything_runs(tmp_path: Path) -> None:
+    group, seen = all_of_them()
+    ran = play(
+        group, tmp_path / "data", config={"needed": 2**31, "day": "31.1.2026", "price": "0.125", "least": "x"}
+    )
+    assert not ran.success
+    assert seen == {}
+    for name in ("needed", "day", "price", "least"):
+        assert f"parameter {name}: " in ran.failure
+    assert "write YYYY-MM-DD" in ran.failure
+
+
+def test_b7_a_value_that_must_be_said_and_one_that_may_not_be_are_refused_by_the_launchpad(
+    tmp_path: Path,
+) -> None:
+    group, _ = all_of_them()
+    with pytest.raises(dg.DagsterInvalidConfigError, match="needed"):
+        play(group, tmp_path / "data")
+    with pytest.raises(dg.DagsterInvalidConfigError, match="huge"):
+        play(group, tmp_path / "data", config={"needed": 1, "kind": "huge"})
+
+
+# -- partitions ------------------------------------------------------------------------------------------------------------
+
+
+def divided(partitions: Partitions, *parameters: Parameter, sql: str) -> Steps:
+    return Steps(
+        "lot", "Divided.", [SqlQuery("part", "A part.", sql=sql, database="shop")], parameters, partitions
+    )
+
+
+@pytest.mark.parametrize(
+    ("every", "key", "begin", "end"),
+    [
+        ("day", "2026-02-28", "2026-02-28", "2026-03-01"),
+        ("week", "2026-01-05", "2026-01-05", "2026-01-12"),
+        ("month", "2026-02-01", "2026-02-01", "2026-03-01"),
+    ],
+)
+def test_b7_a_partition_fills_parameters_and_names_the_file(
+    every: Any, key: str, begin: str, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETL_DATABASE_SHOP", "sqlite://")
+    group = divided(
+        Partitions(every=every, start="2026-01-01"),
+        Parameter("begin", "date", partition="begin"),
+        Parameter("until", "date", partition="end"),
+        Parameter("key", "text", partition="key"),
+        sql="SELECT :begin AS b, :until AS u, :key AS k",
+    )
+    ran = play(group, tmp_path / "data", partition=key)
+    assert ran.success, ran.failure
+    path = tmp_path / f"data/lake/steps/lot/part/{key}.parquet"
+    assert pq.read_table(path, partitioning=None).to_pydict() == {"b": [begin], "u": [end], "k": [key]}
+
+
+def test_b7_partition_keys_are_checked_names() -> None:
+    for key in ("../up", "a/b", ""):
+        with pytest.raises(ParameterError, match="can't be part of a name"):
+            Partitions(keys=["fine", key])
+    group = divided(
+        Partitions(keys=["north"]), Parameter("begin", "date", partition="begin"), sql="SELECT :begin AS b"
+    )
+    assert ["partitions by keys have no begin" in what for _, what in group.mistakes()] == [True]
+    without = Steps(
+        "lot",
+        "None.",
+        [SqlExecute("e", "E.", sql="SELECT :key", database="shop")],
+        [Parameter("key", "text", partition="key")],
+    )
+    assert ["has no partitions=" in what for _, what in without.mistakes()] == [True]
+
+
+def test_b7_a_partition_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETL_DATABASE_SHOP", "sqlite://")
+    group = divided(
+        Partitions(keys=["north"]), Parameter("key", "text", partition="key"), sql="SELECT :key AS k"
+    )
+    with pytest.raises(dg.DagsterError):
+        play(group, tmp_path / "data", partition="north'; DROP TABLE sale; --")
+    assert not list(tmp_path.rglob("*.parquet"))

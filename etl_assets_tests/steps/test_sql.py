@@ -1,0 +1,219 @@
+"""B1, B2, B3, B8: queries, statements and writes in PostgreSQL, SQLite and MariaDB, in one session per run."""
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+
+from etl_assets.project import Parameter, SqlExecute, SqlQuery, SqlWrite, Steps, step
+from etl_assets_tests.steps.playing import kept, play
+
+SALE = "CREATE TABLE sale (no INTEGER PRIMARY KEY, item VARCHAR(20), price DECIMAL(8, 2))"
+
+
+def execute(url: str, *statements: str) -> list[tuple[object, ...]]:
+    """Run statements apart from the steps; what the last one answers."""
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        found = [connection.execute(sa.text(statement)) for statement in statements]
+        rows = [tuple(row) for row in found[-1]] if found[-1].returns_rows else []
+    engine.dispose()
+    return rows
+
+
+@pytest.fixture
+def sales(shop: str) -> str:
+    execute(shop, SALE, "INSERT INTO sale VALUES (1, 'bolt', 0.10), (2, 'nut', 0.05), (3, NULL, NULL)")
+    return shop
+
+
+def test_b1_a_query_becomes_a_frame_and_a_parquet_file(sales: str, tmp_path: Path) -> None:
+    seen: dict[str, pd.DataFrame] = {}
+
+    @step()
+    def seen_by(dear: pd.DataFrame) -> None:
+        """Looks at what was asked for."""
+        seen["dear"] = dear
+
+    dear = SqlQuery(
+        "dear", "One row is a sale.", database="shop",
+        sql="SELECT no, item, price FROM sale WHERE price >= :least OR price IS NULL ORDER BY no",
+    )  # fmt: skip
+    group = Steps("lot", "Some sales.", [dear, seen_by], [Parameter("least", "numeric(8,2)", default="0.06")])
+    ran = play(group, tmp_path / "data")
+    assert ran.success, ran.failure
+    assert list(seen["dear"]["no"]) == [1, 3]
+    frame = pq.read_table(kept(tmp_path / "data", "lot", "dear")).to_pydict()
+    assert frame["item"] == ["bolt", None]
+    assert [value and Decimal(str(value)) for value in frame["price"]] == [Decimal("0.10"), None]
+    told = ran.told("dear")
+    assert told["dagster/row_count"] == 2
+    assert "bolt" in told["preview"]
+    assert [column.name for column in told["dagster/column_schema"].columns] == ["no", "item", "price"]
+
+
+def test_b1_a_query_of_more_rows_than_are_read_at_once_keeps_types_that_hold_all(
+    shop: str, tmp_path: Path
+) -> None:
+    """The first rows have NULL where later ones have values, and decimals of fewer digits."""
+    execute(shop, "CREATE TABLE big (no INTEGER, note VARCHAR(9), amount DECIMAL(12, 3))")
+    engine = sa.create_engine(shop)
+    rows = [{"n": n, "t": None if n < 15_000 else "late", "a": Decimal(n) / 8} for n in range(25_000)]
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("INSERT INTO big VALUES (:n, :t, :a)"), [r | {"a": str(r["a"])} for r in rows]
+        )
+    engine.dispose()
+    group = Steps(
+        "lot", "All.", [SqlQuery("all_", "All rows.", sql="SELECT * FROM big ORDER BY no", database="shop")]
+    )
+    ran = play(group, tmp_path / "data")
+    assert ran.success, ran.failure
+    table = pq.read_table(kept(tmp_path / "data", "lot", "all_"))
+    assert table.num_rows == 25_000
+    assert table["note"].null_count == 15_000
+    assert table["note"][24_999].as_py() == "late"
+    assert sum(map(Decimal, map(str, table["amount"].to_pylist()))) == sum(
+        Decimal(n) / 8 for n in range(25_000)
+    )
+
+
+def test_b1_an_answer_without_rows_has_its_columns(sales: str, tmp_path: Path) -> None:
+    none = SqlQuery("none", "No row.", sql="SELECT no, item FROM sale WHERE no > 99", database="shop")
+    assert play(Steps("lot", "None.", [none]), tmp_path / "data").success
+    table = pq.read_table(kept(tmp_path / "data", "lot", "none"))
+    assert (table.num_rows, table.column_names) == (0, ["no", "item"])
+
+
+def test_b2_a_statement_tells_the_rows_that_it_affected(sales: str, tmp_path: Path) -> None:
+    cheaper = SqlExecute(
+        "cheaper",
+        "Halves prices.",
+        sql="UPDATE sale SET price = price / 2 WHERE item IS NOT NULL",
+        database="shop",
+    )
+    ran = play(Steps("lot", "Cheaper.", [cheaper]), tmp_path / "data")
+    assert ran.success, ran.failure
+    assert ran.told("cheaper")["rows affected"] == 2
+    assert Decimal(str(execute(sales, "SELECT price FROM sale WHERE no = 1")[0][0])) == Decimal("0.05")
+
+
+def test_b2_a_statement_that_fails_leaves_nothing(sales: str, tmp_path: Path) -> None:
+    twice = SqlExecute(
+        "twice", "Inserts one row that is there.", database="shop",
+        sql="INSERT INTO sale SELECT no + 2, item, price FROM sale WHERE no < 3",
+    )  # fmt: skip
+    ran = play(Steps("lot", "Twice.", [twice]), tmp_path / "data")
+    assert not ran.success
+    assert execute(sales, "SELECT count(*) FROM sale") == [(3,)]
+
+
+@step()
+def priced() -> pa.Table:
+    """One row is a price."""
+    return pa.table(
+        {
+            "day": pa.array([dt.date(2026, 1, 31), None]),
+            "item": ["Größe", ""],
+            "amount": [Decimal("12345678901234.56"), None],
+            "share": [0.1, None],
+            "ok": [True, None],
+            "at": pa.array(
+                [dt.datetime(2026, 1, 1, 12, 0, 0, 5, tzinfo=dt.UTC), None], pa.timestamp("us", "UTC")
+            ),
+        }
+    )
+
+
+def written(if_exists: str, table: str = "prices") -> Steps:
+    return Steps(
+        "lot", "Writes.",
+        [priced, SqlWrite("out", "A table.", of="priced", table=table, if_exists=if_exists, database="shop")],  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_b3_a_frame_becomes_a_table_value_for_value(shop: str, tmp_path: Path) -> None:
+    ran = play(written("fail"), tmp_path / "data")
+    assert ran.success, ran.failure
+    assert ran.told("out")["dagster/row_count"] == 2
+    rows = execute(shop, "SELECT item, amount, share FROM prices ORDER BY item DESC")
+    assert [(item, amount and Decimal(str(amount)), share) for item, amount, share in rows] == [
+        ("Größe", Decimal("12345678901234.56"), 0.1), ("", None, None),
+    ]  # fmt: skip
+
+
+def test_b3_a_table_that_is_there_is_refused_unless_it_is_told(shop: str, tmp_path: Path) -> None:
+    assert play(written("fail"), tmp_path / "data").success
+    refused = play(written("fail"), tmp_path / "data")
+    assert 'already: write if_exists="replace" or "append"' in refused.failure
+    assert execute(shop, "SELECT count(*) FROM prices") == [(2,)]
+    assert play(written("append"), tmp_path / "data").success
+    assert execute(shop, "SELECT count(*) FROM prices") == [(4,)]
+    assert play(written("replace"), tmp_path / "data").success
+    assert execute(shop, "SELECT count(*) FROM prices") == [(2,)]
+    names = sa.inspect(sa.create_engine(shop)).get_table_names()
+    assert names == ["prices"], "what the write made on its way is gone"
+
+
+def test_b3_a_write_that_fails_leaves_the_table_as_it_was(shop: str, tmp_path: Path) -> None:
+    execute(shop, "CREATE TABLE prices (item VARCHAR(3) NOT NULL, amount DECIMAL(4, 2) NOT NULL)",
+            "INSERT INTO prices VALUES ('old', 1)")  # fmt: skip
+    ran = play(written("append"), tmp_path / "data")
+    assert not ran.success
+    assert [row[0] for row in execute(shop, "SELECT item FROM prices")] == ["old"]
+    assert sa.inspect(sa.create_engine(shop)).get_table_names() == ["prices"]
+
+
+def test_b8_a_temporary_table_of_one_step_is_seen_by_the_next_and_gone_after_the_run(
+    sales: str, tmp_path: Path
+) -> None:
+    group = Steps(
+        "lot", "By way of a temporary table.",
+        [
+            SqlExecute("made", "A temporary table.", database="shop",
+                       sql="CREATE TEMPORARY TABLE chosen AS SELECT no FROM sale WHERE item = :item"),
+            SqlQuery("read", "What is in it.", sql="SELECT no FROM chosen", database="shop"),
+        ],
+        [Parameter("item", "text", default="nut")],
+    )  # fmt: skip
+    ran = play(group, tmp_path / "data")
+    assert ran.success, ran.failure
+    assert pq.read_table(kept(tmp_path / "data", "lot", "read")).to_pydict() == {"no": [2]}
+    alone = play(group, tmp_path / "data", select=["read"])
+    assert not alone.success
+    assert "chosen" in alone.failure
+    assert group.needs["read"] == ["made"], (
+        "the lineage shows it, and a failure of the first leaves the second out"
+    )
+
+
+def test_b8_the_session_is_opened_once_and_closed_also_after_a_failure(
+    database: "object", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = database()  # type: ignore[operator]
+    monkeypatch.setenv("ETL_DATABASE_SHOP", url)
+    pid = "SELECT pg_backend_pid() AS pid"
+    group = Steps(
+        "lot", "Two queries and a mistake.",
+        [
+            SqlQuery("one", "The session.", sql=pid, database="shop"),
+            SqlQuery("wrong", "A mistake.", sql="SELECT nothing FROM nowhere", database="shop"),
+            SqlQuery("two", "The session.", sql=pid, database="shop"),
+        ],
+    )  # fmt: skip
+    ran = play(group, tmp_path / "data")
+    assert ran.made == ["one", "two"]
+    assert 'relation "nowhere" does not exist' in ran.failure
+    one, two = (
+        pq.read_table(kept(tmp_path / "data", "lot", name))["pid"][0].as_py() for name in ("one", "two")
+    )
+    assert one == two
+    others = execute(
+        url, "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert one not in [row[0] for row in others]
