@@ -19,6 +19,7 @@ FLOORS: Sequence[frozenset[str]] = (
     frozenset({"lake"}),
     frozenset({"source"}),
     frozenset({"raw"}),
+    frozenset({"apis"}),
     frozenset({"star"}),
     frozenset({"warehouse"}),
     frozenset({"exports"}),
