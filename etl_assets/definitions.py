@@ -4,6 +4,7 @@ import os
 
 import dagster as dg
 
+from etl_assets.apis.assets import api_assets, api_tables
 from etl_assets.automation import jobs
 from etl_assets.automation.alerting import alerting
 from etl_assets.automation.breaker import Breaker
@@ -13,6 +14,7 @@ from etl_assets.automation.retention import forget_every_night, forget_old_runs
 from etl_assets.automation.source_changed import source_changed
 from etl_assets.automation.sweep import sweep_every_night
 from etl_assets.automation.verification import verify, verify_every_night
+from etl_assets.automation.windows_due import fetch_jobs, windows_due
 from etl_assets.deployments import resources
 from etl_assets.exports.assets import export_assets
 from etl_assets.project import Project, load
@@ -38,34 +40,38 @@ def definitions(settings: Settings) -> dg.Definitions:
     """The assets of the project, the same in every deployment; only the resources follow the settings. Raises
     `ProjectError`."""
     project = load(settings.project)
-    inputs, tables = project.inputs, list(project.tables.values())
+    inputs, tables, apis = project.inputs, list(project.tables.values()), list(project.apis.values())
     breaker = Breaker(settings.breaker_failures)
     observed = observed_files(project, settings)
     described = {
         **{name: f"One row of {name}.csv." for name in project.references},
         **project.options.references,
     }
+    fetching = fetch_jobs(apis)
     return dg.Definitions(
         assets=[
             *source_assets(tables),
+            *api_assets(apis),
             *file_assets(observed, described),
-            raw_assets(tables, project.name),
+            *([raw_assets(tables, project.name)] if tables else []),
+            *([api_tables(apis, project.name)] if apis else []),
             star_assets(inputs, differing),
             warehouse_assets(inputs, project.name),
             *export_assets(list(project.reports.values()), project.schemas, project.options.workbook),
             verification_asset(inputs),
         ],
-        asset_checks=[certificate_checks(inputs), verification_checks(inputs)],
-        jobs=[*jobs.JOBS, verify, forget_old_runs],
+        asset_checks=[certificate_checks(inputs), verification_checks(inputs, apis)],
+        jobs=[*jobs.JOBS, *fetching.values(), verify, forget_old_runs],
         schedules=[
             jobs.every_15_minutes(breaker),
             jobs.every_night(breaker),
             verify_every_night(inputs, settings.verify_rows),
-            sweep_every_night(breaker),
+            *([sweep_every_night(breaker)] if tables else []),
             forget_every_night,
         ],
         sensors=[
-            source_changed(tables, breaker),
+            *([source_changed(tables, breaker)] if tables else []),
+            *([windows_due(apis, fetching, breaker)] if apis else []),
             code_changed(observed, breaker),
             alerting(settings.ui_url),
         ],

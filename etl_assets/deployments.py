@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from etl_assets import addresses, permissions
+from etl_assets.apis.resource import Apis
 from etl_assets.automation.alerts import alerts
 from etl_assets.clients.sheets import ENDPOINT
 from etl_assets.errors import SettingsError
@@ -44,6 +45,7 @@ def local(settings: Settings) -> Resources:
     warehouse, report_tables = _warehouse(settings, scratch)
     return {
         "source": source,
+        "apis": Apis(scratch=scratch),
         "lake": lake,
         "star_io": StarIOManager(lake=lake),
         "warehouse": warehouse,

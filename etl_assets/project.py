@@ -1,6 +1,7 @@
 """What a user declares: the one import that a project needs, and how a project is found and read.
 
     from etl_assets.project import Column, Table, calendar, dimension, fact, report, ReportColumn
+    from etl_assets.project import Api, Credential, Cursor, Limits, Link, Offset, PageNumber, Rate, Retry, Windows
 
 A project is a package, or a folder with an `__init__.py`, that anybody keeps wherever they like. Everything that its modules
 declare belongs to it, and every CSV file beside them is a reference file: nothing is listed twice. `ETL_PROJECT` names it;
@@ -20,6 +21,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from etl_assets.apis.declaration import Api, Batch, Credential, Limits, Rate, Retry
+from etl_assets.apis.paging import Cursor, Link, Offset, OnePage, PageNumber
+from etl_assets.apis.windows import Windows
 from etl_assets.errors import EtlError
 from etl_assets.exports.contract import Report, ReportColumn, ReportError, report
 from etl_assets.exports.lineage import Query, queries
@@ -29,14 +33,26 @@ from etl_assets.star.definition import ContractError, Definition, Inputs, dimens
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 
 __all__ = [
+    "Api",
+    "Batch",
     "Column",
+    "Credential",
+    "Cursor",
     "Dimension",
     "Fact",
+    "Limits",
+    "Link",
+    "Offset",
+    "OnePage",
     "Options",
+    "PageNumber",
     "Project",
     "ProjectError",
+    "Rate",
     "ReportColumn",
+    "Retry",
     "Table",
+    "Windows",
     "calendar",
     "dimension",
     "fact",
@@ -83,11 +99,13 @@ class ProjectError(EtlError):
 
 @dataclass(frozen=True)
 class Project:
-    """The tables that are read, the star and the reports that are made of them, and reference files, each by name."""
+    """The tables of a database that are read, the APIs that are called, the star and the reports that are made of them, and
+    reference files, each by name."""
 
     name: str
     root: Path
     tables: Mapping[str, Table]
+    apis: Mapping[str, Api]
     star: Mapping[str, Definition]
     references: Mapping[str, Path]
     reports: Mapping[str, Report]
@@ -217,7 +235,7 @@ def _at(where: str) -> str:
     return f"{_shown(path)}:{line}"
 
 
-_Named = TypeVar("_Named", Table, Definition, Calendar, Report)
+_Named = TypeVar("_Named", Table, Api, Definition, Calendar, Report)
 
 
 # -- what it declares ------------------------------------------------------------------------------------------------
@@ -231,6 +249,7 @@ class _Declared:
         self.slips = slips
         self.root = Path(package.__path__[0]) if hasattr(package, "__path__") else Path.cwd()
         self.tables: dict[str, Table] = {}
+        self.apis: dict[str, Api] = {}
         self.star: dict[str, Definition] = {}
         self.calendars: dict[str, Calendar] = {}
         self.reports: dict[str, Report] = {}
@@ -264,6 +283,8 @@ class _Declared:
             self.contracts[id(value)] = (value, module)
         if isinstance(value, Table):
             self._note(self.tables, value)
+        elif isinstance(value, Api):
+            self._note(self.apis, value)
         elif isinstance(value, Definition):
             self._note(self.star, value)
         elif isinstance(value, Calendar):
@@ -301,6 +322,13 @@ class _Declared:
     def project(self) -> Project:
         """The whole. Raises `ProjectError`."""
         self._find_unmade()
+        for name in self.apis.keys() & self.tables.keys():
+            self.slips.append(
+                Slip(
+                    _at(self.apis[name].where),
+                    f"{name} is an API here and a table at {_at(self.tables[name].where)}: give one another name",
+                )
+            )
         for one in self.calendars.values():
             try:
                 self.star[one.name] = one.spanning(self.star)
@@ -308,9 +336,14 @@ class _Declared:
                 self.slips.append(Slip(_at(one.where), str(error)))
         if self.slips:
             raise ProjectError(self.slips)
-        if not self.tables:
+        if not self.tables and not self.apis:
             raise ProjectError(
-                [Slip(_shown(str(self.root)), "it declares no table: write one with Table(…)")]
+                [
+                    Slip(
+                        _shown(str(self.root)),
+                        "it declares no table: write one with Table(…), or an API with Api(…)",
+                    )
+                ]
             )
         references = {path.stem: path for path in sorted(self.root.rglob("*.csv"))}
         inputs = self._inputs(references)
@@ -325,6 +358,7 @@ class _Declared:
             self.package.__name__.rpartition(".")[2],
             self.root,
             self.tables,
+            self.apis,
             self.star,
             references,
             self.reports,
@@ -347,7 +381,8 @@ class _Declared:
 
     def _inputs(self, references: Mapping[str, Path]) -> Inputs:
         try:
-            return Inputs(self.tables, self.star, references)
+            tables = {**self.tables, **{name: api.table for name, api in self.apis.items()}}
+            return Inputs(tables, self.star, references)
         except ContractError as error:
             calendars = {one.name: one.where for one in self.calendars.values()}
             slips = [

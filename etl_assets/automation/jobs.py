@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import dagster as dg
 
+from etl_assets.apis.assets import LOADED_FROM_PAGES
 from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.history import FLOW, NOT_BEGUN, History, told
 
@@ -22,8 +23,9 @@ etl = dg.define_asset_job(
 )
 derive = dg.define_asset_job(
     "derive",
-    selection=dg.AssetSelection.groups("source", "star", "warehouse", "exports"),
-    description="Bring star, warehouse and exports up to the batches that are landed; the source is not read.",
+    selection=dg.AssetSelection.groups("source", "star", "warehouse", "exports")
+    | dg.AssetSelection.tag(*next(iter(LOADED_FROM_PAGES.items()))),
+    description="Bring star, warehouse and exports up to the batches and the pages of APIs that are landed; no source is read.",
 )
 
 stages = [

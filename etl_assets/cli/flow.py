@@ -190,11 +190,15 @@ class Decisions:
     rebuild: Sequence[str] = ()
     replay: Sequence[str] = ()
     from_now: Sequence[str] = ()
+    api: str = ""
+    """The API of which a window is fetched, `again` though its pages wait; `window`: its name, if the API has any."""
+    window: str = ""
+    again: bool = False
 
     def of_steps(self, steps: Collection[str]) -> dict[str, Any]:
         """The configuration of those steps that are run, as far as it is not the usual."""
         rebuild = [name.removeprefix("star/") for name in self.rebuild]
-        wanted = {
+        wanted: dict[str, dict[str, Any]] = {
             "capture": {
                 "allow_deletions": list(self.allow_deletions),
                 "allow_misfits": list(self.allow_misfits),
@@ -208,6 +212,8 @@ class Decisions:
                 "replay": list(self.replay),
                 "from_now": list(self.from_now),
             },
+            "load_pages": {"allow_misfits": list(self.allow_misfits)},
+            f"source__{self.api}": {"again": self.again},
             "load": {"anew": rebuild, "whole": self.whole, "adopt": self.adopt},
         }
         return {
@@ -231,7 +237,9 @@ def run(
         config["ops"] = decisions.of_steps(
             [step for step, stage in planned.stage_of_step.items() if stage in planned.stages]
         )
-    swept = {SWEPT: str(decisions.sweep)} if decisions and decisions.sweep else {}
+    tags = {SWEPT: str(decisions.sweep)} if decisions and decisions.sweep else {}
+    if decisions and decisions.window:
+        tags |= planned.job.get_tags_for_partition_key(decisions.window, planned.keys)
     started = time.monotonic()
     planned.events.handlers = [follower]
     with (
@@ -247,7 +255,7 @@ def run(
             run_config=config,
             assets=planned.keys if planned.partial else None,
             run_id=outcome.run_id,
-            tags=_TAGS | process_tag() | swept,
+            tags=_TAGS | process_tag() | tags,
         )
     outcome.success = result.success
     outcome.seconds = time.monotonic() - started

@@ -94,9 +94,9 @@ def run(
 
     project = environment.project(settings)
     for option, named in (("--allow-deletions", allow_deletions), ("--allow-misfits", allow_misfits)):
-        if unknown := sorted({*named} - {EVERY, *project.tables}):
+        if unknown := sorted({*named} - {EVERY, *project.inputs.tables}):
             raise click.UsageError(
-                f"{option} {', '.join(unknown)}: the tables are {', '.join(project.tables)}, or all"
+                f"{option} {', '.join(unknown)}: the tables are {', '.join(project.inputs.tables)}, or all"
             )
     for option, tables in (("--rebuild", rebuild), ("--replay", replay), ("--from-now", from_now)):
         if unknown := [t for t in tables if t.removeprefix("star/") not in project.star]:

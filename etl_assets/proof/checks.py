@@ -1,12 +1,13 @@
 """The proofs as asset checks: the certificate of each run, and the verification that a schedule starts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
 import dagster as dg
 
-from etl_assets.lake.batches import TableState, number
+from etl_assets.apis.declaration import Api
+from etl_assets.lake.batches import MAIN, TableState, number
 from etl_assets.proof.certificate import Certifier
 from etl_assets.proof.totals import Totals
 from etl_assets.proof.verify import Verifier, record_verified
@@ -96,7 +97,7 @@ def verified_tables(inputs: Inputs) -> dict[str, str]:
     return {f"raw_{name}": name for name in inputs.tables} | {f"star_{name}": name for name in inputs.star}
 
 
-def verification_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
+def verification_checks(inputs: Inputs, apis: Sequence[Api] = ()) -> dg.AssetChecksDefinition:
     """Recompute from storage and source what lake and warehouse claim; a run that finds a difference is red."""
     tables = verified_tables(inputs)
 
@@ -127,7 +128,9 @@ def verification_checks(inputs: Inputs) -> dg.AssetChecksDefinition:
             found = [*verifier.files(), *verifier.raw(), *verifier.star()]
             with warehouse.reading() as reader:
                 found += verifier.warehouse(reader)
-            found += verifier.source(source.address(), list(inputs.tables.values()), thorough=False)
+            if read := [table for table in inputs.tables.values() if table.source == MAIN]:
+                found += verifier.source(source.address(), read, thorough=False)
+            found += verifier.pages(apis)
             record_verified(bench.builder, bench.manifest, found)
         for key in chosen:
             own = [
