@@ -33,8 +33,9 @@ _CONNECT_SECONDS = 10.0
 _BLOCK_BYTES = 1 << 16
 _JITTER = 0.2
 _USER_AGENT = "etl-assets"
-# At INFO it writes the address of every call, and a credential may be a parameter.
-logging.getLogger("httpx2").setLevel(logging.WARNING)
+# They write the address of every call, and headers of answers; a credential may be in them.
+for _name in ("httpx2", "httpcore2"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 class ApiError(EtlError):
@@ -139,6 +140,7 @@ class Client:
             made.append(round(time.time(), 3))
             try:
                 with self._sent(url, call) as response:
+                    call.answers()
                     if response.status_code in _REDIRECTS and "location" in response.headers:
                         url = self._redirected(url, response.headers["location"])
                         continue
@@ -155,7 +157,7 @@ class Client:
                     f"{self.api.name}: the answer can't be read ({type(error).__name__})"
                 ) from None
             finally:
-                call.leaves()
+                call.answers()
         raise ApiError(f"{self.api.name}: more than {_MOST_REDIRECTS} redirects")
 
     def _sent(self, url: httpx2.URL, call: Call) -> "_Streamed":

@@ -1,8 +1,8 @@
 """The limiter of calls: never more than agreed in any stretch of time, as the server sees it, and nearly as many.
 
-A call is counted when its request has left, which is the nearest that can be known to when it arrives. The call that comes
-so many later than another one waits until the other left a period ago, and a little more, since ways to a server differ
-from call to call. In short periods calls are spread evenly besides, so that they don't meet on the way.
+A call arrives between the moment when its request has left and the one when its answer begins. The call that comes so many
+later than another one waits until the other arrived a period ago at the latest: by its answer, or, if that takes its time,
+by when it left and a little more. In short periods calls are spread evenly besides, so that they don't meet on the way.
 """
 
 import threading
@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from etl_assets.apis.declaration import Rate
 
-_SHARE = 0.05
+_MARGIN = 0.01
+_WAY = 0.08  # of a period, for the way to the server: together they leave more than 90 % of the rate
 _MOST_SECONDS = 0.25
 # Up to here a period is spread over its calls; in a longer one the first ones would wait for nothing.
 _SPREAD_SECONDS = 2.0
@@ -20,15 +21,30 @@ _LOOK_SECONDS = 0.005
 
 
 class Call:
-    """A call that may be made. `left` is when its request had left; None before it has."""
+    """A call that may be made. `left` is when its request had left, `answered` when its answer began; None before."""
 
-    def __init__(self) -> None:
-        self.left: float | None = None
+    def __init__(self, left: float | None = None) -> None:
+        self.left = left
+        self.answered = left
 
     def leaves(self) -> None:
         """Note that the request has left: now, however often this is said."""
         if self.left is None:
             self.left = time.monotonic()
+
+    def answers(self) -> None:
+        """Note that the answer begins, or that there will be none: now, however often this is said."""
+        self.leaves()
+        if self.answered is None:
+            self.answered = time.monotonic()
+
+    def arrived(self, way_seconds: float) -> float | None:
+        """When it had arrived at the latest; None as long as it has not left."""
+        if self.left is None:
+            return None
+        return (
+            self.left + way_seconds if self.answered is None else min(self.answered, self.left + way_seconds)
+        )
 
 
 class Limiter:
@@ -40,7 +56,8 @@ class Limiter:
         self.waited_seconds = 0.0
         self.calls = 0
         self._stopped = stopped
-        self._period = rate.per_seconds + min(_SHARE * rate.per_seconds, _MOST_SECONDS)
+        self._period = rate.per_seconds + min(_MARGIN * rate.per_seconds, _MOST_SECONDS)
+        self._way = min(_WAY * rate.per_seconds, _MOST_SECONDS)
         self._gap = self._period / rate.calls if rate.per_seconds <= _SPREAD_SECONDS else 0.0
         self._recent: deque[Call] = deque(maxlen=rate.calls)
         self._slot = 0.0
@@ -49,8 +66,7 @@ class Limiter:
 
     def assume(self, seconds_ago: float) -> None:
         """Count a call that was made before, by whomever."""
-        call = Call()
-        call.left = time.monotonic() - seconds_ago
+        call = Call(time.monotonic() - seconds_ago)
         with self._lock:
             self._recent.append(call)
 
@@ -89,7 +105,7 @@ class Limiter:
         """How long nobody may go yet."""
         until = max(self._slot, self._paused_until)
         if len(self._recent) == self.rate.calls:
-            oldest = self._recent[0].left
+            oldest = self._recent[0].arrived(self._way)
             if oldest is None:  # it is on its way out
                 return _LOOK_SECONDS
             until = max(until, oldest + self._period)

@@ -228,6 +228,8 @@ def _moment(value: Any, *, zone: bool) -> str:
 
 
 def _uuid(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
     return str(UUID(value))
 
 

@@ -147,7 +147,7 @@ def _typed(type_: Type, value: Any) -> Any:
     if pa.types.is_floating(arrow):
         return pa.scalar(float(_number(value)), arrow).as_py()
     if pa.types.is_boolean(arrow):
-        return {"true": True, "false": False}[value] if isinstance(value, str) else _is_bool(value)
+        return _is_bool({"true": True, "false": False}.get(value) if isinstance(value, str) else value)
     if pa.types.is_date(arrow):
         if not re.fullmatch(_DAY, value):
             raise ValueError("no day")
@@ -164,7 +164,7 @@ def _typed(type_: Type, value: Any) -> Any:
             raise ValueError("a zone, or none")
         return moment.astimezone(UTC) if moment.tzinfo else moment
     if type_.name == "uuid":
-        return str(UUID(value))
+        return str(UUID(_as_text(value)))
     if type_.name in _JSON:
         return ""
     return _as_text(value)

@@ -11,6 +11,7 @@ import gzip
 import json
 import random
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -26,7 +28,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 Record = dict[str, Any]
 CARDS = ("Alpine Fox", "Blue Comet", "Copper Golem", "Dune Runner", "Ember Owl", "Frost Whale")
 CURRENCIES = {"EUR": "1", "USD": "1.0912", "GBP": "0.8571", "JPY": "158.25", "CHF": "0.9406"}
-_BOMB = 1 << 28
+_BOMB_BYTES = 1 << 26
 
 
 def sales(day: date, number: int = 40) -> list[Record]:
@@ -65,7 +67,7 @@ class Behaviour:
     `rate`: calls allowed in any `per_seconds`; more are refused (429), and counted. `refused`, `broken`, `cut`, `garbled`:
     shares of calls that are answered 429, 500, end in a closed connection, or are no JSON. `as_date`: `Retry-After` is a
     date. `seconds`: how long an answer takes. `duplicates`: so many records of the page before begin each page. `bad`: share
-    of records whose price is no number. `key`: what a call must carry. `changed`: records have other fields. `lasting`:
+    of records whose price is no number. `key`: what a call for sales must carry. `changed`: records have other fields. `lasting`:
     the status of every call.
     """
 
@@ -161,9 +163,14 @@ class WebApiStandIn:
             draw = self._chance.random()
             recent = sum(1 for one in self.calls[-1_000:] if call.at - one.at < self.behaviour.per_seconds)
         wants, how = self.behaviour.key, self.behaviour
-        if wants and wants not in (
-            call.query.get("key"),
-            call.headers.get("authorization", "").removeprefix("Bearer "),
+        if (
+            wants
+            and call.path == "/sales"
+            and wants
+            not in (
+                call.query.get("key"),
+                call.headers.get("authorization", "").removeprefix("Bearer "),
+            )
         ):
             return 401
         if how.lasting:
@@ -181,7 +188,7 @@ class WebApiStandIn:
         query = call.query
         if call.path == "/rates":
             return {"data": rates(date.fromisoformat(query["day"]))}, None
-        records = self._records(query["from"], query["to"])
+        records = self.records(query["from"], query["to"])
         size = int(query.get("per_page") or query.get("limit") or 100)
         if "cursor" in query or "by" in query:
             begin = int(query.get("cursor") or 0)
@@ -202,7 +209,12 @@ class WebApiStandIn:
         link = f"/sales?{urlencode({**query, 'cursor': following})}" if more else None
         return answer, link
 
-    def _records(self, begin: str, end: str) -> list[Record]:
+    def forget(self) -> None:
+        """Answer anew what was answered before: `day_of` says something else now."""
+        self._known.clear()
+
+    def records(self, begin: str, end: str) -> list[Record]:
+        """All sales from one day up to another, as they are answered."""
         if (begin, end) not in self._known:
             first, days = (
                 date.fromisoformat(begin),
@@ -217,6 +229,12 @@ class WebApiStandIn:
                     record["amount"] = record.pop("price")
             self._known[begin, end] = found
         return self._known[begin, end]
+
+
+@cache
+def _bomb() -> bytes:
+    """An answer that is a thousand times as large as it looks."""
+    return gzip.compress(b"[" + b" " * _BOMB_BYTES + b"]", 9)
 
 
 class _Server(ThreadingHTTPServer):
@@ -271,7 +289,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None:
             return self._send(fault, b"{}", self._again(how) if fault in (429, 503) else {})
         if how.bomb:
-            return self._send(200, gzip.compress(b"[" + b" " * _BOMB + b"]", 9), {"Content-Encoding": "gzip"})
+            return self._send(200, _bomb(), {"Content-Encoding": "gzip"})
         try:
             answer, link = stand_in.page(call)
         except (KeyError, ValueError):
@@ -305,3 +323,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
         return status
+
+
+if __name__ == "__main__":
+    with WebApiStandIn(Behaviour(key="sesame", rate=20)).serve(int(sys.argv[1])):
+        threading.Event().wait()
