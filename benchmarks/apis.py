@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import httpx2
 from streamable import stream
@@ -28,7 +29,7 @@ from etl_assets.apis.pages import Take
 from etl_assets.apis.paging import PageNumber
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.folder import LocalFiles
-from etl_assets.stand_ins.web_api import Record, WebApiStandIn, sales
+from etl_assets.stand_ins.web_api import Call, Record, WebApiStandIn, sales
 
 SALE = Api(
     "card_sale",
@@ -56,16 +57,22 @@ SALE = Api(
 DAY = {"from": "2024-01-01", "to": "2024-01-02"}
 
 
+@dataclass
+class Large(WebApiStandIn):
+    """The service with as many records as there are pages for, none of which it keeps."""
+
+    pages: int = 0
+
+    def page(self, call: Call) -> tuple[dict[str, Any], str | None]:
+        (first, *_), begin = sales(date(2024, 1, 1), 1), 100 * (int(call.query["page"]) - 1)
+        self.calls.clear()
+        data = [{**first, "sale_id": n, "price": n / 4} for n in range(begin, begin + 100)]
+        return {"data": data, "meta": {"total": 100 * self.pages}}, None
+
+
 def serve(pages: int) -> None:
     """The service, until it is killed."""
-
-    def day_of(day: date) -> list[Record]:
-        (first, *_) = sales(day, 1)
-        return [{**first, "sale_id": n, "price": n / 4} for n in range(100 * pages)]
-
-    stand_in = WebApiStandIn(day_of=day_of)
-    with stand_in.serve() as url:
-        stand_in.records(*DAY.values())
+    with Large(pages=pages).serve() as url:
         sys.stdout.write(f"{url}\n")
         sys.stdout.flush()
         time.sleep(36_000)

@@ -13,6 +13,7 @@ from etl_assets.engine.location import caller
 from etl_assets.source.table import Table
 
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _HEADER = re.compile(r"[A-Za-z0-9-]+")
 _UNSUPPORTED = {"bytea"}  # JSON has no bytes
 
@@ -149,6 +150,8 @@ class Api:
         _ = self.table
 
     def _mistakes(self) -> Iterable[str]:
+        if not _NAME.fullmatch(self.name):
+            yield "an API is called as a parameter of functions: letters a to z, digits and _"
         if isinstance(self.key, str):
             yield f"key names columns: write key=({self.key!r},)"
         if not self.key:

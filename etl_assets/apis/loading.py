@@ -183,10 +183,11 @@ class _Loading:
                     outcome.unknown[api.name] = tuple(sorted(one.unknown))
             except EtlError as error:
                 outcome.failures[api.name] = error
-        contested = bool(read) and self.writer.sweep()
+        if read:
+            self.writer.sweep()
         try:
             states = {one.api.name: state for one in read if (state := self._landed(one))}
-            if states or contested:
+            if states:
                 outcome.manifest = self._commit(states, read)
         except BaseException:
             self.writer.withdraw()

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from etl_assets.apis.assets import partitions
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.due import due
 from etl_assets.apis.pages import waiting
@@ -38,7 +37,6 @@ def fetch_jobs(apis: Sequence[Api]) -> dict[str, UnresolvedAssetJobDefinition]:
         api.name: dg.define_asset_job(
             f"fetch_{api.name}",
             selection=dg.AssetSelection.assets(source_key(api.name)),
-            partitions_def=partitions(api.windows) if api.windows else None,
             description=f"Land the pages of a window of {api.name}. A run ends after {api.limits.seconds:,.0f} s.",
             # The fetch keeps to its time by itself. This is for one that hangs.
             tags={"dagster/max_runtime": str(round(api.limits.seconds) + 60)},

@@ -24,6 +24,7 @@ _RIGHT: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
+        ({"name": "Our things"}, "letters a to z, digits and _"),
         ({"url": "things.example"}, "can't be read: write https://host/path"),
         ({"url": "https://me:secret@things.example"}, "has a user or a password in it"),
         ({"url": "https://things.example/?key=secret"}, "has parameters in it"),
@@ -42,7 +43,7 @@ _RIGHT: dict[str, Any] = {
 def test_a_declaration_that_contradicts_itself_is_refused(wrong: dict[str, Any], told: str) -> None:
     """Row E1. What is told never repeats a secret that stands in an address."""
     with pytest.raises(ValueError, match=told) as error:
-        Api("thing", **{**_RIGHT, **wrong})
+        Api(**{"name": "thing", **_RIGHT, **wrong})
     assert "secret" not in str(error.value)
 
 

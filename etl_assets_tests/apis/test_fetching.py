@@ -13,7 +13,7 @@ from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Batch, Limits, Rate, Retry
 from etl_assets.apis.pages import takes
 from etl_assets.apis.paging import Cursor, Link, Offset, PageNumber
-from etl_assets.stand_ins.web_api import sales
+from etl_assets.stand_ins.web_api import Record, sales
 from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, service
 
 WEEK = [record for n in range(7) for record in sales(date(2024, 1, 1) + timedelta(days=n))]
@@ -120,6 +120,49 @@ def test_every_good_record_comes_once_whatever_the_service_does(
         assert len(client.rows()) == len(good)
         (take,) = outcome.takes["card_sale"]
         assert take.records - take.duplicates - take.quarantined == len(good)
+
+
+@pytest.mark.parametrize("pages", [60, pytest.param(1_000, marks=pytest.mark.slow)])
+def test_many_pages_with_a_little_of_every_trouble(tmp_path: Path, pages: int) -> None:
+    """Pages of 100 records with 1 % 429, 1 % 500, cut connections, duplicates and 0.1 % bad records: every good record
+    exactly once, every bad one in quarantine with its reason."""
+    trouble = {
+        "refused": 0.01,
+        "broken": 0.01,
+        "cut": 0.01,
+        "duplicates": 2,
+        "bad": 0.001,
+        "per_seconds": 0.001,
+    }
+    with service(**trouble) as stand_in:
+
+        def day_of(day: date) -> list[Record]:
+            shape, (first, *_) = day.toordinal() * 1_000_000, sales(day, 1)
+            return [{**first, "sale_id": shape + n, "price": n / 4} for n in range(pages * 100 // 7)]
+
+        stand_in.day_of = day_of
+        client = Client(
+            tmp_path,
+            stand_in,
+            paging=PageNumber("page", size="per_page", records=100),
+            rate=Rate(100_000),
+            concurrency=4,
+            retry=Retry(attempts=10, pause_seconds=0.01),
+            limits=Limits(seconds=3_000),
+        )
+        client.fetch()
+        outcome = client.load()
+        assert outcome.manifest
+        records = stand_in.records(FIRST, "2024-01-08")
+    good = {as_row(one) for one in records if one["price"] != "on request"}
+    rows = client.rows()
+    assert len(rows) == len(good)
+    assert set(rows) == good
+    quarantined = outcome.manifest.changed["card_sale"].quarantined
+    aside = client.files.read(quarantined.path).decode().splitlines()[1:] if quarantined else []
+    bad = {str(one["sale_id"]) for one in records if one["price"] == "on request"}
+    assert {line.split(",")[1] for line in aside} == bad
+    assert len(aside) == len(bad)
 
 
 def test_what_never_ends_or_is_too_much_is_given_up(tmp_path: Path) -> None:
