@@ -15,7 +15,7 @@ import dagster as dg
 from pydantic import Field
 
 from etl_assets import addresses
-from etl_assets.apis.client import ApiError, CallFailed
+from etl_assets.apis.client import CallFailed
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.due import due
 from etl_assets.apis.fetching import Fetch
@@ -24,6 +24,7 @@ from etl_assets.apis.pages import Summary, take_to_fetch
 from etl_assets.apis.resource import Apis
 from etl_assets.apis.windows import WHOLE, Windows
 from etl_assets.engine.code_version import declared_version
+from etl_assets.errors import EtlError
 from etl_assets.faults import without_values
 from etl_assets.lake.batches import Batches, Manifest, TakeState, number
 from etl_assets.lake.resource import RawLake
@@ -111,7 +112,7 @@ def _pages_asset(api: Api) -> dg.AssetsDefinition:
         except CallFailed as error:
             _retry(context, error)
             raise
-        except ApiError as error:
+        except EtlError as error:
             if isinstance(error.__cause__, CallFailed):
                 _retry(context, error)
             raise dg.Failure(str(error), allow_retries=False) from error
@@ -125,7 +126,7 @@ def _pages_asset(api: Api) -> dg.AssetsDefinition:
     return fetch
 
 
-def _retry(context: dg.AssetExecutionContext, error: ApiError) -> None:
+def _retry(context: dg.AssetExecutionContext, error: EtlError) -> None:
     """Have the step tried again, as long as it was not tried often enough; what has landed is not asked for again."""
     attempt = context.retry_number + 1
     if attempt <= _AGAIN.max_retries:

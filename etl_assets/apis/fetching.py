@@ -17,6 +17,7 @@ from streamable import stream
 
 from etl_assets.apis.client import Answer, ApiError, CallFailed, Client
 from etl_assets.apis.declaration import Api
+from etl_assets.apis.due import calls_since
 from etl_assets.apis.limiter import Limiter
 from etl_assets.apis.pages import Page, PagesFile, Summary, Take, records_of
 from etl_assets.apis.paging import Cursor, Link, Numbered, OnePage, dig
@@ -140,17 +141,21 @@ class Fetch:
             self.files.append(file)
             for page in pages:
                 self.progress.add(page)
-        if not self.progress.called:
-            return
         self._before = replace(self.progress)
-        ago = max(0.0, time.time() - self.progress.called)
-        if ago < self.api.rate.per_seconds:
-            # Of the calls of a run that was killed only those are known whose pages landed.
-            known = (
-                self.api.rate.calls if self.api.rate.per_seconds <= _SHORT_SECONDS else self.progress.calls
-            )
-            for _ in range(min(known, self.api.rate.calls)):
-                self.limiter.assume(0.0 if self.api.rate.per_seconds <= _SHORT_SECONDS else ago)
+        self._count_earlier_calls()
+
+    def _count_earlier_calls(self) -> None:
+        """Let the limiter know of calls that were made before, for this window and for others."""
+        rate, now, known = self.api.rate, time.time(), [(self.progress.called, self.progress.calls)]
+        if rate.per_seconds <= _SHORT_SECONDS:
+            # Of a run that was killed only the calls are known whose pages landed. A short period is waited for instead.
+            known = [(now, rate.calls)] if now - self.progress.called < rate.per_seconds else []
+        else:
+            known += calls_since(self.api, self.take.files, now - rate.per_seconds)
+        for called, calls in sorted(known):
+            if now - called < rate.per_seconds:
+                for _ in range(min(calls, rate.calls)):
+                    self.limiter.assume(now - called)
 
     # -- which pages come next ---------------------------------------------------------------------------------------
 

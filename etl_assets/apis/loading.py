@@ -22,7 +22,7 @@ import duckdb
 
 from etl_assets.apis.client import ApiError, parsed
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import Page, Summary, Take, in_order, records_of, takes, waiting, windows_begun
+from etl_assets.apis.pages import COMPLETE, LOADED, Page, Summary, Take, in_order, records_of, takes, waiting
 from etl_assets.apis.records import Misfit, Rows
 from etl_assets.engine import duck
 from etl_assets.engine.code_version import declared_version
@@ -394,7 +394,7 @@ class _Loading:
                 for t in takes(self.files, read.api.name, counts.take.window)
                 if t.number < counts.take.number
             ]
-            known = next((t.known_quarantine() for t in reversed(before) if t.state == "loaded"), "")
+            known = next((t.known_quarantine() for t in reversed(before) if t.state == LOADED), "")
             if counts.digest and counts.digest != known:
                 return True
         return False
@@ -472,12 +472,7 @@ def _check(api: Api, held: TableState | None) -> None:
 
 def _all_takes(batches: Batches, api: Api) -> list[Take]:
     """All takes that can be read, in the order in which they were fetched."""
-    return in_order(
-        take
-        for window in windows_begun(batches.files, api.name)
-        for take in takes(batches.files, api.name, window)
-        if take.state in ("loaded", "complete")
-    )
+    return in_order(take for take in takes(batches.files, api.name) if take.state in (LOADED, COMPLETE))
 
 
 def _pages(take: Take, summary: Summary) -> Iterator[Page]:

@@ -1,12 +1,12 @@
 """Pages in the lake: each as it was received, with what is known of it, in files that nobody else writes or replaces.
 
     raw/<api>/<window>/<take>/<first page>-<token>.pages   some pages, each a line of JSON about it and then its bytes
-    raw/<api>/<window>/<take>/complete.json                 all pages of the window have landed; which files they are in
-    raw/<api>/<window>/<take>/loaded.json                   a batch has them, or they brought nothing
-    raw/<api>/<window>/<take>/rejected.json                 they can't be used, and why; the window is fetched anew
+    raw/<api>/windows/<window>-<take>.complete.json         all pages of the window have landed; which files they are in
+    raw/<api>/windows/<window>-<take>.loaded.json           a batch has them, or they brought nothing
+    raw/<api>/windows/<window>-<take>.rejected.json         they can't be used, and why; the window is fetched anew
 
 A take is one way through all pages of a window. What has landed of one that is not complete is gone on from, whoever
-fetched it; one that is complete costs no further call, however often its load fails.
+fetched it; one that is complete costs no further call, however often its load fails. One listing tells how all windows stand.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from etl_assets.apis.client import ApiError
@@ -25,9 +25,10 @@ from etl_assets.lake.batches import folder_of
 from etl_assets.lake.files import AlreadyExists, Files, LakeError
 from etl_assets.lake.seal import is_intact, sealed
 
-COMPLETE, LOADED, REJECTED = "complete.json", "loaded.json", "rejected.json"
+COMPLETE, REJECTED, LOADED = "complete", "rejected", "loaded"
+"""How a take may stand, each later than the one before; one of which nothing is said is open."""
 _PAGES = re.compile(r"[0-9]{6,}-[0-9a-f]{12}\.pages")
-_TAKE = re.compile(r"[0-9]{3,}")
+_MARK = re.compile(r"(.+)-([0-9]{3,})\.(complete|rejected|loaded)\.json")
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,21 @@ class Summary:
 
 @dataclass(frozen=True)
 class Take:
-    """One way through the pages of a window of an API."""
+    """One way through the pages of a window of an API. `state`: how it stood when it was looked for."""
 
     files: Files
     api: str
     window: str
     number: int
+    state: str = field(default="open", compare=False)
 
     @property
     def folder(self) -> str:
-        return f"{window_folder(self.api, self.window)}/{self.number:03d}"
+        return f"raw/{folder_of(self.api)}/{self.window}/{self.number:03d}"
+
+    def mark(self, state: str) -> str:
+        """The path of the file that says how it stands."""
+        return f"{_marks(self.api)}/{self.window}-{self.number:03d}.{state}.json"
 
     def __str__(self) -> str:
         return f"{self.api} {self.window}, take {self.number}"
@@ -170,7 +176,7 @@ class Take:
             return None if told is None else Summary.from_json(told)
         except (KeyError, TypeError):
             raise LakeError(
-                f"{self.files.url}/{self.folder}/{COMPLETE} is damaged: remove it, and run again"
+                f"{self.files.url}/{self.mark(COMPLETE)} is damaged: remove it, and run again"
             ) from None
 
     def loaded(self, batch: int | None, quarantined: str) -> None:
@@ -186,22 +192,13 @@ class Take:
         """Say that its pages can't be used: the window is fetched anew."""
         self._mark(REJECTED, {"why": why})
 
-    @property
-    def state(self) -> str:
-        """`open`, `complete`, `loaded` or `rejected`."""
-        names = set(self.files.names(self.folder))
-        for name in (LOADED, REJECTED, COMPLETE):
-            if name in names:
-                return name.removesuffix(".json")
-        return "open"
-
-    def _mark(self, name: str, content: Mapping[str, Any]) -> None:
+    def _mark(self, state: str, content: Mapping[str, Any]) -> None:
         with suppress(AlreadyExists):
-            self.files.create(f"{self.folder}/{name}", sealed(json.dumps(content, indent=1).encode()))
+            self.files.create(self.mark(state), sealed(json.dumps(content, indent=1).encode()))
 
-    def _told(self, name: str) -> dict[str, Any] | None:
-        path = f"{self.folder}/{name}"
-        if name not in self.files.names(self.folder):
+    def _told(self, state: str) -> dict[str, Any] | None:
+        path = self.mark(state)
+        if not self.files.exists(path):
             return None
         content = self.files.read(path)
         if not is_intact(content):
@@ -210,44 +207,33 @@ class Take:
         return told
 
 
-def window_folder(api: str, window: str) -> str:
-    """The folder of a window."""
-    return f"raw/{folder_of(api)}/{window}"
+def _marks(api: str) -> str:
+    return f"raw/{folder_of(api)}/windows"
 
 
-def windows_begun(files: Files, api: str) -> list[str]:
-    """The windows of an API of which something has landed, oldest first."""
-    return sorted(files.folders(f"raw/{folder_of(api)}"))
-
-
-def takes(files: Files, api: str, window: str) -> list[Take]:
-    """The takes of a window, oldest first."""
-    names = files.folders(window_folder(api, window))
-    return [Take(files, api, window, int(name)) for name in sorted(names) if _TAKE.fullmatch(name)]
+def takes(files: Files, api: str, window: str | None = None) -> list[Take]:
+    """The takes of an API that are complete, loaded or rejected, by window and number; those of one window if it is named."""
+    states: dict[tuple[str, int], str] = {}
+    order = (COMPLETE, REJECTED, LOADED)
+    for name in files.names(_marks(api)):
+        if (found := _MARK.fullmatch(name)) and window in (None, found[1]):
+            one = found[1], int(found[2])
+            states[one] = max(states.get(one, COMPLETE), found[3], key=order.index)
+    return [Take(files, api, name, number, state) for (name, number), state in sorted(states.items())]
 
 
 def take_to_fetch(files: Files, api: str, window: str, *, again: bool = False) -> Take | None:
     """The take that a run goes on with, or begins; None if the newest one is complete and waits to be loaded, unless
     the window is to be fetched `again` all the same."""
     known = takes(files, api, window)
-    if not known:
-        return Take(files, api, window, 1)
-    newest = known[-1]
-    if newest.state == "open":
-        return newest
-    if newest.state == "complete" and not again:
+    if known and known[-1].state == COMPLETE and not again:
         return None
-    return Take(files, api, window, newest.number + 1)
+    return Take(files, api, window, known[-1].number + 1 if known else 1)
 
 
 def waiting(files: Files, api: str) -> list[Take]:
     """The complete takes that are not loaded, in the order in which they were fetched."""
-    return in_order(
-        take
-        for window in windows_begun(files, api)
-        for take in takes(files, api, window)
-        if take.state == "complete"
-    )
+    return in_order(take for take in takes(files, api) if take.state == COMPLETE)
 
 
 def in_order(found: Iterable[Take]) -> list[Take]:

@@ -102,7 +102,7 @@ def _tried(
     failed = [run for run in runs if run.dagster_run.status != dg.DagsterRunStatus.SUCCESS]
     if len(failed) >= ATTEMPTS:
         return
-    last = max((run.end_time or 0.0 for run in failed), default=0.0)
+    last = max((run.end_time or run.create_timestamp.timestamp() for run in failed), default=0.0)
     if failed and time.time() - last < PAUSE_SECONDS * 2 ** (len(failed) - 1):
         return
     yield dg.RunRequest(

@@ -11,7 +11,7 @@ import pytest
 
 from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Batch, Limits, Rate, Retry
-from etl_assets.apis.pages import takes
+from etl_assets.apis.pages import Take
 from etl_assets.apis.paging import Cursor, Link, Offset, PageNumber
 from etl_assets.stand_ins.web_api import Record, sales
 from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, service
@@ -61,6 +61,17 @@ def test_the_rate_is_kept_as_the_server_measures_it_and_is_used(tmp_path: Path) 
     assert stand_in.answered[429] == 0
     seconds = stand_in.calls[-1].at - stand_in.calls[0].at
     assert (len(stand_in.calls) - 1) / seconds >= 9
+
+
+def test_a_quota_of_an_hour_counts_the_calls_of_earlier_runs(tmp_path: Path) -> None:
+    """Row E2: runs of the same API share what it allows, as far as the lake knows their calls."""
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in, rate=Rate(30, per_seconds=3_600), limits=Limits(seconds=2))
+        client.fetch()
+        client.fetch("2024-01-08")
+        with pytest.raises(ApiError, match="not done within 2 s"):
+            client.fetch("2024-01-15")
+        assert len(stand_in.calls) == 30
 
 
 def test_pages_land_in_groups_and_are_asked_for_at_the_same_time(tmp_path: Path) -> None:
@@ -227,14 +238,10 @@ def test_killed_anywhere_and_run_again_no_page_that_landed_is_asked_for_again(
     with service() as stand_in:
         assert kill_at(tmp_path, stand_in.url, place) == -9
         client = Client(tmp_path, stand_in, concurrency=3, batch=Batch(pages=3))
-        landed = {
-            page.index
-            for t in takes(client.files, SALE.name, FIRST)
-            for f in t.landed()
-            for page in t.read(f)
-        }
+        take = Take(client.files, SALE.name, FIRST, 1)
+        landed = {page.index for file in take.landed() for page in take.read(file)}
         asked = len(stand_in.calls)
-        if not any(take.summary() for take in takes(client.files, SALE.name, FIRST)):
+        if not take.summary():
             client.fetch()
         again = {int(call.query["page"]) - 1 for call in stand_in.calls[asked:]}
         assert not again & landed

@@ -122,10 +122,13 @@ def test_a_project_that_init_made_gets_an_api_by_one_file(
     monkeypatch.setattr(project, "load", _anew)
     reach(monkeypatch, stand_in)
     assert etl("init", url).exit_code == 0
+    monkeypatch.setenv("ETL_SOURCE_URL", url)
     (file,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "etl_project/apis.py").write_text(file, encoding="utf-8")
     assert "1 API called" in etl("check").output
-    assert etl("run").exit_code == 1  # nothing was fetched yet, and that is told
+    first = etl("run")
+    assert first.exit_code == 1
+    assert "of which no window was fetched yet (etl fetch card_sale)" in first.output
     done = etl("fetch", "--limit", "1")
     assert done.exit_code == 0, done.output
     again = etl("run", "--json")
