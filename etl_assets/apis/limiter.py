@@ -1,8 +1,8 @@
 """The limiter of calls: never more than agreed in any stretch of time, as the server sees it, and nearly as many.
 
-A call arrives between the moment when its request has left and the one when its answer begins. The call that comes so many
-later than another one waits until the other arrived a period ago at the latest: by its answer, or, if that takes its time,
-by when it left and a little more. In short periods calls are spread evenly besides, so that they don't meet on the way.
+A call arrives after its request has left, and before its answer begins; of the time between them the server takes as much
+as it took for the quickest answer so far. The call that comes so many later than another one waits until the other arrived
+a period ago at the latest. In short periods calls are spread evenly besides, so that they don't meet on the way.
 """
 
 import threading
@@ -12,9 +12,13 @@ from collections.abc import Callable
 
 from etl_assets.apis.declaration import Rate
 
-_MARGIN = 0.01
-_WAY = 0.08  # of a period, for the way to the server: together they leave more than 90 % of the rate
+_MARGIN = 0.01  # of a period
 _MOST_SECONDS = 0.25
+# Of the time of the quickest answer, what the server certainly takes for any.
+_CERTAIN = 0.8
+# A call without an answer arrived after so many times what answers usually take, and this share of a period.
+_TIMES, _WAY = 3, 0.08
+_SMOOTHED = 0.2
 # Up to here a period is spread over its calls; in a longer one the first ones would wait for nothing.
 _SPREAD_SECONDS = 2.0
 _LOOK_SECONDS = 0.005
@@ -23,9 +27,10 @@ _LOOK_SECONDS = 0.005
 class Call:
     """A call that may be made. `left` is when its request had left, `answered` when its answer began; None before."""
 
-    def __init__(self, left: float | None = None) -> None:
-        self.left = left
-        self.answered = left
+    def __init__(self, learn: Callable[[float], None]) -> None:
+        self.left: float | None = None
+        self.answered: float | None = None
+        self._learn = learn
 
     def leaves(self) -> None:
         """Note that the request has left: now, however often this is said."""
@@ -35,16 +40,9 @@ class Call:
     def answers(self) -> None:
         """Note that the answer begins, or that there will be none: now, however often this is said."""
         self.leaves()
-        if self.answered is None:
+        if self.answered is None and self.left is not None:
             self.answered = time.monotonic()
-
-    def arrived(self, way_seconds: float) -> float | None:
-        """When it had arrived at the latest; None as long as it has not left."""
-        if self.left is None:
-            return None
-        return (
-            self.left + way_seconds if self.answered is None else min(self.answered, self.left + way_seconds)
-        )
+            self._learn(self.answered - self.left)
 
 
 class Limiter:
@@ -57,16 +55,18 @@ class Limiter:
         self.calls = 0
         self._stopped = stopped
         self._period = rate.per_seconds + min(_MARGIN * rate.per_seconds, _MOST_SECONDS)
-        self._way = min(_WAY * rate.per_seconds, _MOST_SECONDS)
         self._gap = self._period / rate.calls if rate.per_seconds <= _SPREAD_SECONDS else 0.0
         self._recent: deque[Call] = deque(maxlen=rate.calls)
+        self._quickest: float | None = None
+        self._usual = 0.0
         self._slot = 0.0
         self._paused_until = 0.0
         self._lock = threading.Lock()
 
     def assume(self, seconds_ago: float) -> None:
         """Count a call that was made before, by whomever."""
-        call = Call(time.monotonic() - seconds_ago)
+        call = Call(self._learn)
+        call.left = call.answered = time.monotonic() - seconds_ago
         with self._lock:
             self._recent.append(call)
 
@@ -92,7 +92,7 @@ class Limiter:
             with self._lock:
                 wait = self._wait(time.monotonic())
                 if wait <= 0:
-                    now, call = time.monotonic(), Call()
+                    now, call = time.monotonic(), Call(self._learn)
                     # A slot that was missed by a little is made up for: what counts is how many calls there were.
                     self._slot = max(self._slot, now - self._gap) + self._gap
                     self._recent.append(call)
@@ -105,8 +105,22 @@ class Limiter:
         """How long nobody may go yet."""
         until = max(self._slot, self._paused_until)
         if len(self._recent) == self.rate.calls:
-            oldest = self._recent[0].arrived(self._way)
-            if oldest is None:  # it is on its way out
+            arrived = self._arrived(self._recent[0])
+            if arrived is None:  # it is on its way out
                 return _LOOK_SECONDS
-            until = max(until, oldest + self._period)
+            until = max(until, arrived + self._period)
         return until - now
+
+    def _arrived(self, call: Call) -> float | None:
+        """When a call had arrived at the latest; None as long as it has not left."""
+        if call.left is None:
+            return None
+        if call.answered is None:
+            return call.left + max(_TIMES * self._usual, _WAY * self.rate.per_seconds)
+        return max(call.left, call.answered - _CERTAIN * (self._quickest or 0.0))
+
+    def _learn(self, seconds: float) -> None:
+        """Take note of how long an answer took."""
+        with self._lock:
+            self._quickest = seconds if self._quickest is None else min(seconds, self._quickest)
+            self._usual += _SMOOTHED * (seconds - self._usual)

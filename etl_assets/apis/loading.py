@@ -55,6 +55,7 @@ from etl_assets.raw.writing import BatchWriter, carried, check_project, history_
 from etl_assets.source.catalog import Relation
 
 _ATTEMPTS = 5
+_MEMORY_BYTES = 256 << 20
 _ORDER, _TAKE = duck.own("order"), duck.own("take")
 _REPORT = ("key", "column", "value", "reason")
 
@@ -89,6 +90,8 @@ def load_pages(load: Load, batches: Batches, scratch: Path) -> Outcome:
             TemporaryDirectory(dir=scratch, prefix="pages-") as folder,
             duck.connect(Path(folder)) as connection,
         ):
+            # So much before it spills, however many records there are.
+            connection.execute("SET memory_limit = $limit", {"limit": f"{_MEMORY_BYTES}B"})
             try:
                 return _Loading(load, Batches(batches.files), connection, Path(folder)).run()
             except AlreadyExists:  # another run took the number, and nothing is lost

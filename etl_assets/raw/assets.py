@@ -311,7 +311,7 @@ def _metadata(
         "rows per second": round(state.rows / seconds) if seconds else 0,
         "read": f"{state.read}: {state.why}",
         "snapshot": held.snapshot,
-        "source as of": dg.MetadataValue.timestamp(held.server_time),
+        "source as of": dg.MetadataValue.timestamp(held.main.server_time),
     }
     if changes and changes.quarantined:
         metadata["quarantine"] = f"{files.url}/{changes.quarantined.path}"

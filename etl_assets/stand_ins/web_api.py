@@ -161,7 +161,8 @@ class WebApiStandIn:
         not."""
         with self._lock:
             draw = self._chance.random()
-            recent = sum(1 for one in self.calls[-1_000:] if call.at - one.at < self.behaviour.per_seconds)
+            earlier = (call.at - one.at for one in self.calls[-1_000:])
+            recent = sum(1 for seconds in earlier if 0 <= seconds < self.behaviour.per_seconds)
         wants, how = self.behaviour.key, self.behaviour
         if (
             wants
