@@ -62,8 +62,8 @@ def test_the_rate_is_kept_as_the_server_measures_it_and_is_used(
     assert stand_in.most_in(1.0) <= 10
     assert stand_in.answered[429] == 0
     assert summary.failed_calls == stand_in.answered[500]
-    seconds = stand_in.calls[-1].at - stand_in.calls[0].at
-    assert (len(stand_in.calls) - 1) / seconds >= 9
+    _, *others = stand_in.calls  # the first page is waited for: it says how many there are
+    assert (len(others) - 1) / (others[-1].at - others[0].at) >= 9
 
 
 def test_a_quota_of_an_hour_counts_the_calls_of_earlier_runs(tmp_path: Path) -> None:
