@@ -5,7 +5,9 @@ the first part of its asset keys, its folder in the lake or its schema in the wa
 
     source ──► raw ──► star ──► warehouse ──► exports
 
-`steps` are beside them: what a project does with databases, files and messages of its own.
+What is outside is a database (`source`) or a REST API (`apis`): both end in batches of raw. `steps` are beside them: what a
+project does with databases, files and messages of its own.
+
 `capture` (how a source is read), `lake` (how it is kept) and `engine` (how functions run) are machinery:
 they know nothing of orders and payments, and nothing of Dagster.
 """

@@ -4,15 +4,17 @@ import os
 
 import dagster as dg
 
+from etl_assets.apis.assets import api_assets, api_tables
 from etl_assets.automation.alerting import alerting
 from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.code_changed import code_changed
 from etl_assets.automation.in_process import EXECUTOR
-from etl_assets.automation.jobs import every_15_minutes, every_night, jobs
+from etl_assets.automation.jobs import DERIVE, every_15_minutes, every_night, jobs
 from etl_assets.automation.retention import forget_every_night, forget_old_runs
 from etl_assets.automation.source_changed import source_changed
 from etl_assets.automation.sweep import sweep_every_night
 from etl_assets.automation.verification import verify, verify_every_night
+from etl_assets.automation.windows_due import fetch_jobs, windows_due
 from etl_assets.deployments import resources
 from etl_assets.exports.assets import export_assets
 from etl_assets.presentation import Naming
@@ -40,27 +42,31 @@ def definitions(settings: Settings) -> dg.Definitions:
     `ProjectError`."""
     project = load(settings.project)
     naming = Naming(settings.key_prefix)
-    inputs, tables = project.inputs, list(project.tables.values())
+    inputs, tables, apis = project.inputs, list(project.tables.values()), list(project.apis.values())
     breaker = Breaker(settings.breaker_failures)
     observed = observed_files(project, settings)
     described = {
         **{name: f"One row of {name}.csv." for name in project.references},
         **project.options.references,
     }
+    flow, fetching = jobs(naming), fetch_jobs(apis, naming)
     return dg.Definitions(
         assets=[
             *source_assets(tables, naming),
+            *api_assets(apis, naming),
             *file_assets(observed, described, naming),
-            raw_assets(tables, project.name, naming),
+            *([raw_assets(tables, project.name, naming)] if tables else []),
+            *([api_tables(apis, project.name, naming)] if apis else []),
             star_assets(inputs, differing, naming),
             warehouse_assets(inputs, project.name, naming, settings.warehouse_schema),
             *export_assets(list(project.reports.values()), project.queries, project.options.workbook, naming),
             verification_asset(inputs, naming),
             *step_assets(list(project.steps.values()), list(project.star), naming),
         ],
-        asset_checks=[certificate_checks(inputs, naming), verification_checks(inputs, naming)],
+        asset_checks=[certificate_checks(inputs, naming), verification_checks(inputs, apis, naming)],
         jobs=[
-            *jobs(naming),
+            *flow.values(),
+            *fetching.values(),
             verify(naming),
             forget_old_runs(naming),
             *step_jobs(list(project.steps.values()), naming),
@@ -69,11 +75,12 @@ def definitions(settings: Settings) -> dg.Definitions:
             every_15_minutes(breaker, naming),
             every_night(breaker, naming),
             verify_every_night(inputs, settings.verify_rows, naming),
-            sweep_every_night(breaker, naming),
+            *([sweep_every_night(breaker, naming)] if tables else []),
             forget_every_night(naming),
         ],
         sensors=[
-            source_changed(tables, breaker, naming),
+            *([source_changed(tables, breaker, naming)] if tables else []),
+            *([windows_due(apis, flow[DERIVE], fetching, breaker, naming)] if apis else []),
             code_changed(observed, breaker, naming),
             alerting(settings.ui_url, naming),
         ],

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from etl_assets import addresses, permissions
+from etl_assets.apis.resource import Apis
 from etl_assets.clients.alerts import Alerts, alerts
 from etl_assets.errors import SettingsError
 from etl_assets.exports.duckdb import DuckDBReportTables, ReportIOManager
@@ -45,6 +46,7 @@ def local(settings: Settings) -> Resources:
     told = _alerts(settings)
     return {
         "source": source,
+        "apis": Apis(scratch=scratch),
         "lake": lake,
         "star_io": StarIOManager(lake=lake),
         "warehouse": warehouse,

@@ -10,6 +10,8 @@ from collections import Counter
 from typing import Literal
 
 Place = Literal[
+    "pages fetched",
+    "pages landed",
     "snapshot taken",
     "block copied",
     "file written",

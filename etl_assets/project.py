@@ -2,6 +2,7 @@
 
     from etl_assets.project import Column, Table, calendar, dimension, fact, report, ReportColumn
     from etl_assets.project import Message, Parameter, SqlQuery, SqlWrite, Steps, Upload, step
+    from etl_assets.project import Api, Credential, Cursor, Limits, Link, Offset, PageNumber, Rate, Retry, Windows
 
 A project is a package, or a folder with an `__init__.py`, that anybody keeps wherever they like. Everything that its modules
 declare belongs to it, and every CSV file beside them is a reference file: nothing is listed twice. `ETL_PROJECT` names it;
@@ -20,6 +21,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from etl_assets.apis.declaration import Api, Batch, Credential, Limits, Rate, Retry
+from etl_assets.apis.paging import Cursor, Link, Offset, OnePage, PageNumber
+from etl_assets.apis.windows import Windows
 from etl_assets.errors import EtlError
 from etl_assets.exports.contract import Report, ReportColumn, ReportError, report
 from etl_assets.exports.lineage import Query, queries
@@ -36,20 +40,31 @@ from etl_assets.steps.parameters import Parameter, Partitions
 from etl_assets.steps.sql import SqlExecute, SqlQuery, SqlWrite
 
 __all__ = [
+    "Api",
+    "Batch",
     "Column",
+    "Credential",
     "CsvFile",
+    "Cursor",
     "Dimension",
     "Download",
     "Fact",
+    "Limits",
+    "Link",
     "Listing",
     "Message",
+    "Offset",
+    "OnePage",
     "Options",
+    "PageNumber",
     "Parameter",
     "Partitions",
     "Picture",
     "Project",
     "ProjectError",
+    "Rate",
     "ReportColumn",
+    "Retry",
     "SqlExecute",
     "SqlQuery",
     "SqlWrite",
@@ -57,6 +72,7 @@ __all__ = [
     "Steps",
     "Table",
     "Upload",
+    "Windows",
     "calendar",
     "dimension",
     "fact",
@@ -104,12 +120,13 @@ class ProjectError(EtlError):
 
 @dataclass(frozen=True)
 class Project:
-    """The tables that are read, the star and the reports that are made of them, reference files and groups of steps, each by
-    name."""
+    """The tables of a database that are read, the APIs that are called, the star and the reports that are made of them,
+    reference files and groups of steps, each by name."""
 
     name: str
     root: Path
     tables: Mapping[str, Table]
+    apis: Mapping[str, Api]
     star: Mapping[str, Definition]
     references: Mapping[str, Path]
     reports: Mapping[str, Report]
@@ -239,7 +256,7 @@ def _at(where: str) -> str:
     return f"{_shown(path)}:{line}"
 
 
-_Named = TypeVar("_Named", Table, Definition, Calendar, Report, Steps)
+_Named = TypeVar("_Named", Table, Api, Definition, Calendar, Report, Steps)
 
 
 # -- what it declares ------------------------------------------------------------------------------------------------
@@ -253,6 +270,7 @@ class _Declared:
         self.slips = slips
         self.root = Path(package.__path__[0]) if hasattr(package, "__path__") else Path.cwd()
         self.tables: dict[str, Table] = {}
+        self.apis: dict[str, Api] = {}
         self.star: dict[str, Definition] = {}
         self.calendars: dict[str, Calendar] = {}
         self.reports: dict[str, Report] = {}
@@ -288,6 +306,8 @@ class _Declared:
             self.contracts[id(value)] = (value, module)
         if isinstance(value, Table):
             self._note(self.tables, value)
+        elif isinstance(value, Api):
+            self._note(self.apis, value)
         elif isinstance(value, Definition):
             self._note(self.star, value)
         elif isinstance(value, Calendar):
@@ -329,6 +349,13 @@ class _Declared:
     def project(self) -> Project:
         """The whole. Raises `ProjectError`."""
         self._find_unmade()
+        for name in self.apis.keys() & self.tables.keys():
+            self.slips.append(
+                Slip(
+                    _at(self.apis[name].where),
+                    f"{name} is an API here and a table at {_at(self.tables[name].where)}: give one another name",
+                )
+            )
         for one in self.calendars.values():
             try:
                 self.star[one.name] = one.spanning(self.star)
@@ -337,9 +364,14 @@ class _Declared:
         self._find_wrong_steps()
         if self.slips:
             raise ProjectError(self.slips)
-        if not self.tables:
+        if not self.tables and not self.apis:
             raise ProjectError(
-                [Slip(_shown(str(self.root)), "it declares no table: write one with Table(…)")]
+                [
+                    Slip(
+                        _shown(str(self.root)),
+                        "it declares no table: write one with Table(…), or an API with Api(…)",
+                    )
+                ]
             )
         references = {path.stem: path for path in sorted(self.root.rglob("*.csv"))}
         inputs = self._inputs(references)
@@ -356,6 +388,7 @@ class _Declared:
             self.package.__name__.rpartition(".")[2],
             self.root,
             self.tables,
+            self.apis,
             self.star,
             references,
             self.reports,
@@ -390,7 +423,8 @@ class _Declared:
 
     def _inputs(self, references: Mapping[str, Path]) -> Inputs:
         try:
-            return Inputs(self.tables, self.star, references)
+            tables = {**self.tables, **{name: api.table for name, api in self.apis.items()}}
+            return Inputs(tables, self.star, references)
         except ContractError as error:
             calendars = {one.name: one.where for one in self.calendars.values()}
             slips = [

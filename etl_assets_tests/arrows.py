@@ -19,6 +19,7 @@ FLOORS: Sequence[frozenset[str]] = (
     frozenset({"lake"}),
     frozenset({"source"}),
     frozenset({"raw"}),
+    frozenset({"apis"}),
     frozenset({"star"}),
     frozenset({"warehouse"}),
     frozenset({"exports"}),
@@ -32,8 +33,8 @@ FLOORS: Sequence[frozenset[str]] = (
     frozenset({"interface", "init", "component"}),
     frozenset({"cli"}),
 )
-APART = {"totesys": "project", "stand_ins": "errors"}
-"""What ships beside the platform: the project, which uses nothing but `project`, and servers for demo and tests."""
+APART = {"totesys": "project", "cards": "project", "stand_ins": "errors"}
+"""What ships beside the platform: the projects, which use nothing but `project`, and servers for demo and tests."""
 DAGSTER = ("assets.py", "resource.py", "io_manager.py", "checks.py")
 DAGSTER_IN = frozenset(
     {"automation", "component", "definitions", "deployments", "presentation", "interface", "cli"}
@@ -100,7 +101,7 @@ def wrong(package: Path) -> Iterator[str]:
                     continue
                 other = parts[1]
                 if room in APART:
-                    if room == "totesys" and "demo/" not in name and other != APART[room]:
+                    if APART[room] == "project" and "demo/" not in name and other != APART[room]:
                         yield f"{name}:{line}: a project uses etl_assets.project only, not {module}"
                 elif other in APART and name in STARTERS:
                     continue

@@ -6,6 +6,7 @@ from datetime import timedelta
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from etl_assets.apis.assets import LOADED_FROM_PAGES
 from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.history import FLOW, NOT_BEGUN, History, told
 from etl_assets.presentation import PLAIN, Naming
@@ -24,12 +25,13 @@ _STAGES = {
 }
 
 
-def jobs(naming: Naming = PLAIN) -> list[UnresolvedAssetJobDefinition]:
-    """The whole flow, all but the reading of the source, and each stage."""
+def jobs(naming: Naming = PLAIN) -> dict[str, UnresolvedAssetJobDefinition]:
+    """The whole flow, all but the reading of the source, and each stage, by their plain names."""
 
     def of(*stages: str) -> dg.AssetSelection:
         return dg.AssetSelection.key_prefixes(*([*naming.prefix, stage] for stage in stages))
 
+    from_pages = dg.AssetSelection.tag(*next(iter(LOADED_FROM_PAGES.items())))
     etl = dg.define_asset_job(
         naming.name(FLOW),
         selection=of("source", "raw", "star", "warehouse", "exports"),
@@ -39,14 +41,14 @@ def jobs(naming: Naming = PLAIN) -> list[UnresolvedAssetJobDefinition]:
     )
     derive = dg.define_asset_job(
         naming.name(DERIVE),
-        selection=of("source", "star", "warehouse", "exports"),
-        description="Bring star, warehouse and exports up to the batches that are landed; the source is not read.",
+        selection=of("source", "star", "warehouse", "exports") | (of("raw") & from_pages),
+        description="Bring star, warehouse and exports up to the batches and the pages of APIs that are landed; no source is read.",
     )
-    single = [
-        dg.define_asset_job(naming.name(stage), selection=of(stage), description=description)
+    single = {
+        stage: dg.define_asset_job(naming.name(stage), selection=of(stage), description=description)
         for stage, description in _STAGES.items()
-    ]
-    return [etl, derive, *single]
+    }
+    return {FLOW: etl, DERIVE: derive, **single}
 
 
 def every_15_minutes(breaker: Breaker, naming: Naming = PLAIN) -> dg.ScheduleDefinition:

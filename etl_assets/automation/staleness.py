@@ -110,7 +110,8 @@ def _causes(
     graph: "BaseAssetGraph", made: Mapping[dg.AssetKey, _Made], key: dg.AssetKey, last: _Made
 ) -> Iterator[Cause]:
     node = graph.get(key)
-    parents = sorted(node.parent_keys)
+    # The pages of an API are many versions, one for each window: no one of them says whether its table is behind.
+    parents = sorted(key for key in node.parent_keys if not graph.get(key).is_partitioned)
     if CODE_VERSION not in last.tags:  # it was reported, not made: nothing but the times is known
         yield from _later(graph, made, parents, last)
         return
@@ -118,7 +119,8 @@ def _causes(
         yield Cause("code", "its code changed", node.code_version)
     now = {parent.to_user_string(): _version(graph, made, parent) for parent in parents}
     before = last.inputs
-    for name in sorted(before.keys() - now.keys()):
+    partitioned = {key.to_user_string() for key in node.parent_keys if graph.get(key).is_partitioned}
+    for name in sorted(before.keys() - now.keys() - partitioned):
         yield Cause("inputs", f"it is no longer made from {name}", "")
     for name, version in now.items():
         if name not in before:

@@ -19,6 +19,7 @@ from etl_assets.cli.demo import demo
 from etl_assets.cli.demo_cloud import demo_cloud
 from etl_assets.cli.doctor import doctor
 from etl_assets.cli.explain import explain
+from etl_assets.cli.fetch import fetch
 from etl_assets.cli.files import files
 from etl_assets.cli.history import history
 from etl_assets.cli.init import init
@@ -101,6 +102,7 @@ for _command in (
     demo_cloud,
     doctor,
     explain,
+    fetch,
     files,
     history,
     init,

@@ -36,7 +36,8 @@ def check(ctx: click.Context, as_json: bool) -> None:
     else:
         output.say(
             f"{project.name} is right: {output.count(len(project.tables), 'table', 'tables')} read, "
-            f"{output.count(len(project.star), 'star table', 'star tables')}, "
+            + (f"{output.count(len(project.apis), 'API', 'APIs')} called, " if project.apis else "")
+            + f"{output.count(len(project.star), 'star table', 'star tables')}, "
             f"{output.count(len(project.reports), 'report', 'reports')}{_steps(project)} ({project.root})"
         )
     if slips:

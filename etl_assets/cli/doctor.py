@@ -11,12 +11,9 @@ from etl_assets.cli import environment, output
 from etl_assets.errors import EtlError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from etl_assets.preflight import Checkup
     from etl_assets.project import Project
     from etl_assets.settings import Settings
-    from etl_assets.source.table import Table
 
 Found = tuple[str, "Checkup"]
 
@@ -66,7 +63,7 @@ def _everything(*, send_test_alert: bool) -> Iterator[Found]:
         yield "dagster", checkup
     yield from _permissions(settings)
     for name in found:
-        for checkup in _resource(settings, name, list(project.tables.values())):
+        for checkup in _resource(settings, name, project):
             yield name, checkup
     for checkup in _steps(settings, project):
         yield "steps", checkup
@@ -74,7 +71,8 @@ def _everything(*, send_test_alert: bool) -> Iterator[Found]:
         yield "alerts", _alerted(settings)
 
 
-def _resource(settings: "Settings", name: str, tables: "Sequence[Table]") -> "Iterator[Checkup]":
+def _resource(settings: "Settings", name: str, project: "Project") -> "Iterator[Checkup]":
+    from etl_assets.apis.resource import Apis
     from etl_assets.preflight import Checked, Checkup
     from etl_assets.source.resource import Source
 
@@ -82,7 +80,9 @@ def _resource(settings: "Settings", name: str, tables: "Sequence[Table]") -> "It
         with environment.resources(settings, name) as built:
             resource = getattr(built, name)
             if isinstance(resource, Source):
-                yield from resource.check(tables)
+                yield from resource.check(list(project.tables.values())) if project.tables else ()
+            elif isinstance(resource, Apis):
+                yield from resource.check(list(project.apis.values()))
             elif isinstance(resource, Checked):
                 yield from resource.check()
     except EtlError as error:

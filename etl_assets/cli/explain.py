@@ -31,10 +31,9 @@ def explain(ctx: click.Context, table: str, key: str, offline: bool, as_json: bo
     from etl_assets.proof.explain import Explainer, UnknownTable, WrongKey
 
     project = environment.project(settings)
-    if table not in {*project.tables, *project.star}:
-        raise click.UsageError(
-            f"there is no table {table}; there are {', '.join([*project.tables, *project.star])}"
-        )
+    known = [*project.inputs.tables, *project.star]
+    if table not in known:
+        raise click.UsageError(f"there is no table {table}; there are {', '.join(known)}")
     names = ["lake", "warehouse", *([] if offline else ["source"])]
     with environment.resources(settings, *names) as found, found.lake.open(project.inputs) as bench:
         try:
@@ -42,9 +41,11 @@ def explain(ctx: click.Context, table: str, key: str, offline: bool, as_json: bo
             parts = explainer.parsed(key)
         except (UnknownTable, WrongKey) as error:
             raise click.UsageError(str(error)) from error
-        url = None if offline or explainer.table is None else found.source.address()
+        api = project.apis.get(explainer.table.name) if explainer.table else None
+        ask = not offline and explainer.table is not None and api is None
+        url = found.source.address() if ask else None
         with found.warehouse.reading() if found.warehouse.exists else nullcontext() as warehouse:
-            story = explainer.story(parts, url, warehouse)
+            story = explainer.story(parts, url, warehouse, api)
     shown_in = {definition.name for definition in explainer.made} | set(story.context_of)
     exports = [
         name
@@ -65,6 +66,8 @@ def _show(table: str, story: "Story", exports: list[str], lake_url: str) -> None
     output.say(f"{table} {','.join(story.key)}{origin}")
     if story.table:
         output.say(f"\nsource  {_source(story)}")
+        for page in story.pages:
+            output.say(f"        {lake_url}/{page}")
         if story.source:
             _values(story.source)
         output.say()
@@ -98,6 +101,8 @@ def _show(table: str, story: "Story", exports: list[str], lake_url: str) -> None
 
 
 def _source(story: "Story") -> str:
+    if story.pages:
+        return f"an API, which is not asked; its newest {output.count(len(story.pages), 'page', 'pages')} with it"
     if not story.asked_source:
         return "not asked (--offline)"
     if story.source is None:

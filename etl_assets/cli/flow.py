@@ -17,6 +17,7 @@ import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster._utils.interrupts import capture_interrupts
 
+from etl_assets.apis.assets import LOAD_PAGES
 from etl_assets.automation.failures import failure_line, failure_trace
 from etl_assets.automation.in_process import execute
 from etl_assets.automation.orphans import process_tag
@@ -26,6 +27,7 @@ from etl_assets.presentation import Naming
 from etl_assets.progress import observed_by
 from etl_assets.raw.assets import CAPTURE, SWEPT
 from etl_assets.raw.assets import GROUP as RAW
+from etl_assets.source.assets import source_key
 from etl_assets.star.assets import DERIVE
 from etl_assets.warehouse.assets import LOAD
 
@@ -212,11 +214,15 @@ class Decisions:
     rebuild: Sequence[str] = ()
     replay: Sequence[str] = ()
     from_now: Sequence[str] = ()
+    api: str = ""
+    """The API of which a window is fetched, `again` though its pages wait; `window`: its name, if the API has any."""
+    window: str = ""
+    again: bool = False
 
     def of_steps(self, steps: Collection[str], naming: Naming) -> dict[str, Any]:
         """The configuration of those steps that are run, as far as it is not the usual."""
         rebuild = [table_name(name) for name in self.rebuild]
-        wanted = {
+        wanted: dict[str, dict[str, Any]] = {
             CAPTURE: {
                 "allow_deletions": list(self.allow_deletions),
                 "allow_misfits": list(self.allow_misfits),
@@ -230,12 +236,16 @@ class Decisions:
                 "replay": list(self.replay),
                 "from_now": list(self.from_now),
             },
+            LOAD_PAGES: {"allow_misfits": list(self.allow_misfits)},
             LOAD: {"anew": rebuild, "whole": self.whole, "adopt": self.adopt},
         }
+        named = {naming.name(step): config for step, config in wanted.items()}
+        if self.api:
+            named["__".join(source_key(self.api, naming).path)] = {"again": self.again}
         return {
-            naming.name(step): {"config": config}
-            for step, config in wanted.items()
-            if naming.name(step) in steps and any(config.values())
+            step: {"config": config}
+            for step, config in named.items()
+            if step in steps and any(config.values())
         }
 
 
@@ -262,8 +272,11 @@ def run(
             [step for step, stage in planned.stage_of_step.items() if stage in planned.stages],
             planned.naming,
         )
-    divided = {PARTITION_NAME_TAG: partition} if partition else {}
-    swept = {SWEPT: str(decisions.sweep)} if decisions and decisions.sweep else {}
+    tags = {PARTITION_NAME_TAG: partition} if partition else {}
+    if decisions and decisions.sweep:
+        tags[SWEPT] = str(decisions.sweep)
+    if decisions and decisions.window:
+        tags |= planned.job.get_tags_for_partition_key(decisions.window, planned.keys)
     started = time.monotonic()
     planned.events.handlers = [follower]
     with (
@@ -279,7 +292,7 @@ def run(
             run_config=config,
             assets=planned.keys if planned.partial else None,
             run_id=outcome.run_id,
-            tags=TAGS | process_tag() | swept | divided,
+            tags=TAGS | process_tag() | tags,
         )
     outcome.success = result.success
     outcome.seconds = time.monotonic() - started

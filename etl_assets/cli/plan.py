@@ -1,5 +1,6 @@
 """`etl plan`: what the next run would do, and why."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -33,14 +34,16 @@ def plan(whole: bool, offline: bool, as_json: bool) -> None:
         tables = list(project.tables.values())
         reads = (
             []
-            if offline
+            if offline or not tables
             else list(
                 forecast.reads(
                     found.source.address(), tables, batches, whole=whole, one_history=settings.one_history
                 )
             )
         )
+        asks = list(forecast.asks(list(project.apis.values()), batches, datetime.now(UTC)))
         changing = {read.table: _expected(read) for read in reads if read.changes}
+        changing |= {ask.api: f"{ask.waiting:,} windows wait to be loaded" for ask in asks if ask.waiting}
         if batches.latest() is None:
             makes = [forecast.Make(name, "anew", "the lake is empty") for name in project.star]
             loads = list(makes)
@@ -57,6 +60,7 @@ def plan(whole: bool, offline: bool, as_json: bool) -> None:
         output.emit_json(
             {
                 "reads": [vars(read) for read in reads],
+                "apis": [vars(ask) for ask in asks],
                 "star": [vars(make) for make in makes],
                 "warehouse": [vars(make) for make in loads],
             }
@@ -76,6 +80,12 @@ def plan(whole: bool, offline: bool, as_json: bool) -> None:
                 )
                 for r in reads
             ],
+        )
+        output.say()
+    if asks:
+        output.table(
+            ["API", "wait to be loaded", "due (etl fetch)", "calls at least"],
+            [(ask.api, ask.waiting, ask.due, ask.due) for ask in asks],
         )
         output.say()
     for title, these in (("star", makes), ("warehouse", loads)):

@@ -20,13 +20,13 @@ def quarantine(only: str | None, as_json: bool) -> None:
     from etl_assets.proof.explain import quarantined
 
     project = environment.project(settings)
-    if only and only not in project.tables:
-        raise click.UsageError(f"--table {only}: the tables are {', '.join(project.tables)}")
+    if only and only not in project.inputs.tables:
+        raise click.UsageError(f"--table {only}: the tables are {', '.join(project.inputs.tables)}")
     with environment.resources(settings, "lake") as found:
         listed = []
         if found.lake.batches().numbers():
             with found.lake.open(project.inputs) as bench:
-                tables = [only] if only else list(project.tables)
+                tables = [only] if only else list(project.inputs.tables)
                 listed = list(quarantined(bench.builder, bench.manifest, tables))
     if as_json:
         output.emit_json(

@@ -31,6 +31,7 @@ def repair(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
     environment.arrange_dagster_home(settings)
 
     from etl_assets.definitions import definitions
+    from etl_assets.lake.files import LakeError
     from etl_assets.raw import repair as repairing
     from etl_assets.raw.landing import Request
 
@@ -45,6 +46,11 @@ def repair(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
         scratch = Path(found.lake.scratch)
         scratch.mkdir(parents=True, exist_ok=True)
         touched = {damage.table for damage in damaged}
+        if files := [damage.file.path for damage in damaged if damage.table in project.apis]:
+            raise LakeError(
+                f"{', '.join(files)}: what was made of pages of an API is not superseded; restore it from a backup, its pages are "
+                "kept beside it"
+            )
         tables = [table for name, table in project.tables.items() if name in touched]
         request = Request(found.source.address(), tables, run_id="repair", quarantine_limit=1)
         mended = repairing.repair(request, batches, scratch)

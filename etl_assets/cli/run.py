@@ -105,7 +105,8 @@ def run(
             outcome = flow.run(
                 planned, instance, display(), _with_part(decisions, instance, environment.naming(settings))
             )
-            look.note(outcome)
+            if not environment.project(settings).apis:  # pages may land between runs, which no source tells
+                look.note(outcome)
     if as_json:
         output.emit_json(as_object(outcome))
     elif outcome.success:
@@ -126,9 +127,9 @@ def _planned(settings: Settings, selection: str | None, decisions: "Decisions") 
         ("--allow-misfits", decisions.allow_misfits),
     )
     for option, named in allowed:
-        if unknown := sorted({*named} - {EVERY, *project.tables}):
+        if unknown := sorted({*named} - {EVERY, *project.inputs.tables}):
             raise click.UsageError(
-                f"{option} {', '.join(unknown)}: the tables are {', '.join(project.tables)}, or all"
+                f"{option} {', '.join(unknown)}: the tables are {', '.join(project.inputs.tables)}, or all"
             )
     for option, tables in (
         ("--rebuild", decisions.rebuild),

@@ -12,9 +12,11 @@ from etl_assets.cli import environment, output
 from etl_assets.errors import EtlError
 
 if TYPE_CHECKING:
+    from etl_assets.apis.declaration import Api
     from etl_assets.exports.contract import Report
     from etl_assets.lake.batches import Manifest
     from etl_assets.proof.verify import Finding, Verifier
+    from etl_assets.source.table import Table
     from etl_assets.star.resource import Workbench
 
 _OLDER = "dimensions, warehouse, source and exports (they show the newest batch, this is an older one; see etl history)"
@@ -53,6 +55,7 @@ def verify(
     star       is what each function gives for all rows held, read again from the landed files, in all columns
     warehouse  is the star
     exports    each published report is what its query gives
+    pages      of APIs, read again, have what is held; no API is asked
     source     what is held, plus what changed since, is what the source holds now
 
     BATCH is the newest if it is left out. Of an older one, what is kept of it is compared: files, rows and facts.
@@ -92,6 +95,8 @@ def verify(
                 bench,
                 list(project.reports.values()),
                 stack,
+                list(project.tables.values()),
+                list(project.apis.values()),
                 thorough=thorough,
                 rebuild=rebuild,
                 offline=offline,
@@ -187,6 +192,8 @@ def _newest(
     bench: "Workbench",
     reports: "Sequence[Report]",
     stack: ExitStack,
+    tables: "Sequence[Table]",
+    apis: "Sequence[Api]",
     *,
     thorough: bool,
     rebuild: bool,
@@ -202,10 +209,10 @@ def _newest(
         "warehouse": lambda: _warehouse(found, verifier),
         "exports": lambda: _exports(found, reports),
     }
-    if not offline:
-        hops["source"] = lambda: verifier.source(
-            found.source.address(), list(bench.builder.inputs.tables.values()), thorough=thorough
-        )
+    if tables and not offline:
+        hops["source"] = lambda: verifier.source(found.source.address(), tables, thorough=thorough)
+    if apis:
+        hops["pages"] = lambda: verifier.pages(apis)
     if rebuild:
         hops["rebuild"] = lambda: _rebuild(found, verifier)
     return hops

@@ -130,7 +130,7 @@ class TableState(_Value):
     previous: int | None
     history: str
     read_in: int
-    read: Literal["whole", "horizon"]
+    read: Literal["whole", "horizon", "pages"]
     why: str
     unusual: bool = False
     horizon: int
@@ -168,6 +168,35 @@ class SourceState(_Value):
     server_time: datetime
 
 
+class TakeState(_Value):
+    """The pages of one window of an API that a batch loaded: what they took, and what came of their records.
+
+    `records` = those that were landed or known already, `duplicates` of their keys, and `quarantined`, which can't be used.
+    `total`: how many there are as the API said, None if it does not. `sha256` identifies all that the pages say.
+    """
+
+    window: str
+    take: int
+    pages: int
+    calls: int
+    failed_calls: int
+    waited_seconds: float
+    records: int
+    duplicates: int
+    quarantined: int
+    total: int | None
+    sha256: str
+
+
+class ApiState(_Value):
+    """An API as of the last batch that loaded pages of it, which is the one that last read its table. `server_time`: when
+    the newest of these pages was asked for."""
+
+    kind: Literal["api"] = "api"
+    server_time: datetime
+    takes: tuple[TakeState, ...]
+
+
 class Superseded(_Value):
     """A landed file that is not what its manifest lists any more, and what is read instead: `by`, or nothing. `lost` names
     the keys of rows that could not be brought back."""
@@ -194,14 +223,30 @@ class Manifest(_Value):
     project: str = ""
     previous: str | None
     folded: str | None = None
-    sources: dict[str, SourceState]
+    sources: dict[str, SourceState | ApiState]
     seconds: float
     tables: dict[str, TableState]
     superseded: tuple[Superseded, ...] = ()
 
     @property
+    def database(self) -> SourceState | None:
+        """The database that the declared tables are read from; None as long as only APIs were."""
+        state = self.sources.get(MAIN)
+        return state if isinstance(state, SourceState) else None
+
+    @property
     def main(self) -> SourceState:
-        return self.sources[MAIN]
+        """The database. Raises `LakeError` if none was read."""
+        if self.database is None:
+            raise LakeError(
+                f"batch {number(self.batch)} holds nothing of a database: it was made from APIs only"
+            )
+        return self.database
+
+    def api(self, name: str) -> ApiState | None:
+        """An API as of this batch; None if nothing of it was loaded."""
+        state = self.sources.get(name)
+        return state if isinstance(state, ApiState) else None
 
     @property
     def source(self) -> SourceIdentity:
@@ -225,7 +270,11 @@ class Manifest(_Value):
 
     @property
     def server_time(self) -> datetime:
-        return self.main.server_time
+        """When what the batch read was so: by the clock of the database, if that was read in it."""
+        read = {state.source for state in self.tables.values() if state.read_in == self.batch}
+        if self.database and (MAIN in read or not read):
+            return self.database.server_time
+        return max(state.server_time for name, state in self.sources.items() if name in read or not read)
 
     def with_what_stands(self, superseded: Mapping[str, Superseded]) -> "Manifest":
         """The same, with other files in the place of those that were superseded later; `superseded` by path. Of a table

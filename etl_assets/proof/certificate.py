@@ -19,7 +19,7 @@ from itertools import pairwise
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
-from etl_assets.lake.batches import FOLDER, Manifest, number
+from etl_assets.lake.batches import FOLDER, ApiState, Manifest, number
 from etl_assets.lake.certificates import certificate_path, noted
 from etl_assets.lake.current import view
 from etl_assets.lake.seal import sealed
@@ -163,13 +163,19 @@ class Certifier:
             **{proof.table: proof.as_json() for proof in proofs},
         }
         lacking = [name for name in self.inputs.star if name not in tables]
+        source = manifest.database
         content = {
             "batch": number(manifest.batch),
             "manifest": self.builder.batches.sha256(manifest.batch),
             "lake": manifest.lake,
-            "source": manifest.source.model_dump(mode="json"),
-            "snapshot": manifest.snapshot,
-            "lsn": manifest.lsn,
+            "source": source.identity.model_dump(mode="json") if source else None,
+            "snapshot": source.snapshot if source else None,
+            "lsn": source.lsn if source else None,
+            "apis": {
+                name: state.model_dump(mode="json", exclude={"kind"})
+                for name, state in manifest.sources.items()
+                if isinstance(state, ApiState)
+            },
             "server_time": manifest.server_time.isoformat(),
             "source_totals": {
                 name: {

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from etl_assets.lake.batches import TableState, number
+from etl_assets.apis.declaration import Api
+from etl_assets.lake.batches import MAIN, TableState, number
 from etl_assets.presentation import PLAIN, Naming
 from etl_assets.proof.certificate import Certifier
 from etl_assets.proof.totals import Totals
@@ -112,7 +113,9 @@ def verified_tables(inputs: Inputs) -> dict[str, str]:
     return {f"raw_{name}": name for name in inputs.tables} | {f"star_{name}": name for name in inputs.star}
 
 
-def verification_checks(inputs: Inputs, naming: Naming = PLAIN) -> dg.AssetChecksDefinition:
+def verification_checks(
+    inputs: Inputs, apis: Sequence[Api] = (), naming: Naming = PLAIN
+) -> dg.AssetChecksDefinition:
     """Recompute from storage and source what lake and warehouse claim; a run that finds a difference is red."""
     tables = verified_tables(inputs)
 
@@ -146,7 +149,9 @@ def verification_checks(inputs: Inputs, naming: Naming = PLAIN) -> dg.AssetCheck
             found = [*verifier.files(), *verifier.raw(), *verifier.star()]
             with warehouse.reading() as reader:
                 found += verifier.warehouse(reader)
-            found += verifier.source(source.address(), list(inputs.tables.values()), thorough=False)
+            if read := [table for table in inputs.tables.values() if table.source == MAIN]:
+                found += verifier.source(source.address(), read, thorough=False)
+            found += verifier.pages(apis)
             record_verified(bench.builder, bench.manifest, found)
         for key in chosen:
             own = [

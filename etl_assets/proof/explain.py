@@ -18,6 +18,10 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
+from etl_assets.apis.client import parsed
+from etl_assets.apis.declaration import Api
+from etl_assets.apis.pages import Take, records_of
+from etl_assets.apis.records import Rows
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.errors import EtlError
@@ -99,6 +103,8 @@ class Story:
     star: Sequence[Version]
     warehouse: Sequence[Version] | None
     context_of: Sequence[str]
+    pages: Sequence[str] = ()
+    """Of the record of an API: the pages of the batch that last brought it which have it, as file and page."""
 
     @property
     def seen(self) -> bool:
@@ -175,15 +181,23 @@ class Explainer:
         columns = self.manifest.tables[self.table.name].columns if self.table else ()
         return {column.name for column in columns if storage(column.type) == "BIGINT"}
 
-    def story(self, key: Sequence[str], source_url: str | None, warehouse: WarehouseReader | None) -> Story:
-        """Look up everything. Without a `source_url` the source is not asked, without `warehouse` that isn't."""
+    def story(
+        self,
+        key: Sequence[str],
+        source_url: str | None,
+        warehouse: WarehouseReader | None,
+        api: Api | None = None,
+    ) -> Story:
+        """Look up everything. Without a `source_url` the source is not asked, without `warehouse` that isn't. `api`: the one
+        whose record it is; it is not asked, its pages are looked through."""
+        arrivals = list(self._arrivals(self.table.name, key)) if self.table else []
         wanted = {made.name: found for made in self.made if (found := self._named(made, key)) is not None}
         return Story(
             table=self.table.name if self.table else None,
             key=key,
             asked_source=source_url is not None and self.table is not None,
             source=source_row(source_url, self.table, key) if source_url and self.table else None,
-            arrivals=list(self._arrivals(self.table.name, key)) if self.table else [],
+            arrivals=arrivals,
             misfits=list(self._misfits(self.table.name, key)) if self.table else [],
             star=[v for name, value in wanted.items() for v in self._published(name, value)],
             warehouse=None
@@ -194,6 +208,7 @@ class Explainer:
                 for made in self.inputs.star.values()
                 if self.name in self.inputs.tables and self.name in made.inputs[1:]
             ],
+            pages=list(self._pages(api, key, arrivals[-1])) if api and arrivals else [],
         )
 
     def _named(self, made: Definition, key: Sequence[str]) -> tuple[object, ...] | None:
@@ -260,6 +275,18 @@ class Explainer:
             for key_of, misfit in read_report(self.frames, manifest, file) if file else ():
                 if key_of == whole:
                     yield misfit
+
+    def _pages(self, api: Api, key: Sequence[str], arrival: Arrival) -> Iterator[str]:
+        """The pages that the batch of an arrival loaded and that have the record."""
+        state, rows = self.frames.batches.get(int(arrival.batch)).api(api.name), Rows(api)
+        for one in state.takes if state else ():
+            take = Take(self.frames.batches.files, api.name, one.window, one.take)
+            summary = take.summary()
+            for file in summary.files if summary else ():
+                for page in take.read(file):
+                    records = records_of(api.name, parsed(page.body), api.records)
+                    if ",".join(key) in map(rows.key, records):
+                        yield f"{file.path}, page {page.index + 1}"
 
     # -- star and warehouse --------------------------------------------------------------------------------------
 

@@ -3,7 +3,11 @@ be made anew, and why. Nothing is claimed, committed or written."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+from etl_assets.apis.declaration import Api
+from etl_assets.apis.due import due
+from etl_assets.apis.pages import waiting
 from etl_assets.lake.batches import Batches, Manifest, number
 from etl_assets.lake.files import LakeError
 from etl_assets.raw.controls import source_totals
@@ -34,6 +38,15 @@ class Read:
     def changes(self) -> bool:
         """Whether there is anything to land, as far as it shows without comparing."""
         return self.written is None or self.written > 0 or self.rows != self.held
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is to be done for an API: windows whose pages `waiting` to be loaded, and windows that are `due`."""
+
+    api: str
+    waiting: int
+    due: int
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,12 @@ def reads(
                 held.rows if held else None,
                 totals.recent if condition else None,
             )
+
+
+def asks(apis: Sequence[Api], batches: Batches, now: datetime) -> Iterator[Ask]:
+    """What the lake says of APIs; none is called."""
+    for api in apis:
+        yield Ask(api.name, len(waiting(batches.files, api.name)), len(list(due(api, batches.files, now))))
 
 
 def makes(builder: Builder, manifest: Manifest, changing: Mapping[str, str]) -> Iterator[Make]:

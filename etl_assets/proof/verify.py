@@ -12,7 +12,7 @@ for: what is compared is the batch that was the newest when the verification beg
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -24,17 +24,19 @@ from typing import Self
 import duckdb
 
 from etl_assets import faults
+from etl_assets.apis.declaration import Api
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.scratch import own_folder
 from etl_assets.engine.sums import added_up
-from etl_assets.lake.batches import Batches, Manifest, TableState, number
+from etl_assets.lake.batches import MAIN, Batches, Manifest, TableState, number
 from etl_assets.lake.certificates import certificate_path, noted, verified_path
 from etl_assets.lake.current import Current, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.seal import sealed
 from etl_assets.proof.landed import LandedTable, landed_table
+from etl_assets.proof.pages import altered, compared, newest_records
 from etl_assets.proof.totals import amount, current_rows, digest_of, loaded_rows
 from etl_assets.raw.controls import Unproven, proven
 from etl_assets.raw.plan import Plan, plan
@@ -48,7 +50,7 @@ from etl_assets.star.course import latest_versions
 from etl_assets.star.definition import ContractError, Definition
 from etl_assets.star.files import StarFiles
 from etl_assets.star.resource import Workbench
-from etl_assets.star.schema import Fact, StarTable
+from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 from etl_assets.warehouse.contract import WarehouseError, WarehouseReader
 from etl_assets.warehouse.duckdb import DuckDBReader, DuckDBWarehouse
 from etl_assets.warehouse.load import load_star
@@ -421,7 +423,11 @@ class Verifier:
     def source(self, url: str, tables: Sequence[Table], *, thorough: bool) -> Iterator[Finding]:
         """Compare what is held with what the source holds now. What changed there since the batch is no
         difference; a row that differs and has no recent version is one."""
-        held = [table for table in tables if table.name in self.manifest.tables and self._wanted(table.name)]
+        held = [
+            table
+            for table in tables
+            if table.name in self.manifest.tables and table.source == MAIN and self._wanted(table.name)
+        ]
         if not held:
             return
         with (
@@ -483,6 +489,21 @@ class Verifier:
                     name, "source", compared, f"{len(rows):,} rows differ unexplained, key {_from_to(rows)}"
                 )
         return Finding(name, "source", compared)
+
+    def pages(self, apis: Iterable[Api]) -> Iterator[Finding]:
+        """Compare what is held of APIs with their pages, as they landed. No API is asked."""
+        for api in apis:
+            if api.name in self.manifest.tables and self._wanted(api.name):
+                yield _or_unreadable(api.name, "source", partial(self._pages, api))
+
+    def _pages(self, api: Api) -> Finding:
+        if wrong := "; ".join(altered(api, self.manifest, self.batches)):
+            return Finding(api.name, "source", "its pages", wrong)
+        schema = Dimension(api.name, "", list(api.key), [Column(n, t) for n, t in api.columns.items()])
+        expected = newest_records(api, self.manifest, self.batches, self.connection, self.folder)
+        return self._compare(
+            schema, "source", expected, duck.parquet([self._read(api.name).path]), compared(api)
+        )
 
     # -- rebuild -------------------------------------------------------------------------------------------------
 

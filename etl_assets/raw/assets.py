@@ -191,6 +191,7 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
                 data_version=dg.DataVersion(batches.content(table.name, held)[:16]),
                 metadata=_metadata(
                     table,
+                    source_key(table.name, naming),
                     held,
                     state,
                     before.tables.get(table.name) if before else None,
@@ -292,6 +293,7 @@ def _again_if_interrupted(context: dg.AssetExecutionContext) -> Iterator[None]:
 
 def _metadata(
     table: Table,
+    source: dg.AssetKey,
     held: Manifest,
     state: TableState,
     before: TableState | None,
@@ -318,13 +320,13 @@ def _metadata(
         "rows per second": round(state.rows / seconds) if seconds else 0,
         "read": f"{state.read}: {state.why}",
         "snapshot": held.snapshot,
-        "source as of": dg.MetadataValue.timestamp(held.server_time),
+        "source as of": dg.MetadataValue.timestamp(held.main.server_time),
     }
     if changes:  # the history would grow by it at every run, though it is the same
         metadata["dagster/column_schema"] = _columns(table, state)
         metadata["dagster/column_lineage"] = dg.TableColumnLineage(
             {
-                column.name: [dg.TableColumnDep(source_key(table.name), column.name)]
+                column.name: [dg.TableColumnDep(source, column.name)]
                 for column in state.columns
                 if column.name in table.columns
             }

@@ -8,14 +8,11 @@ files that no manifest lists, a marker says so; what a killed run left is remove
 happens soon: a run that finds such a marker takes the number even if it brings nothing.
 """
 
-import hashlib
-import json
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,7 +29,6 @@ from etl_assets.engine.typing import Typing, types_version
 from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
 from etl_assets.lake.batches import (
-    FOLDER,
     FORMAT,
     MAIN,
     Batches,
@@ -47,13 +43,14 @@ from etl_assets.lake.batches import (
     number,
 )
 from etl_assets.lake.current import Current, materialized, view
-from etl_assets.lake.files import AlreadyExists, Files, LakeError
+from etl_assets.lake.files import AlreadyExists, LakeError
 from etl_assets.raw.changes import read_text
 from etl_assets.raw.controls import Totals, proven, sums
 from etl_assets.raw.copying import Progress
 from etl_assets.raw.plan import Plan, plan
 from etl_assets.raw.reading import Reader
 from etl_assets.raw.recent import Share
+from etl_assets.raw.writing import BatchWriter, carried, check_project, history_of
 from etl_assets.source.catalog import NoKey, Relation, check_key
 from etl_assets.source.connection import SourceInterrupted
 from etl_assets.source.identity import check_identity
@@ -158,9 +155,19 @@ def take_batch(
         if latest and not request.adopt:
             snapshot.still_claimed()  # else the batch that this snapshot seems to lag behind is another run's
             check_identity(latest, snapshot.instant)
-            _check_project(latest, request.project, batches.files)
+            check_project(latest, request.project, batches.files)
         naming = Naming.of_a_run(latest.batch + 1 if latest else 1)
-        landing = Landing(request, snapshot, batches, latest, naming, connection, folder, progress)
+        landing = Landing(
+            batches=batches,
+            latest=latest,
+            naming=naming,
+            connection=connection,
+            names=[table.name for table in request.tables],
+            request=request,
+            snapshot=snapshot,
+            folder=folder,
+            progress=progress,
+        )
         contested = landing.sweep()
         try:
             landed, unread = landing.land()
@@ -201,21 +208,6 @@ def claimed(
         yield snapshot, folder, connection
 
 
-def _check_project(latest: Manifest, project: str, files: Files) -> None:
-    if latest.project and project and latest.project != project:
-        raise LakeError(
-            f"the lake {files.url} is that of the project {latest.project}, and this is {project}: name another lake "
-            "(ETL_LAKE_URL, or ETL_DATA for all that is kept); if that one is to be carried on under the new name, etl run "
-            "--adopt; nothing was read"
-        )
-
-
-def _carried(latest: Manifest | None) -> dict[str, TableState]:
-    """The tables of the manifest before, as they stand when a batch does not read them."""
-    states = latest.tables if latest else {}
-    return {name: state.model_copy(update={"changes": None}) for name, state in states.items()}
-
-
 @dataclass(frozen=True)
 class Landed:
     """A table with what a batch brings for it, not committed yet."""
@@ -225,88 +217,14 @@ class Landed:
     strays: int = 0
 
 
-@dataclass
-class Marker:
-    """The file that says of a run that it has files which no manifest lists yet."""
-
-    files: Files
-    naming: Naming
-    tables: Sequence[str]
-    is_set: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def set(self) -> None:
-        """Say that there are files that no manifest lists yet. Once is enough."""
-        with self._lock:
-            if not self.is_set:
-                self.files.create(self.naming.marker, json.dumps({"tables": list(self.tables)}).encode())
-                self.is_set = True
-
-
-@dataclass(frozen=True)
-class Landing:
+@dataclass(frozen=True, kw_only=True)
+class Landing(BatchWriter):
     """The tables of one batch on their way into the lake."""
 
     request: Request
     snapshot: Snapshot
-    batches: Batches
-    latest: Manifest | None
-    naming: Naming
-    connection: duckdb.DuckDBPyConnection
     folder: Path
     progress: Progress
-    marker: Marker = field(init=False)
-
-    def __post_init__(self) -> None:
-        names = [table.name for table in self.request.tables]
-        object.__setattr__(self, "marker", Marker(self.files, self.naming, names))
-
-    @property
-    def files(self) -> Files:
-        return self.batches.files
-
-    @property
-    def batch(self) -> int:
-        return self.naming.batch
-
-    def sweep(self) -> bool:
-        """Remove what killed runs left of batches that are committed; whether somebody else has files of the one to come,
-        which nobody may remove before it is."""
-        if self.latest:
-            self.files.sweep(FOLDER, beginning=number(self.latest.batch))
-        contested = False
-        for name in self.files.names(FOLDER):
-            stem, marks, _ = name.partition(".open")
-            taken, _, token = stem.partition("-")
-            if not marks or not taken.isdecimal():
-                continue
-            if int(taken) >= self.batch:
-                contested = True
-            else:
-                left = Naming(int(taken), token)
-                remove_unlisted(self.batches, left, _marked(self.batches, left))
-        return contested
-
-    def withdraw(self) -> None:
-        """Remove what this run has landed, after it failed and before it tried to commit: a manifest that was sent may
-        arrive late."""
-        if self.marker.is_set:
-            with suppress(EtlError):  # what made it fail may be the lake; the next run sweeps
-                # By what it knows itself: while it slept others may have removed the marker, and it landed more since.
-                remove_unlisted(self.batches, self.naming, self.marker.tables)
-
-    @property
-    def is_overtaken(self) -> bool:
-        """Whether another run has committed the batch of this number, as far as the lake can be asked."""
-        with suppress(EtlError):
-            return self.batch in self.batches.numbers()
-        return False
-
-    def overtaken(self) -> LakeError:
-        return LakeError(
-            f"batch {number(self.batch)} of the lake {self.files.url} was committed by another run meanwhile; this one "
-            "brought nothing: run it again"
-        )
 
     def land(self) -> tuple[dict[str, Landed], dict[str, NoKey]]:
         """Land all tables, as many at a time as there are connections to the source; and those that are left out."""
@@ -391,22 +309,14 @@ class Landing:
             folded=self.batches.folded(latest.batch) if latest and first_of_format else None,
             sources={**(latest.sources if latest else {}), MAIN: state},
             seconds=round(seconds, 3),
-            tables={**_carried(latest), **{name: table.state for name, table in landed.items()}},
+            tables={**carried(latest), **{name: table.state for name, table in landed.items()}},
             superseded=(*(latest.superseded if latest else ()), *superseded),
         )
-        batches = Batches(self.files)
         try:
-            batches.commit(manifest)
+            self.put(manifest)
         except AlreadyExists as error:
             self.withdraw()
             raise self.overtaken() from error
-        reached("manifest committed")
-        if self.marker.is_set:
-            self.files.remove(self.naming.marker)
-        current = Current(batches, self.connection)
-        for table in manifest.changed:
-            current.compact(table, manifest)
-            reached("base kept")
         return manifest
 
     def _plan(self, relation: Relation) -> Plan:
@@ -530,22 +440,6 @@ class Landing:
     ) -> LandedFile | None:
         return self.write(relation, path, rows, longest) if rows else None
 
-    def write(self, relation: duckdb.DuckDBPyRelation, path: str, rows: int, longest: int = 0) -> LandedFile:
-        """Land what DuckDB computes. `longest`: the bytes of the longest row as PostgreSQL wrote it, if it is long."""
-        self.marker.set()
-        staged = self.files.staging(path)
-        try:
-            duck.write_csv(relation, staged.local)
-            with staged.local.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = staged.local.stat().st_size
-            staged.publish()
-        finally:
-            staged.discard()
-        # DuckDB may quote what PostgreSQL does not.
-        longest += 2 * len(relation.columns) if longest else 0
-        return LandedFile(path=path, rows=rows, bytes=size, sha256=digest, longest_row=longest)
-
     def _state(
         self,
         relation: Relation,
@@ -561,9 +455,7 @@ class Landing:
         fits = (held is None or held.clean_under == types) and not (changes and changes.quarantined_rows)
         if changes:
             versions += changes.versions
-            landed = {"rows": changes.rows, "deletions": changes.deletions}
-            links = [f"{kind}:{file.sha256}" for kind, file in landed.items() if file]
-            history = hashlib.sha256(" ".join([history, number(self.batch), *links]).encode()).hexdigest()
+            history = history_of(held, self.batch, changes)
         return TableState(
             columns=relation.columns,
             key=relation.key,
@@ -585,36 +477,6 @@ class Landing:
             clean_under=types if fits else None,
             changes=changes,
         )
-
-
-def remove_unlisted(batches: Batches, naming: Naming, tables: Sequence[str]) -> None:
-    """Remove the files that a run landed for tables, and that the manifest of their batch, if there is one, does not list;
-    the marker last."""
-    files = batches.files
-    listed: set[str] = set()
-    if naming.batch in batches.numbers():
-        listed = {
-            file.path for changes in batches.get(naming.batch).changed.values() for file in changes.files
-        }
-    for table in tables:
-        for path in (naming.rows(table), naming.deletions(table), naming.quarantine(table)):
-            if path not in listed:
-                files.remove(path)
-                folder, _, name = path.rpartition("/")
-                files.sweep(folder, beginning=name)
-    files.remove(naming.marker)
-
-
-def _marked(batches: Batches, naming: Naming) -> Sequence[str]:
-    """The tables that a run's marker names; all that the lake has if it is damaged."""
-    if not batches.files.exists(naming.marker):
-        return ()
-    try:
-        told = json.loads(batches.files.read(naming.marker))["tables"]
-    except (ValueError, KeyError, TypeError):
-        latest = batches.latest()
-        told = latest.tables if latest else ()
-    return [str(table) for table in told]
 
 
 def _pending(future: Future[Landed | NoKey | Stopped]) -> bool:

@@ -33,8 +33,9 @@ from etl_assets.lake.files import LakeError
 from etl_assets.raw.changes import changed_rows, read_text
 from etl_assets.raw.controls import sums
 from etl_assets.raw.copying import copy
-from etl_assets.raw.landing import Landed, Landing, Marker, Request, claimed
+from etl_assets.raw.landing import Landed, Landing, Request, claimed
 from etl_assets.raw.recent import since
+from etl_assets.raw.writing import Marker
 from etl_assets.source.catalog import Relation, select
 from etl_assets.source.identity import check_identity
 
@@ -93,7 +94,15 @@ def repair(request: Request, batches: Batches, scratch: Path) -> tuple[Manifest,
         check_identity(latest, snapshot.instant)
         naming = Naming.of_a_run(latest.batch + 1)
         landing = Landing(
-            request, snapshot, batches, latest, naming, connection, folder, lambda table, size: None
+            batches=batches,
+            latest=latest,
+            naming=naming,
+            connection=connection,
+            names=[table.name for table in request.tables],
+            request=request,
+            snapshot=snapshot,
+            folder=folder,
+            progress=lambda table, size: None,
         )
         landing.sweep()
         damaged = find_damage(batches, latest)

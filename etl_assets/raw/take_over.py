@@ -125,14 +125,15 @@ def take_over(
     with claimed(request, UNBORN, scratch) as (snapshot, folder, connection):
         _refuse_begun(Batches(batches.files))  # another run may have begun it while this one waited
         landing = Landing(
-            request,
-            _of_no_instant(snapshot),
-            batches,
-            None,
-            Naming.of_a_run(1),
-            connection,
-            folder,
-            lambda table, size: None,
+            batches=batches,
+            latest=None,
+            naming=Naming.of_a_run(1),
+            connection=connection,
+            names=[table.name for table in request.tables],
+            request=request,
+            snapshot=_of_no_instant(snapshot),
+            folder=folder,
+            progress=lambda table, size: None,
         )
         landing.sweep()
         landed, taken = {}, []

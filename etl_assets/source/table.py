@@ -7,6 +7,7 @@ from typing import Literal
 
 from etl_assets.engine.location import caller
 from etl_assets.engine.types import Type
+from etl_assets.lake.batches import MAIN
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Table:
     exclude: Sequence[str] = field(default=(), repr=False)
     as_: str = field(default="", repr=False)
     source_name: str = field(default="", repr=False)
+    source: str = field(default=MAIN, repr=False)
+    """Which of a manifest's sources it is read from: the database, or an API by its name."""
     where: str = field(default="", init=False, repr=False, compare=False)
     """The file and line of the declaration, as an editor takes them."""
 

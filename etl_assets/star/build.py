@@ -22,7 +22,7 @@ from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.operators import Opaque
 from etl_assets.failpoints import reached
-from etl_assets.lake.batches import Manifest, number
+from etl_assets.lake.batches import MAIN, Manifest, number
 from etl_assets.lake.current import Current, forget, made_so_far, materialized, view
 from etl_assets.lake.files import LakeError, StagedFile
 from etl_assets.lake.folder import LocalFiles
@@ -220,10 +220,13 @@ class _Derivation:
 
     def _without(self, name: str, tables: Sequence[str]) -> Build:
         build = Build(self.inputs.star[name], "", self.manifest.batch, self.star, shows=self._published(name))
-        build.failure = (
-            f"{name} can't be made: the lake holds nothing of {', '.join(tables)}, which was left out when the source was "
-            "read; what etl run says of it tells why"
+        called = [table for table in tables if self.inputs.tables[table].source != MAIN]
+        why = (
+            f"of which no window was fetched yet (etl fetch {' '.join(called)})"
+            if called
+            else "which was left out when the source was read; what etl run says of it tells why"
         )
+        build.failure = f"{name} can't be made: the lake holds nothing of {', '.join(tables)}, {why}"
         return build
 
     def _needed(self, names: Sequence[str]) -> set[str]:

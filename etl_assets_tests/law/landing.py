@@ -106,7 +106,15 @@ class Lander:
         naming = Naming.of_a_run(batch)
         batches = Batches(self.files)
         return Landing(
-            request, snapshot, batches, latest, naming, connection, folder, lambda name, size: None
+            batches=batches,
+            latest=latest,
+            naming=naming,
+            connection=connection,
+            names=[table.name for table in request.tables],
+            request=request,
+            snapshot=snapshot,
+            folder=folder,
+            progress=lambda name, size: None,
         )
 
     def _committed(self, landing: Landing, landed: Mapping[str, TableState]) -> Manifest:

@@ -1,0 +1,164 @@
+"""Pages of an API into the lake, beside plain `streamable` that writes the same records as JSON lines; and the memory it takes.
+
+    python -m benchmarks.apis [pages]
+
+One service for both, in a process of its own, without a rate. CPU seconds of the client, since the machine may be busy; they
+take turns. Then a million records (or as many as `pages` of 100 have), fetched and loaded in a process of its own, and its
+largest resident set.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx2
+from streamable import stream
+
+from etl_assets.apis.declaration import Api, Batch, Limits, Rate
+from etl_assets.apis.fetching import Fetch
+from etl_assets.apis.loading import Load, load_pages
+from etl_assets.apis.pages import Take
+from etl_assets.apis.paging import PageNumber
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.folder import LocalFiles
+from etl_assets.stand_ins.web_api import Call, Record, WebApiStandIn, sales
+
+SALE = Api(
+    "card_sale",
+    "One row is a sale.",
+    "https://cards.example/sales",
+    columns={
+        "sale_id": "bigint",
+        "card": "text",
+        "grade": "smallint",
+        "price": "numeric(10,2)",
+        "currency": "text",
+        "quantity": "int",
+        "sold_at": "timestamptz",
+    },
+    fields={"card": "card.name", "grade": "card.grade"},
+    key=("sale_id",),
+    records="data",
+    total="meta.total",
+    paging=PageNumber("page", size="per_page", records=100),
+    rate=Rate(1_000_000),
+    concurrency=4,
+    batch=Batch(pages=50),
+    limits=Limits(pages=1_000_000, seconds=36_000),
+)
+DAY = {"from": "2024-01-01", "to": "2024-01-02"}
+
+
+@dataclass
+class Large(WebApiStandIn):
+    """The service with as many records as there are pages for, none of which it keeps."""
+
+    pages: int = 0
+
+    def page(self, call: Call) -> tuple[dict[str, Any], str | None]:
+        (first, *_), begin = sales(date(2024, 1, 1), 1), 100 * (int(call.query["page"]) - 1)
+        self.calls.clear()
+        data = [{**first, "sale_id": n, "price": n / 4} for n in range(begin, begin + 100)]
+        return {"data": data, "meta": {"total": 100 * self.pages}}, None
+
+
+def serve(pages: int) -> None:
+    """The service, until it is killed."""
+    with Large(pages=pages).serve() as url:
+        sys.stdout.write(f"{url}\n")
+        sys.stdout.flush()
+        time.sleep(36_000)
+
+
+def plain(url: str, folder: Path, pages: int) -> None:
+    """`streamable` and an HTTP client, and nothing else."""
+    with httpx2.Client() as client, (folder / "plain.jsonl").open("w") as lines:
+
+        def page(number: int) -> list[Record]:
+            answer = client.get(f"{url}/sales", params={**DAY, "page": number, "per_page": 100})
+            answer.raise_for_status()
+            found: list[Record] = answer.json()["data"]
+            return found
+
+        for record in stream(range(1, pages + 1)).map(page, concurrency=4).flatten():
+            lines.write(json.dumps(record) + "\n")
+
+
+def ours(url: str, folder: Path, pages: int) -> None:
+    """The pages in the lake."""
+    take = Take(LocalFiles(folder / "lake"), SALE.name, "2024-01-01", 1)
+    Fetch(replace(SALE), take, f"{url}/sales", lambda _: "", DAY, lambda *_: None).run()
+
+
+def timed(way: str, url: str, pages: int) -> tuple[float, float]:
+    """CPU and wall seconds of a way in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.apis", way, url, folder, str(pages)],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    told = json.loads(done.stdout)
+    return told["cpu"], told["wall"]
+
+
+def once(way: str, url: str, folder: Path, pages: int) -> None:
+    """Do it, and say what it took."""
+    began, before = time.monotonic(), time.process_time()
+    {"plain": plain, "ours": ours}.get(way, ours)(url, folder, pages)
+    told = {"cpu": time.process_time() - before, "wall": time.monotonic() - began}
+    if way == "whole":
+        told["fetched_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        before = time.process_time()
+        outcome = load_pages(Load([SALE], "run"), Batches(LocalFiles(folder / "lake")), folder)
+        assert outcome.manifest, outcome.failures
+        told["load_cpu"] = time.process_time() - before
+        told["loaded_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        told["rows"] = outcome.manifest.tables[SALE.name].rows
+    print(json.dumps(told))
+
+
+def main(pages: int) -> None:
+    """Compare, and measure."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.apis", "serve", str(pages)], stdout=subprocess.PIPE, text=True
+    ) as service:
+        try:
+            assert service.stdout
+            url = service.stdout.readline().strip()
+            some = min(pages, 1_000)
+            pairs = (
+                [(timed("plain", url, pages), timed("ours", url, pages)) for _ in range(5)]
+                if some == pages
+                else []
+            )
+            for at, what in ((0, "CPU"), (1, "wall")):
+                ratios = [one[at] / other[at] for other, one in pairs]
+                if ratios:
+                    print(f"{what} seconds, ours / plain: {median(ratios):.2f} (median of {ratios})")
+            with tempfile.TemporaryDirectory() as folder:
+                once_more = [sys.executable, "-m", "benchmarks.apis", "whole", url, folder, str(pages)]
+                print(subprocess.run(once_more, check=True, capture_output=True, text=True).stdout)
+        finally:
+            service.kill()
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["serve", pages]:
+            serve(int(pages))
+        case [way, url, folder, pages]:
+            once(way, url, Path(folder), int(pages))
+        case [pages]:
+            main(int(pages))
+        case _:
+            main(10_000)

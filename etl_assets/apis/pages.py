@@ -1,0 +1,261 @@
+"""Pages in the lake: each as it was received, with what is known of it, in files that nobody else writes or replaces.
+
+    raw/<api>/<window>/<take>/<first page>-<token>.pages   some pages, each a line of JSON about it and then its bytes
+    raw/<api>/windows/<window>-<take>.complete.json         all pages of the window have landed; which files they are in
+    raw/<api>/windows/<window>-<take>.loaded.json           a batch has them, or they brought nothing
+    raw/<api>/windows/<window>-<take>.rejected.json         they can't be used, and why; the window is fetched anew
+
+A take is one way through all pages of a window. What has landed of one that is not complete is gone on from, whoever
+fetched it; one that is complete costs no further call, however often its load fails. One listing tells how all windows stand.
+"""
+
+import hashlib
+import io
+import json
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from etl_assets.apis.client import ApiError
+from etl_assets.apis.paging import dig
+from etl_assets.lake.batches import folder_of
+from etl_assets.lake.files import AlreadyExists, Files, LakeError
+from etl_assets.lake.seal import is_intact, sealed
+
+COMPLETE, REJECTED, LOADED = "complete", "rejected", "loaded"
+"""How a take may stand, each later than the one before; one of which nothing is said is open."""
+_PAGES = re.compile(r"[0-9]{6,}-[0-9a-f]{12}\.pages")
+_MARK = re.compile(r"(.+)-([0-9]{3,})\.(complete|rejected|loaded)\.json")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page as it was received. `index`: from 0 on. `records`: how many it has. `total`: how many there are in all, as the
+    API said in it. `following`: how the next page is asked for, where a page says that. `calls`: when each call for it was
+    made (seconds since 1970), `waited_seconds` how long all calls waited so far."""
+
+    index: int
+    body: bytes
+    records: int
+    total: int | None
+    following: str | None
+    calls: tuple[float, ...]
+
+    def about(self) -> dict[str, Any]:
+        """What stands before its bytes."""
+        return {
+            "page": self.index,
+            "records": self.records,
+            "total": self.total,
+            "following": self.following,
+            "calls": self.calls,
+            "bytes": len(self.body),
+            "sha256": hashlib.sha256(self.body).hexdigest(),
+        }
+
+
+@dataclass(frozen=True)
+class PagesFile:
+    """A file of pages, as the mark of a complete take lists it."""
+
+    path: str
+    pages: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the mark of a complete take says: the files, and what it took to fetch them. `total` is what the API said last of
+    how many records there are, None if it does not say."""
+
+    files: tuple[PagesFile, ...]
+    pages: int
+    calls: int
+    failed_calls: int
+    records: int
+    waited_seconds: float
+    total: int | None
+    received: float
+
+    def as_json(self) -> dict[str, Any]:
+        """As the mark has it."""
+        return {**vars(self), "files": [vars(file) for file in self.files]}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> "Summary":
+        """What a mark says. Raises `KeyError` or `TypeError` for another."""
+        names = ("pages", "calls", "failed_calls", "records", "waited_seconds", "total", "received")
+        return cls(tuple(PagesFile(**file) for file in told["files"]), *(told[name] for name in names))
+
+    @property
+    def sha256(self) -> str:
+        """Identifies all that the pages say."""
+        return hashlib.sha256(" ".join(file.sha256 for file in self.files).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Take:
+    """One way through the pages of a window of an API. `state`: how it stood when it was looked for."""
+
+    files: Files
+    api: str
+    window: str
+    number: int
+    state: str = field(default="open", compare=False)
+
+    @property
+    def folder(self) -> str:
+        return f"raw/{folder_of(self.api)}/{self.window}/{self.number:03d}"
+
+    def mark(self, state: str) -> str:
+        """The path of the file that says how it stands."""
+        return f"{_marks(self.api)}/{self.window}-{self.number:03d}.{state}.json"
+
+    def __str__(self) -> str:
+        return f"{self.api} {self.window}, take {self.number}"
+
+    def land(self, pages: Sequence[Page]) -> PagesFile:
+        """Land pages as one file, whole or not at all."""
+        digest = hashlib.sha256()
+        path = f"{self.folder}/{pages[0].index + 1:06d}-{secrets.token_hex(6)}.pages"
+        with self.files.writing(path) as stream:
+            for page in pages:
+                for piece in (json.dumps(page.about()).encode(), b"\n", page.body, b"\n"):
+                    stream.write(piece)
+                    digest.update(piece)
+        return PagesFile(path, len(pages), digest.hexdigest())
+
+    def landed(self) -> list[PagesFile]:
+        """The files of pages that have landed, without a look inside."""
+        names = self.files.names(self.folder)
+        return [PagesFile(f"{self.folder}/{name}", 0, "") for name in names if _PAGES.fullmatch(name)]
+
+    def read(self, file: PagesFile) -> Iterator[Page]:
+        """The pages of a file, in the order in which they landed. Raises `LakeError` if they are not what landed."""
+        content = self.files.read(file.path)
+        if file.sha256 and hashlib.sha256(content).hexdigest() != file.sha256:
+            raise self._damaged(file)
+        stream = io.BytesIO(content)
+        while line := stream.readline():
+            try:
+                about = json.loads(line)
+                body = stream.read(about["bytes"])
+                page = Page(
+                    about["page"],
+                    body,
+                    about["records"],
+                    about["total"],
+                    about["following"],
+                    tuple(about["calls"]),
+                )
+            except (ValueError, KeyError, TypeError):
+                raise self._damaged(file) from None
+            if hashlib.sha256(body).hexdigest() != about["sha256"] or stream.read(1) != b"\n":
+                raise self._damaged(file)
+            yield page
+
+    def _damaged(self, file: PagesFile) -> LakeError:
+        return LakeError(
+            f"{self.files.url}/{file.path} is not what landed: restore it from a backup, or remove the folder "
+            f"{self.folder}, whose pages are fetched again then"
+        )
+
+    # -- how far it is -------------------------------------------------------------------------------------------------
+
+    def complete(self, summary: Summary) -> None:
+        """Say that all pages have landed. If another run said it before, that counts."""
+        self._mark(COMPLETE, summary.as_json())
+
+    def summary(self) -> Summary | None:
+        """What the mark of a complete take says; None if it is not complete. Raises `LakeError` for a damaged one."""
+        told = self._told(COMPLETE)
+        try:
+            return None if told is None else Summary.from_json(told)
+        except (KeyError, TypeError):
+            raise LakeError(
+                f"{self.files.url}/{self.mark(COMPLETE)} is damaged: remove it, and run again"
+            ) from None
+
+    def loaded(self, batch: int | None, quarantined: str) -> None:
+        """Say that a batch has what is new in it; None: nothing was. `quarantined` identifies the records that can't be
+        used."""
+        self._mark(LOADED, {"batch": batch, "quarantined": quarantined})
+
+    def known_quarantine(self) -> str:
+        """What identifies the records that can't be used, of a take that was loaded; "" if that is not known."""
+        return str((self._told(LOADED) or {}).get("quarantined", ""))
+
+    def reject(self, why: str) -> None:
+        """Say that its pages can't be used: the window is fetched anew."""
+        self._mark(REJECTED, {"why": why})
+
+    def _mark(self, state: str, content: Mapping[str, Any]) -> None:
+        with suppress(AlreadyExists):
+            self.files.create(self.mark(state), sealed(json.dumps(content, indent=1).encode()))
+
+    def _told(self, state: str) -> dict[str, Any] | None:
+        path = self.mark(state)
+        if not self.files.exists(path):
+            return None
+        content = self.files.read(path)
+        if not is_intact(content):
+            raise LakeError(f"{self.files.url}/{path} is damaged: remove it, and run again")
+        told: dict[str, Any] = json.loads(content)
+        return told
+
+
+def _marks(api: str) -> str:
+    return f"raw/{folder_of(api)}/windows"
+
+
+def takes(files: Files, api: str, window: str | None = None) -> list[Take]:
+    """The takes of an API that are complete, loaded or rejected, by window and number; those of one window if it is named."""
+    states: dict[tuple[str, int], str] = {}
+    order = (COMPLETE, REJECTED, LOADED)
+    for name in files.names(_marks(api)):
+        if (found := _MARK.fullmatch(name)) and window in (None, found[1]):
+            one = found[1], int(found[2])
+            states[one] = max(states.get(one, COMPLETE), found[3], key=order.index)
+    return [Take(files, api, name, number, state) for (name, number), state in sorted(states.items())]
+
+
+def take_to_fetch(files: Files, api: str, window: str, *, again: bool = False) -> Take | None:
+    """The take that a run goes on with, or begins; None if the newest one is complete and waits to be loaded, unless
+    the window is to be fetched `again` all the same."""
+    known = takes(files, api, window)
+    if known and known[-1].state == COMPLETE and not again:
+        return None
+    return Take(files, api, window, known[-1].number + 1 if known else 1)
+
+
+def waiting(files: Files, api: str) -> list[Take]:
+    """The complete takes that are not loaded, in the order in which they were fetched."""
+    return in_order(take for take in takes(files, api) if take.state == COMPLETE)
+
+
+def in_order(found: Iterable[Take]) -> list[Take]:
+    """Complete takes in the order in which they were fetched: what came later is newer."""
+
+    def fetched(take: Take) -> tuple[float, str, int]:
+        summary = take.summary()
+        return summary.received if summary else 0.0, take.window, take.number
+
+    return sorted(found, key=fetched)
+
+
+def records_of(api: str, value: Any, where: Any) -> list[Any]:
+    """The records of an answer; `where`: a path, or a function. Raises `ApiError` if they are not there."""
+    if callable(where):
+        try:
+            return list(where(value))
+        except Exception as error:  # noqa: BLE001  whatever a user's function raises; StopIteration would end the stream
+            raise ApiError(f"{api}: the function for its records fails: {type(error).__name__}") from None
+    found = dig(value, where)
+    if not isinstance(found, list):
+        place = f"at {where}" if where else "as the answer"
+        kind = "nothing" if found is None else type(found).__name__
+        raise ApiError(f"{api}: its answer has {kind} {place}, where a list of records should be (records=)")
+    return found

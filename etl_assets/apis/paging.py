@@ -1,0 +1,120 @@
+"""How an API divides its answer into pages, and how the next one is asked for."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_PATH = re.compile(r"[^.\s]+(\.[^.\s]+)*")
+
+
+def check_path(what: str, path: str) -> None:
+    """Raise `ValueError` for a path that leads nowhere: names with dots between them lead into a JSON answer."""
+    if not _PATH.fullmatch(path):
+        raise ValueError(
+            f"{what}={path!r} is no path into the answer: write names with dots between, as meta.next"
+        )
+
+
+def dig(answer: Any, path: str) -> Any:
+    """What stands at a path of a JSON value; None where there is nothing. Without a path the value itself."""
+    for name in path.split(".") if path else ():
+        if isinstance(answer, Mapping):
+            answer = answer.get(name)
+        elif isinstance(answer, list) and name.isdecimal() and int(name) < len(answer):
+            answer = answer[int(name)]
+        else:
+            return None
+    return answer
+
+
+@dataclass(frozen=True)
+class OnePage:
+    """The answer is whole."""
+
+
+@dataclass(frozen=True)
+class PageNumber:
+    """Pages have numbers, from `first` on: `?page=3&per_page=100`. `size` names the parameter that says how many records a
+    page has, if there is one, and `records` how many."""
+
+    parameter: str = "page"
+    size: str = ""
+    records: int = 100
+    first: int = 1
+
+    def __post_init__(self) -> None:
+        _check_size(self.records)
+
+    def parameters(self, index: int, step: int) -> dict[str, str]:
+        """The parameters of the page with an index, from 0 on."""
+        return {self.parameter: str(self.first + index)} | _size(self.size, self.records)
+
+
+@dataclass(frozen=True)
+class Offset:
+    """Pages begin at a record: `?offset=200&limit=100`."""
+
+    parameter: str = "offset"
+    size: str = "limit"
+    records: int = 100
+
+    def __post_init__(self) -> None:
+        _check_size(self.records)
+
+    def parameters(self, index: int, step: int) -> dict[str, str]:
+        """The parameters of the page with an index, from 0 on, where pages have `step` records."""
+        return {self.parameter: str(index * step)} | _size(self.size, self.records)
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Each answer says, at the path `next`, what the parameter of the following page is; after the last it says nothing."""
+
+    next: str
+    parameter: str = "cursor"
+    size: str = ""
+    records: int = 100
+
+    def __post_init__(self) -> None:
+        check_path("next", self.next)
+        _check_size(self.records)
+
+    def parameters(self) -> dict[str, str]:
+        """The parameters of every page, beside the cursor."""
+        return _size(self.size, self.records)
+
+
+@dataclass(frozen=True)
+class Link:
+    """Each answer says where the following page is: in its header `Link` (`rel="next"`), or at the path `next`. It must be
+    on the same server."""
+
+    next: str = ""
+    size: str = ""
+    records: int = 100
+
+    def __post_init__(self) -> None:
+        if self.next:
+            check_path("next", self.next)
+        _check_size(self.records)
+
+    def parameters(self) -> dict[str, str]:
+        """The parameters of the first page."""
+        return _size(self.size, self.records)
+
+
+Numbered = PageNumber | Offset
+"""Pages that can be asked for in any order."""
+Followed = Cursor | Link
+"""Pages of which each leads to the next."""
+Paging = OnePage | PageNumber | Offset | Cursor | Link
+
+
+def _check_size(records: int) -> None:
+    if records < 1:
+        raise ValueError(f"records={records}: a page has one record at least")
+
+
+def _size(parameter: str, records: int) -> dict[str, str]:
+    return {parameter: str(records)} if parameter else {}

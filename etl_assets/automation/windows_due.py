@@ -1,0 +1,116 @@
+"""The sensor that fetches the windows of APIs that are over, oldest first and one at a time, and has their pages loaded.
+
+    pages landed and not loaded? ► load them, and all that is made of them
+    a window over and not fetched? ► fetch it; after a failure later, and after three no more, so that the next one has its turn
+
+What is due is read from the lake, so after a failure, a restore or a pause of weeks the right windows are fetched.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from etl_assets.apis.declaration import Api
+from etl_assets.apis.due import due
+from etl_assets.apis.pages import waiting
+from etl_assets.apis.windows import WHOLE
+from etl_assets.automation.breaker import Breaker
+from etl_assets.automation.history import UNDERWAY, History, told
+from etl_assets.errors import EtlError
+from etl_assets.lake.resource import RawLake
+from etl_assets.presentation import PLAIN, Naming
+from etl_assets.source.assets import source_key
+
+SECONDS_BETWEEN = 30
+ATTEMPTS = 3
+PAUSE_SECONDS = 60
+WINDOW_TAG = "etl/window"
+PAGES_TAG = "etl/pages"
+
+
+def fetch_jobs(apis: Sequence[Api], naming: Naming = PLAIN) -> dict[str, UnresolvedAssetJobDefinition]:
+    """A job for each API that fetches one of its windows."""
+    return {
+        api.name: dg.define_asset_job(
+            naming.name(f"fetch_{api.name}"),
+            selection=dg.AssetSelection.assets(source_key(api.name, naming)),
+            description=f"Land the pages of a window of {api.name}. A run ends after {api.limits.seconds:,.0f} s.",
+            # The fetch keeps to its time by itself. This is for one that hangs.
+            tags={"dagster/max_runtime": str(round(api.limits.seconds) + 60)},
+        )
+        for api in apis
+    }
+
+
+def windows_due(
+    apis: Sequence[Api],
+    derive: UnresolvedAssetJobDefinition,
+    jobs: Mapping[str, UnresolvedAssetJobDefinition],
+    breaker: Breaker,
+    naming: Naming = PLAIN,
+) -> dg.SensorDefinition:
+    """The sensor over all APIs: it starts `derive` for pages that have landed, and of `jobs` the one that fetches a window."""
+
+    @dg.sensor(
+        name=naming.name("windows_due"),
+        jobs=[derive, *jobs.values()],
+        minimum_interval_seconds=SECONDS_BETWEEN,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Fetches the windows of APIs that are over, oldest first and one at a time, and has their pages loaded.",
+    )
+    @naming.resources
+    def sensor(context: dg.SensorEvaluationContext, lake: RawLake) -> dg.RunRequest | dg.SkipReason:
+        underway = context.instance.get_run_records(dg.RunsFilter(statuses=UNDERWAY), limit=1)
+        if underway:
+            return dg.SkipReason(f"waits for {told(underway[0].dagster_run)}")
+        if reason := breaker.held_back(History.of(context, naming)):
+            return dg.SkipReason(reason)
+        try:
+            return next(
+                _requests(context, apis, derive.name, jobs, lake),
+                dg.SkipReason("no window is due, and all pages are loaded"),
+            )
+        except EtlError as error:
+            return dg.SkipReason(f"the lake can't be read, next try in {SECONDS_BETWEEN} s: {error}")
+
+    return sensor
+
+
+def _requests(
+    context: dg.SensorEvaluationContext,
+    apis: Sequence[Api],
+    derive: str,
+    jobs: Mapping[str, UnresolvedAssetJobDefinition],
+    lake: RawLake,
+) -> Iterator[dg.RunRequest]:
+    """What there is to do, in order."""
+    files = lake.files()
+    takes = [take for api in apis for take in waiting(files, api.name)]
+    if takes:
+        newest = takes[-1].folder
+        yield from _tried(context, derive, PAGES_TAG, f"{len(takes)} to {newest}", None)
+    now = datetime.now(UTC)
+    for api in apis:
+        for window in due(api, files, now):
+            key = None if window == WHOLE else window
+            yield from _tried(context, jobs[api.name].name, WINDOW_TAG, f"{api.name} {window}", key)
+
+
+def _tried(
+    context: dg.SensorEvaluationContext, job: str, tag: str, what: str, partition: str | None
+) -> Iterator[dg.RunRequest]:
+    """A run, unless it was tried often enough, or a moment ago."""
+    runs = context.instance.get_run_records(dg.RunsFilter(tags={tag: what}))
+    # What succeeded and is due again was undone since, or is due every day.
+    failed = [run for run in runs if run.dagster_run.status != dg.DagsterRunStatus.SUCCESS]
+    if len(failed) >= ATTEMPTS:
+        return
+    last = max((run.end_time or run.create_timestamp.timestamp() for run in failed), default=0.0)
+    if failed and time.time() - last < PAUSE_SECONDS * 2 ** (len(failed) - 1):
+        return
+    yield dg.RunRequest(
+        run_key=f"{what}:{len(runs)}", job_name=job, partition_key=partition, tags={tag: what}
+    )

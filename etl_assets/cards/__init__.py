@@ -1,0 +1,11 @@
+"""A project without a database: sales of trading cards and exchange rates, both from REST APIs.
+
+    ETL_PROJECT=etl_assets.cards CARDS_URL=… RATES_URL=… CARDS_KEY=… etl fetch
+
+It shows how APIs are declared, and how a report states amounts of several currencies in one. `etl cards` serves both APIs on
+this machine.
+"""
+
+from etl_assets.project import Options
+
+OPTIONS = Options(workbook="Trading cards")

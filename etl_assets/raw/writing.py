@@ -1,0 +1,183 @@
+"""Writing a batch, whatever it comes from: its files, the marker that says that they are not listed yet, its manifest.
+
+The files of a run have names that no other run can write, so runs of several machines, sources or ages can't spoil each
+other's: of those that took the same number one commits it. What a killed run left is removed once its number is committed.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import duckdb
+
+from etl_assets.engine import duck
+from etl_assets.errors import EtlError
+from etl_assets.failpoints import reached
+from etl_assets.lake.batches import FOLDER, Batches, Changes, LandedFile, Manifest, Naming, TableState, number
+from etl_assets.lake.current import Current
+from etl_assets.lake.files import Files, LakeError
+
+
+def check_project(latest: Manifest, project: str, files: Files) -> None:
+    """Raises `LakeError` if a lake is that of another project."""
+    if latest.project and project and latest.project != project:
+        raise LakeError(
+            f"the lake {files.url} is that of the project {latest.project}, and this is {project}: name another lake "
+            "(ETL_LAKE_URL, or ETL_DATA for all that is kept); if that one is to be carried on under the new name, etl run "
+            "--adopt; nothing was read"
+        )
+
+
+def carried(latest: Manifest | None) -> dict[str, TableState]:
+    """The tables of the manifest before, as they stand when a batch does not read them."""
+    states = latest.tables if latest else {}
+    return {name: state.model_copy(update={"changes": None}) for name, state in states.items()}
+
+
+@dataclass
+class Marker:
+    """The file that says of a run that it has files which no manifest lists yet."""
+
+    files: Files
+    naming: Naming
+    tables: Sequence[str]
+    is_set: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def set(self) -> None:
+        """Say that there are files that no manifest lists yet. Once is enough."""
+        with self._lock:
+            if not self.is_set:
+                self.files.create(self.naming.marker, json.dumps({"tables": list(self.tables)}).encode())
+                self.is_set = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchWriter:
+    """What a run lands of some tables, and the manifest that commits it."""
+
+    batches: Batches
+    latest: Manifest | None
+    naming: Naming
+    connection: duckdb.DuckDBPyConnection
+    names: Sequence[str]
+    marker: Marker = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "marker", Marker(self.files, self.naming, self.names))
+
+    @property
+    def files(self) -> Files:
+        return self.batches.files
+
+    @property
+    def batch(self) -> int:
+        return self.naming.batch
+
+    def sweep(self) -> bool:
+        """Remove what killed runs left of batches that are committed; whether somebody else has files of the one to come,
+        which nobody may remove before it is."""
+        if self.latest:
+            self.files.sweep(FOLDER, beginning=number(self.latest.batch))
+        contested = False
+        for name in self.files.names(FOLDER):
+            stem, marks, _ = name.partition(".open")
+            taken, _, token = stem.partition("-")
+            if not marks or not taken.isdecimal():
+                continue
+            if int(taken) >= self.batch:
+                contested = True
+            else:
+                left = Naming(int(taken), token)
+                remove_unlisted(self.batches, left, _marked(self.batches, left))
+        return contested
+
+    def withdraw(self) -> None:
+        """Remove what this run has landed, after it failed and before it tried to commit: a manifest that was sent may
+        arrive late."""
+        if self.marker.is_set:
+            with suppress(EtlError):  # what made it fail may be the lake; the next run sweeps
+                # By what it knows itself: while it slept others may have removed the marker, and it landed more since.
+                remove_unlisted(self.batches, self.naming, self.marker.tables)
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether another run has committed the batch of this number, as far as the lake can be asked."""
+        with suppress(EtlError):
+            return self.batch in self.batches.numbers()
+        return False
+
+    def overtaken(self) -> LakeError:
+        return LakeError(
+            f"batch {number(self.batch)} of the lake {self.files.url} was committed by another run meanwhile; this one "
+            "brought nothing: run it again"
+        )
+
+    def write(self, relation: duckdb.DuckDBPyRelation, path: str, rows: int, longest: int = 0) -> LandedFile:
+        """Land what DuckDB computes. `longest`: the bytes of the longest row as PostgreSQL wrote it, if it is long."""
+        self.marker.set()
+        staged = self.files.staging(path)
+        try:
+            duck.write_csv(relation, staged.local)
+            with staged.local.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = staged.local.stat().st_size
+            staged.publish()
+        finally:
+            staged.discard()
+        # DuckDB may quote what PostgreSQL does not.
+        longest += 2 * len(relation.columns) if longest else 0
+        return LandedFile(path=path, rows=rows, bytes=size, sha256=digest, longest_row=longest)
+
+    def put(self, manifest: Manifest) -> None:
+        """Make the batch exist, and what is derived from it. Raises `AlreadyExists` if another run took its number."""
+        batches = Batches(self.files)
+        batches.commit(manifest)
+        reached("manifest committed")
+        if self.marker.is_set:
+            self.files.remove(self.naming.marker)
+        current = Current(batches, self.connection)
+        for table in manifest.changed:
+            current.compact(table, manifest)
+            reached("base kept")
+
+
+def history_of(held: TableState | None, batch: int, changes: Changes) -> str:
+    """The digest of all files of a table so far, once a batch brought changes."""
+    landed = {"rows": changes.rows, "deletions": changes.deletions}
+    links = [f"{kind}:{file.sha256}" for kind, file in landed.items() if file]
+    history = held.history if held else ""
+    return hashlib.sha256(" ".join([history, number(batch), *links]).encode()).hexdigest()
+
+
+def remove_unlisted(batches: Batches, naming: Naming, tables: Sequence[str]) -> None:
+    """Remove the files that a run landed for tables, and that the manifest of their batch, if there is one, does not list;
+    the marker last."""
+    files = batches.files
+    listed: set[str] = set()
+    if naming.batch in batches.numbers():
+        listed = {
+            file.path for changes in batches.get(naming.batch).changed.values() for file in changes.files
+        }
+    for table in tables:
+        for path in (naming.rows(table), naming.deletions(table), naming.quarantine(table)):
+            if path not in listed:
+                files.remove(path)
+                folder, _, name = path.rpartition("/")
+                files.sweep(folder, beginning=name)
+    files.remove(naming.marker)
+
+
+def _marked(batches: Batches, naming: Naming) -> Sequence[str]:
+    """The tables that a run's marker names; all that the lake has if it is damaged."""
+    if not batches.files.exists(naming.marker):
+        return ()
+    try:
+        told = json.loads(batches.files.read(naming.marker))["tables"]
+    except (ValueError, KeyError, TypeError):
+        latest = batches.latest()
+        told = latest.tables if latest else ()
+    return [str(table) for table in told]

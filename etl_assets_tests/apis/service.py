@@ -1,0 +1,111 @@
+"""An API of card sales at a stand-in, and what tests do with it: fetch a window, load what waits."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from etl_assets.apis.declaration import Api, Rate, Retry
+from etl_assets.apis.fetching import Fetch
+from etl_assets.apis.loading import Load, Outcome, load_pages
+from etl_assets.apis.pages import Summary, take_to_fetch
+from etl_assets.apis.paging import PageNumber
+from etl_assets.apis.windows import Windows
+from etl_assets.engine import duck
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.current import DELETED, Current
+from etl_assets.lake.folder import LocalFiles
+from etl_assets.stand_ins.web_api import Behaviour, Record, WebApiStandIn
+
+WEEKS = Windows("week", since="2024-01-01", parameters={"from": "{start}", "to": "{end}"})
+SALE = Api(
+    "card_sale",
+    "One row is a sale.",
+    "https://cards.example/sales",
+    columns={
+        "sale_id": "bigint",
+        "card": "text",
+        "grade": "smallint",
+        "price": "numeric(10,2)",
+        "currency": "text",
+        "quantity": "int",
+        "sold_at": "timestamptz",
+    },
+    fields={"card": "card.name", "grade": "card.grade"},
+    key=("sale_id",),
+    records="data",
+    total="meta.total",
+    paging=PageNumber("page", size="per_page", records=20),
+    windows=WEEKS,
+    rate=Rate(1_000),
+    retry=Retry(attempts=6, pause_seconds=0.01),
+)
+FIRST = WEEKS.first.name
+
+
+@contextmanager
+def service(**behaviour: Any) -> Iterator[WebApiStandIn]:
+    stand_in = WebApiStandIn(Behaviour(**behaviour))
+    with stand_in.serve():
+        yield stand_in
+
+
+class Client:
+    """A lake that an API of a stand-in is fetched into."""
+
+    def __init__(self, folder: Path, stand_in: WebApiStandIn, api: Api = SALE, **changed: Any) -> None:
+        self.api = replace(api, **changed)
+        self.stand_in = stand_in
+        self.files = LocalFiles(folder / "lake")
+        self.scratch = folder
+
+    def fetch(
+        self, window: str = FIRST, *, again: bool = False, secret: str = "", path: str = "/sales"
+    ) -> Summary | None:
+        take = take_to_fetch(self.files, self.api.name, window, again=again)
+        if take is None:
+            return None
+        windows = self.api.windows
+        told = windows.told(windows.named(window)) if windows else {}
+        return Fetch(self.api, take, self.stand_in.url + path, lambda _: secret, told, lambda *_: None).run()
+
+    def load(self, **options: Any) -> Outcome:
+        return load_pages(Load([self.api], "run", **options), Batches(self.files), self.scratch)
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The rows that the lake holds, as text, by key."""
+        batches = Batches(self.files)
+        manifest = batches.latest()
+        assert manifest
+        with duck.connect(self.scratch) as connection:
+            fold = Current(batches, connection).fold(self.api.name, manifest)
+            return (
+                fold.relation.filter(f"NOT {DELETED}")
+                .project(f"* EXCLUDE ({DELETED})")
+                .order("ALL")
+                .fetchall()
+            )
+
+    def batches(self) -> list[int]:
+        return Batches(self.files).numbers()
+
+    def files_below(self) -> dict[str, bytes]:
+        return {
+            str(p.relative_to(self.files.root)): p.read_bytes()
+            for p in self.files.root.rglob("*")
+            if p.is_file()
+        }
+
+
+def as_row(record: Record) -> tuple[Any, ...]:
+    """A record as the lake has it, told by hand."""
+    return (
+        record["sale_id"],
+        record["card"]["name"],
+        record["card"]["grade"],
+        f"{record['price']:.2f}",
+        record["currency"],
+        record["quantity"],
+        record["sold_at"].replace("T", " ").replace("Z", "+00"),
+    )

@@ -1,0 +1,255 @@
+"""Pages come whole, once, at the agreed rate, and go on where they ended."""
+
+import os
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl_assets.apis.client import ApiError
+from etl_assets.apis.declaration import Batch, Limits, Rate, Retry
+from etl_assets.apis.pages import Take
+from etl_assets.apis.paging import Cursor, Link, Offset, PageNumber
+from etl_assets.stand_ins.web_api import Record, sales
+from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, service
+
+WEEK = [record for n in range(7) for record in sales(date(2024, 1, 1) + timedelta(days=n))]
+ROWS = sorted(map(as_row, WEEK))
+PAGINGS: dict[str, dict[str, Any]] = {
+    "page number": {"paging": PageNumber("page", size="per_page", records=20), "concurrency": 4},
+    "offset": {"paging": Offset(records=20), "concurrency": 4},
+    "cursor": {"paging": Cursor("meta.next", size="per_page", records=20)},
+    "header": {"paging": Link(size="per_page", records=20), "parameters": {"by": "link"}},
+}
+
+
+@pytest.mark.parametrize("paging", PAGINGS)
+@pytest.mark.parametrize("total", ["meta.total", ""])
+def test_every_record_of_a_window_comes_whichever_way_the_api_pages(
+    tmp_path: Path, paging: str, total: str
+) -> None:
+    """Row E1: an iterator over the pages of an API for a window, declared in a few lines."""
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in, total=total, **PAGINGS[paging])
+        client.fetch()
+        client.load()
+        assert client.rows() == ROWS
+        pages = [
+            (call.query.get("page"), call.query.get("offset"), call.query.get("cursor"))
+            for call in stand_in.calls
+        ]
+        assert len(pages) == len(set(pages))
+        if total:
+            assert len(pages) == 14  # 280 records: none is asked for to learn that there is none
+
+
+@pytest.mark.parametrize("answers_after_seconds", [0, 0.3])
+def test_the_rate_is_kept_as_the_server_measures_it_and_is_used(
+    tmp_path: Path, answers_after_seconds: float
+) -> None:
+    """Row E2: ten calls a second at the most, in any sliding second, and nine of them are made. Failed calls count too."""
+    with service(broken=0.1, rate=10, seconds=answers_after_seconds) as stand_in:
+        client = Client(
+            tmp_path, stand_in, rate=Rate(10), concurrency=4, paging=PageNumber(size="per_page", records=7)
+        )
+        summary = client.fetch()
+    assert summary
+    assert stand_in.answered[500] > 0
+    assert summary.calls == len(stand_in.calls)
+    assert stand_in.most_in(1.0) <= 10
+    assert stand_in.answered[429] == 0
+    assert summary.failed_calls == stand_in.answered[500]
+    _, *others = stand_in.calls  # the first page is waited for: it says how many there are
+    assert (len(others) - 1) / (others[-1].at - others[0].at) >= 9
+
+
+def test_a_quota_of_an_hour_counts_the_calls_of_earlier_runs(tmp_path: Path) -> None:
+    """Row E2: runs of the same API share what it allows, as far as the lake knows their calls."""
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in, rate=Rate(30, per_seconds=3_600), limits=Limits(seconds=2))
+        client.fetch()
+        client.fetch("2024-01-08")
+        with pytest.raises(ApiError, match="not done within 2 s"):
+            client.fetch("2024-01-15")
+        assert len(stand_in.calls) == 30
+
+
+def test_pages_land_in_groups_and_are_asked_for_at_the_same_time(tmp_path: Path) -> None:
+    """Rows E3 and E4: files of so many pages; calls that overlap, and records in the order of the pages all the same."""
+    with service(seconds=0.05) as stand_in:
+        client = Client(tmp_path, stand_in, concurrency=4, batch=Batch(pages=5, seconds=60))
+        summary = client.fetch()
+        assert summary
+        assert [file.pages for file in summary.files] == [5, 5, 4]
+        assert 2 <= stand_in.most_at_once <= 4
+        slow = Client(tmp_path / "slow", stand_in, batch=Batch(pages=100, seconds=0.12))
+        summary = slow.fetch()
+        assert summary
+        assert len(summary.files) > 3
+
+
+def test_what_fails_for_a_moment_is_tried_again_and_no_more_than_that(tmp_path: Path) -> None:
+    """Row E5: two more attempts, a pause apart; and rows E6, E7: the other pages come, what failed is told at the end."""
+    retry = Retry(attempts=3, pause_seconds=0.01)
+    with service(lasting=503, retry_after_seconds=None) as stand_in:
+        client = Client(tmp_path, stand_in, retry=retry)
+        with pytest.raises(ApiError, match=r"answered 503 \(3 attempts\); 0 pages have landed"):
+            client.fetch()
+        assert len(stand_in.calls) == 3
+        stand_in.behaviour.lasting = 404
+        with pytest.raises(ApiError, match="there is nothing at its url") as told:
+            client.fetch()
+        assert "127.0.0.1" not in str(told.value)
+        assert len(stand_in.calls) == 4
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"refused": 0.2},
+        {"refused": 0.2, "retry_after_seconds": 1, "as_date": True},
+        {"broken": 0.2},
+        {"cut": 0.2},
+        {"garbled": 0.2},
+        {"duplicates": 3},
+        {"packed": True},
+        {"refused": 0.05, "broken": 0.05, "cut": 0.05, "garbled": 0.05, "duplicates": 5, "bad": 0.02},
+    ],
+    ids=str,
+)
+def test_every_good_record_comes_once_whatever_the_service_does(
+    tmp_path: Path, trouble: dict[str, Any]
+) -> None:
+    """Fault F37: 429 with either form of `Retry-After`, 5xx, reset, malformed JSON, drifting pages."""
+    with service(**trouble) as stand_in:
+        client = Client(tmp_path, stand_in, concurrency=3, retry=Retry(attempts=12, pause_seconds=0.01))
+        client.fetch()
+        outcome = client.load(allow_misfits=frozenset({"all"}))
+        assert not outcome.failures
+        good = {as_row(one) for one in stand_in.records(FIRST, "2024-01-08") if one["price"] != "on request"}
+        assert set(client.rows()) == good
+        assert len(client.rows()) == len(good)
+        (take,) = outcome.takes["card_sale"]
+        assert take.records - take.duplicates - take.quarantined == len(good)
+
+
+@pytest.mark.parametrize("pages", [60, pytest.param(1_000, marks=pytest.mark.slow)])
+def test_many_pages_with_a_little_of_every_trouble(tmp_path: Path, pages: int) -> None:
+    """Pages of 100 records with 1 % 429, 1 % 500, cut connections, duplicates and 0.1 % bad records: every good record
+    exactly once, every bad one in quarantine with its reason."""
+    trouble = {
+        "refused": 0.01,
+        "broken": 0.01,
+        "cut": 0.01,
+        "duplicates": 2,
+        "bad": 0.001,
+        "per_seconds": 0.001,
+    }
+    with service(**trouble) as stand_in:
+
+        def day_of(day: date) -> list[Record]:
+            shape, (first, *_) = day.toordinal() * 1_000_000, sales(day, 1)
+            return [{**first, "sale_id": shape + n, "price": n / 4} for n in range(pages * 100 // 7)]
+
+        stand_in.day_of = day_of
+        client = Client(
+            tmp_path,
+            stand_in,
+            paging=PageNumber("page", size="per_page", records=100),
+            rate=Rate(100_000),
+            concurrency=4,
+            retry=Retry(attempts=10, pause_seconds=0.01),
+            limits=Limits(seconds=3_000),
+        )
+        client.fetch()
+        outcome = client.load()
+        assert outcome.manifest
+        records = stand_in.records(FIRST, "2024-01-08")
+    good = {as_row(one) for one in records if one["price"] != "on request"}
+    rows = client.rows()
+    assert len(rows) == len(good)
+    assert set(rows) == good
+    quarantined = outcome.manifest.changed["card_sale"].quarantined
+    aside = client.files.read(quarantined.path).decode().splitlines()[1:] if quarantined else []
+    bad = {str(one["sale_id"]) for one in records if one["price"] == "on request"}
+    assert {line.split(",")[1] for line in aside} == bad
+    assert len(aside) == len(bad)
+
+
+def test_what_never_ends_or_is_too_much_is_given_up(tmp_path: Path) -> None:
+    """Fault F37: infinite pages, a huge answer, a bomb, an answer that never comes."""
+    limits = Limits(pages=5, answer_bytes=50_000, call_seconds=0.5)
+    with service(endless=True) as stand_in:
+        cursor = Client(tmp_path, stand_in, paging=Cursor("meta.next"), total="")
+        with pytest.raises(ApiError, match="page 2 leads back to one that was there before"):
+            cursor.fetch()
+        numbers = Client(tmp_path / "numbers", stand_in, total="", limits=limits)
+        with pytest.raises(ApiError, match="more than 5 pages"):
+            numbers.fetch()
+        assert len(stand_in.calls) <= 8
+    with service(bomb=True) as stand_in, pytest.raises(ApiError, match="more than 50,000 bytes"):
+        Client(tmp_path / "bomb", stand_in, limits=Limits(answer_bytes=50_000)).fetch()
+    with service(seconds=2) as stand_in, pytest.raises(ApiError, match="no answer in time"):
+        Client(tmp_path / "slow", stand_in, limits=limits, retry=Retry(1)).fetch()
+    with service(seconds=0.2) as stand_in, pytest.raises(ApiError, match="not done within 1 s"):
+        Client(tmp_path / "long", stand_in, limits=Limits(seconds=1)).fetch()
+
+
+def test_no_redirect_leads_to_a_private_address_unless_it_is_allowed(tmp_path: Path) -> None:
+    """Fault F37: a server that sends its clients into somebody's network."""
+    with service(key="sesame") as inner:
+        for place in (
+            "169.254.169.254/latest/meta-data",
+            "[::1]:9",
+            "10.0.0.1",
+            inner.url.removeprefix("http://"),
+        ):
+            refused = pytest.raises(ApiError, match="which is no public address: not followed")
+            with service(elsewhere=f"http://{place}/") as stand_in, refused:
+                Client(tmp_path, stand_in).fetch()
+        assert not inner.calls
+        with service(elsewhere=f"{inner.url}/sales?from=2024-01-01&to=2024-01-02") as stand_in:
+            client = Client(tmp_path, stand_in, limits=Limits(private_redirects=True))
+            with pytest.raises(ApiError, match="answered 401"):  # it got no credential
+                client.fetch(secret="sesame")
+        assert "authorization" not in inner.calls[0].headers
+
+
+def kill_at(folder: Path, url: str, place: str) -> int:
+    """Fetch and load in a process that ends itself at a place; its exit code."""
+    code = (
+        "import sys; from pathlib import Path; from etl_assets_tests.apis.service import *\n"
+        "stand_in = WebApiStandIn(); stand_in.url = sys.argv[2]\n"
+        "client = Client(Path(sys.argv[1]), stand_in, concurrency=3, batch=Batch(pages=3))\n"
+        "client.fetch(); outcome = client.load(); assert not outcome.failures, outcome.failures"
+    )
+    code = code.replace("client = ", "from etl_assets.apis.declaration import Batch\nclient = ")
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(folder), url], env={**os.environ, "ETL_FAIL_AT": place}, check=False
+    )
+    return run.returncode
+
+
+@pytest.mark.parametrize("place", [f"*:{n}" for n in (1, 3, 6, 9, 13, 16, 18, 20)])
+def test_killed_anywhere_and_run_again_no_page_that_landed_is_asked_for_again(
+    tmp_path: Path, place: str
+) -> None:
+    """Row E8: pages land first; whatever ends a run, the next one goes on, and the result is the same."""
+    with service() as stand_in:
+        assert kill_at(tmp_path, stand_in.url, place) == -9
+        client = Client(tmp_path, stand_in, concurrency=3, batch=Batch(pages=3))
+        take = Take(client.files, SALE.name, FIRST, 1)
+        landed = {page.index for file in take.landed() for page in take.read(file)}
+        asked = len(stand_in.calls)
+        if not take.summary():
+            client.fetch()
+        again = {int(call.query["page"]) - 1 for call in stand_in.calls[asked:]}
+        assert not again & landed
+        assert landed | again == set(range(14))
+        client.load()
+        assert client.rows() == ROWS
+        assert len(client.batches()) == 1
+        assert not client.load().manifest

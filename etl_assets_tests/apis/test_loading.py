@@ -1,0 +1,203 @@
+"""What landed is loaded once, costs no call however often that fails, and is what the lake holds then."""
+
+import json
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from etl_assets.apis.client import ApiError
+from etl_assets.apis.declaration import Limits
+from etl_assets.apis.pages import takes
+from etl_assets.lake.batches import MAIN, ApiState, Batches
+from etl_assets.raw.landing import Request, TooManyMisfits, take_batch
+from etl_assets.stand_ins.web_api import Record, sales
+from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, service
+from etl_assets_tests.shipped import TABLES
+
+SECOND = "2024-01-08"
+
+
+def test_loading_twice_changes_nothing_and_a_failed_load_costs_no_call(tmp_path: Path) -> None:
+    """Row E8."""
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in)
+        client.fetch()
+        calls = len(stand_in.calls)
+        wrong = Client(tmp_path, stand_in, columns={**SALE.columns, "price": "int"})
+        failure = wrong.load().failures["card_sale"]
+        assert isinstance(failure, TooManyMisfits)
+        assert "the first: price of 738886000" in str(failure)
+        assert client.batches() == []
+        assert client.fetch() is None  # its pages wait
+        client.load()
+        before = client.files_below()
+        assert not client.load().manifest
+        assert client.files_below() == before
+        assert len(stand_in.calls) == calls
+
+
+def test_a_window_that_is_fetched_again_brings_what_changed_and_else_nothing(tmp_path: Path) -> None:
+    """The newest landed version of each key counts; a batch that would bring nothing is none."""
+    corrected: dict[int, float] = {}
+
+    def day_of(day: date) -> list[Record]:
+        return [{**one, "price": corrected.get(one["sale_id"], one["price"])} for one in sales(day)]
+
+    with service(bad=0.01) as stand_in:
+        stand_in.day_of = day_of
+        client = Client(tmp_path, stand_in)
+        client.fetch()
+        client.load()
+        first = client.rows()
+        client.fetch(again=True)
+        assert not client.load().manifest
+        assert client.batches() == [1]
+        corrected[first[7][0]] = 12345.67
+        stand_in.forget()
+        client.fetch(again=True)
+        manifest = client.load().manifest
+        assert manifest
+        changes = manifest.changed["card_sale"]
+        assert (changes.new, changes.changed) == (0, 1)
+        now = client.rows()
+        assert [row for row in now if row not in first] == [(*first[7][:3], "12345.67", *first[7][4:])]
+        sums = manifest.tables["card_sale"].controls["price"]
+        assert Decimal(str(sums.sum)) == sum(Decimal(row[3]) for row in now)
+
+
+def test_what_the_api_says_of_its_total_is_compared(tmp_path: Path) -> None:
+    with service(total=281) as stand_in:
+        client = Client(tmp_path, stand_in)
+        client.fetch()
+        failure = client.load().failures["card_sale"]
+        assert "it says that there are 281 records, and gave 280 different ones" in str(failure)
+        assert client.batches() == []
+        stand_in.behaviour.total = None
+        client.fetch()  # a new take: the pages of the first can't be used
+        client.load()
+        assert len(client.rows()) == 280
+        assert [take.state for take in takes(client.files, SALE.name, FIRST)] == ["rejected", "loaded"]
+
+
+def test_bad_records_are_kept_aside_and_above_the_limit_nothing_is_loaded(tmp_path: Path) -> None:
+    """Row E6: quarantined with the reason; above a threshold the run fails at its end and names the first."""
+    with service(bad=0.02) as stand_in:
+        client = Client(tmp_path, stand_in, limits=Limits(bad_share=0))
+        client.fetch()
+        bad = [one for one in stand_in.records(FIRST, SECOND) if one["price"] == "on request"]
+        assert len(bad) > 5
+        failure = str(client.load().failures["card_sale"])
+        assert (
+            f"{len(bad)} of 280 records of card_sale can't be used (the first: price of {bad[0]['sale_id']}"
+            in failure
+        )
+        manifest = client.load(allow_misfits=frozenset({"card_sale"})).manifest
+        assert manifest
+        report = client.files.read(manifest.changed["card_sale"].quarantined.path).decode()  # type: ignore[union-attr]
+        assert report.count("\n") == len(bad) + 1
+        for record in bad:
+            assert f'card_sale,{record["sale_id"]},price,on request,"is no numeric(10,2)",000001' in report
+        assert client.rows() == sorted(
+            as_row(one) for one in stand_in.records(FIRST, SECOND) if one not in bad
+        )
+
+
+def test_a_schema_that_changes_stops_the_load_and_a_mended_declaration_needs_no_call(tmp_path: Path) -> None:
+    """Fault F37: schema change. The pages stay, and are loaded as soon as the declaration knows them."""
+    with service(changed=True) as stand_in:
+        client = Client(tmp_path, stand_in)
+        client.fetch()
+        calls = len(stand_in.calls)
+        assert "price of 738886000 is missing" in str(client.load().failures["card_sale"])
+        mended = Client(tmp_path, stand_in, fields={**SALE.fields, "price": "amount"})
+        mended.load()
+        assert len(mended.rows()) == 280
+        assert len(stand_in.calls) == calls
+
+
+def test_columns_that_are_declared_later_are_read_from_the_pages_that_are_kept(tmp_path: Path) -> None:
+    fewer = {name: type_ for name, type_ in SALE.columns.items() if name not in ("grade", "quantity")}
+    with service() as stand_in:
+        old = Client(tmp_path, stand_in, columns=fewer, fields={"card": "card.name"})
+        for window in (FIRST, SECOND):
+            old.fetch(window)
+            outcome = old.load()
+            assert outcome.unknown["card_sale"] == ("quantity",)
+        calls = len(stand_in.calls)
+        client = Client(tmp_path, stand_in)
+        manifest = client.load().manifest
+        assert manifest
+        assert manifest.changed["card_sale"].changed == 560
+        whole = [*stand_in.records(FIRST, SECOND), *stand_in.records(SECOND, "2024-01-15")]
+        assert client.rows() == sorted(map(as_row, whole))
+        assert len(stand_in.calls) == calls
+
+
+def test_a_window_without_records_begins_the_table(tmp_path: Path) -> None:
+    with service() as stand_in:
+        stand_in.day_of = lambda day: []
+        client = Client(tmp_path, stand_in)
+        client.fetch()
+        assert client.load().manifest
+        assert client.rows() == []
+
+
+def test_a_damaged_page_is_not_loaded(tmp_path: Path) -> None:
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in)
+        summary = client.fetch()
+        assert summary
+        path = client.files.root / summary.files[0].path
+        path.write_bytes(path.read_bytes().replace(b"EUR", b"USD", 1))
+        assert "is not what landed" in str(client.load().failures["card_sale"])
+
+
+def test_a_lake_of_a_database_takes_an_api_and_goes_on(tmp_path: Path, totesys: str) -> None:
+    """One numbering: batches of a database and of APIs follow each other, and either may be the first."""
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in)
+        client.fetch()
+        client.load()
+        request = Request(url=totesys, tables=TABLES, run_id="run")
+        assert take_batch(request, Batches(client.files), tmp_path, lambda *_: None)
+        client.fetch(SECOND)
+        client.load()
+        assert take_batch(request, Batches(client.files), tmp_path, lambda *_: None) is None
+        batches = Batches(client.files)
+        latest = batches.latest()
+        assert latest
+        assert client.batches() == [1, 2, 3]
+        assert set(latest.sources) == {MAIN, "card_sale"}
+        assert latest.server_time == latest.sources["card_sale"].server_time
+        assert batches.get(2).server_time == batches.get(2).main.server_time
+        assert list(batches.chain(latest)) == []
+        assert len(client.rows()) == 560
+        state = latest.api("card_sale")
+        assert isinstance(state, ApiState)
+        (take,) = state.takes
+        assert (take.window, take.pages, take.calls, take.records, take.total) == (SECOND, 14, 14, 280, 280)
+
+
+def test_another_api_of_that_name_or_another_key_is_refused(tmp_path: Path) -> None:
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in)
+        client.fetch()
+        client.load()
+        client.fetch(SECOND)
+        other = replace(SALE, key=("sale_id", "card"))
+        failure = Client(tmp_path, stand_in, other).load().failures["card_sale"]
+        assert isinstance(failure, ApiError)
+        assert "its key was sale_id and is now sale_id, card" in str(failure)
+
+
+def test_what_a_manifest_says_of_an_api_can_be_read_by_anybody(tmp_path: Path) -> None:
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in)
+        client.fetch()
+        client.load()
+        told: dict[str, Any] = json.loads(client.files.read("raw/batches/000001.json"))
+        assert told["format"] == 2
+        assert told["sources"]["card_sale"]["kind"] == "api"
+        assert told["tables"]["card_sale"]["read"] == "pages"
