@@ -66,7 +66,7 @@ class Calendar:
             # A version that was corrected since refers to its days all the same.
             versions_of=tuple(days),
         )
-        return Definition(schema, _of(self.key, days))
+        return Definition(schema, _of(self.key, days), is_ours=True)
 
 
 def calendar(

@@ -6,6 +6,7 @@ compared with what is promised before any data exists, by running it on empty ta
 
 import difflib
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -51,6 +52,8 @@ class Definition:
 
     schema: StarTable
     function: Callable[..., Any]
+    is_ours: bool = False
+    """Whether the platform made the function to fit the declaration: then it is not tried when it is declared."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -203,9 +206,10 @@ def _described(function: Callable[..., Any]) -> str:
 
 def as_frame(relation: duckdb.DuckDBPyRelation, annotation: Any) -> Any:
     """A relation as the frame that a function asks for: Narwhals' lazy frame, unless it says pandas or Arrow."""
-    if annotation is pd.DataFrame:
+    # Who annotates one of them has imported it.
+    if "pandas" in sys.modules and annotation is pd.DataFrame:
         return relation.to_arrow_table().to_pandas(types_mapper=pd.ArrowDtype)
-    if annotation is pa.Table:
+    if "pyarrow" in sys.modules and annotation is pa.Table:
         return relation.to_arrow_table()
     return nw.from_native(relation)
 
@@ -412,6 +416,9 @@ class Inputs:
 
     def _check(self, definition: Definition, connection: duckdb.DuckDBPyConnection) -> None:
         """Compare what a function gives for empty inputs with what is declared."""
+        if definition.is_ours:
+            self.queries[definition.name] = None
+            return
         frames = definition.frames({name: self.empty(connection, name) for name in definition.inputs})
         returned = definition.called(frames)  # once: a function over a thousand columns takes its time
         try:
