@@ -13,6 +13,7 @@ from etl_assets.errors import SettingsError
 from etl_assets.lake.files import LakeError, parts
 from etl_assets.permissions import MODES, PRIVATE
 
+GOOGLE_KEY = "GOOGLE_APPLICATION_CREDENTIALS"
 WAREHOUSES = {
     "duckdb": "duckdb:///path/to/file.duckdb",
     "postgresql": "postgresql://user:password@host:port/database",
@@ -81,6 +82,9 @@ class Settings:
             return environment.get(name, "").strip() or default
 
         data = Path(_data(get("ETL_DATA") or "data")).absolute()
+        places = (get("ETL_LAKE_URL") or "", get("ETL_WAREHOUSE_URL") or "")
+        if get("ETL_SHEET_ID") or any(place.startswith(("gs:", "bigquery:")) for place in places):
+            _key_file(get(GOOGLE_KEY) or "")
         return cls(
             deployment=get("ETL_DEPLOYMENT") or "local",
             project=get("ETL_PROJECT"),
@@ -116,6 +120,15 @@ def keep(environment: MutableMapping[str, str], from_file: Mapping[str, str | No
 def restore(environment: MutableMapping[str, str]) -> None:
     """Set what `keep` kept."""
     environment.update(json.loads(environment.get(_KEPT, "{}")))
+
+
+def _key_file(value: str) -> None:
+    """Refuse the key in the place of its file: all that looks for the file would print what it did not find."""
+    if "{" in value or "\n" in value:
+        raise SettingsError(
+            f"{GOOGLE_KEY} holds something else than the name of a file: write the service account's key into a file that only "
+            "you can read, and name that"
+        )
 
 
 def _count(name: str, value: str | None, what: str = "runs") -> int | None:

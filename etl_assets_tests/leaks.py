@@ -1,5 +1,6 @@
 """Passwords planted in settings, in every form that a setting can have, and where they may turn up."""
 
+import json
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -160,6 +161,20 @@ OTHERS = [
     Planted("ETL_SOURCE_ONE_HISTORY", "an address", f"postgresql://user:{SECRET}@host/x", None),
     Planted("ETL_VERIFY_ROWS", "an address", f"postgresql://user:{SECRET}@host/x", None),
 ]
+_KEY = json.dumps(
+    {
+        "type": "service_account", "project_id": "shop", "private_key_id": SECRET, "client_email": "etl@shop.example.com",
+        "private_key": f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----\n",
+        "token_uri": "http://127.0.0.1:1/token",
+    }
+)  # fmt: skip
+GOOGLE = {
+    "the key itself instead of its file": (_KEY, False),
+    "a file with a key that is none": (_KEY, True),
+    "a file that is cut off": (_KEY[:-20], True),
+    "a file with nothing but the key": (SECRET, True),
+}
+"""What GOOGLE_APPLICATION_CREDENTIALS may be: a text, and whether it names a file with it as it should."""
 EVERYTHING = [
     *databases("ETL_SOURCE_URL"), *databases("ETL_WAREHOUSE_URL"), *LAKES, *WAREHOUSES, *ALERTS, *SHEETS, *ENDPOINTS,
     *OTHERS,

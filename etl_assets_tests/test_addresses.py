@@ -21,7 +21,17 @@ from etl_assets.cli import etl as command
 from etl_assets.source.connection import SourceError, SourceInterrupted, connect
 from etl_assets_tests.commands import use
 from etl_assets_tests.flow import Flow, execute
-from etl_assets_tests.leaks import ENDPOINTS, EVERYTHING, OTHERS, SECRET, Planted, databases, kept, shows
+from etl_assets_tests.leaks import (
+    ENDPOINTS,
+    EVERYTHING,
+    GOOGLE,
+    OTHERS,
+    SECRET,
+    Planted,
+    databases,
+    kept,
+    shows,
+)
 
 ROOT = Path(__file__).parents[1]
 ROLE = "etl_tests_leaks"
@@ -186,6 +196,42 @@ def test_no_command_shows_it_and_nothing_keeps_it(
     assert not shows(caplog.text)
     assert [where for where, content in kept(tmp_path) if shows(content) or shows(where)] == []
     assert [path for path in tmp_path.rglob("*") if shows(str(path))] == []
+
+
+@pytest.mark.parametrize("form", GOOGLE)
+@pytest.mark.parametrize(
+    "used",
+    [
+        {"ETL_LAKE_URL": "gs://bucket/lake"},
+        {"ETL_WAREHOUSE_URL": "bigquery://shop-project"},
+        {"ETL_SHEET_ID": "1AbC"},
+    ],
+    ids=lambda used: next(iter(used)),
+)
+def test_a_key_of_google_is_shown_by_no_command(
+    used: dict[str, str],
+    form: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    text, is_file = GOOGLE[form]
+    if is_file:
+        (tmp_path / "key.json").write_text(text)
+    use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL="postgresql://reader@127.0.0.1:1/shop", **used)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json") if is_file else text)
+    monkeypatch.setattr("etl_assets.exports.sheets._DOCTOR_ATTEMPTS", 1)
+    monkeypatch.setattr("etl_assets.raw.assets._AGAIN", dg.RetryPolicy(max_retries=0))
+    told = []
+    for arguments in (["doctor"], ["status"], ["run", "--select", "raw/payment_type"]):
+        done = CliRunner().invoke(command, ["--traceback", *arguments], prog_name="etl")
+        told.append(done.output)
+        if done.exception and not isinstance(done.exception, SystemExit):
+            told += traceback.format_exception(done.exception)
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in "\n".join(told)
+    assert not shows("\n".join(told)), "\n".join(told)
+    assert not shows(caplog.text)
+    assert [where for where, content in kept(tmp_path / "data") if shows(content) or shows(where)] == []
 
 
 def _impatient() -> object:

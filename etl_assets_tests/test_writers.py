@@ -190,6 +190,7 @@ def judge(scene: Scene, before: Sequence[int], pair: Pair) -> None:
         for name, outcome in found.items():
             assert not outcome.mistake, f"{name}: {outcome.mistake}"
             assert "\n" not in outcome.refusal, outcome.refusal
+            assert "--adopt" not in outcome.refusal, outcome.refusal  # the source is what it was
             told = f"{lake.kind}: {kind_of(outcome)}"
             if told not in scene.told:
                 print(f"  {name} {outcome.refusal}", flush=True)  # noqa: T201
@@ -334,6 +335,25 @@ def test_who_slept_while_others_took_its_number_and_the_next_is_told_so_and_leav
     ), sleeper.outcome
     assert leftovers(lake.everything()) == []
     assert is_right(lake, quiet, rebuilt=False)
+
+
+def test_who_took_a_snapshot_before_another_committed_takes_the_source_for_no_older_one(
+    scene: Scene, tmp_path: Path
+) -> None:
+    quiet = Direct(scene.primary, tmp_path / "quiet", INPUTS)
+    quiet.run()
+    sleeper = scene.writers[0]
+    lake = str(tmp_path / "quiet/lake")
+    sleeper.start(Order("asleep", scene.primary, tmp_path / "asleep", lake, "snapshot taken", granted=True))
+    until(lambda: sleeper.is_suspended)
+    execute(scene.primary, CHANGES[0].format(n=11))
+    quiet.run()
+    sleeper.go_on()
+    until(lambda: sleeper.is_done)
+    assert sleeper.outcome
+    assert sleeper.outcome.refusal == (
+        "SourceInterrupted: batch 000002 was committed by another run after this one had taken its snapshot; run it again"
+    )
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -53,7 +53,7 @@ from etl_assets.raw.recent import Share
 from etl_assets.raw.writing import BatchWriter, carried, check_project, history_of
 from etl_assets.source.catalog import NoKey, Relation, check_key
 from etl_assets.source.connection import SourceInterrupted
-from etl_assets.source.identity import check_identity
+from etl_assets.source.identity import check_identity, older_by
 from etl_assets.source.snapshot import CONNECTIONS, UNTOLD, ClaimLost, Snapshot, take_snapshot
 from etl_assets.source.table import Table
 
@@ -144,7 +144,7 @@ def take_batch(
     notes = notes or Notes()
     started = time.monotonic()
     latest = batches.latest()
-    lake = latest.lake if latest else UNBORN
+    lake, begun = (latest.lake, latest.batch) if latest else (UNBORN, 0)
     connections = min(CONNECTIONS, len(request.tables))
     with claimed(request, lake, scratch, connections=connections) as (snapshot, folder, connection):
         reached("snapshot taken")
@@ -154,6 +154,13 @@ def take_batch(
             raise SourceInterrupted("another run has just begun this lake; run it again")
         if latest and not request.adopt:
             snapshot.still_claimed()  # else the batch that this snapshot seems to lag behind is another run's
+            if latest.batch > begun and older_by(
+                latest, snapshot.instant
+            ):  # a server of its own granted it the claim
+                raise SourceInterrupted(
+                    f"batch {number(latest.batch)} was committed by another run after this one had taken its snapshot; run it "
+                    "again"
+                )
             check_identity(latest, snapshot.instant)
             check_project(latest, request.project, batches.files)
         naming = Naming.of_a_run(latest.batch + 1 if latest else 1)
