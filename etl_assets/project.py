@@ -31,7 +31,7 @@ from etl_assets.source.table import Table
 from etl_assets.star.calendar import Calendar, calendar
 from etl_assets.star.definition import ContractError, Definition, Inputs, dimension, fact, star_table
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
-from etl_assets.steps.contract import Picture, Step, StepResult
+from etl_assets.steps.contract import Picture, Step, StepError, StepResult
 from etl_assets.steps.functions import step
 from etl_assets.steps.group import Steps
 from etl_assets.steps.messages import Message
@@ -68,6 +68,7 @@ __all__ = [
     "SqlExecute",
     "SqlQuery",
     "SqlWrite",
+    "StepError",
     "StepResult",
     "Steps",
     "Table",

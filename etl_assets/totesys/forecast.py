@@ -13,6 +13,7 @@ from etl_assets.project import (
     Picture,
     SqlQuery,
     SqlWrite,
+    StepError,
     StepResult,
     Steps,
     Upload,
@@ -52,10 +53,10 @@ def predictions(training: pd.DataFrame, recent: pd.DataFrame, ahead_days: int) -
     try:
         from statsmodels.tsa.exponential_smoothing.ets import ETSModel
     except ImportError:
-        raise ImportError(_NEEDED) from None
+        raise StepError(_NEEDED) from None
     learnt, seen = by_day(training), by_day(recent)
     if len(learnt) < 4 * DAYS_OF_A_WEEK or seen.empty:
-        raise ValueError("a forecast needs four weeks to learn from, and a day to be compared with")
+        raise StepError("a forecast needs four weeks to learn from, and a day to be compared with")
     model = ETSModel(
         learnt, error="add", trend="add", damped_trend=True, seasonal="add", seasonal_periods=DAYS_OF_A_WEEK
     )
@@ -103,7 +104,7 @@ def plot(learnt: pd.Series, table: pd.DataFrame) -> bytes:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError(_NEEDED) from None
+        raise StepError(_NEEDED) from None
     figure = Figure(figsize=(9, 3.6), dpi=90, layout="constrained")
     axes = figure.subplots()
     before, days = learnt.tail(8 * DAYS_OF_A_WEEK), pd.to_datetime(table["day"])

@@ -101,6 +101,7 @@ def test_b11_without_enough_to_learn_from_the_team_is_told_why(
     assert set(told) == {"training", "recent", "team_told"}
     (message,) = mail.messages
     assert "predictions (totesys/forecast.py:" in body(message)
+    assert "a forecast needs four weeks to learn from" in body(message)
     assert "predictions_csv was left out: it needs predictions" in body(message)
     assert "forecast" not in {
         row[0] for row in flow.query("SELECT schema_name FROM information_schema.schemata")
