@@ -123,12 +123,15 @@ def _star_table(made: StarTable) -> str:
         why += f" Not here: {', '.join(made.unshown)}."
     said = prose(described(made.table.table.comment))
     row = f"One row is a {'version of a ' if made.is_fact else ''}row of {prose(made.table.shown)}"
+    told = f"{row}: {said}" if said else f"{row}."
+    if said.startswith("One row is") and not made.is_fact:  # the database's own comment says it
+        told = said
     return "\n".join(
         [
             comment(prose(why)),
             call(head, arguments, open_=True),
             call(f"def {made.name}(", parameters, tail=" -> nw.LazyFrame:"),
-            docstring(f"{row}: {said}" if said else f"{row}.", 1),
+            docstring(told, 1),
             *_body(made),
         ]
     )

@@ -23,7 +23,7 @@ _RUNS = "{ runsOrError { ... on Runs { results { runId status jobName } } } }"
 _ASSETS = """
     { assetNodes { assetKey { path } groupName description kinds isMaterializable
         metadataEntries { label ... on TableSchemaMetadataEntry { schema { columns { name type description } } } }
-        assetMaterializations(limit: 1) { metadataEntries { label
+        assetMaterializations(limit: 10) { metadataEntries { label
             ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text } } }
         assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } } } }
 """
@@ -89,7 +89,9 @@ def test_a_project_that_init_wrote_runs_by_a_button_and_shows_all_there_is_to_kn
         assert node["kinds"], asset
         if not node["isMaterializable"]:
             continue
-        (made,) = node["assetMaterializations"]
+        made = node["assetMaterializations"][
+            -1
+        ]  # of the first run: the sensor starts one too, and it finds nothing
         labels = {entry["label"] for entry in made["metadataEntries"]}
         assert "dagster/row_count" in labels, asset
         if path[1] in {"raw", "star", "warehouse"}:
