@@ -53,7 +53,7 @@ def test_the_rate_is_kept_as_the_server_measures_it_and_is_used(
     """Row E2: ten calls a second at the most, in any sliding second, and nine of them are made. Failed calls count too."""
     with service(broken=0.1, rate=10, seconds=answers_after_seconds) as stand_in:
         client = Client(
-            tmp_path, stand_in, rate=Rate(10), concurrency=4, paging=PageNumber(size="per_page", records=7)
+            tmp_path, stand_in, rate=Rate(10), concurrency=8, paging=PageNumber(size="per_page", records=7)
         )
         summary = client.fetch()
     assert summary
