@@ -40,11 +40,11 @@ def in_warehouse(warehouse: Warehouse, declared: Collection[str]) -> dict[str, I
         return found
 
 
-def retire(warehouse: Warehouse, names: Sequence[str], lake: str, project: str) -> None:
+def retire(warehouse: Warehouse, names: Sequence[str], lake: str | None = None, project: str = "") -> None:
     """Remove tables, their views of what is current, and what the books say of them: in one transaction, where
     the engine can. Raises `WarehouseError` if they were loaded from another lake than this project's."""
     with warehouse.session() as session:
-        if others := of_others(session, lake):
+        if lake and (others := of_others(session, lake)):
             raise WarehouseError(not_ours(warehouse, lake, project, others))
         d = session.dialect
         listed = ", ".join(d.literal(name) for name in names)
