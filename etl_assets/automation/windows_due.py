@@ -93,10 +93,11 @@ def _requests(
         newest = takes[-1].folder
         yield from _tried(context, derive, PAGES_TAG, f"{len(takes)} to {newest}", None)
     now = datetime.now(UTC)
-    for api in apis:
-        for window in due(api, files, now):
-            key = None if window == WHOLE else window
-            yield from _tried(context, jobs[api.name].name, WINDOW_TAG, f"{api.name} {window}", key)
+    # Those of all APIs by their days: a table that is made of several can be made soon.
+    windows = [(window != WHOLE, window, api.name) for api in apis for window in due(api, files, now)]
+    for _, window, name in sorted(windows):
+        key = None if window == WHOLE else window
+        yield from _tried(context, jobs[name].name, WINDOW_TAG, f"{name} {window}", key)
 
 
 def _tried(

@@ -67,6 +67,19 @@ def test_a_window_that_is_fetched_again_brings_what_changed_and_else_nothing(tmp
         assert Decimal(str(sums.sum)) == sum(Decimal(row[3]) for row in now)
 
 
+def test_of_two_takes_that_wait_the_later_one_counts(tmp_path: Path) -> None:
+    """The newest landed version of each key, whichever batch brings it."""
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in)
+        client.fetch()
+        stand_in.day_of = lambda day: [{**one, "quantity": 99} for one in sales(day)]
+        stand_in.forget()
+        client.fetch(again=True)
+        outcome = client.load()
+        assert [take.take for take in outcome.takes["card_sale"]] == [1, 2]
+        assert {row[5] for row in client.rows()} == {99}
+
+
 def test_what_the_api_says_of_its_total_is_compared(tmp_path: Path) -> None:
     with service(total=281) as stand_in:
         client = Client(tmp_path, stand_in)
