@@ -414,7 +414,7 @@ def test_a_reference_that_leads_nowhere_changes_nothing(make: Callable[..., Dire
 def test_a_second_load_waits_its_turn(make: Callable[..., Direct]) -> None:
     flow = make("postgres")
     flow.run()
-    with flow.warehouse.session(), pytest.raises(WarehouseInUse, match="another run is loading it"):
+    with flow.warehouse.session(), pytest.raises(WarehouseInUse, match="another run is loading schema star"):
         load(flow)
     assert load(flow)["fact_sale"].rows == 294
 

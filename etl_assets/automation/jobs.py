@@ -29,7 +29,7 @@ def jobs(naming: Naming = PLAIN) -> dict[str, UnresolvedAssetJobDefinition]:
     """The whole flow, all but the reading of the source, and each stage, by their plain names."""
 
     def of(*stages: str) -> dg.AssetSelection:
-        return dg.AssetSelection.key_prefixes(*([*naming.prefix, stage] for stage in stages))
+        return dg.AssetSelection.groups(*map(naming.name, stages))
 
     from_pages = dg.AssetSelection.tag(*next(iter(LOADED_FROM_PAGES.items())))
     etl = dg.define_asset_job(
