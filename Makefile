@@ -10,6 +10,7 @@ WORKERS ?= 3
 HISTORIES ?= 300
 LAW ?= 1000
 DAMAGES ?= 200
+CATALOGS ?= 40
 ROUNDS ?= 200
 
 BIN := .venv/bin
@@ -22,7 +23,7 @@ verify-definitions: export DAGSTER_HOME := $(CURDIR)/data/dagster
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-cloud ui test test-slow test-histories test-law test-init test-damage test-writers test-soak test-browser lint format verify-definitions bench screenshots pins clean
+.PHONY: help demo demo-cloud ui test test-places test-slow test-histories test-law test-init test-damage test-writers test-soak test-browser lint format verify-definitions bench screenshots pins clean
 
 help: ## this list
 	@echo "make <target>, with PYTHON=$(PYTHON) PORT=$(PORT) ARGS='…' where they apply"
@@ -41,8 +42,12 @@ ui: .venv/.stamp ## Dagster's web interface on http://127.0.0.1:PORT
 test: .venv/.stamp ## the tests (ARGS="--cov" adds coverage, ARGS="-k name" selects)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-slow: .venv/.stamp ## the slow tests
+test-places: .venv/.stamp ## the tests of what stands elsewhere: stores, warehouses, Sheets, the interface, deployments
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "places and not slow" $(ARGS)
+
+test-slow: .venv/.stamp ## the slow tests, and all cases of which the others take some
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+	@ETL_CASES=all $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m many $(ARGS)
 	@$(MAKE) --no-print-directory test-histories HISTORIES=1000
 
 test-histories: .venv/.stamp ## HISTORIES random histories of transactions, each captured exactly
@@ -53,7 +58,7 @@ test-law: .venv/.stamp ## LAW random models with their histories: the star is wh
 	    etl_assets_tests/law/test_law.py etl_assets_tests/law/test_reach.py etl_assets_tests/law/test_mistakes.py $(ARGS)
 
 test-init: .venv/.stamp ## databases that nobody declared: etl init, a run, changes, another run, verified
-	@$(BIN)/python -m pytest -n $(WORKERS) -m init etl_assets_tests/init $(ARGS)
+	@ETL_CATALOGS=$(CATALOGS) $(BIN)/python -m pytest -n $(WORKERS) -m init etl_assets_tests/init $(ARGS)
 
 test-damage: .venv/.stamp ## DAMAGES random damages to what is kept: nothing wrong is shown, all can be mended
 	@ETL_DAMAGES=$(DAMAGES) $(BIN)/python -m pytest -s -o timeout=14400 --show-capture=no \

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
+from zlib import crc32
 
 import psycopg2
 import pytest
@@ -32,9 +33,41 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest file: a worker has a file for itself, and nobody waits for this one at the end."""
+# Tests of what stands elsewhere: object stores, BigQuery, Sheets, warehouses in PostgreSQL, the interface, deployments.
+_PLACES = (
+    "exports/test_report_tables.py", "interface", "lake/test_object_faults.py", "resources", "source/demo",
+    "test_demo_cloud.py", "test_deployment.py", "test_lakes.py", "test_retire.py", "test_take_over.py", "test_warehouses.py",
+    "test_wheel.py", "test_writers.py",
+)  # fmt: skip
+_ONE_IN = 4
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what stands elsewhere; take of tests with many costly cases some, always the same ones, unless one is named or
+    ETL_CASES=all; begin with the longest file: a worker has a file for itself, and nobody waits for this one at the end."""
+    here = Path(__file__).parent
+    for item in items:
+        if any(item.path.is_relative_to(here / place) for place in _PLACES):
+            item.add_marker("places")
+    named = any("::" in argument for argument in config.args) or config.option.keyword
+    if not named and os.environ.get("ETL_CASES") != "all":
+        left_out = set(_cases_left_out(items))
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: item.path.name != "test_warehouses.py")
+
+
+def _cases_left_out(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """Of each test that is marked `many` all but one case in four, and at least one."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("many"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for of_one in cases.values():
+        chance = {item: crc32(item.nodeid.encode()) for item in of_one}
+        first = min(of_one, key=lambda item: chance[item] % _ONE_IN)
+        yield from (item for item in of_one if chance[item] % _ONE_IN and item is not first)
 
 
 @pytest.fixture(autouse=True)

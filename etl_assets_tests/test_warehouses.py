@@ -490,6 +490,7 @@ def wider_sale(sale: nw.LazyFrame) -> nw.LazyFrame:
     return made.with_columns(nw.col("amount").cast(nw.Decimal(12, 2)))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "changed",
     [
@@ -808,6 +809,7 @@ _KEY = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("several", [True, False])
 def test_keys_of_every_type_are_found_again(shelf: Callable[..., Shelf], several: bool) -> None:
     mark, other = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "00000000-0000-0000-0000-000000000000"
@@ -1117,6 +1119,7 @@ def test_postgresql_enforces_keys_and_references_over_several_columns(shelf: Cal
 # -- proofs ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("statement", "table", "said"),
     [

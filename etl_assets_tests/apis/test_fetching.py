@@ -106,6 +106,7 @@ def test_what_fails_for_a_moment_is_tried_again_and_no_more_than_that(tmp_path: 
         assert len(stand_in.calls) == 4
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -233,6 +234,7 @@ def kill_at(folder: Path, url: str, place: str) -> int:
     return run.returncode
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("place", [f"*:{n}" for n in (1, 3, 6, 9, 13, 16, 18, 20)])
 def test_killed_anywhere_and_run_again_no_page_that_landed_is_asked_for_again(
     tmp_path: Path, place: str

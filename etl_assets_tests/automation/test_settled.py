@@ -257,6 +257,7 @@ FOUND: dict[str, Callable[[Shop], object]] = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("what", FOUND)
 def test_what_is_not_as_it_was_left_is_found(shop: Shop, what: str) -> None:
     assert shop.is_settled()

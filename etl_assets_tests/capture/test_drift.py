@@ -39,6 +39,7 @@ def follow(lake: Lake, statement: str) -> Manifest | None:
     return manifest
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "change",
     [

@@ -214,6 +214,7 @@ def continued(running: subprocess.Popen[str]) -> str:
     return out.strip()
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "place", ["snapshot taken", "block copied", "file written:1", "file published:1", "file published:2"]
 )

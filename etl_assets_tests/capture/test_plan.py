@@ -192,6 +192,7 @@ def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("change", "told"),
     [

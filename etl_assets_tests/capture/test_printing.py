@@ -31,6 +31,7 @@ _MADE = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("kind", "type_", "change"),
     [
@@ -108,6 +109,7 @@ def test_money_is_read_whole_when_its_locale_changes_and_never_converted(lake: L
 # -- what nobody's settings change -----------------------------------------------------------------------------------
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
@@ -137,6 +139,7 @@ def test_values_are_written_alike_whatever_is_set_for_role_and_database(
         execute(lake.url, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 @pytest.mark.parametrize("of", ["database", "role", "url", "options", "service"])
 def test_names_and_values_come_in_utf_8_whatever_encoding_is_set(

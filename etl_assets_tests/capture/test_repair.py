@@ -64,6 +64,7 @@ def test_nothing_damaged_means_nothing_done(lake: Lake) -> None:
     assert lake.everything() == before
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("harm", ["flipped", "cut", "lost", "swapped"])
 def test_rows_that_have_not_changed_since_come_back_in_their_batch(lake: Lake, harm: str) -> None:
     filled(lake)
@@ -109,6 +110,7 @@ def spoil(path: Path, harm: str, other: Path | None = None) -> None:
         path.write_bytes(content)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("batch", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["rows", "deletions"])
 def test_whatever_is_lost_the_rows_of_now_are_right_after_the_next_run(

@@ -111,6 +111,7 @@ _FUNCTIONS = (
 )  # fmt: skip
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("refused", [[f] for f in _FUNCTIONS] + [list(_FUNCTIONS)])
 def test_what_a_server_does_not_say_makes_no_run_impossible(lake: Lake, refused: list[str]) -> None:
     other = Table("u", "", {"id": "int"})

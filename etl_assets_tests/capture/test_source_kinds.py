@@ -164,6 +164,7 @@ def test_a_role_that_may_not_read_a_table_gets_one_line(lake: Lake) -> None:
         execute(lake.url, f"DROP ROLE {role}")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("change", "read"),
     [
@@ -212,6 +213,7 @@ def test_odd_names_are_only_names(lake: Lake) -> None:
     assert reads(lake, change, f'DELETE FROM "Od d"."{name}" WHERE bits = 5', table=table)[0] == "horizon"
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("type_", ["bigint", "integer", "smallint", "numeric", "text"])
 def test_deleted_keys_at_the_edges_of_buckets_are_found_one_by_one(lake: Lake, type_: str) -> None:
     keys = [-33, -32, -31, -1, 0, 1, 31, 32, 33, 63, 64]

@@ -69,6 +69,7 @@ def free_port() -> int:
 # -- what it answers -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("asked", ASKED, ids=str)
 def test_a_real_socket_answers_the_same(ui: Interface, asked: Asked) -> None:
     at = str(urlsplit(ui.url).netloc)

@@ -71,6 +71,7 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("damage", [flip, cut, cut_a_row, repeat_a_row, empty, Path.unlink])
 def test_a_damaged_file_is_named_and_nothing_is_read_from_it(

@@ -176,6 +176,7 @@ def test_an_error_while_writing_leaves_the_old_version_and_no_trace(
     assert not [path for path in store.copies.rglob(".unfinished-*") if path.is_file()]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("size", [0, 1, (8 << 20) - 1, 8 << 20, (8 << 20) + 1, 40 << 20])
 def test_what_is_written_is_what_is_read(files: Files, store: Store, size: int) -> None:
     content = os.urandom(size)

@@ -72,6 +72,7 @@ def patient(fault: Fault | Answer) -> float:
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("every", [3, pytest.param(2, marks=SLOW), pytest.param(5, marks=SLOW)])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_lake_is_the_same_when_requests_failed_meanwhile(bucket: Store, fault: Fault, every: int) -> None:
@@ -93,6 +94,7 @@ def test_a_lake_is_the_same_when_requests_failed_meanwhile(bucket: Store, fault:
     assert bucket.unfinished() <= (fault in {"lost", "lost 503"})  # a session that nobody was told of
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize(
     "fault",

@@ -45,6 +45,7 @@ def swap(path: Path) -> None:
 DAMAGES = [flip, cut, swap, Path.unlink]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("table", INPUTS.star)
 def test_a_damaged_file_is_found_by_the_next_run_which_makes_it_again(
@@ -74,6 +75,7 @@ def test_a_damaged_manifest_of_the_star_is_made_again(shop: Direct, damage: Call
     assert [finding for finding in shop.verified() if not finding.equal] == []
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_base_is_not_believed(
     damage: Callable[[Path], None],

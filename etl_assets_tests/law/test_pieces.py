@@ -73,6 +73,7 @@ def from_tables(rng: Random, model: Model) -> list[StarSpec]:
     ]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("seed", range(FUNCTIONS))
 def test_a_function_gives_in_duckdb_what_python_makes_of_its_tree(
     seed: int, connection: duckdb.DuckDBPyConnection
@@ -154,6 +155,7 @@ def a_history(seed: int) -> tuple[Model, list[Found]]:
     return model, random_history(rng, model, late_from=1, batches=4)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("seed", range(HISTORIES))
 def test_a_lake_holds_what_each_batch_found(seed: int, tmp_path: Path) -> None:
     model, history = a_history(seed)

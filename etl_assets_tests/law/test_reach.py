@@ -27,7 +27,7 @@ from etl_assets_tests.law.models import TableSpec, Values, random_model
 from etl_assets_tests.law.test_pieces import counted
 from etl_assets_tests.law.trees import Type
 
-MODELS = int(os.environ.get("ETL_LAW_REACH", "25"))
+MODELS = int(os.environ.get("ETL_LAW_REACH", "12"))
 FIRST = int(os.environ.get("ETL_LAW_FIRST", "0"))
 FUNCTIONS = 5
 CHANGES = 12

@@ -109,6 +109,7 @@ def test_a_parameter_that_bigquery_has_no_type_for_is_named(resource: BigQuery) 
         resource.query("SELECT @x", {"x": object()})
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 @pytest.mark.parametrize("nth", [2, 3])
 def test_a_query_is_answered_although_requests_go_wrong(
@@ -217,6 +218,7 @@ def test_a_type_that_bigquery_does_not_hold_is_refused_before_anything_is_asked(
     assert stand_in.requests == []
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", ["cut", "cut after it was done", "503 after it was done", "rate limit"])
 def test_an_append_is_done_once_whichever_of_its_requests_goes_wrong(
     resource: BigQuery, stand_in: BigQueryStandIn, name: str
@@ -232,6 +234,7 @@ def test_an_append_is_done_once_whichever_of_its_requests_goes_wrong(
     assert len(stand_in.requests) - before < 14  # each of them went wrong once
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("mode", ["replace", "append"])
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 def test_an_export_is_done_once_although_every_third_request_goes_wrong(
@@ -243,6 +246,7 @@ def test_an_export_is_done_once_although_every_third_request_goes_wrong(
     assert held(stand_in) == ([3] if mode == "replace" else [1, 2, 3])
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("fault", [CUT, LOST, Fault(503), Fault(403, "rateLimitExceeded")], ids=str)
 def test_if_it_stays_wrong_the_error_is_one_line_and_the_old_table_or_the_new_one_is_whole(
     resource: BigQuery, stand_in: BigQueryStandIn, fault: Fault

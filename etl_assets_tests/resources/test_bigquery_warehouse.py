@@ -240,6 +240,7 @@ def test_keys_of_several_columns_are_noted_as_far_as_bigquery_can(
 # -- faults ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("fault", ["cut", "cut after it was done", "503 after it was done", "rate limit"])
 def test_a_load_is_done_once_although_requests_go_wrong(
     day: Callable[[int], Direct], days: list[tuple[Direct, Content]], stand_in: BigQueryStandIn, fault: str

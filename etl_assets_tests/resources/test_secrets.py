@@ -167,6 +167,7 @@ def test_an_alert_that_fails_for_its_secret_says_so_and_not_what_is_in_it(aws: A
 # -- what is wrong, in one line --------------------------------------------------------------------------------------
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("secret", "named", "said"),
     [
