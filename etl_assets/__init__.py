@@ -8,6 +8,6 @@ the first part of its asset keys, its folder in the lake or its schema in the wa
 What is outside is a database (`source`) or a REST API (`apis`): both end in batches of raw. `steps` are beside them: what a
 project does with databases, files and messages of its own.
 
-`capture` (how a source is read), `lake` (how it is kept) and `engine` (how functions run) are machinery:
+`lake` (how files and batches are kept), `engine` (how functions run) and `clients` (how services are talked to) are machinery:
 they know nothing of orders and payments, and nothing of Dagster.
 """

@@ -13,6 +13,7 @@ from etl_assets.errors import SettingsError
 from etl_assets.exports.duckdb import DuckDBReportTables, ReportIOManager
 from etl_assets.exports.publishing import ReportTables, Workbook
 from etl_assets.exports.workbook import XlsxWorkbook
+from etl_assets.project import load
 from etl_assets.settings import Settings, duckdb_path, warehouse_engine
 from etl_assets.source.resource import Source
 from etl_assets.star.resource import Lake, StarIOManager
@@ -64,9 +65,10 @@ def local(settings: Settings) -> Resources:
 
 
 def production(settings: Settings) -> Resources:
-    """As `local`, but nothing is assumed: source, lake and warehouse must be named."""
-    if settings.unset:
-        raise SettingsError(f"ETL_DEPLOYMENT=production needs {', '.join(settings.unset)} to be set")
+    """As `local`, but nothing is assumed: lake and warehouse must be named, and the source of a project that reads tables."""
+    needless = set() if load(settings.project).tables else {"ETL_SOURCE_URL"}
+    if unset := [name for name in settings.unset if name not in needless]:
+        raise SettingsError(f"ETL_DEPLOYMENT=production needs {', '.join(unset)} to be set")
     return local(settings)
 
 

@@ -103,6 +103,12 @@ def test_production_names_all_that_is_missing_in_one_error(monkeypatch: pytest.M
     assert [name for name in NAMED if name not in str(raised.value)] == []
 
 
+def test_production_asks_for_no_source_where_no_table_is_read() -> None:
+    named = {"ETL_DEPLOYMENT": "production", "ETL_PROJECT": "etl_assets.cards"}
+    with pytest.raises(SettingsError, match=r"needs ETL_LAKE_URL, ETL_WAREHOUSE_URL to be set"):
+        definitions(Settings.read(named))
+
+
 # -- contracts -------------------------------------------------------------------------------------------------------
 
 PERSON = Table("person", "One row is a person.", {"person_id": "int", "name": "text?", "born": "date"})
