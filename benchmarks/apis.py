@@ -22,35 +22,21 @@ from typing import Any
 import httpx2
 from streamable import stream
 
-from etl_assets.apis.declaration import Api, Batch, Limits, Rate
+from etl_assets.apis.declaration import Batch, Limits, Rate
 from etl_assets.apis.fetching import Fetch
 from etl_assets.apis.loading import Load, load_pages
 from etl_assets.apis.pages import Take
-from etl_assets.apis.paging import PageNumber
+from etl_assets.cards.apis import CARD_SALE
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.stand_ins.web_api import Call, Record, WebApiStandIn, sales
 
-SALE = Api(
-    "card_sale",
-    "One row is a sale.",
-    "https://cards.example/sales",
-    columns={
-        "sale_id": "bigint",
-        "card": "text",
-        "grade": "smallint",
-        "price": "numeric(10,2)",
-        "currency": "text",
-        "quantity": "int",
-        "sold_at": "timestamptz",
-    },
-    fields={"card": "card.name", "grade": "card.grade"},
-    key=("sale_id",),
-    records="data",
-    total="meta.total",
-    paging=PageNumber("page", size="per_page", records=100),
+SALE = replace(
+    CARD_SALE,
+    url_setting="",
+    windows=None,
+    credential=None,
     rate=Rate(1_000_000),
-    concurrency=4,
     batch=Batch(pages=50),
     limits=Limits(pages=1_000_000, seconds=36_000),
 )

@@ -163,18 +163,7 @@ def take_batch(
                 )
             check_identity(latest, snapshot.instant)
             check_project(latest, request.project, batches.files)
-        naming = Naming.of_a_run(latest.batch + 1 if latest else 1)
-        landing = Landing(
-            batches=batches,
-            latest=latest,
-            naming=naming,
-            connection=connection,
-            names=[table.name for table in request.tables],
-            request=request,
-            snapshot=snapshot,
-            folder=folder,
-            progress=progress,
-        )
+        landing = Landing.of(request, snapshot, batches, latest, connection, folder, progress)
         contested = landing.sweep()
         try:
             landed, unread = landing.land()
@@ -232,6 +221,30 @@ class Landing(BatchWriter):
     snapshot: Snapshot
     folder: Path
     progress: Progress
+
+    @classmethod
+    def of(
+        cls,
+        request: Request,
+        snapshot: Snapshot,
+        batches: Batches,
+        latest: Manifest | None,
+        connection: duckdb.DuckDBPyConnection,
+        folder: Path,
+        progress: Progress = lambda table, size: None,
+    ) -> "Landing":
+        """What a run lands as the batch after the latest one."""
+        return cls(
+            batches=batches,
+            latest=latest,
+            naming=Naming.of_a_run(latest.batch + 1 if latest else 1),
+            connection=connection,
+            names=[table.name for table in request.tables],
+            request=request,
+            snapshot=snapshot,
+            folder=folder,
+            progress=progress,
+        )
 
     def land(self) -> tuple[dict[str, Landed], dict[str, NoKey]]:
         """Land all tables, as many at a time as there are connections to the source; and those that are left out."""

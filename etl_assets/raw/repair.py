@@ -92,18 +92,7 @@ def repair(request: Request, batches: Batches, scratch: Path) -> tuple[Manifest,
         batches = Batches(batches.files)
         latest = batches.latest() or latest
         check_identity(latest, snapshot.instant)
-        naming = Naming.of_a_run(latest.batch + 1)
-        landing = Landing(
-            batches=batches,
-            latest=latest,
-            naming=naming,
-            connection=connection,
-            names=[table.name for table in request.tables],
-            request=request,
-            snapshot=snapshot,
-            folder=folder,
-            progress=lambda table, size: None,
-        )
+        landing = Landing.of(request, snapshot, batches, latest, connection, folder)
         landing.sweep()
         damaged = find_damage(batches, latest)
         mending = _Mending(landing, latest, damaged)

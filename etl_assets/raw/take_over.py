@@ -20,7 +20,7 @@ import duckdb
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.errors import EtlError
-from etl_assets.lake.batches import Batches, Manifest, Naming, SourceColumn, SourceIdentity, number
+from etl_assets.lake.batches import Batches, Manifest, SourceColumn, SourceIdentity, number
 from etl_assets.lake.current import materialized, storage
 from etl_assets.lake.files import Files, LakeError, open_files
 from etl_assets.raw.landing import UNBORN, Landed, Landing, Request, claimed
@@ -124,17 +124,7 @@ def take_over(
     _refuse_begun(batches)
     with claimed(request, UNBORN, scratch) as (snapshot, folder, connection):
         _refuse_begun(Batches(batches.files))  # another run may have begun it while this one waited
-        landing = Landing(
-            batches=batches,
-            latest=None,
-            naming=Naming.of_a_run(1),
-            connection=connection,
-            names=[table.name for table in request.tables],
-            request=request,
-            snapshot=_of_no_instant(snapshot),
-            folder=folder,
-            progress=lambda table, size: None,
-        )
+        landing = Landing.of(request, _of_no_instant(snapshot), batches, None, connection, folder)
         landing.sweep()
         landed, taken = {}, []
         for table in old.tables.values():

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from etl_assets.apis.declaration import Api, Rate, Retry
+from etl_assets.apis.declaration import Api, Limits, Rate, Retry
 from etl_assets.apis.fetching import Fetch
 from etl_assets.apis.loading import Load, Outcome, load_pages
 from etl_assets.apis.pages import Summary, take_to_fetch
 from etl_assets.apis.paging import PageNumber
 from etl_assets.apis.windows import Windows
+from etl_assets.cards.apis import CARD_SALE
 from etl_assets.engine import duck
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import DELETED, Current
@@ -19,27 +20,16 @@ from etl_assets.lake.folder import LocalFiles
 from etl_assets.stand_ins.web_api import Behaviour, Record, WebApiStandIn
 
 WEEKS = Windows("week", since="2024-01-01", parameters={"from": "{start}", "to": "{end}"})
-SALE = Api(
-    "card_sale",
-    "One row is a sale.",
-    "https://cards.example/sales",
-    columns={
-        "sale_id": "bigint",
-        "card": "text",
-        "grade": "smallint",
-        "price": "numeric(10,2)",
-        "currency": "text",
-        "quantity": "int",
-        "sold_at": "timestamptz",
-    },
-    fields={"card": "card.name", "grade": "card.grade"},
-    key=("sale_id",),
-    records="data",
-    total="meta.total",
-    paging=PageNumber("page", size="per_page", records=20),
+SALE = replace(
+    CARD_SALE,
+    url_setting="",
+    credential=None,
     windows=WEEKS,
+    paging=PageNumber("page", size="per_page", records=20),
     rate=Rate(1_000),
+    concurrency=1,
     retry=Retry(attempts=6, pause_seconds=0.01),
+    limits=Limits(),
 )
 FIRST = WEEKS.first.name
 

@@ -20,7 +20,6 @@ from etl_assets.lake.batches import (
     Changes,
     LandedFile,
     Manifest,
-    Naming,
     SourceColumn,
     SourceIdentity,
     TableState,
@@ -103,19 +102,7 @@ class Lander:
             deletion_brake=1,
         )
         snapshot = Snapshot(instant, relations, [])
-        naming = Naming.of_a_run(batch)
-        batches = Batches(self.files)
-        return Landing(
-            batches=batches,
-            latest=latest,
-            naming=naming,
-            connection=connection,
-            names=[table.name for table in request.tables],
-            request=request,
-            snapshot=snapshot,
-            folder=folder,
-            progress=lambda name, size: None,
-        )
+        return Landing.of(request, snapshot, Batches(self.files), latest, connection, folder)
 
     def _committed(self, landing: Landing, landed: Mapping[str, TableState]) -> Manifest:
         return landing.commit(
