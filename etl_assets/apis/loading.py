@@ -190,11 +190,15 @@ class _Loading:
             self.writer.sweep()
         try:
             states = {one.api.name: state for one in read if (state := self._landed(one))}
-            if states:
-                outcome.manifest = self._commit(states, read)
         except BaseException:
             self.writer.withdraw()
             raise
+        if states:
+            try:
+                outcome.manifest = self._commit(states, read)
+            except AlreadyExists:  # after any other error the manifest may arrive late
+                self.writer.withdraw()
+                raise
         reached("pages landed")
         for one in read:
             batch = outcome.manifest.batch if outcome.manifest and one.api.name in states else None

@@ -150,7 +150,7 @@ class SqlSession(Session):
             elif self._dialect in {"sqlite", "mysql", "mariadb"} and getattr(one.type, "tz", None):
                 column = pc.cast(column, pa.timestamp(one.type.unit, "UTC")).cast(pa.timestamp("us"))
             if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-                column = pc.cast(column, pa.timestamp("us", column.type.tz), safe=False)
+                column = _microseconds(one.name, column)
             frame = frame.set_column(n, one.name, column)
         return frame
 
@@ -230,6 +230,16 @@ def _column(name: str, values: Sequence[Any]) -> pa.Array:
         told = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise SessionError(
             f"column {name} has values that no one type holds ({told}): CAST it in the query"
+        ) from None
+
+
+def _microseconds(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times as databases have them. Raises `SessionError` for one that is finer."""
+    try:
+        return pc.cast(column, pa.timestamp("us", column.type.tz))
+    except pa.ArrowInvalid:
+        raise SessionError(
+            f"column {name} has times with fractions of a microsecond, which no database holds: round them first"
         ) from None
 
 

@@ -160,6 +160,21 @@ def test_b3_a_table_that_is_there_is_refused_unless_it_is_told(shop: str, tmp_pa
     assert names == ["prices"], "what the write made on its way is gone"
 
 
+@pytest.mark.parametrize(("nanoseconds", "fits"), [(5_000, True), (5_001, False)])
+def test_b3_a_time_that_is_finer_than_the_database_has_is_refused(
+    shop: str, tmp_path: Path, nanoseconds: int, fits: bool
+) -> None:
+    @step()
+    def timed() -> pa.Table:
+        """One row is a time."""
+        return pa.table({"at": pa.array([nanoseconds], pa.timestamp("ns"))})
+
+    out = SqlWrite("out", "A table.", of="timed", table="times", database="shop")
+    ran = play(Steps("lot", "Writes.", [timed, out]), tmp_path / "data")
+    assert ran.success == fits
+    assert fits or "column at has times with fractions of a microsecond" in ran.failure
+
+
 def test_b3_a_write_that_fails_leaves_the_table_as_it_was(shop: str, tmp_path: Path) -> None:
     execute(shop, "CREATE TABLE prices (item VARCHAR(3) NOT NULL, amount DECIMAL(4, 2) NOT NULL)",
             "INSERT INTO prices VALUES ('old', 1)")  # fmt: skip
