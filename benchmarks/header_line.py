@@ -25,7 +25,7 @@ import psycopg2
 from etl_assets.engine import duck
 from etl_assets.proof.certificate import Certifier
 from etl_assets.proof.verify import Verifier
-from etl_assets.raw.landing import Request, take_batch
+from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.source.table import Table
 from etl_assets.stand_ins.postgres import serve
 from etl_assets.star.definition import Inputs, star_table
@@ -170,7 +170,7 @@ def timed(stages: dict[str, float], name: str, work: Callable[[], object]) -> ob
 
 
 def run(inputs: Inputs, lake: Lake, place: Path, url: str, stages: dict[str, float]) -> str:
-    request = Request(url, list(TABLES), "a benchmark")
+    request = CaptureRequest(url, list(TABLES), "a benchmark")
     scratch = Path(lake.scratch)
     timed(stages, "capture", lambda: take_batch(request, lake.batches(), scratch, lambda table, size: None))
     warehouse = DuckDBWarehouse(path=str(place / "warehouse.duckdb"), scratch=lake.scratch)

@@ -29,7 +29,7 @@ from etl_assets.exports.contract import Report, ReportColumn, ReportError, repor
 from etl_assets.exports.lineage import Query, queries
 from etl_assets.source.table import Table
 from etl_assets.star.calendar import Calendar, calendar
-from etl_assets.star.definition import ContractError, Definition, Inputs, dimension, fact, star_table
+from etl_assets.star.definition import ContractError, Inputs, StarFunction, dimension, fact, star_table
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 from etl_assets.steps.contract import Picture, Step, StepError, StepResult
 from etl_assets.steps.functions import step
@@ -128,7 +128,7 @@ class Project:
     root: Path
     tables: Mapping[str, Table]
     apis: Mapping[str, Api]
-    star: Mapping[str, Definition]
+    star: Mapping[str, StarFunction]
     references: Mapping[str, Path]
     reports: Mapping[str, Report]
     steps: Mapping[str, Steps]
@@ -257,7 +257,7 @@ def _at(where: str) -> str:
     return f"{_shown(path)}:{line}"
 
 
-_Named = TypeVar("_Named", Table, Api, Definition, Calendar, Report, Steps)
+_Named = TypeVar("_Named", Table, Api, StarFunction, Calendar, Report, Steps)
 
 
 # -- what it declares ------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ class _Declared:
         self.root = Path(package.__path__[0]) if hasattr(package, "__path__") else Path.cwd()
         self.tables: dict[str, Table] = {}
         self.apis: dict[str, Api] = {}
-        self.star: dict[str, Definition] = {}
+        self.star: dict[str, StarFunction] = {}
         self.calendars: dict[str, Calendar] = {}
         self.reports: dict[str, Report] = {}
         self.steps: dict[str, Steps] = {}
@@ -309,7 +309,7 @@ class _Declared:
             self._note(self.tables, value)
         elif isinstance(value, Api):
             self._note(self.apis, value)
-        elif isinstance(value, Definition):
+        elif isinstance(value, StarFunction):
             self._note(self.star, value)
         elif isinstance(value, Calendar):
             self._note(self.calendars, value)

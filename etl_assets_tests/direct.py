@@ -12,9 +12,9 @@ from etl_assets.engine.duck import listing
 from etl_assets.lake.batches import Manifest
 from etl_assets.proof.certificate import Certifier, TableProof
 from etl_assets.proof.verify import Finding, Verifier
-from etl_assets.raw.landing import Request, take_batch
+from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.star.definition import Inputs
-from etl_assets.star.resource import Lake, Workbench
+from etl_assets.star.resource import Lake, OpenLake
 from etl_assets.warehouse.bigquery import bigquery_warehouse
 from etl_assets.warehouse.contract import Warehouse
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
@@ -74,7 +74,7 @@ class Direct:
         scratch = self.data / "scratch"
         scratch.mkdir(parents=True, exist_ok=True)
         options = {"run_id": "a test", "deletion_brake": 1, "quarantine_limit": 1, **options}
-        request = Request(self.url, list(self.inputs.tables.values()), **options)
+        request = CaptureRequest(self.url, list(self.inputs.tables.values()), **options)
         return take_batch(request, self.lake.batches(), scratch, lambda table, size: None)
 
     def derive(self, *, certified: bool = True) -> list[TableProof]:
@@ -101,7 +101,7 @@ class Direct:
     # -- proof ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def verifier(self) -> Iterator[tuple[Verifier, Workbench]]:
+    def verifier(self) -> Iterator[tuple[Verifier, OpenLake]]:
         scratch = self.data / "scratch"
         with (
             self.lake.open(self.inputs) as bench,

@@ -18,7 +18,7 @@ from etl_assets.deployments import resources
 from etl_assets.errors import SettingsError
 from etl_assets.settings import Settings
 from etl_assets.source.table import Table
-from etl_assets.star.definition import ContractError, Definition, Inputs
+from etl_assets.star.definition import ContractError, Inputs, StarFunction
 from etl_assets.star.schema import Column, Dimension
 from etl_assets_tests.flow import STAGES, Flow
 
@@ -118,7 +118,7 @@ DIM_PERSON = Dimension(
 
 
 def inputs(function: Callable[..., Any]) -> Inputs:
-    return Inputs({"person": PERSON}, {"dim_person": Definition(DIM_PERSON, function)}, {})
+    return Inputs({"person": PERSON}, {"dim_person": StarFunction(DIM_PERSON, function)}, {})
 
 
 def right(person: nw.LazyFrame) -> nw.LazyFrame:
@@ -187,7 +187,7 @@ def test_star_tables_that_are_made_from_each_other_are_refused() -> None:
         return dim_person.select("person_id")
 
     other = Dimension("dim_other", "", "person_id", [Column("person_id", "int")])
-    star = {"dim_person": Definition(DIM_PERSON, dim_person), "dim_other": Definition(other, dim_other)}
+    star = {"dim_person": StarFunction(DIM_PERSON, dim_person), "dim_other": StarFunction(other, dim_other)}
     with pytest.raises(ContractError, match="star tables are made from each other: dim_"):
         Inputs({"person": PERSON}, star, {})
 

@@ -16,7 +16,7 @@ import pytest
 from etl_assets import faults
 from etl_assets.engine.duck import identifier
 from etl_assets.source.connection import SourceError, explained
-from etl_assets.star.definition import ContractError, Definition
+from etl_assets.star.definition import ContractError, StarFunction
 from etl_assets.star.schema import Column, Dimension
 from etl_assets.warehouse.contract import WarehouseError
 from etl_assets.warehouse.postgres import PostgresWarehouse
@@ -168,7 +168,7 @@ def _names_no_column(sale: nw.LazyFrame) -> nw.LazyFrame:
 )
 def test_an_error_of_a_function_is_told_by_its_kind_and_line(function: Callable[..., Any], said: str) -> None:
     schema = Dimension("dim_sale", "", "id", [Column("id", "int"), Column("name", "text")])
-    definition = Definition(schema, function)
+    definition = StarFunction(schema, function)
     with duckdb.connect() as connection:
         sale = connection.sql(f"SELECT 1 AS id, '{VALUE}' AS name")
         with pytest.raises(ContractError) as raised:

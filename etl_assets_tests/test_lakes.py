@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import pytest
 
-from etl_assets.lake.batches import Naming
+from etl_assets.lake.batches import FileNames
 from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests import oracle
 from etl_assets_tests.direct import Direct
@@ -155,7 +155,7 @@ def test_a_copy_of_what_a_killed_run_had_landed_is_not_taken_for_what_was_commit
     here = Direct(url, tmp_path / "here", INPUTS, lake_url=store.url)
     there = replace(here, data=tmp_path / "there")
     # Here a run lands the first file, reads it, and is killed; there another one takes its number.
-    files, killed = here.lake.files(), Naming.of_a_run(1)
+    files, killed = here.lake.files(), FileNames.of_a_run(1)
     files.create(killed.marker, b'{"tables": ["team"]}')
     with files.writing(killed.rows("team")) as stream:
         stream.write(b"id,name\n1,never committed\n")

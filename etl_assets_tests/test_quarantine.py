@@ -13,7 +13,7 @@ import pytest
 
 from etl_assets.lake.files import LakeError
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Definition, Inputs
+from etl_assets.star.definition import Inputs, StarFunction
 from etl_assets.star.schema import Column, Fact
 from etl_assets.totesys.demo.generator import Variant
 from etl_assets_tests import shipped
@@ -207,7 +207,7 @@ def keyed(url: str, folder: Path, columns: Mapping[str, str], key: str) -> Direc
         "fact_t", "", "t_id", [Column("t_id", type_), Column("v", columns["v"])], record="record_id"
     )
     return Direct(
-        url, folder, Inputs({"t": Table("t", "", columns)}, {"fact_t": Definition(schema, fact_t)}, {})
+        url, folder, Inputs({"t": Table("t", "", columns)}, {"fact_t": StarFunction(schema, fact_t)}, {})
     )
 
 

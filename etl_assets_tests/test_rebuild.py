@@ -16,7 +16,7 @@ import pytest
 from etl_assets.lake import current
 from etl_assets.source.table import Table
 from etl_assets.star import build
-from etl_assets.star.definition import Definition, Inputs
+from etl_assets.star.definition import Inputs, StarFunction
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
@@ -166,8 +166,8 @@ class World:
             columns.append(Column("known", "int?"))
         function = fact_event_in_context if self.context else fact_event
         star = {
-            "dim_member": Definition(dimension, dim_member),
-            "fact_event": Definition(
+            "dim_member": StarFunction(dimension, dim_member),
+            "fact_event": StarFunction(
                 Fact("fact_event", "", "event_id", columns, record="event_record_id"), function
             ),
         }
@@ -339,7 +339,7 @@ def test_a_member_that_is_gone_reads_alike_everywhere_after_a_change_of_types(
 
     schema = Dimension("dim_t", "", "t_id", [Column("t_id", "int"), Column("v", "text?")])
     table = Table("t", "", {"id": "int", "v": "text?"})
-    flow = Direct(database(), tmp_path, Inputs({"t": table}, {"dim_t": Definition(schema, dim_t)}, {}))
+    flow = Direct(database(), tmp_path, Inputs({"t": table}, {"dim_t": StarFunction(schema, dim_t)}, {}))
     for statement in (
         "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'x'), (2, '8')",
         "DELETE FROM t WHERE id = 1",

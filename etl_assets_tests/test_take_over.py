@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from etl_assets.cli import etl
 from etl_assets.lake.batches import Manifest
-from etl_assets.raw.landing import Request
+from etl_assets.raw.landing import CaptureRequest
 from etl_assets.raw.take_over import INPUT, PROCESSED, TakeOverError, find, take_over
 from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests import shop
@@ -204,7 +204,7 @@ def source(database: Callable[..., str]) -> str:
 def begun(url: str, old: Path, data: Path) -> None:
     tables = list(shop.INPUTS.tables.values())
     (data / "scratch").mkdir(parents=True, exist_ok=True)
-    request = Request(url, tables, "a test")
+    request = CaptureRequest(url, tables, "a test")
     flow = Direct(url, data, shop.INPUTS)
     take_over(find(str(old), tables, data / "cache"), request, flow.lake.batches(), data / "scratch")
 

@@ -36,12 +36,12 @@ from etl_assets.lake.batches import (
     FORMAT,
     ApiState,
     Batches,
-    Changes,
     Control,
+    FileNames,
     LandedFile,
     Manifest,
-    Naming,
     SourceColumn,
+    TableChanges,
     TableState,
     TakeState,
     number,
@@ -166,7 +166,7 @@ class _Loading:
         self.latest = batches.latest()
         if self.latest:
             check_project(self.latest, load.project, self.files)
-        self.naming = Naming.of_a_run(self.latest.batch + 1 if self.latest else 1)
+        self.naming = FileNames.of_a_run(self.latest.batch + 1 if self.latest else 1)
         self.writer = BatchWriter(
             batches=batches,
             latest=self.latest,
@@ -360,7 +360,7 @@ class _Loading:
         file = self.writer.write(rows, self.naming.rows(name), new + changed, read.longest)
         added = sums(self.connection, relation, self.connection.sql(f"FROM {view(rows)}"))
         quarantined = self._quarantined(read)
-        changes = Changes(
+        changes = TableChanges(
             rows=file,
             deletions=None,
             quarantined=quarantined,

@@ -11,7 +11,7 @@ from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Api, wrong_url
 from etl_assets.clients.secrets import resolved
 from etl_assets.errors import EtlError
-from etl_assets.preflight import Checkup
+from etl_assets.preflight import CheckResult
 
 
 class Apis(dg.ConfigurableResource):
@@ -35,7 +35,7 @@ class Apis(dg.ConfigurableResource):
             )
         return resolved(value, setting)
 
-    def check(self, apis: Sequence[Api]) -> Iterator[Checkup]:
+    def check(self, apis: Sequence[Api]) -> Iterator[CheckResult]:
         """Whether what APIs need is set. None is called: that would count."""
         for api in apis:
             try:
@@ -44,6 +44,6 @@ class Apis(dg.ConfigurableResource):
                 if api.credential:
                     self.secret(api.credential.setting)
                     told += f"; {api.credential.setting} is set"
-                yield Checkup(api.name, told)
+                yield CheckResult(api.name, told)
             except EtlError as error:
-                yield Checkup(api.name, str(error), "missing")
+                yield CheckResult(api.name, str(error), "missing")

@@ -25,7 +25,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Changes:
+class ModelChanges:
     """From one run to a later one: `code` and `data` of assets, and observed `files` as source/<group>/<path>.
 
     `partial`: one of them was no run of the whole flow, or did not succeed. What only one of them made may exist
@@ -41,7 +41,7 @@ class Changes:
         return bool(self.code or self.files or self.data)
 
 
-def changes(before: Run, after: Run) -> Changes:
+def changes(before: Run, after: Run) -> ModelChanges:
     """Compare two runs."""
     made = {name for name in before.made if name in after.made}
     # Whether what only the other run made was not there for this one.
@@ -51,7 +51,7 @@ def changes(before: Run, after: Run) -> Changes:
         _difference(earlier, later, news, losses)
         for earlier, later in zip(_sides(before), _sides(after), strict=True)
     )
-    return Changes(code, files, data, partial=not (before.whole and after.whole))
+    return ModelChanges(code, files, data, partial=not (before.whole and after.whole))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class RunError(EtlError):
 
 
 @dataclass(frozen=True)
-class Made:
+class RecordedAsset:
     """What a run materialized. `code_version` is None where none is declared."""
 
     key: dg.AssetKey
@@ -48,7 +48,7 @@ class Step:
     name: str
     status: str
     seconds: float | None
-    made: Sequence[Made]
+    made: Sequence[RecordedAsset]
 
 
 class Run:
@@ -100,7 +100,7 @@ class Run:
         return self._record.dagster_run.tags.get(UNCHANGED_SINCE)
 
     @cached_property
-    def made(self) -> Mapping[str, Made]:
+    def made(self) -> Mapping[str, RecordedAsset]:
         """By the asset's name; of what was made twice the last. What a run without steps found was made by another."""
         kind = dg.DagsterEventType.ASSET_MATERIALIZATION
         found = (_made(entry) for entry in self._instance.all_logs(self._since or self.id, of_type=kind))
@@ -175,7 +175,7 @@ def find(instance: dg.DagsterInstance, named: str, naming: Naming = PLAIN) -> Ru
     return Run(instance, record, naming)
 
 
-def _made(entry: dg.EventLogEntry) -> Made | None:
+def _made(entry: dg.EventLogEntry) -> RecordedAsset | None:
     materialization = entry.asset_materialization
     if materialization is None:
         return None
@@ -184,7 +184,7 @@ def _made(entry: dg.EventLogEntry) -> Made | None:
     rows, files = told.get("dagster/row_count"), told.get(FILES)
     # Dagster notes the run's own id where an asset declares no version of its code.
     version = tags.get(CODE_VERSION)
-    return Made(
+    return RecordedAsset(
         materialization.asset_key,
         entry.step_key,
         rows if isinstance(rows, int) else None,

@@ -7,7 +7,7 @@ import click
 from etl_assets.cli import environment, output
 
 if TYPE_CHECKING:
-    from etl_assets.automation.changes import Changes, Difference
+    from etl_assets.automation.changes import Difference, ModelChanges
     from etl_assets.automation.runs import Run
 
 
@@ -52,7 +52,7 @@ def changes(runs: tuple[str, ...], as_json: bool) -> None:
     _show(found)
 
 
-def _as_object(before: "Run", after: "Run", found: "Changes") -> dict[str, Any]:
+def _as_object(before: "Run", after: "Run", found: "ModelChanges") -> dict[str, Any]:
     def told(difference: "Difference") -> dict[str, Any]:
         return {
             "new": list(difference.new),
@@ -70,7 +70,7 @@ def _as_object(before: "Run", after: "Run", found: "Changes") -> dict[str, Any]:
     }
 
 
-def _show(found: "Changes") -> None:
+def _show(found: "ModelChanges") -> None:
     rows = [
         (change, kind, name)
         for kind, difference in (("code", found.code), ("file", found.files), ("data", found.data))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from etl_assets.cli.display import Display
-    from etl_assets.cli.flow import Made, Outcome
+    from etl_assets.cli.flow import MadeAsset, Outcome
     from etl_assets.settings import Settings
     from etl_assets.totesys.demo.simulator import DaySummary
 
@@ -100,7 +100,7 @@ def _batch(outcome: "Outcome") -> str:
     return f"batch {outcome.batch}" if outcome.batch else "no batch, as nothing changed"
 
 
-def _changes(made: "Made") -> str:
+def _changes(made: "MadeAsset") -> str:
     counts = {"+": made.new, "~": made.changed, "-": made.deleted}
     return " ".join(f"{sign}{count:,}" for sign, count in counts.items() if count)
 

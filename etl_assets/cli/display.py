@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from etl_assets.cli.flow import Made
+    from etl_assets.cli.flow import MadeAsset
 
 
 class Display:
@@ -35,7 +35,7 @@ class Display:
     def read(self, table: str, size: int) -> None:
         """That many more bytes were read of a table."""
 
-    def made(self, made: "Made") -> None:
+    def made(self, made: "MadeAsset") -> None:
         """An asset is finished."""
 
     def check_failed(self, check: str) -> None:
@@ -85,7 +85,7 @@ class Lines(Display):
             finally:
                 self._stream = outer
 
-    def made(self, made: "Made") -> None:
+    def made(self, made: "MadeAsset") -> None:
         self.say(f"{made.key:<30}{told(made)}")
 
     def check_failed(self, check: str) -> None:
@@ -129,7 +129,7 @@ class Live(Display):
     def read(self, table: str, size: int) -> None:
         self._read[table] = self._read.get(table, 0) + size
 
-    def made(self, made: "Made") -> None:
+    def made(self, made: "MadeAsset") -> None:
         if made.stage in self._stages:
             self._stages[made.stage].made.append(made)
 
@@ -174,7 +174,7 @@ class Live(Display):
 class _Stage:
     name: str
     assets: int
-    made: list["Made"] = field(default_factory=list)
+    made: list["MadeAsset"] = field(default_factory=list)
     started: float | None = None
     seconds: float = 0.0
     ended: bool = False
@@ -206,7 +206,7 @@ class _Stage:
         return ", ".join(parts)
 
 
-def told(made: "Made") -> str:
+def told(made: "MadeAsset") -> str:
     """What there is to say of a finished asset."""
     parts = [f"{made.rows:>11,} rows" if made.rows is not None else " " * 16]
     if made.unchanged:

@@ -11,11 +11,11 @@ from etl_assets.cli import environment, output
 from etl_assets.errors import EtlError
 
 if TYPE_CHECKING:
-    from etl_assets.preflight import Checkup
+    from etl_assets.preflight import CheckResult
     from etl_assets.project import Project
     from etl_assets.settings import Settings
 
-Found = tuple[str, "Checkup"]
+Found = tuple[str, "CheckResult"]
 
 
 @click.command()
@@ -44,7 +44,7 @@ def doctor(ctx: click.Context, as_json: bool, send_test_alert: bool) -> None:
 
 
 def _everything(*, send_test_alert: bool) -> Iterator[Found]:
-    from etl_assets.preflight import Checkup
+    from etl_assets.preflight import CheckResult
 
     try:
         settings = environment.settings()
@@ -54,11 +54,11 @@ def _everything(*, send_test_alert: bool) -> Iterator[Found]:
         project = environment.project(settings)
         found = resources(settings)
     except EtlError as error:
-        yield "settings", Checkup("read", str(error), "missing")
+        yield "settings", CheckResult("read", str(error), "missing")
         return
     named = [name for name in os.environ if name.startswith("ETL_") and os.environ[name].strip()]
     told = f"the deployment {settings.deployment}; set: {', '.join(sorted(named)) or 'nothing'}"
-    yield "settings", Checkup("read", told)
+    yield "settings", CheckResult("read", told)
     for checkup in _dagster(settings):
         yield "dagster", checkup
     yield from _permissions(settings)
@@ -71,9 +71,9 @@ def _everything(*, send_test_alert: bool) -> Iterator[Found]:
         yield "alerts", _alerted(settings)
 
 
-def _resource(settings: "Settings", name: str, project: "Project") -> "Iterator[Checkup]":
+def _resource(settings: "Settings", name: str, project: "Project") -> "Iterator[CheckResult]":
     from etl_assets.apis.resource import Apis
-    from etl_assets.preflight import Checked, Checkup
+    from etl_assets.preflight import Checked, CheckResult
     from etl_assets.source.resource import Source
 
     try:
@@ -86,37 +86,39 @@ def _resource(settings: "Settings", name: str, project: "Project") -> "Iterator[
             elif isinstance(resource, Checked):
                 yield from resource.check()
     except EtlError as error:
-        yield Checkup("use", str(error), "missing")
+        yield CheckResult("use", str(error), "missing")
 
 
-def _dagster(settings: "Settings") -> "Iterator[Checkup]":
-    from etl_assets.preflight import Checkup
+def _dagster(settings: "Settings") -> "Iterator[CheckResult]":
+    from etl_assets.preflight import CheckResult
 
     home = environment.dagster_home(settings)
     if home is None:
-        yield Checkup("home", f"{settings.data / 'dagster'}: the first run makes it")
+        yield CheckResult("home", f"{settings.data / 'dagster'}: the first run makes it")
         return
     if not Path(home).is_dir():
-        yield Checkup("home", f"DAGSTER_HOME={home} is no folder: make it, or unset the variable", "missing")
+        yield CheckResult(
+            "home", f"DAGSTER_HOME={home} is no folder: make it, or unset the variable", "missing"
+        )
         return
     environment.arrange_dagster_home(settings)
     try:
         with environment.open_instance() as instance:
-            yield Checkup("storage", f"{home}: {output.count(instance.get_runs_count(), 'run', 'runs')}")
+            yield CheckResult("storage", f"{home}: {output.count(instance.get_runs_count(), 'run', 'runs')}")
             storages = (instance.run_storage, instance.event_log_storage, instance.schedule_storage)
             revisions = [storage.alembic_version() for storage in storages if storage is not None]
             if any(revision is not None and revision[0] != revision[1] for revision in revisions):
                 told = "its tables are of another version of Dagster: stop what uses it, then dagster instance migrate"
-                yield Checkup("migrations", told, "missing")
+                yield CheckResult("migrations", told, "missing")
     except EtlError as error:
-        yield Checkup("storage", str(error), "missing")
+        yield CheckResult("storage", str(error), "missing")
 
 
 def _permissions(settings: "Settings") -> "Iterator[Found]":
     """What was written before, or by others, keeps the bits that it has."""
     from etl_assets.lake.files import parts
     from etl_assets.permissions import is_open
-    from etl_assets.preflight import Checkup
+    from etl_assets.preflight import CheckResult
     from etl_assets.settings import duckdb_path, warehouse_engine
 
     places = {"dagster": environment.dagster_home(settings)}
@@ -128,17 +130,17 @@ def _permissions(settings: "Settings") -> "Iterator[Found]":
     for about, path in places.items():
         if path is not None and is_open(path, settings.file_mode):
             told = f"{path} can be read by others of this machine: chmod -R o= it (go= for nobody else), or set ETL_FILE_MODE"
-            yield about, Checkup("permissions", told, "advice")
+            yield about, CheckResult("permissions", told, "advice")
 
 
-def _steps(settings: "Settings", project: "Project") -> "Iterator[Checkup]":
+def _steps(settings: "Settings", project: "Project") -> "Iterator[CheckResult]":
     """The settings of steps, and a session in each database that they name."""
     from etl_assets.cli.check import missing_settings
-    from etl_assets.preflight import Checkup, probed
+    from etl_assets.preflight import CheckResult, probed
     from etl_assets.steps.sessions import WAREHOUSE, setting_of
 
     lacking = missing_settings(project, os.environ)
-    yield from (Checkup(name, "a step needs it: set it (docs/steps.md)", "missing") for name in lacking)
+    yield from (CheckResult(name, "a step needs it: set it (docs/steps.md)", "missing") for name in lacking)
     databases = {one.works_in for group in project.steps.values() for one in group.steps} - {"", WAREHOUSE}
     for database in sorted(databases):
         if setting_of(database) not in lacking:
@@ -151,7 +153,7 @@ def _session(settings: "Settings", database: str) -> str:
     return "a session can be opened"
 
 
-def _alerted(settings: "Settings") -> "Checkup":
+def _alerted(settings: "Settings") -> "CheckResult":
     from etl_assets.clients.alerts import Alert
     from etl_assets.preflight import probed
 

@@ -41,7 +41,7 @@ TAGS = {"etl/started_by": "command line", ".dagster/repository": "__repository__
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeAsset:
     """An asset that a run brought up to date. `seconds` are those of the step that made it, maybe with others."""
 
     stage: str
@@ -58,7 +58,7 @@ class Made:
     notice: str
 
     @classmethod
-    def of(cls, materialization: dg.AssetMaterialization) -> "Made":
+    def of(cls, materialization: dg.AssetMaterialization) -> "MadeAsset":
         """What an asset's event tells."""
         told: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
         stage, name = materialization.asset_key.path[-2:]
@@ -91,7 +91,7 @@ class Outcome:
     success: bool = False
     interrupted: bool = False
     seconds: float = 0.0
-    made: list[Made] = field(default_factory=list)
+    made: list[MadeAsset] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     failed_checks: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -99,7 +99,7 @@ class Outcome:
     since: str | None = None
 
     @property
-    def captured(self) -> list[Made]:
+    def captured(self) -> list[MadeAsset]:
         return [made for made in self.made if made.stage == RAW]
 
     @property
@@ -119,7 +119,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """A job and the assets of it that a run is to make, in an order in which they can be made."""
 
     naming: Naming
@@ -143,7 +143,7 @@ class SelectionError(ValueError):
     """A selection that names nothing that can be made."""
 
 
-def plan(definitions: dg.Definitions, job: str, selection: str | None, naming: Naming) -> Plan:
+def plan(definitions: dg.Definitions, job: str, selection: str | None, naming: Naming) -> RunPlan:
     """A job, or of all assets those that a selection in Dagster's syntax names. Raises `SelectionError`."""
     events = logging.Logger(_LOGGER, logging.DEBUG)
 
@@ -161,7 +161,7 @@ def plan(definitions: dg.Definitions, job: str, selection: str | None, naming: N
         # As in the UI: what is made together in one transaction is made together.
         chosen = named | {k for a in assets if not a.can_subset and named & a.keys for k in a.keys}
     ordered = [key for key in graph.toposorted_asset_keys if key in chosen]
-    return Plan(
+    return RunPlan(
         naming, resolved, ordered, selection is not None, {a.op.name: _stage(a) for a in assets}, events
     )
 
@@ -255,7 +255,7 @@ def table_name(written: str) -> str:
 
 
 def run(
-    planned: Plan,
+    planned: RunPlan,
     instance: dg.DagsterInstance,
     display: Display,
     decisions: Decisions | None = None,
@@ -305,7 +305,7 @@ class _Follower(logging.Handler):
     """Gets the run's events as they happen."""
 
     def __init__(
-        self, planned: Plan, instance: dg.DagsterInstance, display: Display, outcome: Outcome
+        self, planned: RunPlan, instance: dg.DagsterInstance, display: Display, outcome: Outcome
     ) -> None:
         super().__init__()
         self._planned = planned
@@ -324,7 +324,7 @@ class _Follower(logging.Handler):
         if kind == dg.DagsterEventType.STEP_START:
             self._display.begin(stage)
         elif kind == dg.DagsterEventType.ASSET_MATERIALIZATION:
-            made = Made.of(event.materialization)
+            made = MadeAsset.of(event.materialization)
             self._outcome.made.append(made)
             self._display.made(made)
         elif kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:

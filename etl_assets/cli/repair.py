@@ -33,7 +33,7 @@ def repair(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
     from etl_assets.definitions import definitions
     from etl_assets.lake.files import LakeError
     from etl_assets.raw import repair as repairing
-    from etl_assets.raw.landing import Request
+    from etl_assets.raw.landing import CaptureRequest
 
     project = environment.project(settings)
     with environment.resources(settings, "lake", "source") as found:
@@ -52,7 +52,7 @@ def repair(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
                 "kept beside it"
             )
         tables = [table for name, table in project.tables.items() if name in touched]
-        request = Request(found.source.address(), tables, run_id="repair", quarantine_limit=1)
+        request = CaptureRequest(found.source.address(), tables, run_id="repair", quarantine_limit=1)
         mended = repairing.repair(request, batches, scratch)
     if mended and not as_json:
         _tell(damaged, mended[1])

@@ -12,7 +12,7 @@ from etl_assets.settings import Settings
 if TYPE_CHECKING:
     import dagster as dg
 
-    from etl_assets.cli.flow import Decisions, Outcome, Plan
+    from etl_assets.cli.flow import Decisions, Outcome, RunPlan
     from etl_assets.presentation import Naming
 
 
@@ -114,7 +114,7 @@ def run(
     conclude(ctx, outcome)
 
 
-def _planned(settings: Settings, selection: str | None, decisions: "Decisions") -> "Plan":
+def _planned(settings: Settings, selection: str | None, decisions: "Decisions") -> "RunPlan":
     """The assets to make. Raises `UsageError` for options that name what there is not, or that fit no selected asset."""
     from etl_assets.cli import flow
     from etl_assets.definitions import definitions

@@ -35,7 +35,7 @@ def take_over(url: str, without: tuple[str, ...], as_json: bool) -> None:
 
     from etl_assets.lake.batches import number
     from etl_assets.raw import take_over as taking
-    from etl_assets.raw.landing import Request
+    from etl_assets.raw.landing import CaptureRequest
 
     project = environment.project(settings)
     if unknown := set(without) - set(project.tables):
@@ -45,7 +45,7 @@ def take_over(url: str, without: tuple[str, ...], as_json: bool) -> None:
         old = taking.find(url, tables, Path(found.lake.cache))
         scratch = Path(found.lake.scratch)
         scratch.mkdir(parents=True, exist_ok=True)
-        request = Request(found.source.address(), tables, run_id="takeover", quarantine_limit=1)
+        request = CaptureRequest(found.source.address(), tables, run_id="takeover", quarantine_limit=1)
         manifest, taken = taking.take_over(old, request, found.lake.batches(), scratch)
     missing = [*without, *old.missing]
     if as_json:

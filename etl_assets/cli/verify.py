@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from etl_assets.lake.batches import Manifest
     from etl_assets.proof.verify import Finding, Verifier
     from etl_assets.source.table import Table
-    from etl_assets.star.resource import Workbench
+    from etl_assets.star.resource import OpenLake
 
 _OLDER = "dimensions, warehouse, source and exports (they show the newest batch, this is an older one; see etl history)"
 
@@ -189,7 +189,7 @@ _Hops = dict[str, Callable[[], "Iterator[Finding]"]]
 
 def _newest(
     found: Any,
-    bench: "Workbench",
+    bench: "OpenLake",
     reports: "Sequence[Report]",
     stack: ExitStack,
     tables: "Sequence[Table]",
@@ -218,7 +218,7 @@ def _newest(
     return hops
 
 
-def _older(found: Any, bench: "Workbench", manifest: "Manifest", stack: ExitStack) -> _Hops:
+def _older(found: Any, bench: "OpenLake", manifest: "Manifest", stack: ExitStack) -> _Hops:
     """What can be said of an older batch: of the star, only facts keep what they were."""
     from etl_assets.proof.history import StarFilesThen
     from etl_assets.proof.verify import Verifier

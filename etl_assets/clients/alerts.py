@@ -19,7 +19,7 @@ from pydantic import Field
 from etl_assets import addresses
 from etl_assets.clients.secrets import SecretError, names_secret, resolved
 from etl_assets.errors import EtlError, SettingsError
-from etl_assets.preflight import Checkup, probed
+from etl_assets.preflight import CheckResult, probed
 
 if TYPE_CHECKING:
     import smtplib
@@ -102,8 +102,8 @@ class LogAlerts(Alerts):
         logger = dg.get_dagster_logger(self.logger)
         (logger.info if alert.good else logger.error)(f"{alert.subject}\n{alert.body}")
 
-    def check(self) -> Iterator[Checkup]:
-        yield Checkup("log", f"{VARIABLE} is not set: alerts go to the log")
+    def check(self) -> Iterator[CheckResult]:
+        yield CheckResult("log", f"{VARIABLE} is not set: alerts go to the log")
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class EmailAlerts(Alerts):
         if refused:  # others got it, so it is not sent again
             dg.get_dagster_logger(_LOGGER).warning(f"{mailbox.host} refused {_refusals(refused)}")
 
-    def check(self) -> Iterator[Checkup]:
+    def check(self) -> Iterator[CheckResult]:
         """See whether the server lets us in; no message is given to it."""
         yield probed("mail server", self._greeted)
 
@@ -302,9 +302,9 @@ class SnsAlerts(Alerts):
         except ValueError:
             raise AlertError(f"can't publish an alert to {arn}: AWS_ENDPOINT_URL can't be read") from None
 
-    def check(self) -> Iterator[Checkup]:
+    def check(self) -> Iterator[CheckResult]:
         """Whether one may publish is known only once one does."""
-        yield Checkup("topic", f"{self.url}: etl doctor --send-test-alert tries it")
+        yield CheckResult("topic", f"{self.url}: etl doctor --send-test-alert tries it")
 
 
 def _topic(url: str) -> re.Match[str]:

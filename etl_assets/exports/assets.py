@@ -10,7 +10,7 @@ import dagster as dg
 from etl_assets.engine.code_version import code_version
 from etl_assets.exports.contract import Report, content_version
 from etl_assets.exports.lineage import Query
-from etl_assets.exports.publishing import Sheet, Warehouse, Workbook
+from etl_assets.exports.publishing import ReportsWarehouse, Sheet, Workbook
 from etl_assets.lake.certificates import uncertified
 from etl_assets.presentation import PLAIN, Naming
 from etl_assets.star.resource import Lake
@@ -76,7 +76,7 @@ def report_asset(
     )
     @naming.resources
     def made(
-        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], lake: Lake
+        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[ReportsWarehouse], lake: Lake
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         if reason := uncertified(lake.files(), lake.batches(), read):
             raise dg.Failure(f"{report.name} is not published: {reason}", allow_retries=False)

@@ -30,7 +30,7 @@ class Sheet:
     frame: "pd.DataFrame"
 
 
-class Warehouse(Protocol):
+class ReportsWarehouse(Protocol):
     """Where reports are computed: it answers in exact types (Arrow's), or amounts would lose their cents."""
 
     def query(self, sql: str, params: Mapping[str, Any] | None = None) -> "pd.DataFrame":

@@ -25,7 +25,7 @@ from etl_assets.exports.sheets_page import (
     shown_as,
 )
 from etl_assets.failpoints import reached
-from etl_assets.preflight import Checkup, probed
+from etl_assets.preflight import CheckResult, probed
 
 _DOCTOR_ATTEMPTS = 2
 _HEADER = {"textFormat": {"bold": True}, "numberFormat": {"type": "TEXT", "pattern": "@"}}
@@ -58,7 +58,7 @@ class Sheets(Workbook):
         the size of the frame. Raises `SheetsError`, also when there is no such worksheet and none is to be made."""
         return self._publish(spreadsheet or self.spreadsheet, [Page(worksheet, frame)], create=create)
 
-    def check(self) -> Iterator[Checkup]:
+    def check(self) -> Iterator[CheckResult]:
         """Try to see its tabs, and to add one, which is removed in the same moment."""
         seen = probed("read", self._seen)
         yield seen

@@ -16,7 +16,7 @@ from etl_assets.errors import EtlError
 from etl_assets.exports.publishing import Published, Sheet, Workbook
 from etl_assets.later import Later
 from etl_assets.permissions import new_file
-from etl_assets.preflight import Checkup, room
+from etl_assets.preflight import CheckResult, room
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ class XlsxWorkbook(Workbook):
 
     path: str = Field(description="The file; its folder is made if there is none.")
 
-    def check(self) -> Iterator[Checkup]:
+    def check(self) -> Iterator[CheckResult]:
         """See whether its folder can be written."""
         yield room("write", Path(self.path).parent, "ETL_DATA")
 

@@ -52,7 +52,7 @@ class LandedFile(_Value):
     longest_row: int = 0
 
 
-class Changes(_Value):
+class TableChanges(_Value):
     """What one batch brought for one table. `quarantined` names the values for which `quarantined_rows` of the
     rows can't be represented in the star as declared; the rows themselves are landed like all others."""
 
@@ -68,7 +68,7 @@ class Changes(_Value):
     def files(self) -> tuple[LandedFile, ...]:
         return tuple(file for file in (self.rows, self.deletions, self.quarantined) if file)
 
-    def with_what_stands(self, superseded: "Mapping[str, Superseded]") -> "Changes":
+    def with_what_stands(self, superseded: "Mapping[str, Superseded]") -> "TableChanges":
         """The same with the files that are read instead, and as many rows as these have."""
 
         def now(file: LandedFile | None) -> LandedFile | None:
@@ -139,7 +139,7 @@ class TableState(_Value):
     layout: str
     controls: dict[str, Control]
     clean_under: str | None
-    changes: Changes | None
+    changes: TableChanges | None
 
     @property
     def key_columns(self) -> tuple[SourceColumn, ...]:
@@ -293,7 +293,7 @@ class Manifest(_Value):
         return self.model_copy(update={"tables": {**self.tables, **replaced}}) if replaced else self
 
     @property
-    def changed(self) -> dict[str, Changes]:
+    def changed(self) -> dict[str, TableChanges]:
         """The tables that this batch brought something for."""
         return {name: state.changes for name, state in self.tables.items() if state.changes}
 
@@ -329,14 +329,14 @@ def batch_of(path: str) -> int:
 
 
 @dataclass(frozen=True)
-class Naming:
+class FileNames:
     """The names of the files that one run lands for a batch. No other run can write them: `token` is its own."""
 
     batch: int
     token: str
 
     @classmethod
-    def of_a_run(cls, batch: int) -> "Naming":
+    def of_a_run(cls, batch: int) -> "FileNames":
         """Names for a batch with a token that no other run has."""
         return cls(batch, secrets.token_hex(6))
 

@@ -7,10 +7,10 @@ from functools import partial
 from etl_assets.lake.batches import Batches, number
 from etl_assets.lake.files import AlreadyExists, Files, LakeError
 from etl_assets.lake.folder import LocalFiles
-from etl_assets.preflight import Checkup, probed, room
+from etl_assets.preflight import CheckResult, probed, room
 
 
-def check_files(files: Files) -> Iterator[Checkup]:
+def check_files(files: Files) -> Iterator[CheckResult]:
     """Try to list, to create (a second time in vain), to read and to remove."""
     yield probed("list", partial(_listed, files))
     if isinstance(files, LocalFiles):

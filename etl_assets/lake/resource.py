@@ -9,7 +9,7 @@ from pydantic import Field
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.checkup import check_files
 from etl_assets.lake.files import Files, open_files
-from etl_assets.preflight import Checkup, room
+from etl_assets.preflight import CheckResult, room
 
 
 class RawLake(dg.ConfigurableResource):
@@ -23,7 +23,7 @@ class RawLake(dg.ConfigurableResource):
         """The files of the lake, in a folder or a bucket."""
         return open_files(self.url, Path(self.cache))
 
-    def check(self) -> Iterator[Checkup]:
+    def check(self) -> Iterator[CheckResult]:
         """Try all that is done to files."""
         yield from check_files(self.files())
         yield room("scratch", Path(self.scratch), "ETL_DATA")

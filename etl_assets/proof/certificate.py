@@ -25,7 +25,7 @@ from etl_assets.lake.current import view
 from etl_assets.lake.seal import sealed
 from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows, digest_of, loaded_rows
 from etl_assets.star.build import Builder
-from etl_assets.star.definition import Definition
+from etl_assets.star.definition import StarFunction
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import INFERRED, LOADS, SCHEMA, WarehouseReader
 from etl_assets.warehouse.duckdb import DuckDBReader
@@ -92,7 +92,7 @@ class Certifier:
             if only is None or name in only
         ]
 
-    def _proof(self, definition: Definition) -> TableProof:
+    def _proof(self, definition: StarFunction) -> TableProof:
         if behind := self._behind(definition):
             first = definition.inputs[0]
             shown = self._shown(definition)
@@ -101,12 +101,12 @@ class Certifier:
             return self._fact(definition, definition.schema)
         return self._dimension(definition)
 
-    def _shown(self, definition: Definition) -> int | None:
+    def _shown(self, definition: StarFunction) -> int | None:
         """The batch that the star's files show of a table."""
         held = self.builder.star.shown(definition.schema)
         return held.batch if held else None
 
-    def _behind(self, definition: Definition) -> str | None:
+    def _behind(self, definition: StarFunction) -> str | None:
         """Why a table can't be certified as of the batch; None if it shows it."""
         name, held = definition.name, self.builder.star.shown(definition.schema)
         if held is None or held.version != self.builder.version(name, self.manifest):
@@ -194,7 +194,7 @@ class Certifier:
                 stream.write(text)
         return path
 
-    def _fact(self, definition: Definition, schema: Fact) -> TableProof:
+    def _fact(self, definition: StarFunction, schema: Fact) -> TableProof:
         """The newest batch of a fact: what was landed, what its file holds, what the warehouse holds of it."""
         source = definition.inputs[0]
         batch = self.builder.star.fact_batches(schema.name)[-1]
@@ -272,7 +272,7 @@ class Certifier:
             hop: replace(found, digest=f"{digests[hop][1] % 2**64:016x}") for hop, found in totals.items()
         }
 
-    def _landed_keys(self, definition: Definition, manifest: Manifest) -> str:
+    def _landed_keys(self, definition: StarFunction, manifest: Manifest) -> str:
         """A table with the keys of the rows that a batch landed, as the fact names them."""
         source = definition.inputs[0]
         state, changes = manifest.tables[source], manifest.changed[source]
@@ -290,7 +290,7 @@ class Certifier:
         return view(rows.project(chosen))
 
     def _landed(
-        self, definition: Definition, schema: Fact, manifest: Manifest, carried: Mapping[str, str]
+        self, definition: StarFunction, schema: Fact, manifest: Manifest, carried: Mapping[str, str]
     ) -> tuple[Totals, int]:
         """What a batch landed of a fact's first input and fits, and how many rows do not."""
         source, batch = definition.inputs[0], manifest.batch
@@ -335,7 +335,7 @@ class Certifier:
         known = proof["hops"].get("landed") if proof and proof["batch"] == number(batch) else None
         return Totals.from_json(known) if known else None
 
-    def _dimension(self, definition: Definition) -> TableProof:
+    def _dimension(self, definition: StarFunction) -> TableProof:
         """The members that exist: in the source, in the star's file, in the warehouse."""
         schema, source = definition.schema, definition.inputs[0]
         (path,) = self.builder.star.paths(schema)

@@ -14,7 +14,7 @@ from etl_assets.proof.totals import Totals
 from etl_assets.raw.assets import raw_key
 from etl_assets.source.resource import Source
 from etl_assets.star.definition import Inputs
-from etl_assets.star.resource import Lake, Workbench
+from etl_assets.star.resource import Lake, OpenLake
 from etl_assets.warehouse.assets import warehouse_key
 from etl_assets.warehouse.contract import Warehouse
 from etl_assets.warehouse.load import is_noted_certified, note_certified
@@ -25,7 +25,7 @@ GROUP = "proof"
 _TOLD = 3
 
 
-def differing(bench: Workbench, scratch: Path) -> Sequence[str]:
+def differing(bench: OpenLake, scratch: Path) -> Sequence[str]:
     """The star tables of which what is published is not what their functions give for all rows."""
     from etl_assets.proof import verify
 

@@ -31,7 +31,7 @@ from etl_assets.lake.files import LakeError
 from etl_assets.source.catalog import describe
 from etl_assets.source.connection import connect, explained, find_names
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Definition
+from etl_assets.star.definition import StarFunction
 from etl_assets.star.frames import Frames
 from etl_assets.star.schema import Fact
 from etl_assets.warehouse.contract import WarehouseReader
@@ -139,7 +139,7 @@ class Explainer:
         return self.inputs.tables.get(first)
 
     @cached_property
-    def made(self) -> list[Definition]:
+    def made(self) -> list[StarFunction]:
         """The star tables of which each row is made from a row of the source table."""
         if self.name in self.inputs.star:
             return [self.inputs.star[self.name]]
@@ -211,7 +211,7 @@ class Explainer:
             pages=list(self._pages(api, key, arrivals[-1])) if api and arrivals else [],
         )
 
-    def _named(self, made: Definition, key: Sequence[str]) -> tuple[object, ...] | None:
+    def _named(self, made: StarFunction, key: Sequence[str]) -> tuple[object, ...] | None:
         """The key as a star table has it, None if it can't have it, or if it is not made of the source's key alone."""
         carried = self.key if self.table is None else self.inputs.carried_key(made, self.key)
         if carried is None:

@@ -12,7 +12,7 @@ from etl_assets.engine.sums import Amount, added_up
 from etl_assets.engine.types import Type
 from etl_assets.lake.batches import Manifest
 from etl_assets.lake.current import view
-from etl_assets.star.definition import Definition, Inputs
+from etl_assets.star.definition import Inputs, StarFunction
 from etl_assets.star.lineage import column_lineage
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import DUCKDB, INFERRED, SCHEMA, WarehouseReader
@@ -49,7 +49,7 @@ class Totals:
         return told | ({"digest": self.digest} if self.digest else {})
 
 
-def amounts(definition: Definition, inputs: Inputs, manifest: Manifest) -> dict[str, str]:
+def amounts(definition: StarFunction, inputs: Inputs, manifest: Manifest) -> dict[str, str]:
     """The star's columns that carry an amount of the source unchanged, with the source's name for it."""
     source = definition.inputs[0]
     summed = {name for name, control in manifest.tables[source].controls.items() if control.sum is not None}

@@ -39,7 +39,7 @@ from etl_assets.proof.landed import LandedTable, landed_table
 from etl_assets.proof.pages import altered, compared, newest_records
 from etl_assets.proof.totals import amount, current_rows, digest_of, loaded_rows
 from etl_assets.raw.controls import Unproven, proven
-from etl_assets.raw.plan import Plan, plan
+from etl_assets.raw.plan import ReadPlan, plan
 from etl_assets.raw.reading import Folding, Reader
 from etl_assets.source.connection import SourceError
 from etl_assets.source.identity import check_identity
@@ -47,9 +47,9 @@ from etl_assets.source.snapshot import take_snapshot
 from etl_assets.source.table import Table
 from etl_assets.star.build import Builder, publish
 from etl_assets.star.course import latest_versions
-from etl_assets.star.definition import ContractError, Definition
+from etl_assets.star.definition import ContractError, StarFunction
 from etl_assets.star.files import StarFiles
-from etl_assets.star.resource import Workbench
+from etl_assets.star.resource import OpenLake
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 from etl_assets.warehouse.contract import WarehouseError, WarehouseReader
 from etl_assets.warehouse.duckdb import DuckDBReader, DuckDBWarehouse
@@ -200,7 +200,7 @@ class Verifier:
             if isinstance(definition.schema, Fact) and not self.inputs.star.keys() & definition.inputs:
                 yield _or_unreadable(definition.name, "star", partial(self._star, definition))
 
-    def _star(self, definition: Definition) -> Finding:
+    def _star(self, definition: StarFunction) -> Finding:
         schema, star = definition.schema, self.builder.star
         if behind := self._behind(definition):
             return Finding(schema.name, "star", "nothing", behind)
@@ -214,7 +214,7 @@ class Verifier:
             return Finding(schema.name, "star", "nothing", moved)
         return finding if star.paths(schema) else replace(finding, difference="the star does not have it")
 
-    def _behind(self, definition: Definition) -> str:
+    def _behind(self, definition: StarFunction) -> str:
         """Why what is published of a table is not to be compared; empty if it is of the batch."""
         name, star = definition.name, self.builder.star
         shown = star.shown(definition.schema)
@@ -229,7 +229,7 @@ class Verifier:
             f"{number(self.manifest.batch)}: run etl run"
         )
 
-    def _applied(self, definition: Definition) -> str:
+    def _applied(self, definition: StarFunction) -> str:
         """A FROM clause with what a function gives for all rows of its inputs, computed once."""
         if definition.name not in self._expected:
             made = definition.apply(
@@ -241,7 +241,7 @@ class Verifier:
             self._expected[definition.name] = duck.parquet([path])
         return self._expected[definition.name]
 
-    def _input(self, definition: Definition, name: str) -> duckdb.DuckDBPyRelation:
+    def _input(self, definition: StarFunction, name: str) -> duckdb.DuckDBPyRelation:
         """An input as of the batch, in the order of its keys for a function that computes in memory."""
         keys: Sequence[str] = ()
         if name in self.inputs.references:
@@ -266,7 +266,7 @@ class Verifier:
         )
 
     def _star_input(
-        self, definition: Definition, other: Definition
+        self, definition: StarFunction, other: StarFunction
     ) -> tuple[duckdb.DuckDBPyRelation, Sequence[str]]:
         schema, keys = other.schema, other.schema.key_columns
         if not isinstance(schema, Fact):
@@ -278,7 +278,7 @@ class Verifier:
             return self.connection.sql(f"FROM {rows}"), schema.primary_key
         return self.connection.sql(f"FROM {self._shown(schema)}"), keys
 
-    def _deleted(self, definition: Definition, finding: Finding, expected: str) -> Finding:
+    def _deleted(self, definition: StarFunction, finding: Finding, expected: str) -> Finding:
         """Compare which keys are marked as deleted with those that were landed once and are no longer given. Of a table
         whose key is not the source's own, only a rebuild can say that."""
         schema = definition.schema
@@ -327,7 +327,7 @@ class Verifier:
                     definition.name, "warehouse", partial(self._warehouse, definition, reader)
                 )
 
-    def _warehouse(self, definition: Definition, reader: WarehouseReader) -> Finding:
+    def _warehouse(self, definition: StarFunction, reader: WarehouseReader) -> Finding:
         schema = definition.schema
         paths = self._paths(self.builder.star, schema)
         if not paths or not reader.has(schema.name):
@@ -450,7 +450,7 @@ class Verifier:
                 yield self._source(reader, how, state, fold, thorough=thorough)
 
     def _source(
-        self, reader: Reader, how: Plan, state: TableState, fold: Folding, *, thorough: bool
+        self, reader: Reader, how: ReadPlan, state: TableState, fold: Folding, *, thorough: bool
     ) -> Finding:
         name = reader.table
         found = reader.again(how, state, fold)
@@ -479,7 +479,7 @@ class Verifier:
         except Unproven as error:
             return Finding(name, "source", compared, str(error))
         if thorough and how.read == "horizon":
-            whole = reader.again(Plan("whole", "verification"), state, fold)
+            whole = reader.again(ReadPlan("whole", "verification"), state, fold)
             silent = self.connection.sql(
                 f"SELECT {key} FROM {view(whole.changed.rows)} ANTI JOIN {view(changed.rows)} USING ({key})"
             )
@@ -596,7 +596,7 @@ def _from_to(keys: Sequence[tuple[object, ...]]) -> str:
     return " to ".join(",".join(map(str, key)) for key in (keys[0], keys[-1])) if keys else "unknown"
 
 
-def differing(bench: Workbench, scratch: Path) -> list[str]:
+def differing(bench: OpenLake, scratch: Path) -> list[str]:
     """The star tables of which what is published is not what their functions give for all rows."""
     with Verifier(bench.builder, bench.manifest, scratch) as verifier:
         return [finding.table for finding in verifier.star() if not finding.equal]

@@ -21,7 +21,7 @@ from etl_assets.notices import NOTICE
 from etl_assets.presentation import DAILY, PLAIN, Naming
 from etl_assets.progress import observer
 from etl_assets.raw.copying import Progress
-from etl_assets.raw.landing import Notes, Request, take_batch
+from etl_assets.raw.landing import CaptureRequest, Notes, take_batch
 from etl_assets.raw.plan import schema_change
 from etl_assets.raw.recent import Share
 from etl_assets.raw.volume import CHECK as VOLUME
@@ -144,7 +144,7 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
                 # Before the snapshot, so what is committed between them will be asked for again.
                 position = source.position(list(selected.values()))
             run_id = context.run.run_id
-            request = Request(
+            request = CaptureRequest(
                 url=source.address(),
                 tables=list(selected.values()),
                 run_id=run_id,
@@ -211,7 +211,7 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
 
 
 def _taken(
-    request: Request, batches: Batches, scratch: Path, progress: Progress, notes: Notes
+    request: CaptureRequest, batches: Batches, scratch: Path, progress: Progress, notes: Notes
 ) -> Manifest | None:
     scratch.mkdir(parents=True, exist_ok=True)
     sweep(scratch)

@@ -26,7 +26,7 @@ from etl_assets.source.connection import SourceInterrupted, explained
 
 
 @dataclass(frozen=True)
-class Totals:
+class SourceTotals:
     """What a table adds up to. `recent`: how many rows meet the condition that was asked for, and `conditions`: which
     together find those rows, in as few blocks as makes sense. `large`: whether rows may be unusually large."""
 
@@ -39,7 +39,7 @@ class Totals:
 
 def source_totals(
     connection: Connection, relation: Relation, condition: sql.Composable | None = None
-) -> Totals:
+) -> SourceTotals:
     """The totals of a table as PostgreSQL computes them in the connection's snapshot, in one scan. In the same scan
     the rows are found for which a condition holds. Raises `TooLarge` for rows that can't be handled."""
     name = relation.table.name
@@ -76,7 +76,7 @@ def source_totals(
     found: Sequence[sql.Composable] = [condition] if condition else []
     if segments and condition and bitmap:
         found = segments.conditions(bitmap, condition)
-    return Totals(rows, controls, recent, found, largest > MAX_LINE_BYTES)
+    return SourceTotals(rows, controls, recent, found, largest > MAX_LINE_BYTES)
 
 
 class Unproven(SourceInterrupted):
@@ -99,7 +99,7 @@ def _why(relation: Relation) -> str:
     return "please report this"
 
 
-def check_rows(relation: Relation, read: int, totals: Totals) -> None:
+def check_rows(relation: Relation, read: int, totals: SourceTotals) -> None:
     """Raise `Unproven` if a whole table was read with another number of rows than it has in the same snapshot."""
     if read != totals.rows:
         raise Unproven(
@@ -134,7 +134,13 @@ def _scale(relation: Relation, column: str, source_type: str) -> int:
 
 
 def proven(
-    relation: Relation, totals: Totals, held: TableState | None, added: Sums, removed: Sums, *, clean: bool
+    relation: Relation,
+    totals: SourceTotals,
+    held: TableState | None,
+    added: Sums,
+    removed: Sums,
+    *,
+    clean: bool,
 ) -> dict[str, Control]:
     """The source's totals beside those of what the lake will hold: what it held, plus what is `added`, less what is
     `removed`. Raises `Unproven` where they differ. Sums of a table with misfits are not compared (not `clean`)."""

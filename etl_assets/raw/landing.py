@@ -32,22 +32,22 @@ from etl_assets.lake.batches import (
     FORMAT,
     MAIN,
     Batches,
-    Changes,
     Control,
+    FileNames,
     LandedFile,
     Manifest,
-    Naming,
     SourceState,
     Superseded,
+    TableChanges,
     TableState,
     number,
 )
 from etl_assets.lake.current import Current, materialized, view
 from etl_assets.lake.files import AlreadyExists, LakeError
 from etl_assets.raw.changes import read_text
-from etl_assets.raw.controls import Totals, proven, sums
+from etl_assets.raw.controls import SourceTotals, proven, sums
 from etl_assets.raw.copying import Progress
-from etl_assets.raw.plan import Plan, plan
+from etl_assets.raw.plan import ReadPlan, plan
 from etl_assets.raw.reading import Reader
 from etl_assets.raw.recent import Share
 from etl_assets.raw.writing import BatchWriter, carried, check_project, history_of
@@ -96,7 +96,7 @@ class TooMuch(EtlError):
 
 
 @dataclass(frozen=True)
-class Request:
+class CaptureRequest:
     """What to capture: `tables` of the source at `url`, for a run.
 
     `whole`: read and compare whole tables, whatever could be told from row versions.
@@ -133,7 +133,7 @@ class Notes:
 
 
 def take_batch(
-    request: Request,
+    request: CaptureRequest,
     batches: Batches,
     scratch: Path,
     progress: Progress,
@@ -185,7 +185,7 @@ def take_batch(
 
 @contextmanager
 def claimed(
-    request: Request, lake: str, scratch: Path, *, connections: int = 1
+    request: CaptureRequest, lake: str, scratch: Path, *, connections: int = 1
 ) -> Iterator[tuple[Snapshot, Path, duckdb.DuckDBPyConnection]]:
     """What fills a lake works with, while no other run may: the source's snapshot, a folder below `scratch` that is gone
     afterwards, and a DuckDB that spills into it."""
@@ -217,7 +217,7 @@ class Landed:
 class Landing(BatchWriter):
     """The tables of one batch on their way into the lake."""
 
-    request: Request
+    request: CaptureRequest
     snapshot: Snapshot
     folder: Path
     progress: Progress
@@ -225,7 +225,7 @@ class Landing(BatchWriter):
     @classmethod
     def of(
         cls,
-        request: Request,
+        request: CaptureRequest,
         snapshot: Snapshot,
         batches: Batches,
         latest: Manifest | None,
@@ -237,7 +237,7 @@ class Landing(BatchWriter):
         return cls(
             batches=batches,
             latest=latest,
-            naming=Naming.of_a_run(latest.batch + 1 if latest else 1),
+            naming=FileNames.of_a_run(latest.batch + 1 if latest else 1),
             connection=connection,
             names=[table.name for table in request.tables],
             request=request,
@@ -339,7 +339,7 @@ class Landing(BatchWriter):
             raise self.overtaken() from error
         return manifest
 
-    def _plan(self, relation: Relation) -> Plan:
+    def _plan(self, relation: Relation) -> ReadPlan:
         # Compared with the instant at which this very table was read: later batches may have left it out.
         instant, last = self.snapshot.instant, self.latest
         if last:
@@ -347,7 +347,7 @@ class Landing(BatchWriter):
         request = self.request
         return plan(relation, last, instant, whole=request.whole, one_history=request.one_history)
 
-    def _land_table(self, reader: Reader, plan: Plan) -> Landed:
+    def _land_table(self, reader: Reader, plan: ReadPlan) -> Landed:
         relation = reader.relation
         table = relation.table.name
         held = self.latest.tables.get(table) if self.latest else None
@@ -374,7 +374,7 @@ class Landing(BatchWriter):
             quarantined, misfits = (
                 self._quarantine(relation, reader.duck, rows_file, held.rows) if rows_file else (None, 0)
             )
-            brought = Changes(
+            brought = TableChanges(
                 rows=rows_file,
                 deletions=self._land(found.gone, deletions_path, found.deleted),
                 quarantined=quarantined,
@@ -394,14 +394,14 @@ class Landing(BatchWriter):
         self,
         relation: Relation,
         connection: duckdb.DuckDBPyConnection,
-        plan: Plan,
+        plan: ReadPlan,
         rows: LandedFile,
-        totals: Totals | None,
+        totals: SourceTotals | None,
     ) -> Landed:
         """A table of which nothing was held, with all its rows landed. Their sums are proven against `totals`, where
         there is somebody to say them."""
         quarantined, misfits = self._quarantine(relation, connection, rows, 0)
-        changes = Changes(
+        changes = TableChanges(
             rows=rows,
             deletions=None,
             quarantined=quarantined,
@@ -413,7 +413,9 @@ class Landing(BatchWriter):
         landed = read_text(connection, self.files.local(rows.path), relation.columns, rows.longest_row)
         added = sums(connection, relation, landed)
         if totals is None:
-            totals = Totals(rows.rows, {name: Control(sum=str(amount)) for name, amount in added.items()})
+            totals = SourceTotals(
+                rows.rows, {name: Control(sum=str(amount)) for name, amount in added.items()}
+            )
         controls = proven(relation, totals, None, added, {}, clean=not misfits)
         state = self._state(relation, None, plan, totals.rows, controls, rows.rows, changes)
         return Landed(state, worth_a_batch=True)
@@ -464,11 +466,11 @@ class Landing(BatchWriter):
         self,
         relation: Relation,
         held: TableState | None,
-        plan: Plan,
+        plan: ReadPlan,
         rows: int,
         controls: dict[str, Control],
         members: int,
-        changes: Changes | None,
+        changes: TableChanges | None,
     ) -> TableState:
         versions, history = (held.versions, held.history) if held else (0, "")
         types = types_version(relation.table.types)

@@ -28,7 +28,7 @@ class SchemaFrozen(SourceError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReadPlan:
     """How to read a table. `renews`: a batch is worth taking even if no row changed, because the next read can
     then be cheaper, or because the change of columns is to be recorded. `unusual`: row versions could have told, as a rule."""
 
@@ -46,29 +46,29 @@ def plan(
     *,
     whole: bool = False,
     one_history: bool = False,
-) -> Plan:
+) -> ReadPlan:
     """Decide how to read a table. `one_history`: servers behind the source's address that started at other times are replicas
     of one another, as somebody vouches. Raises `SchemaFrozen` or `SourceError` where it can't be carried on."""
     held = latest.tables.get(relation.table.name) if latest else None
     if latest is None or held is None:
-        return Plan("whole", "the lake holds nothing of it yet")
+        return ReadPlan("whole", "the lake holds nothing of it yet")
     _check(relation, held)
     if not relation.by_version and not relation.filtered:
         kinds = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
-        return Plan("whole", f"{kinds.get(relation.kind, 'its storage')} has no row versions to go by")
+        return ReadPlan("whole", f"{kinds.get(relation.kind, 'its storage')} has no row versions to go by")
     if relation.filtered:
-        return Plan("whole", "row security decides which of its rows are seen")
+        return ReadPlan("whole", "row security decides which of its rows are seen")
     if relation.restless:
-        return Plan(
+        return ReadPlan(
             "whole", "it holds names of the catalog (regclass, aclitem …), which may be others at any time"
         )
     if whole:
-        return Plan("whole", "asked for", renews=True)
+        return ReadPlan("whole", "asked for", renews=True)
     reason = _broken(relation, latest, held, instant, one_history)
     if reason:
-        return Plan("whole", reason, renews=True, unusual=True)
+        return ReadPlan("whole", reason, renews=True, unusual=True)
     weaker = "; the server does not say where its log stands" if instant.lsn == UNTOLD else ""
-    return Plan("horizon", f"row versions since transaction {held.horizon}{weaker}", held.horizon)
+    return ReadPlan("horizon", f"row versions since transaction {held.horizon}{weaker}", held.horizon)
 
 
 def _broken(

@@ -26,9 +26,9 @@ from etl_assets.lake.batches import Control, SourceColumn, TableState
 from etl_assets.lake.current import Fold, storage, view
 from etl_assets.raw import keys
 from etl_assets.raw.changes import Changed, changed_rows, missing_bits, missing_keys, no_keys, read_text
-from etl_assets.raw.controls import Sums, Totals, Unproven, check_rows, proven, source_totals, sums
+from etl_assets.raw.controls import SourceTotals, Sums, Unproven, check_rows, proven, source_totals, sums
 from etl_assets.raw.copying import Copied, Progress, copy
-from etl_assets.raw.plan import Plan
+from etl_assets.raw.plan import ReadPlan
 from etl_assets.raw.recent import Share, since
 from etl_assets.source.catalog import NoKey, Relation, check_key, select
 from etl_assets.source.connection import explained, find_names
@@ -50,8 +50,8 @@ class Found:
     `removed` are the amounts of the rows that came, and of those that they replace or that went. `held` is what was
     held, where it was looked at anew."""
 
-    plan: Plan
-    totals: Totals
+    plan: ReadPlan
+    totals: SourceTotals
     changed: Changed
     gone: duckdb.DuckDBPyRelation
     deleted: int
@@ -77,7 +77,7 @@ class Reader:
     def table(self) -> str:
         return self.relation.table.name
 
-    def first(self, target: Callable[[], AbstractContextManager]) -> tuple[Copied, Totals]:
+    def first(self, target: Callable[[], AbstractContextManager]) -> tuple[Copied, SourceTotals]:
         """Copy a table of which nothing is held yet straight to where it belongs."""
         self._begin()
         totals = source_totals(self.source, self.relation)
@@ -86,7 +86,7 @@ class Reader:
         check_rows(self.relation, copied.rows, totals)
         return copied, totals
 
-    def again(self, plan: Plan, held: TableState, fold: Folding, share: Share | None = None) -> Found:
+    def again(self, plan: ReadPlan, held: TableState, fold: Folding, share: Share | None = None) -> Found:
         """Find what changed since what is held, which `fold` gives: all of it, or the rows with certain keys. Rows of a
         `share` are compared whatever their versions say."""
         strays = 0
@@ -112,11 +112,11 @@ class Reader:
         changed = changed_rows(self.duck, rows, fold(only=rows))
         return changed.new + changed.changed
 
-    def _alone(self, totals: Totals) -> AbstractContextManager[object]:
+    def _alone(self, totals: SourceTotals) -> AbstractContextManager[object]:
         """Tables with large rows are read one after the other: one such row fills much of the memory."""
         return _LARGE_ROWS if totals.large else nullcontext()
 
-    def _whole(self, plan: Plan, held: TableState, fold: Folding, totals: Totals) -> Found:
+    def _whole(self, plan: ReadPlan, held: TableState, fold: Folding, totals: SourceTotals) -> Found:
         """All rows, compared with all that is held."""
         everything, copied = self._copied("whole", select(self.relation))
         check_rows(self.relation, copied.rows, totals)
@@ -196,7 +196,7 @@ class Reader:
                 "read"
             )
 
-    def _untouched(self, plan: Plan, held: TableState, totals: Totals) -> Found | None:
+    def _untouched(self, plan: ReadPlan, held: TableState, totals: SourceTotals) -> Found | None:
         """That nothing changed, if the scan for the totals says so; None if it is to be looked at."""
         if totals.recent or totals.rows != held.rows:
             return None
@@ -205,7 +205,7 @@ class Reader:
         gone = nothing.project(listing(self.relation.key))
         return Found(plan, totals, Changed(nothing, 0, 0, 0), gone, 0, {}, {})
 
-    def _since(self, plan: Plan, held: TableState, fold: Folding, totals: Totals) -> Found | None:
+    def _since(self, plan: ReadPlan, held: TableState, fold: Folding, totals: SourceTotals) -> Found | None:
         """What has a recent version; None if that does not account for the source's count."""
         rows, copied = self._copied("recent", select(self.relation, totals.conditions))
         before = fold(only=rows).kept(self.duck)
@@ -221,8 +221,8 @@ class Reader:
 
     def _found(
         self,
-        plan: Plan,
-        totals: Totals,
+        plan: ReadPlan,
+        totals: SourceTotals,
         changed: Changed,
         gone: duckdb.DuckDBPyRelation,
         deleted: int,

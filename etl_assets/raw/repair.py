@@ -22,9 +22,9 @@ from etl_assets.engine.duck import listing
 from etl_assets.lake.batches import (
     Batches,
     Control,
+    FileNames,
     LandedFile,
     Manifest,
-    Naming,
     Superseded,
     TableState,
 )
@@ -33,7 +33,7 @@ from etl_assets.lake.files import LakeError
 from etl_assets.raw.changes import changed_rows, read_text
 from etl_assets.raw.controls import sums
 from etl_assets.raw.copying import copy
-from etl_assets.raw.landing import Landed, Landing, Request, claimed
+from etl_assets.raw.landing import CaptureRequest, Landed, Landing, claimed
 from etl_assets.raw.recent import since
 from etl_assets.raw.writing import Marker
 from etl_assets.source.catalog import Relation, select
@@ -81,7 +81,9 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def repair(request: Request, batches: Batches, scratch: Path) -> tuple[Manifest, Sequence[Superseded]] | None:
+def repair(
+    request: CaptureRequest, batches: Batches, scratch: Path
+) -> tuple[Manifest, Sequence[Superseded]] | None:
     """Supersede what is damaged, as a batch of its own; None if nothing is. Raises `EtlError`, and then nothing was
     committed."""
     started = time.monotonic()
@@ -213,7 +215,7 @@ class _Mending:
 
     def _path(self, damage: Damage) -> str:
         """A name as the damaged file's, of its batch, that no other run can write."""
-        naming = Naming.of_a_run(damage.batch)
+        naming = FileNames.of_a_run(damage.batch)
         marker = Marker(self.landing.files, naming, [damage.table])
         marker.set()
         self.markers.append(marker)

@@ -23,8 +23,8 @@ from etl_assets.errors import EtlError
 from etl_assets.lake.batches import Batches, Manifest, SourceColumn, SourceIdentity, number
 from etl_assets.lake.current import materialized, storage
 from etl_assets.lake.files import Files, LakeError, open_files
-from etl_assets.raw.landing import UNBORN, Landed, Landing, Request, claimed
-from etl_assets.raw.plan import Plan
+from etl_assets.raw.landing import UNBORN, CaptureRequest, Landed, Landing, claimed
+from etl_assets.raw.plan import ReadPlan
 from etl_assets.source.catalog import Relation, check_key
 from etl_assets.source.snapshot import Snapshot
 from etl_assets.source.table import Table
@@ -117,7 +117,7 @@ def _refuse_numbered(files: Files, folder: str, name: str, tables: Iterable[str]
 
 
 def take_over(
-    old: OldLayout, request: Request, batches: Batches, scratch: Path
+    old: OldLayout, request: CaptureRequest, batches: Batches, scratch: Path
 ) -> tuple[Manifest, Sequence[Taken]]:
     """Commit the old content as batch 000001. Raises `EtlError`, and then nothing was committed."""
     started = time.monotonic()
@@ -178,7 +178,7 @@ def _land(files: Files, table: OldTable, relation: Relation, landing: Landing) -
     ordered = landing.connection.sql(f"FROM {kept} ORDER BY {listing(relation.key)}")
     file = landing.write(ordered, landing.naming.rows(table.name), count)
     run = f" (run {table.run})" if table.run is not None else ""
-    plan = Plan("whole", f"taken over from {where}{run}")
+    plan = ReadPlan("whole", f"taken over from {where}{run}")
     held = replace(relation, oid=0, partitions=(), layout="", columns=columns)
     dropped = [name or "(without a name)" for name in header if name not in relation.names]
     return (

@@ -16,7 +16,16 @@ import duckdb
 from etl_assets.engine import duck
 from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
-from etl_assets.lake.batches import FOLDER, Batches, Changes, LandedFile, Manifest, Naming, TableState, number
+from etl_assets.lake.batches import (
+    FOLDER,
+    Batches,
+    FileNames,
+    LandedFile,
+    Manifest,
+    TableChanges,
+    TableState,
+    number,
+)
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import Files, LakeError
 
@@ -42,7 +51,7 @@ class Marker:
     """The file that says of a run that it has files which no manifest lists yet."""
 
     files: Files
-    naming: Naming
+    naming: FileNames
     tables: Sequence[str]
     is_set: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -61,7 +70,7 @@ class BatchWriter:
 
     batches: Batches
     latest: Manifest | None
-    naming: Naming
+    naming: FileNames
     connection: duckdb.DuckDBPyConnection
     names: Sequence[str]
     marker: Marker = field(init=False)
@@ -91,7 +100,7 @@ class BatchWriter:
             if int(taken) >= self.batch:
                 contested = True
             else:
-                left = Naming(int(taken), token)
+                left = FileNames(int(taken), token)
                 remove_unlisted(self.batches, left, _marked(self.batches, left))
         return contested
 
@@ -145,7 +154,7 @@ class BatchWriter:
             reached("base kept")
 
 
-def history_of(held: TableState | None, batch: int, changes: Changes) -> str:
+def history_of(held: TableState | None, batch: int, changes: TableChanges) -> str:
     """The digest of all files of a table so far, once a batch brought changes."""
     landed = {"rows": changes.rows, "deletions": changes.deletions}
     links = [f"{kind}:{file.sha256}" for kind, file in landed.items() if file]
@@ -153,7 +162,7 @@ def history_of(held: TableState | None, batch: int, changes: Changes) -> str:
     return hashlib.sha256(" ".join([history, number(batch), *links]).encode()).hexdigest()
 
 
-def remove_unlisted(batches: Batches, naming: Naming, tables: Sequence[str]) -> None:
+def remove_unlisted(batches: Batches, naming: FileNames, tables: Sequence[str]) -> None:
     """Remove the files that a run landed for tables, and that the manifest of their batch, if there is one, does not list;
     the marker last."""
     files = batches.files
@@ -171,7 +180,7 @@ def remove_unlisted(batches: Batches, naming: Naming, tables: Sequence[str]) -> 
     files.remove(naming.marker)
 
 
-def _marked(batches: Batches, naming: Naming) -> Sequence[str]:
+def _marked(batches: Batches, naming: FileNames) -> Sequence[str]:
     """The tables that a run's marker names; all that the lake has if it is damaged."""
     if not batches.files.exists(naming.marker):
         return ()

@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection
 
 from etl_assets import addresses
 from etl_assets.errors import EtlError
-from etl_assets.preflight import Checkup, probed
+from etl_assets.preflight import CheckResult, probed
 from etl_assets.source.catalog import check_key, describe, select
 from etl_assets.source.connection import SourceError, connect, explained, find_names, unverified
 from etl_assets.source.snapshot import CONNECTIONS, LOG, SYSTEM, TIMELINE, told_by
@@ -49,21 +49,21 @@ _GUARDS = (
 )
 
 
-def check_source(address: Callable[[], str], tables: Sequence[Table]) -> Iterator[Checkup]:
+def check_source(address: Callable[[], str], tables: Sequence[Table]) -> Iterator[CheckResult]:
     """Try the connection, each declared table, and what snapshots, locks and increments rest on."""
     try:
         url = address()
         connection = connect(url, _NAME)
     except EtlError as error:
-        yield Checkup("connect", str(error), "missing")
+        yield CheckResult("connect", str(error), "missing")
         return
     with closing(connection):
         version, major, role, counts = _row(connection, _LOOK)
-        yield Checkup("connect", f"{addresses.database(url)}: PostgreSQL {version}, as {role}")
+        yield CheckResult("connect", f"{addresses.database(url)}: PostgreSQL {version}, as {role}")
         if advice := unverified(connection, "ETL_SOURCE_URL"):
-            yield Checkup("tls", advice, "advice")
+            yield CheckResult("tls", advice, "advice")
         if major < OLDEST_VERSION:
-            yield Checkup("version", f"PostgreSQL {OLDEST_VERSION} or newer is needed", "missing")
+            yield CheckResult("version", f"PostgreSQL {OLDEST_VERSION} or newer is needed", "missing")
             return
         for table in tables:
             yield _table(connection, table)
@@ -71,7 +71,7 @@ def check_source(address: Callable[[], str], tables: Sequence[Table]) -> Iterato
             named = ", ".join(more[:_NAMED]) + (
                 f" and {len(more) - _NAMED} more" if len(more) > _NAMED else ""
             )
-            yield Checkup(
+            yield CheckResult(
                 "not declared", f"the source has {named}, which nothing reads (etl init --update shows them)"
             )
         connections = _connections(url, role, min(CONNECTIONS, len(tables)))
@@ -82,7 +82,7 @@ def check_source(address: Callable[[], str], tables: Sequence[Table]) -> Iterato
         yield probed("lock", partial(_lock, connection))
         yield from _guards(connection, role)
         if not counts:
-            yield Checkup(
+            yield CheckResult(
                 "statistics", "track_counts is off: a change is noticed only by reading; turn it on", "advice"
             )
 
@@ -95,21 +95,21 @@ def _undeclared(connection: Connection, tables: Sequence[Table]) -> list[str]:
         return [f"{schema}.{name}" for schema, name in cursor.fetchall() if (schema, name) not in declared]
 
 
-def _guards(connection: Connection, role: str) -> Iterator[Checkup]:
+def _guards(connection: Connection, role: str) -> Iterator[CheckResult]:
     for name, questions, functions, lack in _GUARDS:
         with explained(f"asking for its {name}"), connection.cursor() as cursor:
             cursor.execute("BEGIN READ ONLY")
             told = [told_by(cursor, question) for question in questions]
             cursor.execute("ROLLBACK")
         if None in told:
-            yield Checkup(
+            yield CheckResult(
                 name,
                 f"the server does not say {lack}; grant EXECUTE on {functions} to {role}, if it is one that has them",
                 "advice",
             )
 
 
-def _connections(url: str, role: str, wanted: int) -> Checkup:
+def _connections(url: str, role: str, wanted: int) -> CheckResult:
     """How many of the connections that a run would like can be had at once."""
     with ExitStack() as stack:
         had = 1
@@ -117,17 +117,17 @@ def _connections(url: str, role: str, wanted: int) -> Checkup:
             try:
                 stack.enter_context(closing(connect(url, _NAME)))
             except SourceError as error:
-                return Checkup(
+                return CheckResult(
                     "connections",
                     f"{had} of {wanted} can be had, so tables are read more slowly ({str(error).rpartition(': ')[2]}): raise "
                     f"the limit (ALTER ROLE {role} CONNECTION LIMIT {wanted})",
                     "advice",
                 )
             had += 1
-    return Checkup("connections", f"{had} at once")
+    return CheckResult("connections", f"{had} at once")
 
 
-def _table(connection: Connection, table: Table) -> Checkup:
+def _table(connection: Connection, table: Table) -> CheckResult:
     name = f"table {table.name}"
     try:
         with explained(f"reading {table.schema}.{table.source_name}"), connection.cursor() as cursor:
@@ -140,13 +140,15 @@ def _table(connection: Connection, table: Table) -> Checkup:
     except SourceError as error:
         with connection.cursor() as cursor:
             cursor.execute("ROLLBACK")
-        return Checkup(name, str(error), "missing")
+        return CheckResult(name, str(error), "missing")
     told = f"{len(relation.columns)} columns, key ({', '.join(relation.key)})"
     if relation.kind in _KINDS:
-        return Checkup(name, f"{told}; {_KINDS[relation.kind]}: read whole and compared every time", "advice")
+        return CheckResult(
+            name, f"{told}; {_KINDS[relation.kind]}: read whole and compared every time", "advice"
+        )
     if relation.filtered:
-        return Checkup(name, f"{told}; row security hides some rows from this role", "advice")
-    return Checkup(name, told)
+        return CheckResult(name, f"{told}; row security hides some rows from this role", "advice")
+    return CheckResult(name, told)
 
 
 def _snapshot(connection: Connection, url: str) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from etl_assets.clients.secrets import database_url
 from etl_assets.faults import without_values
-from etl_assets.preflight import Checkup
+from etl_assets.preflight import CheckResult
 from etl_assets.source.position import Position, read_position
 from etl_assets.source.preflight import check_source
 from etl_assets.source.table import Table
@@ -40,7 +40,7 @@ class Source(dg.ConfigurableResource):
         """The URL to connect to; asked for anew each time, as a secret that it names may have been rotated."""
         return database_url(self.url, "ETL_SOURCE_URL")
 
-    def check(self, tables: Sequence[Table]) -> Iterator[Checkup]:
+    def check(self, tables: Sequence[Table]) -> Iterator[CheckResult]:
         """Try all that a capture of the tables needs."""
         return check_source(self.address, tables)
 

@@ -15,7 +15,7 @@ import duckdb
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.operators import Node, Opaque, Query, Scan, nodes, parse
 from etl_assets.lake.current import materialized, view
-from etl_assets.star.definition import Definition, Inputs
+from etl_assets.star.definition import Inputs, StarFunction
 from etl_assets.star.frames import hidden
 from etl_assets.star.reach import InputChange, Reach, rewritten
 
@@ -36,7 +36,9 @@ class Applied:
 class Application:
     """One star function, applied in a connection."""
 
-    def __init__(self, definition: Definition, inputs: Inputs, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self, definition: StarFunction, inputs: Inputs, connection: duckdb.DuckDBPyConnection
+    ) -> None:
         self.definition = definition
         self.inputs = inputs
         self.connection = connection
@@ -131,7 +133,7 @@ class Application:
         return int(count)
 
 
-def plan(definition: Definition, inputs: Inputs) -> tuple[Query, Node | Opaque]:
+def plan(definition: StarFunction, inputs: Inputs) -> tuple[Query, Node | Opaque]:
     """The query of a function and its tree, or why there is none."""
     sql = inputs.queries[definition.name]
     if sql is None:
@@ -157,7 +159,7 @@ def _plan(
     return query, tree
 
 
-def classified(definition: Definition, inputs: Inputs) -> str:
+def classified(definition: StarFunction, inputs: Inputs) -> str:
     """What a change of any input will be compared by, in words: "by row", "by key: …", "compared whole: …"."""
     changes = {
         name: InputChange(

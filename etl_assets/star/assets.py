@@ -17,9 +17,9 @@ from etl_assets.presentation import PLAIN, Naming
 from etl_assets.raw.assets import raw_key
 from etl_assets.source.assets import source_key
 from etl_assets.star.build import Build, merged
-from etl_assets.star.definition import ContractError, Definition, Inputs
+from etl_assets.star.definition import ContractError, Inputs, StarFunction
 from etl_assets.star.lineage import column_lineage
-from etl_assets.star.resource import Lake, Published, Workbench
+from etl_assets.star.resource import Lake, OpenLake, Published
 from etl_assets.star.schema import Fact, StarTable
 
 GROUP = "star"
@@ -63,7 +63,7 @@ def input_key(name: str, inputs: Inputs, naming: Naming = PLAIN) -> dg.AssetKey:
     return source_key(name, naming) if name in inputs.references else star_key(name, naming)
 
 
-Differing = Callable[[Workbench, Path], Sequence[str]]
+Differing = Callable[[OpenLake, Path], Sequence[str]]
 """Tells of which star tables what is published is not what their functions give."""
 
 
@@ -112,7 +112,7 @@ def star_assets(inputs: Inputs, differing: Differing, naming: Naming = PLAIN) ->
 
 
 def _builds(
-    bench: Workbench,
+    bench: OpenLake,
     lake: Lake,
     names: list[str],
     anew: list[str],
@@ -139,7 +139,7 @@ def _named(tables: list[str], inputs: Inputs) -> list[str]:
     return names
 
 
-def _spec(definition: Definition, inputs: Inputs, naming: Naming) -> dg.AssetSpec:
+def _spec(definition: StarFunction, inputs: Inputs, naming: Naming) -> dg.AssetSpec:
     schema = definition.schema
     return dg.AssetSpec(
         star_key(schema.name, naming),
@@ -188,7 +188,7 @@ def _check_result(key: dg.AssetKey, build: Build) -> dg.AssetCheckResult:
 
 
 def _metadata(
-    build: Build, bench: Workbench, inputs: Inputs, seconds: float, naming: Naming
+    build: Build, bench: OpenLake, inputs: Inputs, seconds: float, naming: Naming
 ) -> dict[str, Any]:
     schema = build.definition.schema
     star = bench.star
@@ -239,7 +239,7 @@ def _metadata(
     return metadata
 
 
-def _rows(build: Build, bench: Workbench, paths: Sequence[Path]) -> int:
+def _rows(build: Build, bench: OpenLake, paths: Sequence[Path]) -> int:
     """How many rows a table has, once what is staged is published."""
     source = build.definition.inputs[0]
     by_row = bench.builder.inputs.by_row(build.definition) and isinstance(build.definition.schema, Fact)
@@ -248,7 +248,7 @@ def _rows(build: Build, bench: Workbench, paths: Sequence[Path]) -> int:
     return _count(bench, paths)
 
 
-def _count(bench: Workbench, files: Sequence[Path]) -> int:
+def _count(bench: OpenLake, files: Sequence[Path]) -> int:
     if not files:
         return 0
     ((rows,),) = duck.read_parquet(bench.connection, files).count("*").fetchall()

@@ -29,7 +29,7 @@ from etl_assets.lake.folder import LocalFiles
 from etl_assets.later import Later
 from etl_assets.star.application import Application, Applied
 from etl_assets.star.course import Course, DimensionCourse, FactCourse, Step, audits_of
-from etl_assets.star.definition import ContractError, Definition
+from etl_assets.star.definition import ContractError, StarFunction
 from etl_assets.star.files import StarFile, StarFiles, TableFiles, listed, with_files
 from etl_assets.star.frames import Arrivals, Frames, shown_key
 from etl_assets.star.reach import InputChange
@@ -79,7 +79,7 @@ class Staged:
 class Build:
     """The outcome of building a table: what was staged (nothing, if it was up to date), and its audits."""
 
-    definition: Definition
+    definition: StarFunction
     version: str
     batch: int
     star: StarFiles
@@ -242,7 +242,7 @@ class _Derivation:
 
     # -- where each table stands ---------------------------------------------------------------------------------
 
-    def _begin(self, definition: Definition, anew: bool) -> None:
+    def _begin(self, definition: StarFunction, anew: bool) -> None:
         name, schema = definition.name, definition.schema
         version = self.builder.version(name, self.manifest)
         build = Build(definition, version, self.manifest.batch, self.star)
@@ -267,7 +267,7 @@ class _Derivation:
             )
         return course
 
-    def _stands_at(self, definition: Definition, build: Build) -> Manifest | None:
+    def _stands_at(self, definition: StarFunction, build: Build) -> Manifest | None:
         """The batch that the published files of a table show, if the code of now made them."""
         if wrong := self.star.check(definition.name):
             build.notice = f"made again, because {wrong}"
@@ -374,7 +374,7 @@ class _Derivation:
             self.folder = Path(made)
         return self.folder
 
-    def _batch(self, definition: Definition, batch: Manifest) -> None:
+    def _batch(self, definition: StarFunction, batch: Manifest) -> None:
         """Bring one table up to a batch."""
         name = definition.name
         course, build = self.courses[name], self.builds[name]
@@ -405,7 +405,7 @@ class _Derivation:
         course.at, course.stopped = batch, False
         build.failure, build.shows = None, batch.batch
 
-    def _cause(self, definition: Definition, at: Manifest | None, batch: Manifest) -> str:
+    def _cause(self, definition: StarFunction, at: Manifest | None, batch: Manifest) -> str:
         """Which input's rows are behind a failure."""
         found = []
         for table in self.builder.sources(definition.name):
@@ -423,7 +423,7 @@ class _Derivation:
             "function give one complete row for each key"
         )
 
-    def _step(self, definition: Definition, course: Course, build: Build, batch: Manifest) -> str | None:
+    def _step(self, definition: StarFunction, course: Course, build: Build, batch: Manifest) -> str | None:
         """What a batch does to a table, taken in; or why it can't be shown."""
         if (arrived := self._arrived(definition, course, batch)) is not None:
             return self._plain(definition, course, build, batch, arrived)
@@ -451,7 +451,7 @@ class _Derivation:
         return None
 
     def _take_in(
-        self, definition: Definition, course: Course, build: Build, batch: Manifest, step: Step
+        self, definition: StarFunction, course: Course, build: Build, batch: Manifest, step: Step
     ) -> None:
         if isinstance(course, FactCourse):
             rows = course.versions(step, step.come, self._base(definition, course, batch), batch.batch)
@@ -459,7 +459,7 @@ class _Derivation:
         course.advance(step)
         course.last = step
 
-    def _arrived(self, definition: Definition, course: Course, batch: Manifest) -> Arrivals | None:
+    def _arrived(self, definition: StarFunction, course: Course, batch: Manifest) -> Arrivals | None:
         """What a batch landed, where that is all that a table needs to know: each of its rows is made from one, under
         that one's key, and no other table asks what it was before."""
         if course.at is None or course.stopped or not self.builder.plain(definition, batch):
@@ -472,7 +472,7 @@ class _Derivation:
         return None if asked else self.builder.arrivals(definition.inputs[0], course.at, batch)
 
     def _plain(
-        self, definition: Definition, course: Course, build: Build, batch: Manifest, arrived: Arrivals
+        self, definition: StarFunction, course: Course, build: Build, batch: Manifest, arrived: Arrivals
     ) -> str | None:
         """The same as `_step` for such a table."""
         made = []
@@ -500,7 +500,7 @@ class _Derivation:
         return None
 
     def _first(
-        self, definition: Definition, course: Course, build: Build, batch: Manifest, applied: Applied
+        self, definition: StarFunction, course: Course, build: Build, batch: Manifest, applied: Applied
     ) -> str | None:
         """The first rows of a table. Those of a fact are written at once, and looked at then: nothing is computed twice."""
         staged = None
@@ -524,13 +524,15 @@ class _Derivation:
         course.begin(applied)
         return None
 
-    def _input(self, definition: Definition, name: str, course: Course, batch: Manifest) -> InputChange:
+    def _input(self, definition: StarFunction, name: str, course: Course, batch: Manifest) -> InputChange:
         if name not in self.courses:
             return self.builder.change(name, course.at, batch)
         versions = name in definition.schema.facts_with_versions
         return self.courses[name].as_input(versions=versions, moved=course.at is not None)
 
-    def _applied(self, definition: Definition, course: Course, changes: Mapping[str, InputChange]) -> Applied:
+    def _applied(
+        self, definition: StarFunction, course: Course, changes: Mapping[str, InputChange]
+    ) -> Applied:
         application = Application(definition, self.inputs, self.connection)
         verdict = Verdict()
         if not self.inputs.by_row(definition):  # row by row there is nothing to be wrong about
@@ -562,7 +564,7 @@ class _Derivation:
         (rows,) = duck.one(self.connection, f"SELECT count(*) FROM {change.rows}")
         return int(rows)
 
-    def _forced(self, definition: Definition, course: Course, batch: Manifest) -> str | None:
+    def _forced(self, definition: StarFunction, course: Course, batch: Manifest) -> str | None:
         """The keys of a fact's rows that have a new version because their source row has one."""
         carried = self.builder.carried_key(definition, batch) if isinstance(course, FactCourse) else None
         if carried is None:
@@ -595,7 +597,7 @@ class _Derivation:
         )
         return audits if found == expected else self._audited(course, now)
 
-    def _clash(self, definition: Definition, course: Course, step: Step, batch: Manifest) -> list[Audit]:
+    def _clash(self, definition: StarFunction, course: Course, step: Step, batch: Manifest) -> list[Audit]:
         """Rows that come with the key of one that stays. There is none where the source's own key is the star's."""
         if self.builder.carried_key(definition, batch) is not None:
             return []
@@ -615,7 +617,9 @@ class _Derivation:
         )
         return come - (gone - left), gone - left, left
 
-    def _lost(self, definition: Definition, at: Manifest | None, batch: Manifest, grown: int) -> list[Audit]:
+    def _lost(
+        self, definition: StarFunction, at: Manifest | None, batch: Manifest, grown: int
+    ) -> list[Audit]:
         """Whether a table grew by as many rows as the one that each of its rows is made from."""
         table = definition.inputs[0]
         if definition.schema.rows != "one per row" or table not in self.inputs.tables:
@@ -640,7 +644,7 @@ class _Derivation:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def _base(self, definition: Definition, course: FactCourse, batch: Manifest) -> int:
+    def _base(self, definition: StarFunction, course: FactCourse, batch: Manifest) -> int:
         """The number after which a batch's versions are numbered."""
         if self.builder.plain(definition, batch):
             # The versions that the source's table had before, so that numbers depend on the batches alone.
@@ -662,7 +666,7 @@ class _Derivation:
         reached("star staged")
         return staged
 
-    def _finished(self, definition: Definition) -> Build:
+    def _finished(self, definition: StarFunction) -> Build:
         """What was made of a table, staged."""
         name = definition.name
         course, build = self.courses[name], self.builds[name]
@@ -676,7 +680,7 @@ class _Derivation:
         self._hold_back(definition, build)
         return build
 
-    def _hold_back(self, definition: Definition, build: Build) -> None:
+    def _hold_back(self, definition: StarFunction, build: Build) -> None:
         """Let a table stay with a dimension that it refers to, where that can't show the newest batch."""
         for name in set(definition.schema.links.values()) - {definition.name}:
             dimension = self.builds.get(name)

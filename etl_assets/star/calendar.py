@@ -15,7 +15,7 @@ import narwhals as nw
 
 from etl_assets.engine.location import caller
 from etl_assets.later import Later
-from etl_assets.star.definition import ContractError, Definition
+from etl_assets.star.definition import ContractError, StarFunction
 from etl_assets.star.schema import Column, Dimension, Fact
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Calendar:
     description: str
     where: str
 
-    def spanning(self, star: Mapping[str, Definition]) -> Definition:
+    def spanning(self, star: Mapping[str, StarFunction]) -> StarFunction:
         """The star table, made from the facts that refer to it. Raises `ContractError` if none does."""
         days = {
             name: [columns[0] for columns, dimension in made.schema.links.items() if dimension == self.name]
@@ -66,7 +66,7 @@ class Calendar:
             # A version that was corrected since refers to its days all the same.
             versions_of=tuple(days),
         )
-        return Definition(schema, _of(self.key, days), is_ours=True)
+        return StarFunction(schema, _of(self.key, days), is_ours=True)
 
 
 def calendar(

@@ -47,7 +47,7 @@ class ContractError(EtlError):
 
 
 @dataclass(frozen=True)
-class Definition:
+class StarFunction:
     """A star table: its declaration, and the function that computes it from its inputs."""
 
     schema: StarTable
@@ -122,9 +122,9 @@ _RAISED = (
 )
 
 
-def star_table(schema: StarTable) -> Callable[[Callable[..., Any]], Definition]:
+def star_table(schema: StarTable) -> Callable[[Callable[..., Any]], StarFunction]:
     """Declare that the function below makes the table."""
-    return lambda function: Definition(schema, function)
+    return lambda function: StarFunction(schema, function)
 
 
 def dimension(
@@ -138,14 +138,14 @@ def dimension(
     by: str | Sequence[str] | None = None,
     strict: bool = False,
     versions_of: str | Sequence[str] = (),
-) -> Callable[[Callable[..., Any]], Definition]:
+) -> Callable[[Callable[..., Any]], StarFunction]:
     """Declare that the function below makes a dimension: the latest state of each member, by `key`.
 
     It is called as the function, and described by its docstring, unless that is said here. What the rest means, `StarTable`
     says. Raises `ValueError` for a declaration that contradicts itself.
     """
 
-    def declared(function: Callable[..., Any]) -> Definition:
+    def declared(function: Callable[..., Any]) -> StarFunction:
         schema = Dimension(
             name or function.__name__,
             description or _described(function),
@@ -157,7 +157,7 @@ def dimension(
             strict=strict,
             versions_of=versions_of,
         )
-        return Definition(schema, function)
+        return StarFunction(schema, function)
 
     return declared
 
@@ -174,14 +174,14 @@ def fact(
     by: str | Sequence[str] | None = None,
     strict: bool = False,
     versions_of: str | Sequence[str] = (),
-) -> Callable[[Callable[..., Any]], Definition]:
+) -> Callable[[Callable[..., Any]], StarFunction]:
     """Declare that the function below makes a fact: every version of what `key` names, numbered by `record`.
 
     It is called as the function, and described by its docstring, unless that is said here. What the rest means, `StarTable`
     says. Raises `ValueError` for a declaration that contradicts itself.
     """
 
-    def declared(function: Callable[..., Any]) -> Definition:
+    def declared(function: Callable[..., Any]) -> StarFunction:
         schema = Fact(
             name or function.__name__,
             description or _described(function),
@@ -194,7 +194,7 @@ def fact(
             strict=strict,
             versions_of=versions_of,
         )
-        return Definition(schema, function)
+        return StarFunction(schema, function)
 
     return declared
 
@@ -249,7 +249,7 @@ class Inputs:
     """What parameters of star functions can name."""
 
     tables: Mapping[str, Table]
-    star: Mapping[str, Definition]
+    star: Mapping[str, StarFunction]
     references: Mapping[str, Path]
     lineage: dict[str, Mapping[str, Origin]] = field(default_factory=dict, repr=False)
     """What `etl_assets.star.lineage` found out so far; it takes a while and does not change."""
@@ -278,7 +278,7 @@ class Inputs:
         if mistakes:
             raise ContractError(next(iter(mistakes.values())), list(mistakes.items()))
 
-    def in_order(self) -> list[Definition]:
+    def in_order(self) -> list[StarFunction]:
         """The star tables such that each comes after those it is made from. Raises `ContractError` for a circle."""
         order = TopologicalSorter({name: self.star.keys() & d.inputs for name, d in self.star.items()})
         try:
@@ -297,13 +297,13 @@ class Inputs:
                 return dict.fromkeys(reference(connection, self.references[name]).columns, "VARCHAR")
         return {c.name: c.type.duckdb for c in self.star[name].schema.columns}
 
-    def by_row(self, definition: Definition) -> bool:
+    def by_row(self, definition: StarFunction) -> bool:
         """Whether a function makes each row from one row of its only input, a source table."""
         if definition.name not in self.plain:
             self.plain[definition.name] = self._by_row(definition)
         return self.plain[definition.name]
 
-    def _by_row(self, definition: Definition) -> bool:
+    def _by_row(self, definition: StarFunction) -> bool:
         sql = self.queries[definition.name]
         (first, *others), schema = definition.inputs, definition.schema
         if others or first not in self.tables or schema.rows != "one per row":
@@ -321,7 +321,7 @@ class Inputs:
         found = [table for one in self.star[name].inputs for table in self.sources(one)]
         return list(dict.fromkeys(found))
 
-    def carried_key(self, definition: Definition, key: Sequence[str]) -> Sequence[str] | None:
+    def carried_key(self, definition: StarFunction, key: Sequence[str]) -> Sequence[str] | None:
         """The columns of a star table's key that carry, unchanged, the columns of its first table's `key`, in that
         order; None where the star's key is another."""
         from etl_assets.star.lineage import column_lineage
@@ -337,7 +337,7 @@ class Inputs:
         }
         return [carried[name] for name in key] if carried.keys() == set(key) else None
 
-    def code_version(self, definition: Definition) -> str:
+    def code_version(self, definition: StarFunction) -> str:
         """What a star table is made by: its function, and as what its source tables are typed for it."""
         typed = [types_version(self.tables[name].types) for name in definition.inputs if name in self.tables]
         return declared_version(definition.code_version, *typed)
@@ -357,7 +357,7 @@ class Inputs:
         connection.execute(f"CREATE TABLE IF NOT EXISTS {schema}.{identifier(name)} ({declared})")
         return connection.table(f"{schema}.{identifier(name)}")
 
-    def _check_inputs(self, definition: Definition) -> None:
+    def _check_inputs(self, definition: StarFunction) -> None:
         """Refuse parameters that name nothing, or two things."""
         known = [*self.tables, *self.star, *self.references]
         for name in definition.inputs:
@@ -397,7 +397,7 @@ class Inputs:
                         "declare both as the same type"
                     )
 
-    def _check_declared(self, definition: Definition) -> None:
+    def _check_declared(self, definition: StarFunction) -> None:
         """Refuse what a table says of its inputs and they are not."""
         schema = definition.schema
         for name in schema.facts_with_versions:
@@ -414,7 +414,7 @@ class Inputs:
             if not any(name in self.types(i) for i in definition.inputs if i not in self.references):
                 raise ContractError(f"{schema.name}: by names {name}, which is no column of its inputs")
 
-    def _check(self, definition: Definition, connection: duckdb.DuckDBPyConnection) -> None:
+    def _check(self, definition: StarFunction, connection: duckdb.DuckDBPyConnection) -> None:
         """Compare what a function gives for empty inputs with what is declared."""
         if definition.is_ours:
             self.queries[definition.name] = None
@@ -440,7 +440,7 @@ class Inputs:
                 f"{definition.name}: its function does not give what is declared: {'; '.join(differ)}"
             )
 
-    def _check_promises(self, definition: Definition, connection: duckdb.DuckDBPyConnection) -> None:
+    def _check_promises(self, definition: StarFunction, connection: duckdb.DuckDBPyConnection) -> None:
         """Refuse a function that does not say one thing, and one that costs more than its contract allows."""
         from etl_assets.engine import determinism
         from etl_assets.engine.operators import Opaque

@@ -10,10 +10,10 @@ import duckdb
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.typing import Typing, types_version
-from etl_assets.lake.batches import Changes, Manifest, SourceColumn, number
+from etl_assets.lake.batches import Manifest, SourceColumn, TableChanges, number
 from etl_assets.lake.current import DELETED, Current, materialized, view
 from etl_assets.lake.files import LakeError
-from etl_assets.star.definition import Definition, Inputs, reference
+from etl_assets.star.definition import Inputs, StarFunction, reference
 from etl_assets.star.files import StarFiles
 from etl_assets.star.reach import InputChange
 
@@ -44,7 +44,7 @@ class Arrivals:
 
     come: str
     left: str
-    changes: Changes
+    changes: TableChanges
 
 
 class Frames:
@@ -82,7 +82,7 @@ class Frames:
             parts.append(f"from {number(baseline)}")
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
-    def carried_key(self, definition: Definition, manifest: Manifest) -> Sequence[str] | None:
+    def carried_key(self, definition: StarFunction, manifest: Manifest) -> Sequence[str] | None:
         """The columns of a star table's key that carry the key of its first input, a source table, in that key's order;
         None where the star's key is another."""
         table = definition.inputs[0]
@@ -90,7 +90,7 @@ class Frames:
             return None
         return self.inputs.carried_key(definition, self.as_of(table, manifest).tables[table].key)
 
-    def plain(self, definition: Definition, manifest: Manifest) -> bool:
+    def plain(self, definition: StarFunction, manifest: Manifest) -> bool:
         """Whether each row of a star table is made from one row of its only input, and has that row's key."""
         return self.inputs.by_row(definition) and self.carried_key(definition, manifest) is not None
 
@@ -294,7 +294,7 @@ class Frames:
         lacking = self.inputs.tables[table].types.keys() - {column.name for column in had}
         return (*had, *(SourceColumn(name=name, type="text", nullable=True) for name in sorted(lacking)))
 
-    def check_columns(self, definition: Definition, manifest: Manifest) -> None:
+    def check_columns(self, definition: StarFunction, manifest: Manifest) -> None:
         """Refuse to make a table from columns that were not captured yet. Raises `LakeError`."""
         for table in definition.inputs:
             if table in self.inputs.tables:

@@ -7,12 +7,12 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.lineage import Node, lineage
 
-from etl_assets.star.definition import Definition, Inputs, Origin
+from etl_assets.star.definition import Inputs, Origin, StarFunction
 
 Origins = Mapping[str, Origin]
 
 
-def column_lineage(definition: Definition, inputs: Inputs) -> Origins:
+def column_lineage(definition: StarFunction, inputs: Inputs) -> Origins:
     """Where each declared column comes from. Empty where that is not known, as for a function that computes its frame in
     memory."""
     if not inputs.lineage:
@@ -22,7 +22,9 @@ def column_lineage(definition: Definition, inputs: Inputs) -> Origins:
     return inputs.lineage[definition.name]
 
 
-def _column_lineage(definition: Definition, inputs: Inputs, connection: duckdb.DuckDBPyConnection) -> Origins:
+def _column_lineage(
+    definition: StarFunction, inputs: Inputs, connection: duckdb.DuckDBPyConnection
+) -> Origins:
     relations = {name: inputs.empty(connection, name) for name in definition.inputs}
     sql = inputs.queries[definition.name]
     if sql is None:

@@ -30,7 +30,7 @@ Touched: TypeAlias = "dict[str, tuple[str | None, str, pa.Table]]"
 
 
 @dataclass(frozen=True)
-class Workbench:
+class OpenLake:
     """An open lake: what a step needs to read or build star tables."""
 
     manifest: Manifest
@@ -72,7 +72,7 @@ class Lake(RawLake):
         return StarFiles(self.files(), self.batches())
 
     @contextmanager
-    def open(self, inputs: Inputs) -> Iterator[Workbench]:
+    def open(self, inputs: Inputs) -> Iterator[OpenLake]:
         """The lake as its newest batch shows it. Raises `LakeError` if there is none."""
         files = self.files()
         batches = Batches(files)
@@ -91,7 +91,7 @@ class Lake(RawLake):
             duck.configure(connection, self._folder)
             star = StarFiles(files, batches)
             builder = Builder(inputs, Current(batches, connection), star, connection)
-            yield Workbench(manifest, builder, star, connection, self._touched)
+            yield OpenLake(manifest, builder, star, connection, self._touched)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         self._stack.close()
@@ -102,7 +102,7 @@ class Published:
     """What the star's assets hand to the IO manager: all builds of a run, and the lake that they are for. Whichever asset
     comes first shows them all: readers see every table of the star switched at once."""
 
-    bench: Workbench
+    bench: OpenLake
     builds: Sequence[Build] = field(default_factory=list)
     done: bool = False
 

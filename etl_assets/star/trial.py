@@ -19,7 +19,7 @@ from etl_assets.lake.current import forget, made_so_far, materialized
 from etl_assets.lake.files import Files, LakeError
 from etl_assets.lake.seal import is_intact, sealed
 from etl_assets.star.application import Application, Applied
-from etl_assets.star.definition import ContractError, Definition, Inputs
+from etl_assets.star.definition import ContractError, Inputs, StarFunction
 from etl_assets.star.files import trial_path
 from etl_assets.star.reach import InputChange
 
@@ -44,7 +44,7 @@ _known: dict[tuple[str, str], Verdict] = {}
 
 
 def tried(
-    definition: Definition,
+    definition: StarFunction,
     inputs: Inputs,
     changes: Mapping[str, InputChange],
     connection: duckdb.DuckDBPyConnection,
@@ -96,7 +96,7 @@ def _some(change: InputChange, connection: duckdb.DuckDBPyConnection) -> InputCh
 
 
 def _verdict(
-    definition: Definition,
+    definition: StarFunction,
     inputs: Inputs,
     some: Mapping[str, InputChange],
     connection: duckdb.DuckDBPyConnection,

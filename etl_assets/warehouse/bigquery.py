@@ -22,14 +22,14 @@ from sqlglot import exp
 from etl_assets.clients.bigquery import BigQuery
 from etl_assets.clients.bigquery_jobs import ONCE, BigQueryError, explaining
 from etl_assets.errors import SettingsError
-from etl_assets.preflight import Checkup, probed
+from etl_assets.preflight import CheckResult, probed
 from etl_assets.star.schema import Column
 from etl_assets.warehouse.contract import (
     DUCKDB,
     SCHEMA,
     Dialect,
     Kind,
-    Session,
+    LoadSession,
     Warehouse,
     WarehouseError,
     WarehouseInUse,
@@ -129,7 +129,7 @@ class BigQueryWarehouse(Warehouse):
                 return False
         return True
 
-    def check(self) -> Iterator[Checkup]:
+    def check(self) -> Iterator[CheckResult]:
         """Try to ask, and to make a table in each dataset that is there; it is removed at once."""
         asked = probed("query", self._asked)
         yield asked
@@ -177,7 +177,7 @@ class BigQueryWarehouse(Warehouse):
                 raise WarehouseInUse(f"{self.where} was loaded while it was read: run again")
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self) -> Iterator[LoadSession]:
         from etl_assets.warehouse.bigquery_load import open_session
 
         with wrapped(), open_session(self.bigquery, self.places, self.scratch) as session:

@@ -45,10 +45,10 @@ from etl_assets.warehouse.contract import (
     BOOKS,
     LOADS,
     SCHEMA,
-    Book,
+    ControlTable,
     Kind,
+    LoadSession,
     Rows,
-    Session,
     carried_on,
     current,
     is_outdated,
@@ -97,7 +97,7 @@ def _staging(resource: BigQuery, client: bigquery.Client, places: Places, locati
     )
 
 
-class BigQuerySession(Session):
+class BigQuerySession(LoadSession):
     """One load, by jobs of a client."""
 
     dialect = DIALECT
@@ -138,7 +138,7 @@ class BigQuerySession(Session):
             if is_outdated(book, self.columns(book.name), self.dialect):
                 self._carry_on(book)
 
-    def _carry_on(self, book: Book) -> None:
+    def _carry_on(self, book: ControlTable) -> None:
         """Write a book of an older version anew. Whose load began before loses its turn: it knows the old one."""
         aside, change = self._stageable(f"{book.name}_anew"), uuid.uuid4().hex
         self._create(book, aside)
@@ -287,7 +287,7 @@ class BigQuerySession(Session):
             if name not in names and self.kind(str(name)) == "table":
                 self.resource.amend(self.client, self.places.table(SCHEMA, str(name)), change)
 
-    def _create(self, table: StarTable | Book, place: str | None = None) -> None:
+    def _create(self, table: StarTable | ControlTable, place: str | None = None) -> None:
         """Make a table as declared, empty; with a fact that was not there its view."""
         made = bigquery.Table(
             f"{self.client.project}.{place or self.places.table(SCHEMA, table.name)}",
@@ -457,7 +457,7 @@ def _said(keys: TableConstraints | None) -> object:
     return primary, foreign
 
 
-def _clustering(table: StarTable | Book) -> list[str] | None:
+def _clustering(table: StarTable | ControlTable) -> list[str] | None:
     """The columns that rows lie ordered by: those of the key, as far as BigQuery can."""
     key = table.key_columns if isinstance(table, StarTable) else table.key
     kinds = {column.name: _field(column).field_type for column in table.columns}

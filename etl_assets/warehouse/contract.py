@@ -6,7 +6,7 @@ star.loads             which version of what was loaded when, by which run, with
 star.superseded        the versions of facts that a later one took the place of
 star.inferred_members  members that facts refer to before their dimension has them
 
-An engine gives two things: a `WarehouseReader` that answers questions, and a `Session` in which one load happens.
+An engine gives two things: a `WarehouseReader` that answers questions, and a `LoadSession` in which one load happens.
 """
 
 import datetime
@@ -51,7 +51,7 @@ class WarehouseDamaged(WarehouseError):
 
 
 @dataclass(frozen=True)
-class Book:
+class ControlTable:
     """A table in which the warehouse keeps its own notes."""
 
     name: str
@@ -60,7 +60,7 @@ class Book:
     key: Sequence[str]
 
 
-LOADS = Book(
+LOADS = ControlTable(
     "loads",
     "One row is a file of the lake that was loaded: of a dimension the latest, of a fact one per batch.",
     [
@@ -73,19 +73,19 @@ LOADS = Book(
     ],
     key=["table_name", "batch"],
 )
-SUPERSEDED = Book(
+SUPERSEDED = ControlTable(
     "superseded",
     "One row is a version of a fact that a later one took the place of; what the views of the current state leave out.",
     [Column("table_name", "text"), Column("record_id", "bigint")],
     key=["table_name", "record_id"],
 )
-INFERRED = Book(
+INFERRED = ControlTable(
     "inferred_members",
     "One row is a member that a fact refers to before its dimension has it; the dimension shows a stand-in.",
     [Column("table_name", "text"), Column("member_key", "text")],
     key=["table_name", "member_key"],
 )
-BATCHES = Book(
+BATCHES = ControlTable(
     "batches",
     "One row is a batch that a load brought the warehouse up to; `certified` is when all tables were found equal as of it.",
     [
@@ -113,13 +113,13 @@ class Batch:
     project: str
 
 
-def is_outdated(book: Book, columns: Mapping[str, tuple[str, bool]], dialect: "Dialect") -> bool:
+def is_outdated(book: ControlTable, columns: Mapping[str, tuple[str, bool]], dialect: "Dialect") -> bool:
     """Whether a book is one of an older version, which wrote the numbers of batches as text. A load carries on what it
     says: else nobody would know any more which tables of the warehouse are ours."""
     return book is LOADS and bool(columns) and columns["batch"][0] != dialect.type(LOADS.columns[1].type)
 
 
-def carried_on(book: Book, dialect: "Dialect") -> str:
+def carried_on(book: ControlTable, dialect: "Dialect") -> str:
     """The query of what an outdated book says, in the types of now."""
     columns = ", ".join(
         f"{dialect.cast(name, c.type)} AS {name}"
@@ -203,7 +203,7 @@ class Dialect:
         wanted = {name: self.type(table.by_name[name].type) for name in names}
         return all(name in held and held[name][0] == wanted[name] for name in names)
 
-    def comments(self, table: "StarTable | Book") -> list[str]:
+    def comments(self, table: "StarTable | ControlTable") -> list[str]:
         """What a table and its columns mean, as DuckDB and PostgreSQL are told."""
         place = self.place(table.name)
         return [
@@ -342,7 +342,7 @@ class WarehouseReader(ABC):
         return bool(self.columns(SCHEMA, table))
 
 
-class Session(ABC):
+class LoadSession(ABC):
     """One load: what is read in it is one state of the warehouse, nobody else loads meanwhile, and `commit` changes
     everything or nothing. Without `commit` nothing has changed when it ends.
 
@@ -452,7 +452,7 @@ class Warehouse(dg.ConfigurableResource, ABC):
         """One state of the warehouse, to ask."""
 
     @abstractmethod
-    def session(self) -> AbstractContextManager[Session]:
+    def session(self) -> AbstractContextManager[LoadSession]:
         """A load. Waits while another one runs; raises `WarehouseInUse` if that takes too long."""
 
     @property

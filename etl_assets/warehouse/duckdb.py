@@ -20,7 +20,7 @@ from etl_assets.failpoints import reached
 from etl_assets.faults import Fault, without_values
 from etl_assets.lake.current import materialized
 from etl_assets.later import Later
-from etl_assets.preflight import Checkup, room
+from etl_assets.preflight import CheckResult, room
 from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.contract import (
     BATCHES,
@@ -28,11 +28,11 @@ from etl_assets.warehouse.contract import (
     DUCKDB,
     LOADS,
     SCHEMA,
-    Book,
+    ControlTable,
     Dialect,
     Kind,
+    LoadSession,
     Rows,
-    Session,
     Warehouse,
     WarehouseDamaged,
     WarehouseError,
@@ -105,7 +105,7 @@ class DuckDBWarehouse(Warehouse):
             )
         return hashlib.sha256(repr([found, rows, newest, self.noted()]).encode()).hexdigest()
 
-    def check(self) -> Iterator[Checkup]:
+    def check(self) -> Iterator[CheckResult]:
         """Try to make a schema and a table; what is tried is rolled back."""
         if not self.exists:
             yield room("create", Path(self.path).parent, "ETL_WAREHOUSE_URL")
@@ -113,11 +113,11 @@ class DuckDBWarehouse(Warehouse):
         try:
             told = self._rehearsed()
         except WarehouseInUse as error:
-            yield Checkup("load", f"{error}; a run waits {self.wait_seconds:.0f} s for it", "advice")
+            yield CheckResult("load", f"{error}; a run waits {self.wait_seconds:.0f} s for it", "advice")
         except WarehouseError as error:
-            yield Checkup("load", str(error), "missing")
+            yield CheckResult("load", str(error), "missing")
         else:
-            yield Checkup("load", told)
+            yield CheckResult("load", told)
 
     def _rehearsed(self) -> str:
         with closing(self._open(read_only=False)) as connection:
@@ -188,7 +188,7 @@ class DuckDBWarehouse(Warehouse):
             connection.close()
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self) -> Iterator[LoadSession]:
         with self.connect() as connection:
             connection.execute("BEGIN")  # closing the connection ends what is not committed
             session = DuckDBSession(connection, self.schemas)
@@ -267,7 +267,7 @@ class DuckDBReader(WarehouseReader):
         return self.schemas.rewritten(sql, DUCKDB.name)
 
 
-class DuckDBSession(Session):
+class DuckDBSession(LoadSession):
     """A load inside a transaction of a connection."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, schemas: Schemas) -> None:
@@ -308,7 +308,7 @@ class DuckDBSession(Session):
         reached("warehouse committed")
 
 
-def _create(table: StarTable | Book, dialect: Dialect) -> list[str]:
+def _create(table: StarTable | ControlTable, dialect: Dialect) -> list[str]:
     place = dialect.place(table.name)
     columns = ", ".join(
         f"{dialect.identifier(c.name)} {c.type.duckdb}{'' if c.type.nullable else ' NOT NULL'}"

@@ -26,13 +26,13 @@ from etl_assets.warehouse.contract import (
     Batch,
     ChangedMembers,
     Loaded,
+    LoadSession,
     Rows,
-    Session,
     Warehouse,
     WarehouseError,
     WarehouseReader,
 )
-from etl_assets.warehouse.plan import Plan, Planner
+from etl_assets.warehouse.plan import LoadPlan, Planner
 from etl_assets.warehouse.references import Broken, References, Staged
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def load_star(
         return load.run(versions)
 
 
-def of_others(session: Session, lake: str) -> list[tuple[str, str]]:
+def of_others(session: LoadSession, lake: str) -> list[tuple[str, str]]:
     """The other lakes that the star was filled from, with their projects, as the book of batches says."""
     book = session.dialect.place(BATCHES.name)
     return [
@@ -106,7 +106,7 @@ class _Load:
 
     def __init__(
         self,
-        session: Session,
+        session: LoadSession,
         star: StarFiles,
         tables: Mapping[str, StarTable],
         run_id: str,
@@ -122,7 +122,7 @@ class _Load:
         self.run_id = run_id
         self.changed = changed
         self.planner = Planner(session, star, anew)
-        self.plans: Mapping[str, Plan] = {}
+        self.plans: Mapping[str, LoadPlan] = {}
         self.staged: Mapping[str, Staged] = {}
 
     def run(self, versions: Mapping[str, str]) -> dict[str, Loaded]:
@@ -143,7 +143,7 @@ class _Load:
 
     # -- staging -------------------------------------------------------------------------------------------------
 
-    def _stage(self, plan: Plan) -> Staged:
+    def _stage(self, plan: LoadPlan) -> Staged:
         table, d = plan.table, self.dialect
         rows = Rows(table, self.star.files, [file.path for _, file in plan.files])
         if isinstance(table, Fact) or plan.anew:
@@ -216,7 +216,7 @@ class _Load:
         same = d.same(table.key_columns, "k", "s")
         return f"SELECT {names} FROM {staged.rows} AS s WHERE EXISTS (SELECT 1 FROM {staged.keys} AS k WHERE {same})"
 
-    def _supersede(self, table: Fact, plan: Plan, staged: Staged) -> list[str]:
+    def _supersede(self, table: Fact, plan: LoadPlan, staged: Staged) -> list[str]:
         """Note which versions the staged ones take the place of, before they are inserted."""
         d = self.dialect
         key, record = table.key_columns, d.identifier(table.record)
@@ -350,7 +350,9 @@ class _Load:
         )
         return dict(found)
 
-    def _outcome(self, found: Sequence[Plan], waiting: Mapping[str, Sequence[Broken]]) -> dict[str, Loaded]:
+    def _outcome(
+        self, found: Sequence[LoadPlan], waiting: Mapping[str, Sequence[Broken]]
+    ) -> dict[str, Loaded]:
         dangling: dict[str, dict[tuple[str, ...], int]] = {}
         for name, broken in ((name, one) for name, reasons in waiting.items() for one in reasons):
             counts = dangling.setdefault(broken.table, {})

@@ -6,11 +6,11 @@ from functools import cached_property
 
 from etl_assets.star.files import StarFile, StarFiles
 from etl_assets.star.schema import Fact, StarTable
-from etl_assets.warehouse.contract import LOADS, Session, WarehouseError
+from etl_assets.warehouse.contract import LOADS, LoadSession, WarehouseError
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadPlan:
     """Files to load into a table. `create`: there is no such table as declared; `anew`: what it holds is no basis.
     `held`: the version of a dimension that is loaded."""
 
@@ -24,7 +24,7 @@ class Plan:
 class Planner:
     """What a warehouse held when a load began, beside what the lake has."""
 
-    def __init__(self, session: Session, star: StarFiles, anew: Collection[str] = ()) -> None:
+    def __init__(self, session: LoadSession, star: StarFiles, anew: Collection[str] = ()) -> None:
         """`anew`: tables of which nothing that was loaded counts."""
         self.session = session
         self.star = star
@@ -41,7 +41,7 @@ class Planner:
             known.setdefault(name, {})[int(batch)] = version
         return known
 
-    def plan(self, table: StarTable, version: str) -> Plan:
+    def plan(self, table: StarTable, version: str) -> LoadPlan:
         """Which files a table lacks."""
         star = self.star
         behind = WarehouseError(
@@ -55,7 +55,7 @@ class Planner:
                 raise behind
             held = next(iter(known.values()), None)
             files = [] if version in known.values() else [(file.batch, file)]
-            return Plan(table, files, create, create, held)
+            return LoadPlan(table, files, create, create, held)
         batches = star.fact_batches(table.name)
         newest = star.fact(table.name, batches[-1]) if batches else None
         if newest is None or newest.version != version:
@@ -68,7 +68,7 @@ class Planner:
         files = [(batch, file) for batch in missing if (file := star.fact(table.name, batch))]
         if len(files) != len(missing):
             raise behind
-        return Plan(table, files, create, anew)
+        return LoadPlan(table, files, create, anew)
 
     def is_declared(self, table: StarTable) -> bool:
         """Whether the warehouse has the table as declared."""

@@ -28,18 +28,18 @@ from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier
 from etl_assets.engine.scratch import own_folder
 from etl_assets.failpoints import reached
-from etl_assets.preflight import Checkup, probed
+from etl_assets.preflight import CheckResult, probed
 from etl_assets.source.connection import SourceError, connect, unverified
 from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.contract import (
     BATCHES,
     BOOKS,
     SUPERSEDED,
-    Book,
+    ControlTable,
     Dialect,
     Kind,
+    LoadSession,
     Rows,
-    Session,
     Warehouse,
     WarehouseError,
     WarehouseInUse,
@@ -115,7 +115,7 @@ class PostgresWarehouse(Warehouse):
                 newest = cursor.fetchall()
         return hashlib.sha256(repr([found, newest, self.noted()]).encode()).hexdigest()
 
-    def check(self) -> Iterator[Checkup]:
+    def check(self) -> Iterator[CheckResult]:
         """Try to make what a load makes; what is tried is rolled back."""
         connected = probed("connect", self._connected)
         yield connected
@@ -123,7 +123,7 @@ class PostgresWarehouse(Warehouse):
             with self.connect() as connection:
                 advice = unverified(connection, SETTING)
             if advice:
-                yield Checkup("tls", advice, "advice")
+                yield CheckResult("tls", advice, "advice")
             yield probed("load", self._rehearsed)
 
     def _connected(self) -> str:
@@ -157,7 +157,7 @@ class PostgresWarehouse(Warehouse):
             yield PostgresReader(cursor, Path(self.scratch), self.schemas)
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self) -> Iterator[LoadSession]:
         with (
             self.connect() as connection,
             connection.cursor() as cursor,
@@ -189,7 +189,7 @@ class PostgresWarehouse(Warehouse):
             yield session
 
 
-class PostgresSession(Session):
+class PostgresSession(LoadSession):
     """A load inside a transaction."""
 
     def __init__(
@@ -403,7 +403,7 @@ def declared(columns: Sequence[Column]) -> str:
     )
 
 
-def _create(table: StarTable | Book, dialect: Dialect) -> list[str]:
+def _create(table: StarTable | ControlTable, dialect: Dialect) -> list[str]:
     return [
         f"CREATE TABLE {dialect.place(table.name)} ({declared(table.columns)})",
         *dialect.comments(table),

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import count
 
 from etl_assets.star.schema import StarTable
-from etl_assets.warehouse.contract import Session
-from etl_assets.warehouse.plan import Plan, Planner
+from etl_assets.warehouse.contract import LoadSession
+from etl_assets.warehouse.plan import LoadPlan, Planner
 
 _MANY = 16
 """References of one table that are read from all of its columns; more of them are set apart first."""
@@ -53,10 +53,10 @@ class References:
 
     def __init__(
         self,
-        session: Session,
+        session: LoadSession,
         planner: Planner,
         tables: Mapping[str, StarTable],
-        plans: Mapping[str, Plan],
+        plans: Mapping[str, LoadPlan],
         staged: Mapping[str, Staged],
     ) -> None:
         self.session = session

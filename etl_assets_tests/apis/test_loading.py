@@ -11,7 +11,7 @@ from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Limits
 from etl_assets.apis.pages import takes
 from etl_assets.lake.batches import MAIN, ApiState, Batches
-from etl_assets.raw.landing import Request, TooManyMisfits, take_batch
+from etl_assets.raw.landing import CaptureRequest, TooManyMisfits, take_batch
 from etl_assets.stand_ins.web_api import Record, sales
 from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, service
 from etl_assets_tests.shipped import TABLES
@@ -173,7 +173,7 @@ def test_a_lake_of_a_database_takes_an_api_and_goes_on(tmp_path: Path, totesys: 
         client = Client(tmp_path, stand_in)
         client.fetch()
         client.load()
-        request = Request(url=totesys, tables=TABLES, run_id="run")
+        request = CaptureRequest(url=totesys, tables=TABLES, run_id="run")
         assert take_batch(request, Batches(client.files), tmp_path, lambda *_: None)
         client.fetch(SECOND)
         client.load()

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl_assets.lake.batches import MAIN, Changes, Control, Manifest, SourceIdentity, SourceState, TableState
+from etl_assets.lake.batches import (
+    MAIN,
+    Control,
+    Manifest,
+    SourceIdentity,
+    SourceState,
+    TableChanges,
+    TableState,
+)
 from etl_assets.raw.assets import volume_check
 from etl_assets.raw.volume import ENOUGH, HISTORY, Measure, measures
 from etl_assets_tests.flow import Flow, Run, execute
@@ -24,7 +32,7 @@ def manifests(
 ) -> list[Manifest]:
     """A first load, then a batch for each (rows new or changed, rows deleted, what the amount's sum grows by). A
     sum that is None is not known; None is a batch that did not change the table."""
-    made = [_manifest(1, rows, str(total), Changes(
+    made = [_manifest(1, rows, str(total), TableChanges(
         rows=None, deletions=None, quarantined=None, new=rows, changed=0, deleted=0
     ))]  # fmt: skip
     for index, item in enumerate(brought, start=2):
@@ -35,13 +43,13 @@ def manifests(
         changed, deleted, amount = item
         sum_now = None if amount is None else str(Decimal(known or 0) + Decimal(str(amount)))
         rows += changed - deleted
-        made.append(_manifest(index, rows, sum_now, Changes(
+        made.append(_manifest(index, rows, sum_now, TableChanges(
             rows=None, deletions=None, quarantined=None, new=changed, changed=0, deleted=deleted
         )))  # fmt: skip
     return made
 
 
-def _manifest(batch: int, rows: int, amount: str | None, changes: Changes | None) -> Manifest:
+def _manifest(batch: int, rows: int, amount: str | None, changes: TableChanges | None) -> Manifest:
     state = TableState(
         columns=(), key=("sale_id",), rows=rows, members=rows, versions=rows, changed_in=batch, previous=None,
         history="", read_in=batch, read="horizon", why="", horizon=1, relation=1, partitions=(), layout="",

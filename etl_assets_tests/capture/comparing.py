@@ -17,7 +17,7 @@ from etl_assets.engine import duck
 from etl_assets.lake.batches import Batches, Manifest
 from etl_assets.lake.current import DELETED, Current
 from etl_assets.lake.files import Files, open_files
-from etl_assets.raw.landing import Request, take_batch
+from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.source.table import Table
 
 _EXACT = "-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex"
@@ -79,7 +79,7 @@ class Lake:
 
     def sync(self, *tables: Table, **options: Any) -> Manifest | None:
         """Take a batch as a run does."""
-        request = Request(self.url, tables, options.pop("run_id", "a test"), **options)
+        request = CaptureRequest(self.url, tables, options.pop("run_id", "a test"), **options)
         progress = lambda table, size: None  # noqa: E731
         return take_batch(request, Batches(self.files), self.folder, progress)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from etl_assets.lake.batches import Batches, Manifest
-from etl_assets.raw.landing import Request, take_batch
+from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.raw.plan import SchemaFrozen
 from etl_assets.source.connection import SourceError
 from etl_assets.source.table import Table
@@ -250,7 +250,7 @@ def test_an_alter_during_a_batch_waits_for_it_and_the_batch_shows_what_was_befor
                     ((waiting,),) = cursor.fetchall()
             told["altered"] = altered.is_set()
 
-    manifest = take_batch(Request(lake.url, tables, "run"), Batches(lake.files), tmp_path, progress)
+    manifest = take_batch(CaptureRequest(lake.url, tables, "run"), Batches(lake.files), tmp_path, progress)
     assert manifest is not None
     altering[0].join()
     assert told == {"altered": False}

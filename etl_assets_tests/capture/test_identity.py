@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from etl_assets.lake.batches import Batches
-from etl_assets.raw.landing import Notes, Request, take_batch
+from etl_assets.raw.landing import CaptureRequest, Notes, take_batch
 from etl_assets.raw.recent import Share
 from etl_assets.source.identity import LaggingReplica, OtherSource
 from etl_assets.source.table import Table
@@ -220,7 +220,7 @@ def test_a_sweep_finds_what_no_row_version_tells(database: Callable[..., str], t
         falsify(lake, key)
         assert all(lake.sync(T, share=Share(n, 3)) is None for n in range(3) if n != part)
         notes = Notes()
-        request = Request(lake.url, [T], "a sweep", share=Share(part, 3))
+        request = CaptureRequest(lake.url, [T], "a sweep", share=Share(part, 3))
         taken = take_batch(request, Batches(lake.files), lake.folder, lambda table, size: None, notes)
         assert taken
         assert notes.strays == {"t": 1}

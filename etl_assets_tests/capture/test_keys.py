@@ -3,7 +3,7 @@
 import pytest
 
 from etl_assets.lake.batches import Batches, Manifest
-from etl_assets.raw.landing import Notes, Request, take_batch
+from etl_assets.raw.landing import CaptureRequest, Notes, take_batch
 from etl_assets.source.connection import SourceError
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
@@ -16,7 +16,7 @@ _GOOD = ("CREATE TABLE good (id int PRIMARY KEY)", "INSERT INTO good SELECT gene
 def take(lake: Lake, *tables: Table) -> tuple[Manifest | None, dict[str, str]]:
     """A batch, and why tables were left out."""
     notes = Notes()
-    request = Request(lake.url, tables, "a test")
+    request = CaptureRequest(lake.url, tables, "a test")
     manifest = take_batch(request, Batches(lake.files), lake.folder, lambda table, size: None, notes)
     return manifest, {table: str(why) for table, why in notes.left_out.items()}
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from etl_assets.lake.batches import Batches
-from etl_assets.raw.landing import Request, take_batch
+from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.source.connection import SourceInterrupted
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, connect, execute
@@ -24,7 +24,7 @@ T = Table("t", "", {"id": "text"}, key=("id",))
 _RUN = """
 import sys
 from pathlib import Path
-from etl_assets.raw.landing import Request, take_batch
+from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.source.table import Table
 from etl_assets.errors import EtlError
 from etl_assets.lake.batches import Batches
@@ -38,7 +38,7 @@ def progress(table, size):
         print("reading", flush=True)
         sys.stdin.readline()
 
-request = Request(url, [Table("t", "", {"id": "text"}, key=("id",))], run, wait_seconds=float(wait_seconds))
+request = CaptureRequest(url, [Table("t", "", {"id": "text"}, key=("id",))], run, wait_seconds=float(wait_seconds))
 try:
     manifest = take_batch(request, Batches(open_files(folder + "/lake", Path(folder))), Path(folder), progress)
     print(f"{manifest.batch:06d}" if manifest else "nothing", flush=True)
@@ -156,7 +156,7 @@ def test_a_run_whose_session_the_server_ends_stops_in_one_line_and_can_be_repeat
 
     before = begun.everything()
     with pytest.raises(SourceInterrupted, match="run it again") as caught:
-        take_batch(Request(begun.url, [T], "ended"), Batches(begun.files), begun.folder, progress)
+        take_batch(CaptureRequest(begun.url, [T], "ended"), Batches(begun.files), begun.folder, progress)
     assert "\n" not in str(caught.value)
     assert begun.everything() == before
     assert list(begun.folder.iterdir()) == [begun.path]

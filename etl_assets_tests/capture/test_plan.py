@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from etl_assets.lake.batches import MAIN, Manifest, SourceColumn
-from etl_assets.raw.plan import Plan, plan
+from etl_assets.raw.plan import ReadPlan, plan
 from etl_assets.source.catalog import Relation, describe
 from etl_assets.source.identity import OtherSource
 from etl_assets.source.snapshot import Instant
@@ -59,7 +59,7 @@ def test_a_table_that_did_not_change_its_shape_is_read_by_row_version(
 ) -> None:
     relation, manifest, instant = taken
     horizon = manifest.tables["t"].horizon
-    assert plan(relation, manifest, instant) == Plan(
+    assert plan(relation, manifest, instant) == ReadPlan(
         "horizon", f"row versions since transaction {horizon}", horizon
     )
 
@@ -75,7 +75,7 @@ def test_wherever_on_the_circle_the_distance_alone_decides(
     now = replace(instant, next_transaction=then + passed)
     assert plan(relation, at(manifest, then), now).read == "horizon"
     far = replace(instant, next_transaction=then + 2**31 - 2**24)
-    assert plan(relation, at(manifest, then), far) == Plan(
+    assert plan(relation, at(manifest, then), far) == ReadPlan(
         "whole",
         "more transactions have passed since the last batch than row versions can tell apart",
         renews=True,

@@ -13,7 +13,7 @@ from etl_assets.lake.batches import Batches, LandedFile, Manifest, Superseded
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import LakeError
 from etl_assets.raw import repair as repairing
-from etl_assets.raw.landing import Request
+from etl_assets.raw.landing import CaptureRequest
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
 
@@ -42,7 +42,7 @@ def file_of(lake: Lake, batch: int, kind: str = "rows") -> Path:
 
 
 def mend(lake: Lake, *tables: Table) -> tuple[Manifest, dict[str, Superseded]]:
-    request = Request(lake.url, tables or [T], "repair", quarantine_limit=1)
+    request = CaptureRequest(lake.url, tables or [T], "repair", quarantine_limit=1)
     done = repairing.repair(request, Batches(lake.files), lake.folder)
     assert done
     manifest, superseded = done
@@ -60,7 +60,7 @@ def content(lake: Lake, batch: int) -> Counter[tuple[object, ...]]:
 def test_nothing_damaged_means_nothing_done(lake: Lake) -> None:
     filled(lake)
     before = lake.everything()
-    assert repairing.repair(Request(lake.url, [T], "repair"), Batches(lake.files), lake.folder) is None
+    assert repairing.repair(CaptureRequest(lake.url, [T], "repair"), Batches(lake.files), lake.folder) is None
     assert lake.everything() == before
 
 

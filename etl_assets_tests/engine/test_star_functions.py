@@ -18,7 +18,7 @@ import pytest
 
 from etl_assets.source.table import Table
 from etl_assets.star.application import classified
-from etl_assets.star.definition import ContractError, Definition, Inputs, star_table
+from etl_assets.star.definition import ContractError, Inputs, StarFunction, star_table
 from etl_assets.star.schema import Column, Dimension, Fact
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "star-functions.md"
@@ -50,7 +50,7 @@ class Case:
     rows: str = "one per row"
     by: Any = None
 
-    def definition(self, *, strict: bool = False) -> Definition:
+    def definition(self, *, strict: bool = False) -> StarFunction:
         columns = [Column(name, type_) for name, type_ in self.columns.items()]
         schema = Dimension("made", "", self.key, columns, rows=self.rows, by=self.by, strict=strict)  # type: ignore[arg-type]
         return star_table(schema)(self.function)

@@ -25,10 +25,10 @@ from etl_assets.engine.types import Type
 from etl_assets.lake.batches import Batches, Manifest
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import open_files
-from etl_assets.raw.landing import Request, take_batch
+from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.source.table import Table
 from etl_assets.star.build import Builder, publish
-from etl_assets.star.definition import Definition, Inputs
+from etl_assets.star.definition import Inputs, StarFunction
 from etl_assets.star.files import StarFiles
 from etl_assets.star.schema import Column, Fact
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
@@ -276,7 +276,7 @@ def outcome(module_database: Callable[[], str], tmp_path_factory: pytest.TempPat
             cursor.executemany(f"INSERT INTO {table} VALUES (%s, %s)", rows)
     tables = {name: Table(name, "", {"id": "int", "v": cases[0].declared}) for name, cases in GROUPS.items()}
     batches = Batches(open_files(str(folder / "lake"), folder))
-    request = Request(url, list(tables.values()), "a test", quarantine_limit=1)
+    request = CaptureRequest(url, list(tables.values()), "a test", quarantine_limit=1)
     manifest = take_batch(request, batches, folder, lambda table, size: None)
     assert manifest is not None
     inputs = Inputs(tables, {f"fact_{name}": _fact(table) for name, table in tables.items()}, {})
@@ -293,7 +293,7 @@ def outcome(module_database: Callable[[], str], tmp_path_factory: pytest.TempPat
     return Outcome(url, folder, manifest, audits)
 
 
-def _fact(table: Table) -> Definition:
+def _fact(table: Table) -> StarFunction:
     def as_it_is(**tables: nw.LazyFrame) -> nw.LazyFrame:
         (rows,) = tables.values()
         return rows.select("id", "v")
@@ -301,7 +301,7 @@ def _fact(table: Table) -> Definition:
     parameter = inspect.Parameter(table.name, inspect.Parameter.KEYWORD_ONLY)
     as_it_is.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
     columns = [Column(name, declared) for name, declared in table.columns.items()]
-    return Definition(Fact(f"fact_{table.name}", "", "id", columns, record="record_id"), as_it_is)
+    return StarFunction(Fact(f"fact_{table.name}", "", "id", columns, record="record_id"), as_it_is)
 
 
 each_table = pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.lake.batches import Batches, Naming, folder_of, manifest_path
+from etl_assets.lake.batches import Batches, FileNames, folder_of, manifest_path
 from etl_assets.lake.files import LakeError
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
@@ -144,10 +144,10 @@ def test_names_that_a_file_system_may_confuse_have_folders_of_their_own() -> Non
 
 
 def test_no_two_runs_can_write_the_same_file() -> None:
-    one, other = Naming.of_a_run(7), Naming.of_a_run(7)
+    one, other = FileNames.of_a_run(7), FileNames.of_a_run(7)
     assert one.rows("t") != other.rows("t")
     assert one.rows("t").startswith("raw/t/000007-")
-    assert Naming.of_a_run(1_000_000).rows("t").startswith("raw/t/1000000-")
+    assert FileNames.of_a_run(1_000_000).rows("t").startswith("raw/t/1000000-")
 
 
 def test_batches_beyond_six_digits_are_in_order(lake: Lake) -> None:

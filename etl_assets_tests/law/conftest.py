@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Definition, Inputs
+from etl_assets.star.definition import Inputs, StarFunction
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
 from etl_assets_tests.law.cases import Make
@@ -16,7 +16,7 @@ from etl_assets_tests.law.cases import Make
 def make(database: Callable[[], str], tmp_path: Path) -> Make:
     """A source made by SQL, and its star after the first batch."""
 
-    def made(source: str, tables: Sequence[Table], *star: Definition) -> Direct:
+    def made(source: str, tables: Sequence[Table], *star: StarFunction) -> Direct:
         inputs = Inputs({table.name: table for table in tables}, {one.name: one for one in star}, {})
         flow = Direct(database(), tmp_path, inputs)
         execute(flow.url, source)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Definition, Inputs, star_table
+from etl_assets.star.definition import Inputs, StarFunction, star_table
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 from etl_assets_tests.law.functions import StarSpec, function
 from etl_assets_tests.law.models import Codes, Model, TableSpec
@@ -28,7 +28,7 @@ def schema(spec: StarSpec) -> StarTable:
     return Fact(spec.name, "", key, columns, record=spec.record, **options)  # type: ignore[arg-type]
 
 
-def definition(spec: StarSpec) -> Definition:
+def definition(spec: StarSpec) -> StarFunction:
     return star_table(schema(spec))(function(spec))
 
 

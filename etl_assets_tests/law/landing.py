@@ -17,16 +17,16 @@ from etl_assets.engine import duck
 from etl_assets.engine.typing import types_version
 from etl_assets.lake.batches import (
     Batches,
-    Changes,
     LandedFile,
     Manifest,
     SourceColumn,
     SourceIdentity,
+    TableChanges,
     TableState,
 )
 from etl_assets.lake.files import Files
-from etl_assets.raw.landing import Landed, Landing, Request
-from etl_assets.raw.plan import Plan
+from etl_assets.raw.landing import CaptureRequest, Landed, Landing
+from etl_assets.raw.plan import ReadPlan
 from etl_assets.source.catalog import Relation
 from etl_assets.source.snapshot import Instant, Snapshot
 from etl_assets_tests.law.definitions import table
@@ -94,7 +94,7 @@ class Lander:
         folder: Path,
     ) -> Landing:
         instant = Instant(f"{batch}:{batch}:", batch, batch, f"0/{batch:X}", _instant(batch), _NOBODY)
-        request = Request(
+        request = CaptureRequest(
             "",
             [relation.table for relation in relations.values()],
             "the law",
@@ -144,7 +144,7 @@ class _Table:
                 else (None, 0)
             )
             assert misfits == sum(self.spec.typed(row) is None for row in came)
-            changes = Changes(
+            changes = TableChanges(
                 rows=rows,
                 deletions=self._file(self.landing.naming.deletions, self.spec.key, gone) if gone else None,
                 quarantined=quarantined,
@@ -156,7 +156,7 @@ class _Table:
         ever = {**self.lander.last.get(self.spec.name, {}), **self.rows}
         before = self._looked_at_anew(self.state, ever) if self.whole and self.state else self.state
         return self.landing._state(
-            relation, before, Plan("whole", "the law"), len(self.rows), {}, len(ever), changes
+            relation, before, ReadPlan("whole", "the law"), len(self.rows), {}, len(ever), changes
         )
 
     def _looked_at_anew(self, state: TableState, ever: Content) -> TableState:

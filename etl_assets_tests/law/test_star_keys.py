@@ -10,7 +10,7 @@ import pytest
 
 from etl_assets.errors import EtlError
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Definition, Inputs, star_table
+from etl_assets.star.definition import Inputs, StarFunction, star_table
 from etl_assets.star.schema import Dimension, Fact
 from etl_assets_tests.law.cases import Make, asked, changed, described, is_proven, shown, versions
 
@@ -173,19 +173,19 @@ def test_nan_is_nan_and_minus_zero_is_zero(make: Make) -> None:
 TABLE = Table("t", "", {"id": "int", "name": "text", "other": "bigint"})
 
 
-def dimension(**columns: str) -> Definition:
+def dimension(**columns: str) -> StarFunction:
     def made(t: nw.LazyFrame) -> nw.LazyFrame:
         return t.select(*(columns or {"id": "int"}))
 
-    return Definition(Dimension("dim_t", "", "id", described(**(columns or {"id": "int"}))), made)
+    return StarFunction(Dimension("dim_t", "", "id", described(**(columns or {"id": "int"}))), made)
 
 
-def fact(references: Mapping[Any, str], **columns: str) -> Definition:
+def fact(references: Mapping[Any, str], **columns: str) -> StarFunction:
     def made(t: nw.LazyFrame) -> nw.LazyFrame:
         return t.select(*columns)
 
     schema = Fact("fact_t", "", "id", described(**columns), record="t_record_id", references=references)
-    return Definition(schema, made)
+    return StarFunction(schema, made)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from etl_assets.star.definition import Inputs, star_table
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets.warehouse import bigquery_load
 from etl_assets.warehouse.bigquery import bigquery_warehouse
-from etl_assets.warehouse.contract import Book, WarehouseError, WarehouseInUse
+from etl_assets.warehouse.contract import ControlTable, WarehouseError, WarehouseInUse
 from etl_assets.warehouse.load import load_star
 from etl_assets.warehouse.retire import retire
 from etl_assets_tests import shop
@@ -415,7 +415,7 @@ def test_who_carries_on_a_book_that_another_load_carried_on_meanwhile_is_refused
     make_older(day(0), "bigquery", stand_in)
     own = bigquery_load.BigQuerySession._carry_on
 
-    def overtaken(self: bigquery_load.BigQuerySession, book: Book) -> None:
+    def overtaken(self: bigquery_load.BigQuerySession, book: ControlTable) -> None:
         monkeypatch.setattr(bigquery_load.BigQuerySession, "_carry_on", own)
         load(day(2))
         own(self, book)

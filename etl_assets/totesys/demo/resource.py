@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from etl_assets.errors import first_line
-from etl_assets.preflight import Checkup
+from etl_assets.preflight import CheckResult
 from etl_assets.source.connection import SourceError
 from etl_assets.source.resource import Source
 from etl_assets.source.table import Table
@@ -31,9 +31,9 @@ class EmbeddedSource(Source):
                 self._address = self._running.enter_context(serve_totesys(Path(self.folder)))
         return self._address
 
-    def check(self, tables: Sequence[Table]) -> Iterator[Checkup]:
+    def check(self, tables: Sequence[Table]) -> Iterator[CheckResult]:
         if not Path(self.folder).exists():
-            yield Checkup("connect", f"the embedded demo; the first run makes it in {self.folder}")
+            yield CheckResult("connect", f"the embedded demo; the first run makes it in {self.folder}")
             return
         yield from super().check(tables)
 
