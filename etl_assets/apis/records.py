@@ -4,6 +4,8 @@ A value is never altered: `5.0` is a whole number, `1.005` is no `numeric(10,2)`
 `timestamptz`. What JSON has as text may be any type, in the form that ISO 8601 or JSON itself gives it.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -11,16 +13,20 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
-
-import pyarrow as pa
 
 from etl_assets.apis.client import Number
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.paging import dig
 from etl_assets.engine.types import EXACT, Type
 from etl_assets.lake.batches import SourceColumn
+from etl_assets.later import Later
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = Later("pyarrow")
 
 _MOST_DIGITS = 1_000
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")

@@ -1,18 +1,21 @@
 """What a step is: something that a run makes, by name, after what it needs. What the kinds of steps do is beside this file."""
 
+from __future__ import annotations
+
 import base64
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.location import caller
 from etl_assets.errors import EtlError
 from etl_assets.steps.parameters import Parameter
 from etl_assets.steps.work import Work
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Output = Literal["frame", "text", "bytes", "json", ""]
 """What a step hands to those after it; nothing, if it only does something."""
@@ -50,7 +53,7 @@ class StepResult(Generic[T]):
     shown."""
 
     value: T
-    metadata: Mapping[str, "int | float | str | bool | Picture"] = field(default_factory=dict)
+    metadata: Mapping[str, int | float | str | bool | Picture] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,23 @@
 """A session in a warehouse that is a DuckDB file."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import duckdb
-import pyarrow as pa
 
 from etl_assets import faults
 from etl_assets.engine.duck import identifier
+from etl_assets.later import Later
 from etl_assets.steps.sessions import BATCH_ROWS, Bound, IfExists, Session, SessionError
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = Later("pyarrow")
 
 
 class DuckDBSession(Session):

@@ -1,24 +1,29 @@
 """A step that is a function of the project: its parameters name what it takes, what it returns goes on."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import narwhals as nw
-import pandas as pd
-import pyarrow as pa
 
 from etl_assets.engine.code_version import code_version
 from etl_assets.engine.location import location
+from etl_assets.later import Later
 from etl_assets.steps.contract import Made, Output, Step, StepError, StepResult
 from etl_assets.steps.work import Work
 
-_FRAMES = (pd.DataFrame, pa.Table)
-_OUTPUTS: Mapping[Any, Output] = {
-    pd.DataFrame: "frame",
-    pa.Table: "frame",
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+else:
+    pd = Later("pandas")
+    pa = Later("pyarrow")
+
+_PLAIN: Mapping[Any, Output] = {
     str: "text",
     bytes: "bytes",
     dict: "json",
@@ -54,12 +59,14 @@ class FunctionStep(Step):
         if get_origin(hint) is StepResult:
             hint = get_args(hint)[0]
         hint = get_origin(hint) or hint
-        if hint not in _OUTPUTS:
+        if hint in _PLAIN:
+            return _PLAIN[hint]
+        if hint not in (pd.DataFrame, pa.Table):
             raise ValueError(
                 f"{self.name}: it must say what it returns: -> pd.DataFrame, pa.Table, str, bytes, dict, list or None, or "
                 "StepResult[…] of one of these"
             )
-        return _OUTPUTS[hint]
+        return "frame"
 
     @cached_property
     def _hints(self) -> dict[str, Any]:

@@ -6,20 +6,27 @@
 A frame goes from a query into its file a few rows at a time; no more of it is in memory than that.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, Literal
 
 from etl_assets.errors import EtlError
 from etl_assets.lake.files import BUFFER_BYTES, Files
+from etl_assets.later import Later
 from etl_assets.steps.parameters import checked
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    pa = Later("pyarrow")
+    pq = Later("pyarrow.parquet")
 
 FOLDER = "steps"
 _HEAD = 10  # rows to be looked at

@@ -1,22 +1,30 @@
 """Steps with files: put something there, take something from there, list what is there; a CSV file on this machine."""
 
+from __future__ import annotations
+
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
-
-import pyarrow as pa
-import pyarrow.csv as pcsv
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from etl_assets.lake.folder import LocalFiles
+from etl_assets.later import Later
 from etl_assets.steps.contract import Made, Output, Step, StepError
 from etl_assets.steps.parameters import Parameter, named, placeholders
 from etl_assets.steps.places import Place, put
 from etl_assets.steps.work import Work
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.csv as pcsv
+    import pyarrow.parquet as pq
+else:
+    pa = Later("pyarrow")
+    pcsv = Later("pyarrow.csv")
+    pq = Later("pyarrow.parquet")
 
 Form = Literal["csv", "text", "bytes"]
 _OUTPUT: Mapping[Form, Output] = {"csv": "frame", "text": "text", "bytes": "bytes"}

@@ -18,11 +18,9 @@ from etl_assets.steps.messages import channel_setting
 from etl_assets.steps.parameters import Value
 from etl_assets.steps.places import Places
 from etl_assets.steps.sessions import WAREHOUSE, Session, SessionError, Sessions, setting_of, url_of
-from etl_assets.steps.sql_session import open_sql
 from etl_assets.steps.work import Notice, Work
 from etl_assets.warehouse.contract import Warehouse
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
-from etl_assets.warehouse.postgres import PostgresWarehouse
 
 
 class StepSurroundings(dg.ConfigurableResource):
@@ -52,6 +50,9 @@ class StepSurroundings(dg.ConfigurableResource):
 
     def session(self, database: str) -> Session:
         """A session in the warehouse, or in a database of the settings. Raises `SessionError`, `SecretError`."""
+        from etl_assets.steps.sql_session import open_sql  # here, since SQLAlchemy takes its time to import
+        from etl_assets.warehouse.postgres import PostgresWarehouse
+
         if database != WAREHOUSE:
             setting = setting_of(database)
             return open_sql(database, setting, resolved(url_of(database), setting))

@@ -3,17 +3,20 @@
 A database is `warehouse`, or any that SQLAlchemy can talk to: ETL_DATABASE_<NAME> has its URL.
 """
 
+from __future__ import annotations
+
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Literal
 
 from etl_assets.errors import EtlError
 from etl_assets.steps.parameters import Parameter, Value
 from etl_assets.steps.statement import Statement
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 WAREHOUSE = "warehouse"
 BATCH_ROWS = 10_000

@@ -4,19 +4,24 @@ A driver may put values into the text itself, quoted. Within a text or a comment
 a parameter may stand in code only; what is code is found here, the same for all databases.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Boolean, Date, DateTime, Double, Numeric, String, bindparam, text
-from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.sql.elements import TextClause
-from sqlalchemy.types import TypeEngine
-
+from etl_assets.later import Later
 from etl_assets.steps.parameters import Parameter
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from sqlalchemy.engine import default as dialects
+else:  # a project that is loaded runs no statement yet
+    sa = Later("sqlalchemy")
+    dialects = Later("sqlalchemy.engine.default")
 
 # What is no code: texts, quoted names, comments, PostgreSQL's $$ texts. An end that is missing reaches to the end.
 _OTHER = re.compile(
@@ -26,15 +31,10 @@ _OTHER = re.compile(
 )
 _BOUND = re.compile(r"(?<![:\w]):([A-Za-z_]\w*)")
 _BRACED = re.compile(r"\{\w+\}")
-_TYPES: dict[str, TypeEngine[Any]] = {
-    "text": String(),
-    "int": BigInteger(),
-    "bigint": BigInteger(),
-    "double": Double(),
-    "boolean": Boolean(),
-    "date": Date(),
-    "timestamp": DateTime(),
-}
+_TYPES = {
+    "text": "String", "int": "BigInteger", "bigint": "BigInteger", "double": "Double", "boolean": "Boolean", "date": "Date",
+    "timestamp": "DateTime",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,19 +81,21 @@ class Statement:
                         "or take it out"
                     )
 
-    def clause(self, parameters: Mapping[str, Parameter]) -> TextClause:
+    def clause(self, parameters: Mapping[str, Parameter]) -> sa.TextClause:
         """As SQLAlchemy takes it, with the type of each parameter."""
         pieces, at = [], 0
         for other in _OTHER.finditer(self.sql):
             pieces += [_code(self.sql[at : other.start()]), _escaped(other[0])]
             at = other.end()
         pieces.append(_code(self.sql[at:]))
-        bound = [bindparam(name, type_=_type(parameters[name])) for name in self.parameters]
-        return text("".join(pieces)).bindparams(*bound)
+        bound = [sa.bindparam(name, type_=_type(parameters[name])) for name in self.parameters]
+        return sa.text("".join(pieces)).bindparams(*bound)
 
     def numbered(self, parameters: Mapping[str, Parameter]) -> tuple[str, list[str]]:
         """As DuckDB takes it, with $1, $2, …, and the parameters that these stand for."""
-        compiled = self.clause(parameters).compile(dialect=DefaultDialect(paramstyle="numeric_dollar"))
+        compiled = self.clause(parameters).compile(
+            dialect=dialects.DefaultDialect(paramstyle="numeric_dollar")
+        )
         return str(compiled), list(compiled.positiontup or ())
 
     def star_tables(self) -> list[str]:
@@ -122,9 +124,10 @@ def _escaped(piece: str) -> str:
     return piece.replace(":", "\\:")
 
 
-def _type(parameter: Parameter) -> TypeEngine[Any]:
+def _type(parameter: Parameter) -> sa.types.TypeEngine[Any]:
     name = parameter.kind.name
     if name in _TYPES:
-        return _TYPES[name]
+        made: sa.types.TypeEngine[Any] = getattr(sa, _TYPES[name])()
+        return made
     precision, scale = (int(n) for n in re.findall(r"\d+", name))
-    return Numeric(precision, scale)
+    return sa.Numeric(precision, scale)
