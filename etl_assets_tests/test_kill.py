@@ -31,8 +31,8 @@ from etl_assets_tests.direct import Direct, Dump
 from etl_assets_tests.flow import Flow, assert_equal_to, execute
 from etl_assets_tests.shop import DAY, INPUTS, SOURCE
 
-# Those of the exports are tested with them.
-NAMES = [place for place in get_args(failpoints.Place) if not place.startswith("report")]
+# Those of reports and of APIs are tested with them.
+NAMES = [place for place in get_args(failpoints.Place) if not place.startswith(("report", "page"))]
 ONCE_ONLY = "base kept"  # right after the commit: whoever runs again has nothing more to capture
 
 
