@@ -60,9 +60,11 @@ test-law: .venv/.stamp ## LAW random models with their histories: the star is wh
 test-init: .venv/.stamp ## databases that nobody declared: etl init, a run, changes, another run, verified
 	@ETL_CATALOGS=$(CATALOGS) $(BIN)/python -m pytest -n $(WORKERS) -m init etl_assets_tests/init $(ARGS)
 
-test-damage: .venv/.stamp ## DAMAGES random damages to what is kept: nothing wrong is shown, all can be mended
-	@ETL_DAMAGES=$(DAMAGES) $(BIN)/python -m pytest -s -o timeout=14400 --show-capture=no \
-	    etl_assets_tests/test_damage.py etl_assets_tests/test_history_damage.py $(ARGS)
+test-damage: .venv/.stamp ## full disks, and DAMAGES random damages to what is kept: nothing wrong is shown, all can be mended
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m damage etl_assets_tests/test_full_disk.py \
+	    etl_assets_tests/test_history_damage.py $(ARGS)
+	@ETL_DAMAGES=$(DAMAGES) $(BIN)/python -m pytest -s -o timeout=14400 --show-capture=no -m damage \
+	    etl_assets_tests/test_damage.py $(ARGS)
 
 test-writers: .venv/.stamp ## ROUNDS times eight writers at once, suspended anywhere: one wins, and the lakes are right
 	@ETL_WRITERS=$(ROUNDS) $(BIN)/python -m pytest -s -o timeout=14400 --show-capture=no etl_assets_tests/test_writers.py $(ARGS)

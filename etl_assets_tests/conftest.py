@@ -35,27 +35,38 @@ signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 # Tests of what stands elsewhere: object stores, BigQuery, Sheets, warehouses in PostgreSQL, the interface, deployments.
 _PLACES = (
-    "exports/test_report_tables.py", "interface", "lake/test_object_faults.py", "resources", "source/demo",
+    "exports/test_report_tables.py", "interface", "lake/test_object_faults.py", "project/test_side_by_side.py", "resources",
+    "source/demo",
     "test_demo_cloud.py", "test_deployment.py", "test_lakes.py", "test_retire.py", "test_take_over.py", "test_warehouses.py",
     "test_wheel.py", "test_writers.py",
 )  # fmt: skip
+_DAMAGE = ("test_damage.py", "test_full_disk.py", "test_history_damage.py")
+_LONGEST = (
+    "test_warehouses.py",
+    "test_addresses.py",
+    "test_law.py",
+    "test_cli.py",
+    "test_cli_proof.py",
+    "test_kill.py",
+)
 _ONE_IN = 4
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what stands elsewhere; take of tests with many costly cases some, always the same ones, unless one is named or
-    ETL_CASES=all; begin with the longest file: a worker has a file for itself, and nobody waits for this one at the end."""
+    ETL_CASES=all; begin with the longest files: a worker has a file for itself, and nobody waits for these at the end."""
     here = Path(__file__).parent
     for item in items:
-        if any(item.path.is_relative_to(here / place) for place in _PLACES):
-            item.add_marker("places")
+        for marker, paths in (("places", _PLACES), ("damage", _DAMAGE)):
+            if any(item.path.is_relative_to(here / path) for path in paths):
+                item.add_marker(marker)
     named = any("::" in argument for argument in config.args) or config.option.keyword
     if not named and os.environ.get("ETL_CASES") != "all":
         left_out = set(_cases_left_out(items))
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: item.path.name != "test_warehouses.py")
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 def _cases_left_out(items: list[pytest.Item]) -> Iterator[pytest.Item]:
@@ -71,12 +82,16 @@ def _cases_left_out(items: list[pytest.Item]) -> Iterator[pytest.Item]:
 
 
 @pytest.fixture(autouse=True)
-def umask() -> Iterator[None]:
-    """What a test lets this process write for others is for itself: commands and deployments set it, and never back."""
-    before = os.umask(0o022)
+def surroundings() -> Iterator[None]:
+    """What a command sets for its process is for itself, and here the process is that of all tests: what others may read of
+    what is written, and what it took from a `.env`."""
+    before, settings = os.umask(0o022), {n: v for n, v in os.environ.items() if n.startswith("ETL_")}
     os.umask(before)
     yield
     os.umask(before)
+    for name in [name for name in os.environ if name.startswith("ETL_") and name not in settings]:
+        del os.environ[name]
+    os.environ.update(settings)
 
 
 @pytest.fixture(scope="session")

@@ -166,6 +166,7 @@ COMMANDS = (["doctor"], ["run", "--select", "raw/payment_type"], ["status"], ["v
 FIRST = list({(one.setting, one.password is None): one for one in reversed(EVERYTHING)}.values())
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("planted", EVERYTHING, ids=str)
 def test_no_command_shows_it_and_nothing_keeps_it(
     planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
