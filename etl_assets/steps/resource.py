@@ -13,6 +13,7 @@ from etl_assets.lake.certificates import uncertified
 from etl_assets.star.resource import Lake
 from etl_assets.steps.duckdb_session import DuckDBSession
 from etl_assets.steps.group import Steps
+from etl_assets.steps.in_warehouse import WarehouseSession
 from etl_assets.steps.keeping import Keeping
 from etl_assets.steps.messages import channel_setting
 from etl_assets.steps.parameters import Value
@@ -57,10 +58,11 @@ class StepSurroundings(dg.ConfigurableResource):
             setting = setting_of(database)
             return open_sql(database, setting, resolved(url_of(database), setting))
         if isinstance(self.warehouse, DuckDBWarehouse):
-            return DuckDBSession(self.warehouse)
+            return WarehouseSession(DuckDBSession(self.warehouse), self.warehouse.schemas, "duckdb")
         if isinstance(self.warehouse, PostgresWarehouse):
             setting = setting_of(WAREHOUSE)
-            return open_sql(WAREHOUSE, setting, database_url(self.warehouse.url, setting))
+            asked = open_sql(WAREHOUSE, setting, database_url(self.warehouse.url, setting))
+            return WarehouseSession(asked, self.warehouse.schemas, "postgres")
         raise SessionError(
             f"steps have no session in the warehouse {self.warehouse.where}: name another database (database=…, docs/steps.md)"
         )

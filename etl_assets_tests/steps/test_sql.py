@@ -1,9 +1,11 @@
 """B1, B2, B3, B8: queries, statements and writes in PostgreSQL, SQLite and MariaDB, in one session per run."""
 
 import datetime as dt
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -182,6 +184,29 @@ def test_b3_a_write_that_fails_leaves_the_table_as_it_was(shop: str, tmp_path: P
     assert not ran.success
     assert [row[0] for row in execute(shop, "SELECT item FROM prices")] == ["old"]
     assert sa.inspect(sa.create_engine(shop)).get_table_names() == ["prices"]
+
+
+def test_sql_says_star_whatever_the_schema_of_the_warehouse_is_called(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    with duckdb.connect(str(data / "warehouse.duckdb")) as warehouse:
+        warehouse.execute(
+            "CREATE SCHEMA shop; CREATE TABLE shop.dim_star AS SELECT 7 AS no, 'star.dim_star' AS text"
+        )
+    seven = SqlQuery(
+        "seven", "One row is a star.", sql="SELECT no, text FROM star.dim_star WHERE no = :no AND text = 'star.dim_star'"
+    )  # fmt: skip
+    out = SqlWrite("out", "A table.", of="seven", table="mine.sevens")
+    group = Steps("lot", "Some.", [seven, out], [Parameter("no", "int", default=7)])
+    ran = play(group, data, settings={"ETL_WAREHOUSE_SCHEMA": "shop"})
+    assert ran.success, ran.failure
+    theirs = Steps(
+        "lot", "Some.", [seven, replace(out, table="shop.sevens")], [Parameter("no", "int", default=7)]
+    )
+    refused = play(theirs, data, settings={"ETL_WAREHOUSE_SCHEMA": "shop"})
+    assert "schema shop of the warehouse is the platform's" in refused.failure
+    with duckdb.connect(str(data / "warehouse.duckdb")) as warehouse:
+        assert warehouse.execute("FROM mine.sevens").fetchall() == [(7, "star.dim_star")]
 
 
 def test_b8_a_temporary_table_of_one_step_is_seen_by_the_next_and_gone_after_the_run(
