@@ -105,6 +105,12 @@ def test_whoever_starts_the_interface_and_presses_the_button_sees_it_all(ui: Int
     nodes = {tuple(node["assetKey"]["path"]): node for node in ui.ask(_ASSETS)["assetNodes"]}
     proof = nodes.pop(("proof", "verification"))  # belongs to no stage: its checks are the verification's
     assert (proof["groupName"], proof["isMaterializable"]) == ("proof", False)
+    steps = {
+        path: nodes.pop(path) for path in list(nodes) if path[0] == "forecast"
+    }  # made when somebody asks
+    assert ("forecast", "predictions") in steps
+    assert [path for path, one in steps.items() if one["groupName"] != "forecast"] == []
+    assert [path for path, one in steps.items() if not (one["description"] and one["kinds"])] == []
     assert {path[0] for path in nodes} == set(STAGES)
     for (stage, name), node in nodes.items():
         asset = f"{stage}/{name}"
@@ -140,7 +146,7 @@ def test_whoever_starts_the_interface_and_presses_the_button_sees_it_all(ui: Int
             "Row count", "Parquet", "data-platform", "agreed_delivery_location_id", "references dim_location",
             "rows per second",
         ],
-        "star/fact_sales_order?view=events": ["rows new", "bytes written", "preview"],
+        "star/fact_sales_order?view=events": ["rows new", "bytes written"],
         "raw/staff?view=events": ["rows quarantined", "columns changed", "source as of"],
         "warehouse/fact_sales_order?view=checks": [
             "equals_the_source", "references_resolve", "Passed", "everything, side by side",
