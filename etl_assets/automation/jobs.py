@@ -1,7 +1,7 @@
 """Jobs over the stages, and the schedule that keeps the copy fresh."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -90,10 +90,10 @@ def every_night(breaker: Breaker, naming: Naming = PLAIN) -> dg.ScheduleDefiniti
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         history = History.of(context, naming)
         success = history.last_success()
+        quiet = timedelta(hours=QUIET_HOURS)
+        since = context.scheduled_execution_time - quiet
         # One that comes from far ahead was told of by a clock that was wrong: it says nothing of these hours.
-        if success and abs(context.scheduled_execution_time - success.create_timestamp) < timedelta(
-            hours=QUIET_HOURS
-        ):
+        if success and since < success.create_timestamp < datetime.now(UTC) + quiet:
             return dg.SkipReason(f"{told(success.dagster_run)} succeeded in the last {QUIET_HOURS} hours")
         if reason := breaker.reason_to_wait(history):
             return dg.SkipReason(reason)
