@@ -9,14 +9,12 @@ pages that are kept are read again.
 
 import hashlib
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import duckdb
 
@@ -27,13 +25,13 @@ from etl_assets.apis.records import Misfit, Rows
 from etl_assets.engine import duck
 from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.duck import identifier, listing, literal
+from etl_assets.engine.scratch import own_folder
 from etl_assets.engine.sums import Amount, added_up
 from etl_assets.engine.types import EXACT
 from etl_assets.engine.typing import types_version
 from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
 from etl_assets.lake.batches import (
-    FORMAT,
     ApiState,
     Batches,
     Control,
@@ -51,7 +49,7 @@ from etl_assets.lake.files import AlreadyExists, LakeError
 from etl_assets.raw.changes import changed_rows, read_text
 from etl_assets.raw.controls import Sums, sums
 from etl_assets.raw.landing import EVERY, FEW_ROWS, TooManyMisfits
-from etl_assets.raw.writing import BatchWriter, carried, check_project, history_of
+from etl_assets.raw.writing import BatchWriter, check_project, history_of
 from etl_assets.source.catalog import Relation
 
 _ATTEMPTS = 5
@@ -87,13 +85,13 @@ def load_pages(load: Load, batches: Batches, scratch: Path) -> Outcome:
     can't be used is left out, and named."""
     for attempt in range(_ATTEMPTS):
         with (
-            TemporaryDirectory(dir=scratch, prefix="pages-") as folder,
-            duck.connect(Path(folder)) as connection,
+            own_folder(scratch, "pages-") as folder,
+            duck.connect(folder) as connection,
         ):
             # So much before it spills, however many records there are.
             connection.execute("SET memory_limit = $limit", {"limit": f"{_MEMORY_BYTES}B"})
             try:
-                return _Loading(load, Batches(batches.files), connection, Path(folder)).run()
+                return _Loading(load, Batches(batches.files), connection, folder).run()
             except AlreadyExists:  # another run took the number, and nothing is lost
                 time.sleep(0.1 * attempt)
     raise LakeError(f"other runs committed {_ATTEMPTS} batches in a row meanwhile; run again")
@@ -417,26 +415,13 @@ class _Loading:
         return self.writer.write(report, self.naming.quarantine(read.api.name), values)
 
     def _commit(self, states: dict[str, TableState], read: Sequence[_Read]) -> Manifest:
-        latest = self.latest
-        first_of_format = latest is not None and latest.format < FORMAT
-        manifest = Manifest(
-            format=FORMAT,
-            batch=self.naming.batch,
-            lake=latest.lake if latest else uuid.uuid4().hex,
+        return self.writer.put(
             run_id=self.load.run_id,
-            project=self.load.project or (latest.project if latest else ""),
-            previous=self.batches.sha256(latest.batch) if latest else None,
-            folded=self.batches.folded(latest.batch) if latest and first_of_format else None,
-            sources={
-                **(latest.sources if latest else {}),
-                **{one.api.name: _state(one) for one in read if one.api.name in states},
-            },
-            seconds=round(time.monotonic() - self.started, 3),
-            tables={**carried(latest), **states},
-            superseded=latest.superseded if latest else (),
+            project=self.load.project,
+            sources={one.api.name: _state(one) for one in read if one.api.name in states},
+            tables=states,
+            seconds=time.monotonic() - self.started,
         )
-        self.writer.put(manifest)
-        return manifest
 
 
 def layout_of(api: Api) -> str:

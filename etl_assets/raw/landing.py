@@ -9,7 +9,6 @@ happens soon: a run that finds such a marker takes the number even if it brings 
 """
 
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -29,7 +28,6 @@ from etl_assets.engine.typing import Typing, types_version
 from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
 from etl_assets.lake.batches import (
-    FORMAT,
     MAIN,
     Batches,
     Control,
@@ -50,7 +48,7 @@ from etl_assets.raw.copying import Progress
 from etl_assets.raw.plan import ReadPlan, plan
 from etl_assets.raw.reading import Reader
 from etl_assets.raw.recent import Share
-from etl_assets.raw.writing import BatchWriter, carried, check_project, history_of
+from etl_assets.raw.writing import BatchWriter, check_project, history_of
 from etl_assets.source.catalog import NoKey, Relation, check_key
 from etl_assets.source.connection import SourceInterrupted
 from etl_assets.source.identity import check_identity, older_by
@@ -303,7 +301,7 @@ class Landing(BatchWriter):
     ) -> Manifest:
         """Make the batch exist. Raises `LakeError` if another run took its number, `ClaimLost` if the claim on the lake is
         lost; what was landed is removed then."""
-        instant, latest = self.snapshot.instant, self.latest
+        instant = self.snapshot.instant
         try:
             self.snapshot.still_claimed()
         except ClaimLost:
@@ -318,26 +316,18 @@ class Landing(BatchWriter):
             lsn=UNTOLD if instant.lsn == UNTOLD else on_disk,
             server_time=instant.server_time,
         )
-        first_of_format = latest is not None and latest.format < FORMAT
-        manifest = Manifest(
-            format=FORMAT,
-            batch=self.batch,
-            lake=latest.lake if latest else uuid.uuid4().hex,
-            run_id=self.request.run_id,
-            project=self.request.project or (latest.project if latest else ""),
-            previous=self.batches.sha256(latest.batch) if latest else None,
-            folded=self.batches.folded(latest.batch) if latest and first_of_format else None,
-            sources={**(latest.sources if latest else {}), MAIN: state},
-            seconds=round(seconds, 3),
-            tables={**carried(latest), **{name: table.state for name, table in landed.items()}},
-            superseded=(*(latest.superseded if latest else ()), *superseded),
-        )
         try:
-            self.put(manifest)
+            return self.put(
+                run_id=self.request.run_id,
+                project=self.request.project,
+                sources={MAIN: state},
+                tables={name: table.state for name, table in landed.items()},
+                seconds=seconds,
+                superseded=superseded,
+            )
         except AlreadyExists as error:
             self.withdraw()
             raise self.overtaken() from error
-        return manifest
 
     def _plan(self, relation: Relation) -> ReadPlan:
         # Compared with the instant at which this very table was read: later batches may have left it out.

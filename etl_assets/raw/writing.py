@@ -7,7 +7,8 @@ other's: of those that took the same number one commits it. What a killed run le
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -18,10 +19,14 @@ from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
 from etl_assets.lake.batches import (
     FOLDER,
+    FORMAT,
+    ApiState,
     Batches,
     FileNames,
     LandedFile,
     Manifest,
+    SourceState,
+    Superseded,
     TableChanges,
     TableState,
     number,
@@ -40,7 +45,7 @@ def check_project(latest: Manifest, project: str, files: Files) -> None:
         )
 
 
-def carried(latest: Manifest | None) -> dict[str, TableState]:
+def _carried(latest: Manifest | None) -> dict[str, TableState]:
     """The tables of the manifest before, as they stand when a batch does not read them."""
     states = latest.tables if latest else {}
     return {name: state.model_copy(update={"changes": None}) for name, state in states.items()}
@@ -141,9 +146,33 @@ class BatchWriter:
         longest += 2 * len(relation.columns) if longest else 0
         return LandedFile(path=path, rows=rows, bytes=size, sha256=digest, longest_row=longest)
 
-    def put(self, manifest: Manifest) -> None:
-        """Make the batch exist, and what is derived from it. Raises `AlreadyExists` if another run took its number."""
-        batches = Batches(self.files)
+    def put(
+        self,
+        *,
+        run_id: str,
+        project: str,
+        sources: Mapping[str, SourceState | ApiState],
+        tables: Mapping[str, TableState],
+        seconds: float,
+        superseded: Sequence[Superseded] = (),
+    ) -> Manifest:
+        """Make the batch exist, and what is derived from it: `sources` and `tables` as it found them, all others as they were.
+        Raises `AlreadyExists` if another run took its number."""
+        latest, batches = self.latest, Batches(self.files)
+        first_of_format = latest is not None and latest.format < FORMAT
+        manifest = Manifest(
+            format=FORMAT,
+            batch=self.batch,
+            lake=latest.lake if latest else uuid.uuid4().hex,
+            run_id=run_id,
+            project=project or (latest.project if latest else ""),
+            previous=batches.sha256(latest.batch) if latest else None,
+            folded=batches.folded(latest.batch) if latest and first_of_format else None,
+            sources={**(latest.sources if latest else {}), **sources},
+            seconds=round(seconds, 3),
+            tables={**_carried(latest), **tables},
+            superseded=(*(latest.superseded if latest else ()), *superseded),
+        )
         batches.commit(manifest)
         reached("manifest committed")
         if self.marker.is_set:
@@ -152,6 +181,7 @@ class BatchWriter:
         for table in manifest.changed:
             current.compact(table, manifest)
             reached("base kept")
+        return manifest
 
 
 def history_of(held: TableState | None, batch: int, changes: TableChanges) -> str:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from etl_assets.engine.scratch import own_folder
 from etl_assets.errors import EtlError
 from etl_assets.lake.files import BUFFER_BYTES, Files
 from etl_assets.later import Later
@@ -64,10 +64,9 @@ class Keeping:
 
     def put_frame(self, name: str, tables: Iterable[pa.Table]) -> Kept:
         """Keep a frame that comes in pieces. Their types may differ where one type holds them all."""
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
-            whole = Path(folder, "whole.parquet")
-            rows = _joined(name, tables, Path(folder), whole)
+        with own_folder(self.scratch, "steps-") as folder:
+            whole = folder / "whole.parquet"
+            rows = _joined(name, tables, folder, whole)
             return self._put(name, "frame", _blocks(whole), rows)
 
     def put(self, name: str, kind: Kind, value: Any) -> Kept:

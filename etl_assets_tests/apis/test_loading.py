@@ -1,15 +1,20 @@
 """What landed is loaded once, costs no call however often that fails, and is what the lake holds then."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from etl_assets.apis import loading
 from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Limits
-from etl_assets.apis.pages import takes
+from etl_assets.apis.pages import Page, takes
+from etl_assets.engine.scratch import sweep
 from etl_assets.lake.batches import MAIN, ApiState, Batches
 from etl_assets.raw.landing import CaptureRequest, TooManyMisfits, take_batch
 from etl_assets.stand_ins.web_api import Record, sales
@@ -214,3 +219,21 @@ def test_what_a_manifest_says_of_an_api_can_be_read_by_anybody(tmp_path: Path) -
         assert told["format"] == 2
         assert told["sources"]["card_sale"]["kind"] == "api"
         assert told["tables"]["card_sale"]["read"] == "pages"
+
+
+def test_a_run_that_sweeps_meanwhile_takes_nothing_from_a_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = loading._pages
+
+    def swept(*arguments: Any) -> Iterator[Page]:
+        sweep(client.scratch)
+        return pages(*arguments)
+
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in)
+        client.fetch()
+        client.scratch = tmp_path / "scratch"
+        monkeypatch.setattr(loading, "_pages", swept)
+        assert client.load().failures == {}
+        assert len(client.rows()) == 280

@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from etl_assets.engine.scratch import sweep
+from etl_assets.lake.folder import LocalFiles
 from etl_assets.project import CsvFile, Download, Listing, Parameter, Steps, Upload, step
 from etl_assets.stand_ins.s3 import serve_s3
+from etl_assets.steps.keeping import Keeping
 from etl_assets_tests.steps.playing import kept, play
 
 BUCKET = "parcels"
@@ -225,3 +228,15 @@ def test_b5_a_frame_becomes_a_csv_file_that_is_not_overwritten(tmp_path: Path) -
     assert path.read_text() == "mine"
     assert play(group(overwrite=True), tmp_path / "data").success
     assert path.read_text() == CSV
+
+
+def test_a_run_that_sweeps_meanwhile_takes_nothing_from_a_frame_that_is_kept(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+
+    def pieces() -> Iterator[pa.Table]:
+        yield pa.table({"n": [1]})
+        sweep(scratch)
+        yield pa.table({"n": [2.5]})
+
+    kept = Keeping(LocalFiles(tmp_path / "lake"), "lot", "", scratch).put_frame("all", pieces())
+    assert kept.rows == 2
