@@ -12,9 +12,8 @@ from etl_assets.automation.breaker import reset
 from etl_assets.cli import etl
 from etl_assets.errors import SettingsError
 from etl_assets.settings import Settings
-from etl_assets_tests.automation.watching import Watching, scheduled, watching
+from etl_assets_tests.automation.watching import Watching, ran_once, scheduled
 from etl_assets_tests.flow import execute
-from etl_assets_tests.shop import SOURCE
 
 
 @pytest.fixture
@@ -23,10 +22,7 @@ def failing(
 ) -> Iterator[Watching]:
     """A flow that ran well once, and fails from now on; two failures open the breaker."""
     monkeypatch.setattr(sensor, "FIRST_PAUSE_SECONDS", 0)
-    url = database()
-    execute(url, SOURCE)
-    with watching(url, tmp_path) as made:
-        assert made.run().success
+    with ran_once(database(), tmp_path) as made:
         made.failures, made.mended = 2, False
         yield made
 

@@ -12,9 +12,8 @@ import pytest
 from etl_assets.automation import source_changed as sensor
 from etl_assets.automation.jobs import every_night
 from etl_assets.automation.runs import last_successes
-from etl_assets_tests.automation.watching import Watching, scheduled, watching
+from etl_assets_tests.automation.watching import Watching, ran_once, scheduled
 from etl_assets_tests.flow import execute
-from etl_assets_tests.shop import SOURCE
 
 
 @pytest.fixture
@@ -23,10 +22,7 @@ def watch(
 ) -> Iterator[Watching]:
     """A flow that ran well once, by a clock that was a year ahead."""
     monkeypatch.setattr(sensor, "FIRST_PAUSE_SECONDS", 0)
-    url = database()
-    execute(url, SOURCE)
-    with watching(url, tmp_path) as made:
-        assert made.run().success
+    with ran_once(database(), tmp_path) as made:
         set_ahead(made)
         yield made
 

@@ -17,7 +17,8 @@ from etl_assets.raw.assets import raw_assets
 from etl_assets.source.position import Position, read_position
 from etl_assets.source.resource import Source
 from etl_assets.star.resource import Lake
-from etl_assets_tests.shop import INPUTS
+from etl_assets_tests.flow import execute
+from etl_assets_tests.shop import INPUTS, SOURCE
 
 TABLES = list(INPUTS.tables.values())
 # Counters come up to a second late, and ten from an idle session: here everybody is gone at once.
@@ -124,3 +125,12 @@ def watching(url: str, folder: Path) -> Iterator[Watching]:
     home.mkdir()
     with dg.instance_for_test(temp_dir=str(home)) as instance:
         yield Watching(url, folder, instance)
+
+
+@contextmanager
+def ran_once(url: str, folder: Path) -> Iterator[Watching]:
+    """A flow from an empty database, which is filled, after one run that went well."""
+    execute(url, SOURCE)
+    with watching(url, folder) as made:
+        assert made.run().success
+        yield made

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from etl_assets_tests.browser.interface import CHROMIUM, Interface, interface
+from etl_assets_tests.browser.chromium import chromium
+from etl_assets_tests.browser.interface import Interface, interface
 
 pytestmark = pytest.mark.browser
-playwright = pytest.importorskip("playwright.sync_api")
 
 _NOWHERE = {"ETL_SOURCE_URL": "postgresql://reader@127.0.0.1:1/nowhere"}
 _LAUNCH = """mutation { launchRun(executionParams: {mode: "default", selector: {
@@ -103,14 +103,8 @@ def evil() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A browser for which every name of the evil site leads to this machine."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}")
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--host-resolver-rules=MAP evil.example 127.0.0.1"]
-        )
-        yield launched
-        launched.close()
+    with chromium("--host-resolver-rules=MAP evil.example 127.0.0.1") as started:
+        yield started
 
 
 def state(ui: Interface) -> tuple[int, str, str]:

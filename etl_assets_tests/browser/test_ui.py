@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from etl_assets_tests.browser.interface import CHROMIUM, LOCATION, Interface, interface
+from etl_assets_tests.browser.interface import LOCATION, Interface, interface
 
 pytestmark = pytest.mark.browser
-playwright = pytest.importorskip("playwright.sync_api")
 
 STAGES = ("source", "raw", "star", "warehouse", "exports")
 _RUN_SECONDS = 120
@@ -60,16 +59,6 @@ _EXPECTED_METADATA = {
 def ui(postgres_folder: Path) -> Iterator[Interface]:
     with interface(postgres_folder / "interface") as served:
         yield served
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}")
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=str(CHROMIUM))
-        yield launched
-        launched.close()
 
 
 def test_whoever_starts_the_interface_and_presses_the_button_sees_it_all(ui: Interface, browser: Any) -> None:

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from etl_assets_tests.browser.interface import CHROMIUM, LOCATION, Interface, interface
+from etl_assets_tests.browser.interface import LOCATION, Interface, interface
 from etl_assets_tests.browser.test_ui import STAGES, watch
 from etl_assets_tests.init.samples import HEADER_AND_LINES, execute
 
 pytestmark = pytest.mark.browser
-playwright = pytest.importorskip("playwright.sync_api")
 
 PREFIX = "shop"
 _SECONDS = 600
@@ -51,16 +50,6 @@ def ui(module_database: Callable[..., str], postgres_folder: Path) -> Iterator[I
     assert done.returncode == 0, done.stdout + done.stderr
     with interface(folder, settings) as served:
         yield served
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}")
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=str(CHROMIUM))
-        yield launched
-        launched.close()
 
 
 def test_a_project_that_init_wrote_runs_by_a_button_and_shows_all_there_is_to_know(
