@@ -5,7 +5,7 @@ import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
@@ -69,6 +69,17 @@ class Naming:
         hints = typing.get_type_hints(function, include_extras=True)
         made.__annotations__ = {renamed.get(name, name): hint for name, hint in hints.items()}
         return made
+
+
+def time_partitions(every: str, start: date) -> dg.TimeWindowPartitionsDefinition:
+    """A partition for each day, week or month from one on, named by its first day. Weeks begin on Monday: the first is the one
+    that begins at `start` or after it."""
+    if every == "day":
+        return dg.DailyPartitionsDefinition(start.isoformat())
+    if every == "month":
+        return dg.MonthlyPartitionsDefinition(start.isoformat())
+    monday = start + timedelta(days=-start.weekday() % 7)
+    return dg.WeeklyPartitionsDefinition(monday.isoformat(), day_offset=1)
 
 
 PLAIN = Naming()

@@ -7,7 +7,7 @@ materialize it is to load what pages have landed, whichever windows they are of.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from etl_assets.faults import without_values
 from etl_assets.lake.batches import Batches, Manifest, TakeState, number
 from etl_assets.lake.resource import RawLake
 from etl_assets.notices import NOTICE
-from etl_assets.presentation import PLAIN, Naming
+from etl_assets.presentation import PLAIN, Naming, time_partitions
 from etl_assets.progress import observer
 from etl_assets.raw.assets import GROUP as RAW
 from etl_assets.raw.assets import raw_key
@@ -64,12 +64,7 @@ class LoadPagesConfig(dg.Config):
 
 def partitions(windows: Windows) -> dg.TimeWindowPartitionsDefinition:
     """The windows of an API as partitions, each named by its first day."""
-    start = windows.first.name
-    if windows.every == "day":
-        return dg.DailyPartitionsDefinition(start)
-    if windows.every == "week":
-        return dg.WeeklyPartitionsDefinition(start, day_offset=1)  # from Monday on
-    return dg.MonthlyPartitionsDefinition(start)
+    return time_partitions(windows.every, date.fromisoformat(windows.first.name))
 
 
 def api_assets(apis: Sequence[Api], naming: Naming = PLAIN) -> list[dg.AssetsDefinition]:

@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
@@ -24,6 +23,7 @@ import httpx2
 from etl_assets import addresses
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.limiter import Call, Limiter
+from etl_assets.clients.waiting import retry_after
 from etl_assets.errors import EtlError
 
 _WORTH_AGAIN = {408, 425, 429, 500, 502, 503, 504}
@@ -266,21 +266,6 @@ def parsed(body: bytes) -> Any:
 
 def _refused(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
-
-
-def retry_after(value: str | None, now: datetime) -> float | None:
-    """The seconds to wait that a header `Retry-After` says, as a number or as a date; None if it says nothing."""
-    if value is None:
-        return None
-    if re.fullmatch(r"\d{1,9}", value.strip()):
-        return float(value)
-    try:
-        until = parsedate_to_datetime(value)
-    except (ValueError, TypeError):
-        return None
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=UTC)
-    return max(0.0, (until - now).total_seconds())
 
 
 def _noted(name: str, call: Call) -> None:

@@ -4,10 +4,9 @@ Google's own session (google-auth, which dagster-gcp brings) speaks to the API d
 fixes the address in its code and does not repeat a 429; Google's discovery client reads 111 MB of documents for this.
 """
 
-import email.utils
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -19,6 +18,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from tenacity.wait import wait_random_exponential
 
 from etl_assets import addresses
+from etl_assets.clients.waiting import retry_after
 from etl_assets.errors import EtlError
 
 ENDPOINT = "https://sheets.googleapis.com"
@@ -237,14 +237,8 @@ def _said(answer: requests.Response) -> str:
 
 
 def _retry_after(answer: requests.Response) -> float:
-    """The seconds that an answer asks to wait: given as such, or as an instant."""
-    asked = answer.headers.get("Retry-After", "").strip()
-    if asked.isdigit():
-        return float(asked)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(asked).timestamp() - time.time())
-    except ValueError:
-        return 0.0
+    """The seconds that an answer asks to wait; 0 if it says nothing."""
+    return retry_after(answer.headers.get("Retry-After"), datetime.now(UTC)) or 0.0
 
 
 def _line(error: Exception) -> str:

@@ -6,14 +6,14 @@ table would be gone before the next one asks. Here it holds for any executor.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import dagster as dg
 
 from etl_assets.engine.preview import markdown
 from etl_assets.errors import SettingsError
-from etl_assets.presentation import PLAIN, Naming
+from etl_assets.presentation import PLAIN, Naming, time_partitions
 from etl_assets.steps.contract import Picture, Step
 from etl_assets.steps.functions import FunctionStep
 from etl_assets.steps.group import Steps
@@ -124,13 +124,7 @@ def partitions(declared: Partitions) -> dg.PartitionsDefinition:
     """The partitions of a group, as Dagster has them."""
     if declared.keys:
         return dg.StaticPartitionsDefinition(list(declared.keys))
-    if declared.every == "day":
-        return dg.DailyPartitionsDefinition(declared.start)
-    if declared.every == "month":
-        return dg.MonthlyPartitionsDefinition(declared.start)
-    start = date.fromisoformat(declared.start)
-    monday = start + timedelta(days=-start.weekday() % 7)
-    return dg.WeeklyPartitionsDefinition(monday.isoformat(), day_offset=1)
+    return time_partitions(declared.every, date.fromisoformat(declared.start))
 
 
 def _part(context: dg.AssetExecutionContext) -> Part:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from etl_assets.apis.client import ApiError, is_public, retry_after
+from etl_assets.apis.client import ApiError, is_public
 from etl_assets.apis.declaration import Credential, Retry
 from etl_assets.apis.paging import Link
+from etl_assets.clients.waiting import retry_after
 from etl_assets_tests.apis.service import Client, service
 
 SECRET = "sesame-open-7781"
