@@ -38,7 +38,7 @@ from etl_assets.source.position import Position
 from etl_assets.source.resource import Source
 from etl_assets.star.files import BASELINES
 from etl_assets.star.resource import Lake
-from etl_assets.warehouse.contract import Warehouse
+from etl_assets.warehouse.contract import Warehouse, WarehouseInUse
 
 _LEFT = ".dagster/etl_left"  # Dagster's interface hides what begins like this
 _TOLD_AGAIN_SECONDS = 3600.0
@@ -97,7 +97,10 @@ def left(instance: dg.DagsterInstance, places: Places, made_with: str) -> str | 
     if manifest is None or shown is None:
         return None
     certificate = certificate_path(manifest.batch)
-    exports = (places.warehouse.standing(), places.tables.standing(), places.workbook.standing())
+    try:
+        exports = (places.warehouse.standing(), places.tables.standing(), places.workbook.standing())
+    except WarehouseInUse:  # a notebook has it, or a load of another project
+        return None
     if None in exports or not files.exists(certificate) or noted(files, certificate) is None:
         return None
     baselines = sorted(name for name in files.names(BASELINES) if name.endswith(".json"))

@@ -6,11 +6,14 @@ One flow is run until there is nothing to do. Each test gets a copy of all that 
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
@@ -279,6 +282,48 @@ def test_a_dropped_report_and_a_damaged_star_are_made_again(shop: Shop) -> None:
         "unchanged_since" not in run()
     )  # what the one before had to tell of is not over before it is seen to be
     assert "unchanged_since" in run()
+
+
+def test_a_run_succeeds_beside_one_that_has_the_warehouse(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How it is left can't be told then; and whether there is anything to do, neither."""
+    note = settled.note
+    holding: list[subprocess.Popen[str]] = []
+
+    def held(*arguments: Any) -> None:
+        holding.append(holder(shop.data / "warehouse.duckdb"))
+        note(*arguments)
+
+    execute(shop.url, "UPDATE item SET price = price + 1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settled, "note", held)
+        try:
+            run()
+            assert not shop.is_settled()
+        finally:
+            for process in holding:
+                process.communicate("")
+    assert holding
+    run()
+    assert shop.is_settled()
+
+
+def holder(path: Path) -> "subprocess.Popen[str]":
+    """A process that has a DuckDB file, until it is spoken to."""
+    held = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import duckdb; c = duckdb.connect({str(path)!r}); print('held', flush=True); input()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert held.stdout
+    assert held.stdout.readline() == "held\n"
+    return held
 
 
 def test_a_source_that_is_away_is_told_of_and_recorded_as_ever(
