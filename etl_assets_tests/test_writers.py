@@ -330,7 +330,7 @@ def test_who_slept_while_others_took_its_number_and_the_next_is_told_so_and_leav
     until(lambda: sleeper.is_done)
     assert sleeper.outcome
     assert re.fullmatch(
-        r"LakeError: batch 000002 of the lake \S+ was committed by another run meanwhile; this one brought nothing: run it again",
+        r"Overtaken: batch 000002 of the lake \S+ was committed by another run meanwhile; this one brought nothing: run it again",
         sleeper.outcome.refusal,
     ), sleeper.outcome
     assert leftovers(lake.everything()) == []

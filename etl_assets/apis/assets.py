@@ -19,8 +19,9 @@ from etl_assets.apis.client import CallFailed
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.due import due
 from etl_assets.apis.fetching import Fetch
-from etl_assets.apis.loading import Load, Outcome, layout_of, load_pages
+from etl_assets.apis.loading import Load, Outcome, load_pages
 from etl_assets.apis.pages import Summary, take_to_fetch
+from etl_assets.apis.reading import layout_of
 from etl_assets.apis.resource import Apis
 from etl_assets.apis.windows import WHOLE, Windows
 from etl_assets.engine.code_version import declared_version

@@ -7,26 +7,23 @@ are not deleted: what counts is the newest version of each key that landed. If t
 pages that are kept are read again.
 """
 
-import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 
 import duckdb
 
-from etl_assets.apis.client import ApiError, parsed
+from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import COMPLETE, LOADED, Page, Summary, Take, in_order, records_of, takes, waiting
-from etl_assets.apis.records import Misfit, Rows
+from etl_assets.apis.pages import LOADED, takes, waiting
+from etl_assets.apis.reading import TAKE, Counts, PagesRead, all_takes, layout_of, read_pages
+from etl_assets.apis.records import Rows
 from etl_assets.engine import duck
-from etl_assets.engine.code_version import declared_version
-from etl_assets.engine.duck import identifier, listing, literal
+from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.scratch import own_folder
-from etl_assets.engine.sums import Amount, added_up
 from etl_assets.engine.types import EXACT
 from etl_assets.engine.typing import types_version
 from etl_assets.errors import EtlError
@@ -38,15 +35,13 @@ from etl_assets.lake.batches import (
     FileNames,
     LandedFile,
     Manifest,
-    SourceColumn,
     TableChanges,
     TableState,
     TakeState,
-    number,
 )
 from etl_assets.lake.current import DELETED, Current, view
 from etl_assets.lake.files import AlreadyExists, LakeError
-from etl_assets.raw.changes import changed_rows, read_text
+from etl_assets.raw.changes import changed_rows
 from etl_assets.raw.controls import Sums, sums
 from etl_assets.raw.landing import EVERY, FEW_ROWS, TooManyMisfits
 from etl_assets.raw.writing import BatchWriter, check_project, history_of
@@ -54,8 +49,6 @@ from etl_assets.source.catalog import Relation
 
 _ATTEMPTS = 5
 _MEMORY_BYTES = 256 << 20
-_ORDER, _TAKE = duck.own("order"), duck.own("take")
-_REPORT = ("key", "column", "value", "reason")
 
 
 @dataclass(frozen=True)
@@ -95,58 +88,6 @@ def load_pages(load: Load, batches: Batches, scratch: Path) -> Outcome:
             except AlreadyExists:  # another run took the number, and nothing is lost
                 time.sleep(0.1 * attempt)
     raise LakeError(f"other runs committed {_ATTEMPTS} batches in a row meanwhile; run again")
-
-
-@dataclass
-class _Counts:
-    """What came of the records of one take. `digest` is that of the report of those kept aside."""
-
-    take: Take
-    summary: Summary
-    records: int = 0
-    bad: int = 0
-    duplicates: int = 0
-    digest: str = ""
-
-    def state(self) -> TakeState:
-        """As the manifest has it."""
-        summary = self.summary
-        return TakeState(
-            window=self.take.window,
-            take=self.take.number,
-            pages=summary.pages,
-            calls=summary.calls,
-            failed_calls=summary.failed_calls,
-            waited_seconds=summary.waited_seconds,
-            records=self.records,
-            duplicates=self.duplicates,
-            quarantined=self.bad,
-            total=summary.total,
-            sha256=summary.sha256,
-        )
-
-
-@dataclass(frozen=True)
-class _Read:
-    """The pages of an API, read: `rows` is a view of all good records, in the order in which they came, the
-    longest of `longest` bytes (0: none is unusually long). `report`: a CSV file about those that can't be used."""
-
-    api: Api
-    relation: Relation
-    counts: Sequence[_Counts]
-    rows: str
-    longest: int
-    report: Path
-    first_bad: str
-    unknown: frozenset[str]
-
-    @property
-    def bad(self) -> int:
-        return sum(one.bad for one in self.counts)
-
-    @property
-    def records(self) -> int:
-        return sum(one.records for one in self.counts)
 
 
 class _Loading:
@@ -206,109 +147,38 @@ class _Loading:
 
     # -- from pages to rows ----------------------------------------------------------------------------------------------
 
-    def _read(self, api: Api) -> _Read | None:
+    def _read(self, api: Api) -> PagesRead | None:
         """The takes of an API that wait, or all that there are if its columns are others than they were; None if there is
         nothing to load. Raises `EtlError` for what can't be used."""
         held = self.latest.tables.get(api.name) if self.latest else None
         rows = Rows(api)
         _check(api, held)
         again = held is not None and (held.columns != rows.columns or held.layout != layout_of(api))
-        chosen = _all_takes(self.batches, api) if again else waiting(self.files, api.name)
+        chosen = all_takes(self.batches, api.name) if again else waiting(self.files, api.name)
         if not chosen:
             return None
-        read = self._rows_of(api, rows, chosen)
+        read = read_pages(api, chosen, self.connection, self.folder)
         for number_, counts in enumerate(read.counts):
             self._count_keys(read, number_, counts)
         self._check_bad(read)
         return read
 
-    def _rows_of(self, api: Api, rows: Rows, chosen: Sequence[Take]) -> _Read:
-        path, report = (
-            self.folder / f"{len(rows.columns)}-{api.name}.csv",
-            self.folder / f"bad-{api.name}.csv",
-        )
-        names = [column.name for column in rows.columns]
-        counts, totals, first, unknown = [], [Decimal(0)] * len(rows.amounts), "", set[str]()
-        order = longest = 0
-        with (
-            path.open("w", encoding="utf-8", newline="") as good,
-            report.open("w", encoding="utf-8", newline="") as bad,
-        ):
-            good.write(_line([*names, _TAKE, _ORDER]))
-            bad.write(_line([*_REPORT, _TAKE]))
-            for take_number, take in enumerate(chosen):
-                summary = take.summary()
-                if summary is None:
-                    raise LakeError(f"{take} is not complete: run again")
-                count, digest = _Counts(take, summary), hashlib.sha256()
-                for page in _pages(take, summary):
-                    for place, record in enumerate(records_of(api.name, parsed(page.body), api.records)):
-                        count.records += 1
-                        try:
-                            row = rows.row(record)
-                        except Misfit as misfit:
-                            key = (
-                                rows.key(record)
-                                or f"{take.window}, page {page.index + 1}, record {place + 1}"
-                            )
-                            told = [key, misfit.column, misfit.value, misfit.reason]
-                            count.bad += 1
-                            digest.update(_line(told).encode())
-                            bad.write(_line([*told, str(take_number)]))
-                            first = first or f"{misfit.column or 'the record'} of {key} {misfit.reason}"
-                            continue
-                        order += 1
-                        line = _line([*row, str(take_number), str(order)])
-                        good.write(line)
-                        longest = max(longest, len(line))
-                        for i, place_of_amount in enumerate(rows.amounts):
-                            if (value := row[place_of_amount]) is not None:
-                                totals[i] = EXACT.add(totals[i], Decimal(value))
-                        if not place:
-                            unknown |= rows.unknown(record)
-                count.digest = digest.hexdigest() if count.bad else ""
-                counts.append(count)
-        longest = 4 * longest if 4 * longest > duck.MAX_LINE_BYTES else 0  # bytes of a character
-        good_rows = self._view(path, rows, longest)
-        read = _Read(api, _relation(api, rows), counts, good_rows, longest, report, first, frozenset(unknown))
-        self._check_sums(read, dict(zip([names[i] for i in rows.amounts], totals, strict=True)))
-        return read
-
-    def _view(self, path: Path, rows: Rows, longest: int) -> str:
-        own = [SourceColumn(name=name, type="bigint", nullable=False) for name in (_TAKE, _ORDER)]
-        return view(read_text(self.connection, path, (*rows.columns, *own), longest))
-
-    def _check_sums(self, read: _Read, totals: dict[str, Decimal]) -> None:
-        """Compare the sums of what the records say with those of the rows that were made of them."""
-        types = read.api.table.types
-        amounts = {}
-        for name in totals:
-            scale = types[name].arrow.scale if hasattr(types[name].arrow, "scale") else 0
-            amounts[name] = Amount(f"CAST({identifier(name)} AS DECIMAL(38,{scale}))", scale)
-        _, found = added_up(partial(duck.one, self.connection), read.rows, amounts)
-        for name, total in totals.items():
-            if found[name] != total:
-                raise ApiError(
-                    f"{read.api.name}: the {name} of its records add up to {total}, and to {found[name]} as rows; nothing "
-                    "was committed"
-                )
-
-    def _count_keys(self, read: _Read, number_: int, counts: _Counts) -> None:
+    def _count_keys(self, read: PagesRead, number_: int, counts: Counts) -> None:
         """Count duplicates in a take, and compare what it has with what the API said. Raises `ApiError`."""
         key, total = listing(read.relation.key), counts.summary.total
         (distinct,) = duck.one(
             self.connection,
-            f"SELECT count(*) FROM (SELECT DISTINCT {key} FROM {read.rows} WHERE {_TAKE} = {number_})",
+            f"SELECT count(*) FROM (SELECT DISTINCT {key} FROM {read.rows} WHERE {TAKE} = {number_})",
         )
         counts.duplicates = counts.records - counts.bad - distinct
         if total is None:
             return
         texts = ", ".join(f"CAST({identifier(name)} AS VARCHAR)" for name in read.relation.key)
-        known = f"SELECT array_to_string([{texts}], ',') AS key FROM {read.rows} WHERE {_TAKE} = {number_}"
+        known = f"SELECT array_to_string([{texts}], ',') AS key FROM {read.rows} WHERE {TAKE} = {number_}"
         (aside,) = duck.one(
             self.connection,
             f"SELECT count(DISTINCT key) FROM {duck.csv_rows([read.report])} ANTI JOIN ({known}) USING (key) "
-            f"WHERE {_TAKE} = '{number_}'",
+            f"WHERE {TAKE} = '{number_}'",
         )
         if distinct + aside != total:
             why = (
@@ -318,7 +188,7 @@ class _Loading:
             counts.take.reject(why)
             raise ApiError(f"{why}; nothing of it was loaded, run again to fetch the window anew")
 
-    def _check_bad(self, read: _Read) -> None:
+    def _check_bad(self, read: PagesRead) -> None:
         limit = max(read.api.limits.bad_share * read.records, FEW_ROWS)
         if read.bad > limit and not {read.api.name, EVERY} & self.load.allow_misfits:
             raise TooManyMisfits(
@@ -332,14 +202,12 @@ class _Loading:
 
     # -- from rows to a batch --------------------------------------------------------------------------------------------
 
-    def _landed(self, read: _Read) -> TableState | None:
+    def _landed(self, read: PagesRead) -> TableState | None:
         """A table with what the batch brings for it; None if it brings nothing."""
         name, relation = read.api.name, read.relation
         held = self.latest.tables.get(name) if self.latest else None
-        names, key = listing(relation.names), listing(relation.key)
-        newest = self.connection.sql(
-            f"SELECT {names} FROM {read.rows} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {_ORDER} DESC) = 1"
-        )
+        key = listing(relation.key)
+        newest = read.newest(self.connection)
         removed: Sums = {}
         if held is None or self.latest is None:
             (new,) = duck.one(self.connection, f"SELECT count(*) FROM {view(newest)}")
@@ -390,7 +258,7 @@ class _Loading:
             changes=changes,
         )
 
-    def _new_quarantine(self, read: _Read) -> bool:
+    def _new_quarantine(self, read: PagesRead) -> bool:
         """Whether records are kept aside that no batch has told of: the newest take of a window before may have had the
         same."""
         for counts in read.counts:
@@ -404,17 +272,14 @@ class _Loading:
                 return True
         return False
 
-    def _quarantined(self, read: _Read) -> LandedFile | None:
+    def _quarantined(self, read: PagesRead) -> LandedFile | None:
         if not read.bad:
             return None
-        told = f"(SELECT DISTINCT {listing(_REPORT)} FROM {duck.csv_rows([read.report])})"
-        report = self.connection.sql(
-            f'SELECT {literal(read.api.name)} AS "table", *, {literal(number(self.naming.batch))} AS batch FROM {told} ORDER BY ALL'
-        )
-        (values,) = duck.one(self.connection, f"SELECT count(*) FROM {told}")
+        report = read.kept_aside(self.connection, self.naming.batch)
+        (values,) = duck.one(self.connection, f"SELECT count(*) FROM {view(report)}")
         return self.writer.write(report, self.naming.quarantine(read.api.name), values)
 
-    def _commit(self, states: dict[str, TableState], read: Sequence[_Read]) -> Manifest:
+    def _commit(self, states: dict[str, TableState], read: Sequence[PagesRead]) -> Manifest:
         return self.writer.put(
             run_id=self.load.run_id,
             project=self.load.project,
@@ -424,15 +289,7 @@ class _Loading:
         )
 
 
-def layout_of(api: Api) -> str:
-    """Identifies where in an answer the values of each column are taken from."""
-    records = (
-        api.records if isinstance(api.records, str) else getattr(api.records, "__qualname__", "function")
-    )
-    return declared_version(records, *(f"{name}:{api.field_of(name)}" for name in api.columns))
-
-
-def _state(read: _Read) -> ApiState:
+def _state(read: PagesRead) -> ApiState:
     received = max(counts.summary.received for counts in read.counts)
     return ApiState(
         server_time=datetime.fromtimestamp(received, UTC),
@@ -440,7 +297,7 @@ def _state(read: _Read) -> ApiState:
     )
 
 
-def _why(counts: Sequence[_Counts]) -> str:
+def _why(counts: Sequence[Counts]) -> str:
     windows = [str(one.take.window) for one in counts]
     pages = sum(one.summary.pages for one in counts)
     told = windows[0] if len(windows) == 1 else f"{windows[0]} to {windows[-1]}"
@@ -462,38 +319,6 @@ def _check(api: Api, held: TableState | None) -> None:
         )
 
 
-def _all_takes(batches: Batches, api: Api) -> list[Take]:
-    """All takes that can be read, in the order in which they were fetched."""
-    return in_order(take for take in takes(batches.files, api.name) if take.state in (LOADED, COMPLETE))
-
-
-def _pages(take: Take, summary: Summary) -> Iterator[Page]:
-    """The pages of a take in their order; one that two runs landed is read once. Files hold neighbouring pages."""
-    seen: set[int] = set()
-    for file in sorted(summary.files, key=lambda file: file.path):
-        for page in sorted(take.read(file), key=lambda page: page.index):
-            if page.index not in seen:
-                seen.add(page.index)
-                yield page
-
-
-def _relation(api: Api, rows: Rows) -> Relation:
-    """The table in the form in which the lake compares tables."""
-    return Relation(
-        table=api.table,
-        oid=0,
-        kind="",
-        access_method="",
-        partitions=(),
-        columns=rows.columns,
-        key=tuple(api.key),
-        references=frozenset(),
-        layout=layout_of(api),
-        filtered=False,
-        unique=True,
-    )
-
-
 def _controls(relation: Relation, held: TableState | None, added: Sums, removed: Sums) -> dict[str, Control]:
     """The sums of the amounts of all rows. Of a column that was none before, they are not known."""
     controls = {}
@@ -504,8 +329,3 @@ def _controls(relation: Relation, held: TableState | None, added: Sums, removed:
         total = EXACT.subtract(EXACT.add(Decimal(before or 0), added[name]), removed.get(name, Decimal(0)))
         controls[name] = Control(sum=str(total), held=str(total))
     return controls
-
-
-def _line(values: Sequence[str | None]) -> str:
-    """Values as a line of CSV as PostgreSQL writes it: nothing for NULL, all else in quotes."""
-    return ",".join(["" if v is None else f'"{v.replace(chr(34), chr(34) * 2)}"' for v in values]) + "\n"

@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 def repair(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
     """Read all landed files of the lake; those that are not what their manifests list are superseded, in a batch of its own.
 
-    What a file held is taken from a copy of it, from the source (rows that have not changed since), and from the folds of
-    older batches that the lake keeps. What none of them has is lost, and is named. Then a run reads all tables whole, and
-    makes the star tables anew that the damage may show in. Nothing is removed from the lake.
+    What a file held is taken from a copy of it, from the source (rows that have not changed since; the pages of an API) and
+    from the folds of older batches that the lake keeps. What none of them has is lost, and is named. Then a run reads all
+    tables whole, and makes the star tables anew that the damage may show in. Nothing is removed from the lake, and no API
+    is asked.
 
     What is derived (folds, star, certificates, the warehouse) needs no repair: the next run makes it anew.
     """
     settings = environment.settings()
     environment.arrange_dagster_home(settings)
 
+    from etl_assets.apis.repair import repair_pages
     from etl_assets.definitions import definitions
-    from etl_assets.lake.files import LakeError
+    from etl_assets.lake.batches import MAIN
     from etl_assets.raw import repair as repairing
     from etl_assets.raw.landing import CaptureRequest
 
@@ -46,35 +48,32 @@ def repair(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
         scratch = Path(found.lake.scratch)
         scratch.mkdir(parents=True, exist_ok=True)
         touched = {damage.table for damage in damaged}
-        if files := [damage.file.path for damage in damaged if damage.table in project.apis]:
-            raise LakeError(
-                f"{', '.join(files)}: what was made of pages of an API is not superseded; restore it from a backup, its pages are "
-                "kept beside it"
-            )
-        tables = [table for name, table in project.tables.items() if name in touched]
-        request = CaptureRequest(found.source.address(), tables, run_id="repair", quarantine_limit=1)
-        mended = repairing.repair(request, batches, scratch)
-    if mended and not as_json:
-        _tell(damaged, mended[1])
+        mended = list(repair_pages(project.apis, "repair", batches, scratch))
+        if repairing.find_damage(batches, latest, MAIN):
+            tables = [table for name, table in project.tables.items() if name in touched]
+            request = CaptureRequest(found.source.address(), tables, run_id="repair", quarantine_limit=1)
+            mended += repairing.repair(request, batches, scratch)
+    if not as_json:
+        _tell(damaged, mended)
 
     from etl_assets.cli import flow
     from etl_assets.cli.display import display
     from etl_assets.cli.run import conclude, show
 
     star = [name for name in project.star if touched.intersection(project.inputs.sources(name))]
+    job = "etl" if project.tables else "derive"  # without a database nothing is captured
     decisions = flow.Decisions(
         whole=True, rebuild=star, allow_deletions=sorted(touched & project.tables.keys())
     )
     with environment.open_instance() as instance:
         outcome = flow.run(
-            flow.plan(definitions(settings), "etl", None, environment.naming(settings)),
+            flow.plan(definitions(settings), job, None, environment.naming(settings)),
             instance,
             display(),
             decisions,
         )
     if as_json:
-        superseded = mended[1] if mended else []
-        told = [s.model_dump(mode="json") for s in superseded]
+        told = [s.model_dump(mode="json") for s in mended]
         output.emit_json({"superseded": told, "run_id": outcome.run_id, "success": outcome.success})
     elif outcome.success:
         show(outcome)

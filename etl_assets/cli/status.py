@@ -1,6 +1,8 @@
 """`etl status`: where lake and warehouse stand, and how the last runs went. Reads only, starts nothing."""
 
+from collections import Counter
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -47,11 +49,12 @@ def status(as_json: bool, wanted: str | None) -> None:
         _print_last_success(settings, wanted)
         return
     lake, warehouse, recorded = _lake(settings), _warehouse(settings), _recorded(settings)
-    star = _star(settings, warehouse)
+    star, apis = _star(settings, warehouse), _apis(settings)
     if as_json:
-        output.emit_json({"lake": lake, "warehouse": warehouse, "star": star, **recorded})
+        output.emit_json({"lake": lake, "apis": apis, "warehouse": warehouse, "star": star, **recorded})
         return
     _show_lake(lake)
+    _show_apis(apis)
     output.say()
     _show_warehouse(warehouse)
     output.say()
@@ -94,6 +97,32 @@ def _lake(settings: Settings) -> dict[str, Any]:
             for name, state in (newest.tables if newest else {}).items()
         },
     }
+
+
+def _apis(settings: Settings) -> dict[str, Any]:
+    """How the windows of each API stand, by what has landed."""
+    project = environment.project(settings)
+    if not project.apis:
+        return {}
+
+    from etl_assets.apis.due import due
+    from etl_assets.apis.pages import COMPLETE, LOADED, REJECTED, takes
+    from etl_assets.lake.files import open_files
+
+    files, now = open_files(settings.lake_url, settings.data / "cache"), datetime.now(UTC)
+    told = {}
+    for api in project.apis.values():
+        newest = {take.window: take for take in takes(files, api.name)}
+        states = Counter(take.state for take in newest.values())
+        asked = [summary.received for take in newest.values() if (summary := take.summary())]
+        told[api.name] = {
+            "loaded": states[LOADED],
+            "waiting": states[COMPLETE],
+            "rejected": states[REJECTED],
+            "due": sum(1 for _ in due(api, files, now)),
+            "last_asked": datetime.fromtimestamp(max(asked), UTC) if asked else None,
+        }
+    return told
 
 
 def _warehouse(settings: Settings) -> dict[str, Any]:
@@ -257,6 +286,18 @@ def _show_lake(lake: dict[str, Any]) -> None:
         ["table", "rows", "versions", "changed in"],
         [(name, t["rows"], t["versions"], t["changed_in"]) for name, t in lake["tables"].items()],
     )
+
+
+def _show_apis(apis: dict[str, Any]) -> None:
+    if apis:
+        output.say()
+        output.table(
+            ["API", "windows loaded", "wait to be loaded", "rejected", "due (etl fetch)", "last asked (UTC)"],
+            [
+                (name, one["loaded"], one["waiting"], one["rejected"], one["due"], one["last_asked"])
+                for name, one in apis.items()
+            ],
+        )
 
 
 def _show_warehouse(warehouse: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from etl_assets.raw.plan import schema_change
 from etl_assets.raw.recent import Share
 from etl_assets.raw.volume import CHECK as VOLUME
 from etl_assets.raw.volume import HOW, judged, measures, recent, record
+from etl_assets.raw.writing import Overtaken
 from etl_assets.source.assets import declared_schema, source_key
 from etl_assets.source.catalog import NoKey
 from etl_assets.source.connection import SourceInterrupted
@@ -277,12 +278,13 @@ def volume_check(asset: dg.AssetKey, table: str, manifests: Sequence[Manifest]) 
 
 @contextmanager
 def _again_if_interrupted(context: dg.AssetExecutionContext) -> Iterator[None]:
-    """Have the step tried again when the source went away for a moment; whatever else goes wrong ends it."""
+    """Have the step tried again when the source went away for a moment, or when pages of an API were loaded meanwhile, which
+    took the number of its batch; whatever else goes wrong ends it."""
     try:
         yield
     except LakeClaimed:  # it was waited for
         raise
-    except SourceInterrupted as error:
+    except (SourceInterrupted, Overtaken) as error:
         attempt = context.retry_number + 1
         if attempt > _AGAIN.max_retries:
             raise

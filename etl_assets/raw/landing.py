@@ -299,7 +299,7 @@ class Landing(BatchWriter):
     def commit(
         self, landed: Mapping[str, Landed], *, seconds: float, superseded: Sequence[Superseded] = ()
     ) -> Manifest:
-        """Make the batch exist. Raises `LakeError` if another run took its number, `ClaimLost` if the claim on the lake is
+        """Make the batch exist. Raises `Overtaken` if another run took its number, `ClaimLost` if the claim on the lake is
         lost; what was landed is removed then."""
         instant = self.snapshot.instant
         try:

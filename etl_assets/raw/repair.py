@@ -1,10 +1,11 @@
 """Repair of what is not derived: landed files that are damaged or lost, superseded by what is still known of them.
 
-    find the damage ► claim ► what the source, a base or a copy still say of each file ► land it ► commit what it supersedes
+    find the damage ► claim ► what a copy, the source or a base still say of each file ► land it ► commit what it supersedes
 
-What a file held is what the source still shows of row versions that are older than the file's batch, and what no other file
-tells. A base has the last values of all rows, deleted ones too. What neither says is lost, and is named. The tables are read
-whole by the next run, so that the rows of now are right whatever was lost.
+What a file held is what its source (`Witness`) still shows of the state of its batch, and what no other file tells: a
+database shows row versions that are older than the batch. A base has the last values of all rows, deleted ones too. What
+none of them says is lost, and is named. The tables are read whole by the next run, so that the rows of now are right
+whatever was lost.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import duckdb
 from psycopg2 import sql
@@ -20,11 +22,13 @@ from psycopg2 import sql
 from etl_assets.engine import duck
 from etl_assets.engine.duck import listing
 from etl_assets.lake.batches import (
+    MAIN,
     Batches,
     Control,
     FileNames,
     LandedFile,
     Manifest,
+    SourceColumn,
     Superseded,
     TableState,
 )
@@ -35,7 +39,7 @@ from etl_assets.raw.controls import sums
 from etl_assets.raw.copying import copy
 from etl_assets.raw.landing import CaptureRequest, Landed, Landing, claimed
 from etl_assets.raw.recent import since
-from etl_assets.raw.writing import Marker
+from etl_assets.raw.writing import BatchWriter, Marker
 from etl_assets.source.catalog import Relation, select
 from etl_assets.source.identity import check_identity
 
@@ -53,10 +57,11 @@ class Damage:
     what: str
 
 
-def find_damage(batches: Batches, latest: Manifest) -> list[Damage]:
-    """All landed files that are not what their manifests list, oldest first. Reads every one of them."""
+def find_damage(batches: Batches, latest: Manifest, source: str | None = None) -> list[Damage]:
+    """All landed files that are not what their manifests list, oldest first; of the tables of a source, if it is named. Reads
+    every one of them."""
     found = []
-    for table in latest.tables:
+    for table in (name for name, state in latest.tables.items() if source in (None, state.source)):
         for manifest in batches.changing(table, latest):
             changes = manifest.changed[table]
             for kind in ("rows", "deletions", "quarantined"):
@@ -81,39 +86,91 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def repair(
-    request: CaptureRequest, batches: Batches, scratch: Path
-) -> tuple[Manifest, Sequence[Superseded]] | None:
-    """Supersede what is damaged, as a batch of its own; None if nothing is. Raises `EtlError`, and then nothing was
-    committed."""
+@dataclass(frozen=True)
+class Known:
+    """What a witness knows of the rows of a table as of a batch, as text. `longest`: bytes of the longest row, 0 if none is
+    unusually long."""
+
+    rows: duckdb.DuckDBPyRelation
+    columns: tuple[SourceColumn, ...]
+    longest: int
+
+
+class Witness(Protocol):
+    """Where rows came from, asked again."""
+
+    def relation(self, table: str) -> Relation | None:
+        """The table as it is compared; None if it is not there any more."""
+
+    def known(self, damage: Damage, then: Manifest) -> Known | None:
+        """What is known of all rows of the damaged file's table as of its batch, `then`; None for nothing."""
+
+    def kept_aside(self, damage: Damage) -> duckdb.DuckDBPyRelation | None:
+        """What the damaged file said of values that don't fit; None if that is not known."""
+
+
+def repair(request: CaptureRequest, batches: Batches, scratch: Path) -> Sequence[Superseded]:
+    """Supersede what is damaged of a database's tables, as a batch of its own; nothing is done if nothing is damaged. Raises
+    `EtlError`, and then nothing was committed."""
     started = time.monotonic()
     latest = batches.latest()
-    if latest is None or not find_damage(batches, latest):
-        return None
+    if latest is None or not find_damage(batches, latest, MAIN):
+        return ()
     with claimed(request, latest.lake, scratch) as (snapshot, folder, connection):
         batches = Batches(batches.files)
         latest = batches.latest() or latest
         check_identity(latest, snapshot.instant)
         landing = Landing.of(request, snapshot, batches, latest, connection, folder)
         landing.sweep()
-        damaged = find_damage(batches, latest)
-        mending = _Mending(landing, latest, damaged)
+        mending = Mending(landing, latest, find_damage(batches, latest, MAIN), _Database(landing))
         states = {table: Landed(state, worth_a_batch=True) for table, state in mending.mend().items()}
-        manifest = landing.commit(
-            states, seconds=time.monotonic() - started, superseded=list(mending.superseded.values())
-        )
+        superseded = list(mending.superseded.values())
+        landing.commit(states, seconds=time.monotonic() - started, superseded=superseded)
         mending.conclude()
-        return manifest, list(mending.superseded.values())
+        return superseded
 
 
-class _Mending:
+@dataclass(frozen=True)
+class _Database:
+    """A snapshot of the source: it shows rows that have not changed since a batch."""
+
+    landing: Landing
+
+    def relation(self, table: str) -> Relation | None:
+        return self.landing.snapshot.relations.get(table)
+
+    def known(self, damage: Damage, then: Manifest) -> Known | None:
+        relation, state = self.relation(damage.table), then.tables[damage.table]
+        if relation is None or not relation.by_version or relation.oid != state.relation:
+            return None
+        old = sql.SQL("NOT ({})").format(since(state.horizon))
+        path = self.landing.folder / f"{damage.table}.known.csv"
+        with path.open("wb") as target:
+            copied = copy(
+                self.landing.snapshot.connections[0],
+                select(relation, [old]),
+                target,
+                relation,
+                lambda *_: None,
+            )
+        rows = read_text(self.landing.connection, path, relation.columns, copied.longest_row)
+        return Known(rows, relation.columns, copied.longest_row)
+
+    def kept_aside(self, damage: Damage) -> None:
+        """The next run, which reads the table whole, tells of them again."""
+
+
+class Mending:
     """What is read instead of the damaged files, as it becomes known: at first nothing."""
 
-    def __init__(self, landing: Landing, latest: Manifest, damaged: Sequence[Damage]) -> None:
-        self.landing = landing
+    def __init__(
+        self, writer: BatchWriter, latest: Manifest, damaged: Sequence[Damage], witness: Witness
+    ) -> None:
+        self.writer = writer
         self.latest = latest
         self.damaged = damaged
-        self.connection = landing.connection
+        self.witness = witness
+        self.connection = writer.connection
         self.superseded: dict[str, Superseded] = {
             d.file.path: Superseded(path=d.file.path, sha256=d.file.sha256, by=None, reason=d.what)
             for d in damaged
@@ -124,8 +181,7 @@ class _Mending:
         """Land what is known of each file; how the tables stand then."""
         lost: dict[str, tuple[str, ...]] = {}
         for damage in self.damaged:
-            by = self._copy(damage) or (self._from_the_source(damage) if damage.kind == "rows" else None)
-            self._note(damage, by)
+            self._note(damage, self._copy(damage) or self._from_the_source(damage))
         last_of_rows = {damage.table: damage for damage in self.damaged if damage.kind == "rows"}
         for table, damage in last_of_rows.items():
             self._add_from_a_base(damage)
@@ -137,7 +193,7 @@ class _Mending:
     def conclude(self) -> None:
         """After the commit: nothing of ours is unlisted."""
         for marker in self.markers:
-            self.landing.files.remove(marker.naming.marker)
+            self.writer.files.remove(marker.naming.marker)
 
     def _note(self, damage: Damage, by: LandedFile | None) -> None:
         had, has = damage.file.rows, by.rows if by else 0
@@ -152,7 +208,7 @@ class _Mending:
 
     def _copy(self, damage: Damage) -> LandedFile | None:
         """A copy that this machine kept of a file in a bucket."""
-        files = self.landing.files
+        files = self.writer.files
         try:
             kept = files.local(damage.file.path)
             if _digest(kept) != damage.file.sha256:
@@ -165,36 +221,29 @@ class _Mending:
         return damage.file.model_copy(update={"path": path})
 
     def _from_the_source(self, damage: Damage) -> LandedFile | None:
-        """Rows that have not changed since the batch, and that no other file up to it tells."""
-        relation = self.landing.snapshot.relations.get(damage.table)
-        state = self.latest.tables[damage.table]
-        then = self._as_read(self.landing.batches.get(damage.batch))
-        if relation is None or not relation.by_version or relation.oid != state.relation:
+        """Rows that the source shows as of the batch, and that no other file up to it tells."""
+        if damage.kind == "quarantined":
+            report = self.witness.kept_aside(damage)
+            return None if report is None else self._land(damage, report, 0)
+        if damage.kind != "rows":
             return None
-        old = sql.SQL("NOT ({})").format(since(then.tables[damage.table].horizon))
-        path = self.landing.folder / f"{damage.table}.known.csv"
-        with path.open("wb") as target:
-            copied = copy(
-                self.landing.snapshot.connections[0],
-                select(relation, [old]),
-                target,
-                relation,
-                lambda *_: None,
-            )
-        known = read_text(self.connection, path, relation.columns, copied.longest_row)
-        rows = known
+        then = self._as_read(self.writer.batches.get(damage.batch))
+        known = self.witness.known(damage, then)
+        if known is None:
+            return None
+        rows = known.rows
         if self._has_files(damage.table, then):
-            held = self._current().fold(damage.table, then, columns=relation.columns)
-            rows = changed_rows(self.connection, known, held).rows
-        return self._land(damage, rows, copied.longest_row)
+            held = self._current().fold(damage.table, then, columns=known.columns)
+            rows = changed_rows(self.connection, rows, held).rows
+        return self._land(damage, rows.order(listing(self.latest.tables[damage.table].key)), known.longest)
 
     def _add_from_a_base(self, damage: Damage) -> None:
         """Rows whose keys no file tells, with the last values that a base has of them."""
         state = self.latest.tables[damage.table]
-        base = Current(self.landing.batches, self.connection).newest_base(damage.table, self.latest)
+        base = Current(self.writer.batches, self.connection).newest_base(damage.table, self.latest)
         if base is None or base.batch < damage.batch:
             return
-        path = self.landing.files.local(base.path)
+        path = self.writer.files.local(base.path)
         kept = duck.parquet([path])
         names, key = listing([c.name for c in state.columns]), listing(state.key)
         told = f"SELECT {names} FROM {kept}"
@@ -204,19 +253,16 @@ class _Mending:
         if by := self.superseded[damage.file.path].by:
             before = self._current().read([by], state.columns).project(names)
             rows = self.connection.sql(f"FROM {view(before)} UNION ALL FROM {view(rows)}")
-        self._note(damage, self._land(damage, rows, damage.file.longest_row))
+        self._note(damage, self._land(damage, rows.order(key), damage.file.longest_row))
 
     def _land(self, damage: Damage, rows: duckdb.DuckDBPyRelation, longest: int) -> LandedFile | None:
-        key = listing(self.latest.tables[damage.table].key)
         (count,) = duck.one(self.connection, f"SELECT count(*) FROM {view(rows)}")
-        if not count:
-            return None
-        return self.landing.write(rows.order(key), self._path(damage), count, longest)
+        return self.writer.write(rows, self._path(damage), count, longest) if count else None
 
     def _path(self, damage: Damage) -> str:
         """A name as the damaged file's, of its batch, that no other run can write."""
         naming = FileNames.of_a_run(damage.batch)
-        marker = Marker(self.landing.files, naming, [damage.table])
+        marker = Marker(self.writer.files, naming, [damage.table])
         marker.set()
         self.markers.append(marker)
         by_kind = {"rows": naming.rows, "deletions": naming.deletions, "quarantined": naming.quarantine}
@@ -252,7 +298,7 @@ class _Mending:
             rows, members = duck.one(
                 self.connection, f"SELECT count(*) FILTER (NOT {DELETED}), count(*) FROM {view(held)}"
             )
-            if relation := self.landing.snapshot.relations.get(table):
+            if relation := self.witness.relation(table):
                 controls = self._controls(relation, state, held)
         return state.model_copy(
             update={
@@ -278,7 +324,7 @@ class _Mending:
 
     def _batches(self) -> Batches:
         """The batches as they are read by what is known so far."""
-        return Batches(self.landing.files, {**{s.path: s for s in self.latest.superseded}, **self.superseded})
+        return Batches(self.writer.files, {**{s.path: s for s in self.latest.superseded}, **self.superseded})
 
     def _as_read(self, manifest: Manifest) -> Manifest:
         return self._batches().get(manifest.batch)

@@ -35,6 +35,10 @@ from etl_assets.lake.current import Current
 from etl_assets.lake.files import Files, LakeError
 
 
+class Overtaken(LakeError):
+    """Another run committed the batch of this number meanwhile. Nothing was committed, and the next attempt may find room."""
+
+
 def check_project(latest: Manifest, project: str, files: Files) -> None:
     """Raises `LakeError` if a lake is that of another project."""
     if latest.project and project and latest.project != project:
@@ -124,8 +128,8 @@ class BatchWriter:
             return self.batch in self.batches.numbers()
         return False
 
-    def overtaken(self) -> LakeError:
-        return LakeError(
+    def overtaken(self) -> Overtaken:
+        return Overtaken(
             f"batch {number(self.batch)} of the lake {self.files.url} was committed by another run meanwhile; this one "
             "brought nothing: run it again"
         )

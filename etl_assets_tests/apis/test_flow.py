@@ -5,17 +5,21 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
 import pytest
 
 from etl_assets import project
+from etl_assets.apis.loading import Load, load_pages
 from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.jobs import DERIVE, jobs
 from etl_assets.automation.windows_due import fetch_jobs, windows_due
 from etl_assets.definitions import definitions
+from etl_assets.lake.batches import Batches, Manifest
 from etl_assets.lake.resource import RawLake
+from etl_assets.raw.landing import Landing
 from etl_assets.settings import Settings
 from etl_assets.stand_ins.web_api import Behaviour, WebApiStandIn, rates, sales
 from etl_assets_tests.commands import etl, use
@@ -82,7 +86,11 @@ def test_sales_and_rates_become_a_report_in_one_currency(cards: Path, stand_in: 
     plan = json.loads(etl("plan", "--json").stdout)
     assert [(ask["api"], ask["waiting"]) for ask in plan["apis"]] == [("card_sale", 0), ("exchange_rate", 0)]
     assert etl("doctor").exit_code == 0
-    assert etl("status").exit_code == 0
+    status = json.loads(etl("status", "--json").stdout)["apis"]
+    standing = {name: (one["loaded"], one["waiting"], one["rejected"]) for name, one in status.items()}
+    assert standing == {"card_sale": (3, 0, 0), "exchange_rate": (2, 0, 0)}
+    assert status["card_sale"]["due"] > 50
+    assert re.search(r"^card_sale +3 +0 +0 +[\d,]+ +20", etl("status").stdout, re.MULTILINE)
 
     # A window that is fetched again changes nothing downstream.
     calls = len(stand_in.calls)
@@ -91,6 +99,12 @@ def test_sales_and_rates_become_a_report_in_one_currency(cards: Path, stand_in: 
     loaded = json.loads(again.stdout)["loaded"]
     assert loaded["unchanged"]
     assert loaded["batch"] is None
+
+    next((cards / "data/lake/raw/card_sale").glob("*.csv")).unlink()
+    assert etl("repair", "--dry-run").exit_code == 1
+    mended = etl("repair")
+    assert mended.exit_code == 0, mended.output
+    assert etl("verify", "--rebuild").exit_code == 0
 
     # What the lake holds is compared with the pages.
     (page,) = (cards / "data/lake/raw/card_sale/2024-01-08/001").glob("*.pages")
@@ -141,6 +155,39 @@ def test_a_project_that_init_made_gets_an_api_by_one_file(
     certificate = json.loads(certificates[-1].read_text())
     assert certificate["equal"]
     assert certificate["apis"]["card_sale"]["takes"][0]["records"] == 280
+
+    # Pages that are loaded while tables are read take the number of their batch: the tables are read once more.
+    assert etl("fetch", "--limit", "1", "--only-pages").exit_code == 0
+    execute(url, "UPDATE orders SET amount = 3 WHERE id = 1")
+    land, loaded = Landing.land, list[Manifest | None]()
+
+    def beside(self: Landing) -> Any:
+        if not loaded:
+            api = project.load(str(tmp_path / "etl_project")).apis["card_sale"]
+            loaded.append(load_pages(Load([api], "beside"), Batches(self.files), tmp_path).manifest)
+        return land(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Landing, "land", beside)
+        ran = etl("run", "--json")
+    assert ran.exit_code == 0, ran.output
+    assert loaded[0]
+    told = json.loads(ran.stdout)
+    assert told["batch"] == f"{loaded[0].batch + 1:06d}"
+    assert told["tables"]["orders"]["changed"] == 1
+    assert etl("verify", "--rebuild").exit_code == 0
+
+    # Damaged files of the API's table and of a database's are mended by one command, and no API is asked.
+    calls = len(stand_in.calls)
+    for table in ("card_sale", "orders"):
+        next((tmp_path / "data/lake/raw" / table).rglob("*.csv")).write_bytes(b"nonsense")
+    assert etl("verify").exit_code == 1
+    mended = etl("repair")
+    assert mended.exit_code == 0, mended.output
+    assert "280 of 280 rows are known" in mended.stdout
+    verified = etl("verify", "--rebuild")
+    assert verified.exit_code == 0, verified.output
+    assert len(stand_in.calls) == calls
 
 
 def test_windows_that_are_due_are_fetched_oldest_first_and_their_pages_loaded(cards: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from etl_assets.apis import loading
+from etl_assets.apis import reading
 from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Limits
 from etl_assets.apis.pages import Page, takes
@@ -224,7 +224,7 @@ def test_what_a_manifest_says_of_an_api_can_be_read_by_anybody(tmp_path: Path) -
 def test_a_run_that_sweeps_meanwhile_takes_nothing_from_a_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pages = loading._pages
+    pages = reading.pages_of
 
     def swept(*arguments: Any) -> Iterator[Page]:
         sweep(client.scratch)
@@ -234,6 +234,6 @@ def test_a_run_that_sweeps_meanwhile_takes_nothing_from_a_load(
         client = Client(tmp_path, stand_in)
         client.fetch()
         client.scratch = tmp_path / "scratch"
-        monkeypatch.setattr(loading, "_pages", swept)
+        monkeypatch.setattr(reading, "pages_of", swept)
         assert client.load().failures == {}
         assert len(client.rows()) == 280

@@ -45,8 +45,7 @@ def mend(lake: Lake, *tables: Table) -> tuple[Manifest, dict[str, Superseded]]:
     request = CaptureRequest(lake.url, tables or [T], "repair", quarantine_limit=1)
     done = repairing.repair(request, Batches(lake.files), lake.folder)
     assert done
-    manifest, superseded = done
-    return manifest, {one.path: one for one in superseded}
+    return lake.latest(), {one.path: one for one in done}
 
 
 def content(lake: Lake, batch: int) -> Counter[tuple[object, ...]]:
@@ -60,7 +59,7 @@ def content(lake: Lake, batch: int) -> Counter[tuple[object, ...]]:
 def test_nothing_damaged_means_nothing_done(lake: Lake) -> None:
     filled(lake)
     before = lake.everything()
-    assert repairing.repair(CaptureRequest(lake.url, [T], "repair"), Batches(lake.files), lake.folder) is None
+    assert repairing.repair(CaptureRequest(lake.url, [T], "repair"), Batches(lake.files), lake.folder) == ()
     assert lake.everything() == before
 
 
