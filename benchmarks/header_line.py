@@ -131,7 +131,7 @@ def change(url: str, statement: str, step: int, seed: int) -> None:
 
 def told(title: str, folder: Path, what: str) -> None:
     command = [sys.executable, "-m", "benchmarks.header_line", "--measure", what, "--folder", str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
     stages = "   ".join(f"{name} {seconds:.2f} s" for name, seconds in found["stages"].items())
     print(
@@ -181,7 +181,7 @@ def run(inputs: Inputs, lake: Lake, place: Path, url: str, stages: dict[str, flo
         for build in bench.builder.derive(bench.manifest):
             assert build.passed, build.failure
             how = build.how
-            bench.publish(build)
+            bench.publish([build])
 
     with lake.open(inputs) as bench:
         timed(stages, "star", derive)

@@ -78,20 +78,33 @@ class Course(ABC):
         # A hash beside the key stands for the values: of the other side not more than that need be kept at hand.
         names = [column.name for column in self.schema.declared]
         same = f"{self._equal('r', 'o')} AND hash({listing(names, 'r.')}) = o.__hash"
-        come, gone = (
-            materialized(
-                self.connection,
-                f"SELECT {self.declared} FROM {rows} AS r ANTI JOIN "
-                f"(SELECT {self.keys}, hash({self.declared}) AS __hash FROM {others}) AS o ON {same}"
-                + (
-                    f" UNION SELECT {self.declared} FROM {rows} SEMI JOIN {forced} USING ({self.keys})"
-                    if forced
-                    else ""
-                ),
-            )
-            for rows, others in ((now, was), (was, now))
+        come = materialized(
+            self.connection,
+            f"SELECT {self.declared} FROM {now} AS r ANTI JOIN "
+            f"(SELECT {self.keys}, hash({self.declared}) AS __hash FROM {was}) AS o ON {same}"
+            + (
+                f" UNION SELECT {self.declared} FROM {now} SEMI JOIN {forced} USING ({self.keys})"
+                if forced
+                else ""
+            ),
         )
+        gone = materialized(
+            self.connection, f"SELECT {self.declared} FROM {was} SEMI JOIN {come} USING ({self.keys})"
+        )
+        if not self._all_are_there(now, was, come, gone):
+            left = f"SELECT {self.declared} FROM {was} ANTI JOIN {now} USING ({self.keys})"
+            gone = materialized(self.connection, f"FROM {gone} UNION ALL {left}")
         return come, gone
+
+    def _all_are_there(self, now: str, was: str, come: str, gone: str) -> bool:
+        """Whether no key of `was` is missing now, as far as that follows from how many rows there are and what the hashes of
+        their keys add up to: a join of all keys costs more than the function, and mostly there is nothing to find."""
+        tally = f"SELECT count(*) + sum(hash({self.keys})::HUGEINT)"
+        of_now, of_was, of_come, of_gone = duck.one(
+            self.connection,
+            "SELECT " + ", ".join(f"({tally} FROM {rows})" for rows in (now, was, come, gone)),
+        )
+        return (of_now or 0) - (of_come or 0) == (of_was or 0) - (of_gone or 0)
 
     def without(self, rows: str, others: str) -> str:
         """Those of some rows whose keys others do not have."""
