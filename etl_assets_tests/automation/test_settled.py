@@ -26,48 +26,9 @@ from etl_assets.automation.staleness import standings
 from etl_assets.cli import environment
 from etl_assets.cli.unchanged import looking
 from etl_assets.definitions import definitions
+from etl_assets_tests.automation.items import PROJECT, lay_out
 from etl_assets_tests.commands import etl, use
 from etl_assets_tests.flow import execute
-
-PROJECT = '''
-"""A shop."""
-
-from etl_assets.project import Column, ReportColumn, Table, dimension, fact, report
-
-ITEM = Table("item", "One row is an item.", {"item_id": "int", "name": "text", "price": "numeric(10,2)"})
-
-
-@dimension(key="item_id", columns=[Column("item_id", "int"), Column("name", "text")])
-def dim_item(item):
-    """One row is an item."""
-    return item.select("item_id", "name")
-
-
-@fact(
-    key="item_id",
-    record="price_record_id",
-    columns=[Column("item_id", "int", references="dim_item"), Column("price", "numeric(10,2)")],
-)
-def fact_price(item):
-    """One row is a version of a price."""
-    return item.select("item_id", "price")
-
-
-@report(
-    title="Prices",
-    key=["item_id"],
-    columns=[ReportColumn("item_id", "int"), ReportColumn("price", "numeric(10,2)")],
-    query="SELECT p.item_id, p.price FROM star.fact_price_current AS p",
-)
-def prices(frame):
-    """One row is a price."""
-    return frame
-'''
-ITEMS = """
-    CREATE TABLE item (item_id int PRIMARY KEY, name text NOT NULL, price numeric(10,2) NOT NULL);
-    INSERT INTO item SELECT n, 'item ' || n, n + 0.5 FROM generate_series(1, 20) n;
-    CREATE TABLE diary (told text);
-"""
 
 
 @dataclass(frozen=True)
@@ -108,10 +69,7 @@ def run(*options: str) -> dict[str, object]:
 def kept(module_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A flow that ran until there was nothing to do; `kept` beside its folder is a copy of that."""
     url, folder = module_database(), tmp_path_factory.mktemp("settled") / "shop"
-    execute(url, ITEMS)
-    (folder / "etl_project").mkdir(parents=True)
-    (folder / "etl_project" / "__init__.py").write_text(PROJECT)
-    (folder / "etl_project" / "rates.csv").write_text("code,rate\nGBP,1\n")
+    lay_out(url, folder)
     with pytest.MonkeyPatch.context() as patch:
         use(patch, folder / "data", ETL_SOURCE_URL=url)
         told = run()
