@@ -9,6 +9,7 @@ ARGS ?=
 WORKERS ?= 3
 HISTORIES ?= 300
 LAW ?= 1000
+REACH ?= $(LAW)
 DAMAGES ?= 200
 CATALOGS ?= 40
 ROUNDS ?= 200
@@ -54,7 +55,7 @@ test-histories: .venv/.stamp ## HISTORIES random histories of transactions, each
 	@ETL_HISTORIES=$(HISTORIES) $(BIN)/python -m pytest etl_assets_tests/capture/test_random_histories.py
 
 test-law: .venv/.stamp ## LAW random models with their histories: the star is what its functions give
-	@ETL_LAW=$(LAW) ETL_LAW_REACH=$(LAW) $(BIN)/python -m pytest -n $(WORKERS) -m "" \
+	@ETL_LAW=$(LAW) ETL_LAW_REACH=$(REACH) $(BIN)/python -m pytest -n $(WORKERS) -m "" \
 	    etl_assets_tests/law/test_law.py etl_assets_tests/law/test_reach.py etl_assets_tests/law/test_mistakes.py $(ARGS)
 
 test-init: .venv/.stamp ## databases that nobody declared: etl init, a run, changes, another run, verified

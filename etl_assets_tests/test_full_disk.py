@@ -62,6 +62,7 @@ def full_from(place: str, disk: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr("etl_assets.failpoints._reached", Counter())
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("place", "history"),
     [

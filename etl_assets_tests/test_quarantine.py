@@ -266,6 +266,7 @@ def test_a_wider_declaration_brings_back_what_did_not_fit(
 # -- other columns than before -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("declared", "was", "value", "becomes", "shows"),
     [

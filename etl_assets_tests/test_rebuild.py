@@ -302,6 +302,7 @@ def follows(seed: int, url: str, folder: Path) -> Direct:
     return flow
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("seed", range(CASES))
 def test_increments_equal_a_rebuild_and_the_source(
     seed: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
