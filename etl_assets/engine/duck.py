@@ -181,12 +181,19 @@ def write_csv(relation: duckdb.DuckDBPyRelation, path: Path, *, quoted: Sequence
     return int(rows)
 
 
+# Small, and in the encodings that every reader of Parquet knows.
+_TO_KEEP = "COMPRESSION zstd"
+# What is quick to encode and to decode; a dictionary is given up early, where values are many.
+_FOR_NOW = "COMPRESSION lz4_raw, PARQUET_VERSION V2, DICTIONARY_SIZE_LIMIT 1000"
+
+
 def write_parquet(
-    relation: duckdb.DuckDBPyRelation, path: Path, metadata: dict[str, str], compression: str = "zstd"
+    relation: duckdb.DuckDBPyRelation, path: Path, metadata: dict[str, str], *, for_now: bool = False
 ) -> None:
-    """Write a relation as Parquet, with `metadata` in the footer."""
+    """Write a relation as Parquet, with `metadata` in the footer. `for_now`: nobody else reads it, and it is not kept long."""
+    how = _FOR_NOW if for_now else _TO_KEEP
     pairs = ", ".join(f"{identifier(key)}: {literal(value)}" for key, value in metadata.items())
     relation.query(
         "written",
-        f"COPY (FROM written) TO {literal(str(path))} (FORMAT parquet, USE_TMP_FILE false, COMPRESSION {compression}, KV_METADATA {{{pairs}}})",
+        f"COPY (FROM written) TO {literal(str(path))} (FORMAT parquet, USE_TMP_FILE false, {how}, KV_METADATA {{{pairs}}})",
     )

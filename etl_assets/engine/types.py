@@ -6,7 +6,7 @@ becomes of the row. How a value is written is the source's business (PostgreSQL 
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Context
 from difflib import get_close_matches
 from functools import cached_property
@@ -122,11 +122,13 @@ _BIGQUERY = {
 class Decoded:
     """SQL (DuckDB's) that turns a column of source text into typed values.
 
-    `value` may be NULL where `exact` is false; `exact` is never NULL.
+    `value` may be NULL where `exact` is false; `exact` is never NULL. `known` is the same as `value` for a text that was
+    found exact before, at half the cost; it is an error for one that can't be read at all.
     """
 
     value: str
     exact: str
+    known: str
 
 
 @dataclass(frozen=True)
@@ -217,37 +219,38 @@ class Type:
         if self.nullable:
             return decoded
         present = f"{column} IS NOT NULL"
-        return Decoded(
-            decoded.value, present if decoded.exact == "true" else f"{present} AND ({decoded.exact})"
-        )
+        exact = present if decoded.exact == "true" else f"{present} AND ({decoded.exact})"
+        return replace(decoded, exact=exact)
 
     def _decode(self, column: str, source_type: str) -> Decoded:
         if self.duckdb == "VARCHAR":
-            return Decoded(column, "true")
+            return Decoded(column, "true", column)
         source = re.sub(r"\(.*\)", "", source_type)
         foreign = self.name not in _EXACT or source not in _EXACT[self.name][2]
         if foreign:
             column = f"CAST({column} AS VARCHAR)"  # integers are not kept as text
-        value = f"try_cast({column} AS {self.duckdb})"
+        value, known = f"try_cast({column} AS {self.duckdb})", f"CAST({column} AS {self.duckdb})"
         if self.name == "bytea":
             hexadecimal = f"regexp_full_match({column}, '\\\\x([0-9a-f]{{2}})*')"
+            known = f"unhex(substr({column}, 3))"
             return Decoded(
-                f"CASE WHEN {hexadecimal} THEN unhex(substr({column}, 3)) END",
-                f"{column} IS NULL OR {hexadecimal}",
+                f"CASE WHEN {hexadecimal} THEN {known} END", f"{column} IS NULL OR {hexadecimal}", known
             )
         if self._decimal:
             digits = f"length(rtrim(split_part({column}, '.', 2), '0')) <= {self._decimal[1]}"
             plain = f"regexp_full_match({column}, '-?[0-9]+(\\.[0-9]+)?')"
             within = _NUMERIC.fullmatch(source_type)
             if within and int(within[2]) <= self._decimal[1]:
-                return Decoded(value, f"{column} IS NULL OR {value} IS NOT NULL")
-            return Decoded(value, f"{column} IS NULL OR ({value} IS NOT NULL AND {plain} AND {digits})")
+                return Decoded(value, f"{column} IS NULL OR {value} IS NOT NULL", known)
+            fits = f"{value} IS NOT NULL AND {plain} AND {digits}"
+            return Decoded(value, f"{column} IS NULL OR ({fits})", known)
         if foreign:
             # Foreign text (a date kept as text, say) counts only in its canonical form: DuckDB would also
             # take '1e3' for a number and '2024-1-5' for a date, and round '1.5' to 2.
             canonical = f"CAST({value} AS VARCHAR) = {column}{self._limits(column, value)}"
-            return Decoded(value, f"{column} IS NULL OR coalesce({canonical}, false)")
-        return Decoded(value, f"{column} IS NULL OR ({value} IS NOT NULL{self._limits(column, value)})")
+            return Decoded(value, f"{column} IS NULL OR coalesce({canonical}, false)", known)
+        fits = f"{value} IS NOT NULL{self._limits(column, value)}"
+        return Decoded(value, f"{column} IS NULL OR ({fits})", known)
 
     def _limits(self, column: str, value: str) -> str:
         """What else must hold of a value that DuckDB takes, so that Arrow holds it too."""

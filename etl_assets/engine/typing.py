@@ -11,7 +11,6 @@ import duckdb
 from etl_assets.engine.duck import identifier, literal
 from etl_assets.engine.types import Decoded, Type
 
-_MARK = "a value does not fit its declared type"
 _YEARS = " in the years 1 to 9999"  # once, later years fitted too
 
 
@@ -52,17 +51,13 @@ class Typing:
         self, relation: duckdb.DuckDBPyRelation, *, only_exact: bool, kept: Mapping[str, str] | None = None
     ) -> duckdb.DuckDBPyRelation:
         """The declared columns of rows as the lake holds them. A row that can't be represented is left out if
-        `only_exact`, and else is an error when it is read. `kept`: name -> column that is handed on as it is held."""
+        `only_exact`; else all were found to fit before. `kept`: name -> column that is handed on as it is held."""
         if only_exact:
             relation = relation.filter(self.exact)
         chosen = []
         for name, decoded in self._decoded.items():
-            value = f"CAST({decoded.value} AS {self.types[name].duckdb})"
-            if decoded.exact != "true" and not only_exact:
-                value = (
-                    f"CASE WHEN {decoded.exact} THEN {value} ELSE error({literal(f'{name}: {_MARK}')}) END"
-                )
-            chosen.append(f"{value} AS {identifier(name)}")
+            value = decoded.value if only_exact else decoded.known
+            chosen.append(f"CAST({value} AS {self.types[name].duckdb}) AS {identifier(name)}")
         chosen += [f"{identifier(column)} AS {identifier(name)}" for name, column in (kept or {}).items()]
         return relation.project(", ".join(chosen))
 

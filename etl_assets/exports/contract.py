@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import localcontext
@@ -28,9 +27,11 @@ from etl_assets.later import Later
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from pyarrow import csv
 else:
     pd = Later("pandas")
     pa = Later("pyarrow")
+    csv = Later("pyarrow.csv")
 
 _TITLE_LENGTH = 31  # of a sheet, in Excel
 _TITLE_FORBIDS = frozenset("[]:*?/\\'")
@@ -240,7 +241,21 @@ def totals(
 
 def content_version(*frames: pd.DataFrame) -> str:
     """16 hexadecimal digits that identify names, types and values of frames with Arrow types, in their order."""
-    content = [
-        [str(frame.dtypes.to_dict()), frame.to_dict(orient="split", index=False)["data"]] for frame in frames
-    ]
-    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for frame in frames:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        # As CSV, in which NULL and the empty text differ: Arrow's own memory may differ where values do not.
+        texts = pa.table({name: _texts(table[name]) for name in table.column_names})
+        content = pa.BufferOutputStream()
+        csv.write_csv(texts, content, csv.WriteOptions(quoting_style="all_valid"))
+        content = content.getvalue()
+        digest.update(f"{len(frame)} {table.schema.remove_metadata()} {content.size}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def _texts(values: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """Values as text, bytes in hexadecimal digits."""
+    if pa.types.is_binary(values.type):
+        return pa.array([value and value.hex() for value in values.to_pylist()], pa.string())
+    return values.cast(pa.string())

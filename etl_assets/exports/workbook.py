@@ -21,12 +21,14 @@ from etl_assets.preflight import CheckResult, room
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.compute as pc
     import xlsxwriter
     from xlsxwriter.format import Format
     from xlsxwriter.worksheet import Worksheet
 else:
     pd = Later("pandas")
     pa = Later("pyarrow")
+    pc = Later("pyarrow.compute")
     xlsxwriter = Later("xlsxwriter")
 
 # Microsoft, "Excel specifications and limits"
@@ -89,10 +91,27 @@ def check_limits(sheet: Sheet) -> None:
             f"a header and {MAX_COLUMNS:,} columns: aggregate further"
         )
     for column in sheet.frame.columns:
+        if _fits(pa.array(sheet.frame[column].array)):
+            continue
         for number, value in enumerate(sheet.frame[column], start=2):
             problem = _problem(value)
             if problem:
                 raise WorkbookError(f"sheet {sheet.title!r}, row {number}, column {column!r}: {problem}")
+
+
+def _fits(values: "pa.Array | pa.ChunkedArray") -> bool:
+    """Whether the longest text, or the least and the greatest value, tell that Excel holds all values of a column exactly. If
+    not, each has to be looked at."""
+    type_ = values.type
+    if pa.types.is_string(type_) or pa.types.is_large_string(type_):
+        longest: int = pc.max(pc.utf8_length(values)).as_py() or 0
+        return 2 * longest <= MAX_TEXT  # a character is one or two UTF-16 units
+    if pa.types.is_integer(type_) or pa.types.is_decimal(type_):
+        ends = [value for value in pc.min_max(values).as_py().values() if value is not None]
+        return all(len(Decimal(value).as_tuple().digits) <= MAX_DIGITS for value in ends)
+    if pa.types.is_date(type_) or pa.types.is_timestamp(type_):
+        return _problem(pc.min(values).as_py()) is None
+    return False
 
 
 def write_workbook(path: Path, title: str, sheets: Sequence[Sheet]) -> None:

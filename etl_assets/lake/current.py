@@ -8,7 +8,8 @@ Integers are kept as integers, everything else as PostgreSQL's own text: both ex
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+import shutil
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -54,6 +55,20 @@ _names = count()
 def storage(source_type: str) -> str:
     """The DuckDB type in which text of a PostgreSQL type is held: it gives the same text back."""
     return "BIGINT" if source_type in {"smallint", "integer", "bigint"} else "VARCHAR"
+
+
+def is_worth_a_base(rows: int) -> bool:
+    """Whether so many rows, of a table that has no base, are kept as one."""
+    return rows >= _COMPACT_ROWS
+
+
+def write_base(rows: duckdb.DuckDBPyRelation, path: Path, history: str) -> None:
+    """Write a base: a table's rows as the lake holds them, with `DELETED`, and the digest of the files that they come from.
+
+    They stand in whatever order they come: a sort would cost more than it gives to the joins that read this. Likewise a base is
+    read often and kept briefly: quick to decode counts for more than small.
+    """
+    duck.write_parquet(rows, path, {_HISTORY.decode(): history}, for_now=True)
 
 
 def view(relation: duckdb.DuckDBPyRelation) -> str:
@@ -297,25 +312,23 @@ class Current:
         held = upto.tables[table].versions - rows
         if rows < max(_COMPACT_ROWS, _COMPACT_SHARE * held) and len(deltas) < _COMPACT_BATCHES:
             return
-        state = upto.tables[table]
-        folder = _folder(table)
-        staged = self.bases.staging(f"{folder}/{number(state.changed_in)}.parquet")
+        content, history = self.fold(table, upto).relation, self.batches.content(table, upto)
+        self._keep(table, upto, lambda path: write_base(content, path, history))
+
+    def adopt(self, table: str, upto: Manifest, made: Path) -> None:
+        """Keep a base of a table that was made while the batch was landed (see `write_base`)."""
+        self._keep(table, upto, lambda path: shutil.move(made, path))
+
+    def _keep(self, table: str, upto: Manifest, write: Callable[[Path], object]) -> None:
+        folder, batch = _folder(table), upto.tables[table].changed_in
+        staged = self.bases.staging(f"{folder}/{number(batch)}.parquet")
         try:
-            # In whatever order rows come: a sort would cost more than it gives to the joins that read this.
-            # Likewise it is read often and kept briefly: quick to decode counts for more than small.
-            content = self.fold(table, upto).relation
-            duck.write_parquet(
-                content,
-                staged.local,
-                {_HISTORY.decode(): self.batches.content(table, upto)},
-                compression="lz4_raw",
-            )
-            name = f"{number(state.changed_in)}-{checksum(staged.local)}.parquet"
-            staged.publish(f"{folder}/{name}")
+            write(staged.local)
+            staged.publish(f"{folder}/{number(batch)}-{checksum(staged.local)}.parquet")
         finally:
             staged.discard()
         # The one before stays: whoever is still at an older batch reads that.
-        older = [one for one in self._bases(table) if one.batch < state.changed_in]
+        older = [one for one in self._bases(table) if one.batch < batch]
         for one in older[:-1]:
             self.bases.remove(one.path)
         self.bases.sweep(folder, older_than_seconds=_ABANDONED_SECONDS)

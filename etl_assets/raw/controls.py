@@ -24,6 +24,8 @@ from etl_assets.raw.sizes import check, may_be_large, row_bytes
 from etl_assets.source.catalog import Relation
 from etl_assets.source.connection import SourceInterrupted, explained
 
+_MISFITS = duck.own("misfits")
+
 
 @dataclass(frozen=True)
 class SourceTotals:
@@ -113,16 +115,31 @@ Sums = Mapping[str, Decimal]
 
 def sums(connection: duckdb.DuckDBPyConnection, relation: Relation, rows: duckdb.DuckDBPyRelation) -> Sums:
     """The exact sums of the amounts in rows as the lake holds them; those marked as deleted do not count."""
-    if not relation.amounts:
+    amounts = _amounts(relation)
+    if not amounts:
         return {}
-    types = {column.name: column.type for column in relation.columns}
     alive = f"WHERE NOT {DELETED}" if DELETED in rows.columns else ""
+    _, found = added_up(partial(duck.one, connection), f"{view(rows)} {alive}", amounts)
+    return found
+
+
+def sums_and_misfits(
+    connection: duckdb.DuckDBPyConnection, relation: Relation, rows: duckdb.DuckDBPyRelation, exact: str
+) -> tuple[Sums, int]:
+    """The sums of rows, and how many of them do not meet the condition under which they can be represented, in one reading."""
+    misfit = Amount(f"CASE WHEN {exact} THEN 0 ELSE 1 END", 0)
+    _, found = added_up(partial(duck.one, connection), view(rows), {**_amounts(relation), _MISFITS: misfit})
+    misfits = found.pop(_MISFITS)
+    return found, int(misfits)
+
+
+def _amounts(relation: Relation) -> dict[str, Amount]:
+    types = {column.name: column.type for column in relation.columns}
     amounts = {}
     for name in relation.amounts:
         scale = _scale(relation, name, types[name])
         amounts[name] = Amount(f"try_cast({identifier(name)} AS DECIMAL(38,{scale}))", scale)
-    _, found = added_up(partial(duck.one, connection), f"{view(rows)} {alive}", amounts)
-    return found
+    return amounts
 
 
 def _scale(relation: Relation, column: str, source_type: str) -> int:

@@ -22,7 +22,7 @@ from psycopg2.extensions import connection as Connection
 
 from etl_assets import faults
 from etl_assets.engine import duck
-from etl_assets.engine.duck import literal
+from etl_assets.engine.duck import listing, literal
 from etl_assets.engine.scratch import own_folder
 from etl_assets.engine.typing import Typing, types_version
 from etl_assets.errors import EtlError
@@ -40,10 +40,11 @@ from etl_assets.lake.batches import (
     TableState,
     number,
 )
-from etl_assets.lake.current import Current, materialized, view
+from etl_assets.lake.current import DELETED, Current, is_worth_a_base, materialized, view, write_base
 from etl_assets.lake.files import AlreadyExists, LakeError
+from etl_assets.permissions import new_file
 from etl_assets.raw.changes import read_text
-from etl_assets.raw.controls import SourceTotals, proven, sums
+from etl_assets.raw.controls import SourceTotals, proven, sums_and_misfits
 from etl_assets.raw.copying import Progress
 from etl_assets.raw.plan import ReadPlan, plan
 from etl_assets.raw.reading import Reader
@@ -390,7 +391,14 @@ class Landing(BatchWriter):
     ) -> Landed:
         """A table of which nothing was held, with all its rows landed. Their sums are proven against `totals`, where
         there is somebody to say them."""
-        quarantined, misfits = self._quarantine(relation, connection, rows, 0)
+        landed = self._landed(relation, connection, rows)
+        if is_worth_a_base(rows.rows):
+            landed = self._base(relation, connection, rows, landed)
+        exact = Typing(relation.table.types, relation.columns).exact
+        added, misfits = sums_and_misfits(connection, relation, landed, exact)
+        quarantined, misfits = (
+            self._quarantine(relation, connection, rows, 0, landed) if misfits else (None, 0)
+        )
         changes = TableChanges(
             rows=rows,
             deletions=None,
@@ -400,8 +408,6 @@ class Landing(BatchWriter):
             deleted=0,
             quarantined_rows=misfits,
         )
-        landed = read_text(connection, self.files.local(rows.path), relation.columns, rows.longest_row)
-        added = sums(connection, relation, landed)
         if totals is None:
             totals = SourceTotals(
                 rows.rows, {name: Control(sum=str(amount)) for name, amount in added.items()}
@@ -409,6 +415,28 @@ class Landing(BatchWriter):
         controls = proven(relation, totals, None, added, {}, clean=not misfits)
         state = self._state(relation, None, plan, totals.rows, controls, rows.rows, changes)
         return Landed(state, worth_a_batch=True)
+
+    def _landed(
+        self, relation: Relation, connection: duckdb.DuckDBPyConnection, rows: LandedFile
+    ) -> duckdb.DuckDBPyRelation:
+        """A file that this run landed, read again from where it lies."""
+        return read_text(connection, self.files.local(rows.path), relation.columns, rows.longest_row)
+
+    def _base(
+        self,
+        relation: Relation,
+        connection: duckdb.DuckDBPyConnection,
+        rows: LandedFile,
+        landed: duckdb.DuckDBPyRelation,
+    ) -> duckdb.DuckDBPyRelation:
+        """The same rows from the base that is made of them: text is read once, and what follows reads that."""
+        path = new_file(self.folder, "base-", ".parquet")
+        changes = TableChanges(
+            rows=rows, deletions=None, quarantined=None, new=rows.rows, changed=0, deleted=0
+        )
+        write_base(landed.project(f"*, false AS {DELETED}"), path, history_of(None, self.batch, changes))
+        self.bases[relation.table.name] = path
+        return duck.read_parquet(connection, [path]).project(listing(relation.names))
 
     def _brake(self, table: str, held: int, deleted: int) -> None:
         share = self.request.deletion_brake
@@ -420,12 +448,19 @@ class Landing(BatchWriter):
             )
 
     def _quarantine(
-        self, relation: Relation, connection: duckdb.DuckDBPyConnection, rows: LandedFile, held: int
+        self,
+        relation: Relation,
+        connection: duckdb.DuckDBPyConnection,
+        rows: LandedFile,
+        held: int,
+        landed: duckdb.DuckDBPyRelation | None = None,
     ) -> tuple[LandedFile | None, int]:
-        """Name the values of landed rows that don't fit their declared types, and count these rows."""
-        table, columns = relation.table, relation.columns
-        landed = read_text(connection, self.files.local(rows.path), columns, rows.longest_row)
-        misfits = Typing(table.types, columns).misfits(landed, relation.key)
+        """Name the values of landed rows that don't fit their declared types, and count these rows. `landed`: the rows, where
+        somebody has read them already."""
+        table = relation.table
+        if landed is None:
+            landed = self._landed(relation, connection, rows)
+        misfits = Typing(table.types, relation.columns).misfits(landed, relation.key)
         if misfits is None:
             return None, 0
         found = materialized(connection, f"SELECT * FROM {view(misfits)}")

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import duckdb
 
@@ -83,6 +84,8 @@ class BatchWriter:
     connection: duckdb.DuckDBPyConnection
     names: Sequence[str]
     marker: Marker = field(init=False)
+    bases: dict[str, Path] = field(default_factory=dict)
+    """Bases that were made of tables on the way, to be kept once the batch exists."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "marker", Marker(self.files, self.naming, self.names))
@@ -183,7 +186,10 @@ class BatchWriter:
             self.files.remove(self.naming.marker)
         current = Current(batches, self.connection)
         for table in manifest.changed:
-            current.compact(table, manifest)
+            if made := self.bases.get(table):
+                current.adopt(table, manifest, made)
+            else:
+                current.compact(table, manifest)
             reached("base kept")
         return manifest
 

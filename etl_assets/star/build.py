@@ -556,7 +556,7 @@ class _Derivation:
             now = materialized(self.connection, f"SELECT * FROM {applied.now}")
         else:
             path = self._scratch() / f"{next(_numbers)}.parquet"
-            duck.write_parquet(self.connection.sql(f"FROM {applied.now}"), path, {}, compression="lz4_raw")
+            duck.write_parquet(self.connection.sql(f"FROM {applied.now}"), path, {}, for_now=True)
             now = view(duck.read_parquet(self.connection, [path]))
         return Applied(now, None, applied.how)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
+from etl_assets.errors import EtlError
 from etl_assets.lake.batches import Batches, manifest_path
 from etl_assets.lake.files import AlreadyExists, LakeError
 from etl_assets.source.table import Table
@@ -206,3 +207,40 @@ def test_a_base_that_is_not_whole_is_done_without_or_named(
             assert base.name in str(error)  # noqa: PT017
     finally:
         execute(lake.url, "UPDATE t SET v = 'v20' WHERE id = 20")
+
+
+def test_a_first_load_leaves_a_base_that_stands_for_its_file(
+    database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etl_assets.lake.current._COMPACT_ROWS", 40)
+    lake = Lake(database(), tmp_path)
+    execute(
+        lake.url,
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "INSERT INTO t SELECT n, CASE n WHEN 3 THEN NULL WHEN 4 THEN '' ELSE 'v' || n END FROM generate_series(1, 50) n",
+        "CREATE TABLE few (id int PRIMARY KEY, v text)",
+    )
+    few = Table("few", "", {"id": "int", "v": "text?"})
+    assert lake.sync(T, few)
+    assert [path.parent.name for path in lake.path.glob("current/*/000001-*.parquet")] == ["t"]
+    (landed_file,) = lake.path.glob("raw/t/*.csv")
+    landed_file.write_text("id,v\n")  # so what is told is told by the base
+    assert lake.is_exact(T)
+
+
+def test_a_first_load_that_is_not_committed_leaves_no_base(
+    database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etl_assets.lake.current._COMPACT_ROWS", 1)
+    lake = Lake(database(), tmp_path)
+    execute(
+        lake.url,
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "INSERT INTO t SELECT n, 'v' || n FROM generate_series(1, 50) n",
+        "CREATE TABLE misfit (id int PRIMARY KEY, v text)",
+        "INSERT INTO misfit SELECT n, 'no number' FROM generate_series(1, 50) n",
+    )
+    with pytest.raises(EtlError, match="50 rows of misfit hold values that don't fit"):
+        lake.sync(T, Table("misfit", "", {"id": "int", "v": "int?"}))
+    assert lake.everything() == {}
+    assert not list(tmp_path.glob("**/*.parquet"))
