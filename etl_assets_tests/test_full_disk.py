@@ -62,6 +62,7 @@ def full_from(place: str, disk: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr("etl_assets.failpoints._reached", Counter())
 
 
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize(
     ("place", "history"),
     [
