@@ -54,16 +54,13 @@ def test_a_clock_that_is_wrong_or_goes_back_changes_nothing_in_any_time_zone(
 ) -> None:
     use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL=totesys)
     flow = Flow(totesys, tmp_path / "data")
-    # The day on which clocks change is one of 23 hours where it is spring.
-    for number, (days, zone) in enumerate(
-        [(1, "Pacific/Kiritimati"), (-1, "America/St_Johns"), (-400, "Asia/Kathmandu")]
-    ):
+    for number, (days, zone) in enumerate([(30, "Pacific/Kiritimati"), (-400, "America/St_Johns")]):
         play_day(totesys, seed=number, orders=2)
         with clock(days, zone):
             ran = etl("run")
         assert ran.exit_code == 0, ran.stderr
         assert_equal_to(oracle.moment(totesys), flow)
-    assert len(flow.manifests()) == 3
+    assert len(flow.manifests()) == 2
     assert etl("verify").exit_code == 0
 
 
