@@ -24,7 +24,7 @@ verify-definitions: export DAGSTER_HOME := $(CURDIR)/data/dagster
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-cloud ui test test-places test-slow test-histories test-law test-init test-damage test-writers test-soak test-browser lint format verify-definitions bench screenshots pins clean
+.PHONY: help demo demo-cloud ui test test-places test-slow test-histories test-law test-init test-damage test-writers test-mutations test-soak test-browser lint format verify-definitions bench screenshots pins clean
 
 help: ## this list
 	@echo "make <target>, with PYTHON=$(PYTHON) PORT=$(PORT) ARGS='…' where they apply"
@@ -69,6 +69,9 @@ test-damage: .venv/.stamp ## full disks, and DAMAGES random damages to what is k
 
 test-writers: .venv/.stamp ## ROUNDS times eight writers at once, suspended anywhere: one wins, and the lakes are right
 	@ETL_WRITERS=$(ROUNDS) $(BIN)/python -m pytest -s -o timeout=14400 --show-capture=no etl_assets_tests/test_writers.py $(ARGS)
+
+test-mutations: .venv/.stamp ## mistakes put into the code, each of which a test must find; ARGS="F5 F14" for some rows
+	@$(BIN)/python -m etl_assets_tests.mutations $(ARGS)
 
 test-soak: .venv/.stamp ## a real daemon while parts of it are killed; MINUTES=10 for so long
 ifdef MINUTES

@@ -38,7 +38,7 @@ _PLACES = (
     "exports/test_report_tables.py", "interface", "lake/test_object_faults.py", "project/test_side_by_side.py", "resources",
     "source/demo",
     "test_addresses.py", "test_demo_cloud.py", "test_deployment.py", "test_doctor.py", "test_lakes.py", "test_permissions.py",
-    "test_retire.py", "test_take_over.py", "test_warehouses.py", "test_wheel.py", "test_writers.py",
+    "test_retire.py", "test_surroundings.py", "test_take_over.py", "test_warehouses.py", "test_wheel.py", "test_writers.py",
 )  # fmt: skip
 _DAMAGE = ("test_damage.py", "test_full_disk.py", "test_history_damage.py")
 _LONGEST = (

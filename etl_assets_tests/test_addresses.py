@@ -105,6 +105,7 @@ def set_password(server: str, password: str) -> None:
         cursor.execute(f"alter role {ROLE} password %s", (password,))
 
 
+@pytest.mark.fault("F35")
 @pytest.mark.parametrize("planted", HERE, ids=str)
 def test_every_form_connects_or_is_refused_without_a_word_of_it(server: str, planted: Planted) -> None:
     at = urlsplit(server)
@@ -166,6 +167,7 @@ COMMANDS = (["doctor"], ["run", "--select", "raw/payment_type"], ["status"], ["v
 FIRST = list({(one.setting, one.password is None): one for one in reversed(EVERYTHING)}.values())
 
 
+@pytest.mark.fault("F35")
 @pytest.mark.many
 @pytest.mark.parametrize("planted", EVERYTHING, ids=str)
 def test_no_command_shows_it_and_nothing_keeps_it(
@@ -244,6 +246,7 @@ def _impatient() -> object:
 # -- whole processes -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F35")
 @pytest.mark.parametrize(
     ("form", "fault"),
     [

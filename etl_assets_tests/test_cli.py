@@ -276,6 +276,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+@pytest.mark.fault("F39")
 def test_an_interrupted_run_is_one_line_and_exit_code_130_and_can_be_repeated(source: str) -> None:
     with subprocess.Popen(
         [*ETL, "run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -23,6 +23,7 @@ def server(request: pytest.FixtureRequest, postgres_folder: Path) -> Iterator[st
         yield url
 
 
+@pytest.mark.fault("F18")
 def test_every_text_arrives_also_where_it_is_all_of_a_row(server: str, tmp_path: Path) -> None:
     with (
         closing(psycopg2.connect(server)) as connection,

@@ -55,6 +55,7 @@ def test_the_compose_file_follows_the_specification() -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
+@pytest.mark.fault("F36")
 def test_only_the_proxy_can_be_reached_and_from_this_machine_only(services: Mapping[str, Any]) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert published == {"proxy": ["${ETL_UI_BIND:-127.0.0.1:8080}:8080"]}
@@ -203,6 +204,7 @@ def test_dagster_accepts_the_instance_that_the_chart_makes() -> None:
         assert result.success, result.errors
 
 
+@pytest.mark.fault("F4")
 def test_runs_are_queued_watched_and_repeated_alike_everywhere(tmp_path: Path) -> None:
     made = instance_of(loaded("helm-values.yaml"))
     composed = loaded("dagster-postgres.yaml")

@@ -333,6 +333,7 @@ def test_a_server_that_is_not_there_ends_its_checks(monkeypatch: pytest.MonkeyPa
 # -- lake, warehouse, workbook ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F11")
 def test_folders_that_cannot_be_written_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "file").touch()
     monkeypatch.setenv("ETL_LAKE_URL", str(folder / "file" / "lake"))

@@ -97,6 +97,7 @@ def test_an_unreachable_server_is_named(
     assert PASSWORD not in run.events
 
 
+@pytest.mark.fault("F35")
 def test_a_wrong_password_is_called_so_and_not_shown(flow: Flow) -> None:
     run = fails(replace(flow, url=with_password(flow.url, "wrong-Marvin")), "raw")
     assert "password authentication failed" in run.error
@@ -159,6 +160,7 @@ def test_what_the_source_lacks_is_named(
 # -- the lake --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F11")
 def test_a_lake_that_cannot_be_written_is_named(flow: Flow, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     run = fails(replace(flow, settings={"ETL_LAKE_URL": str(tmp_path / "file" / "lake")}))
@@ -201,6 +203,7 @@ def test_a_star_without_batches_says_what_to_do_first(flow: Flow, tmp_path: Path
 # -- secrets ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F35")
 def test_the_password_is_nowhere_but_in_the_environment(
     flow: Flow, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -220,6 +220,7 @@ def names(totesys: str) -> Iterator[str]:
     execute(totesys, "DROP OWNED BY tenant; DROP ROLE tenant")
 
 
+@pytest.mark.fault("F35")
 def test_a_run_that_fails_at_the_source_keeps_no_value_of_it(names: str, tmp_path: Path) -> None:
     run = Flow(names, tmp_path).run("raw/staff")
     assert not run.success

@@ -63,6 +63,7 @@ def full_from(place: str, disk: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.many
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize(
     ("place", "history"),
     [

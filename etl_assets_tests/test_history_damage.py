@@ -6,6 +6,8 @@ SQLite looks at a page when it needs it, so damage may show long after the histo
 import os
 import shutil
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -47,6 +49,7 @@ def move_away(home: Path, number: int) -> None:
         (home / name).rename(home / f"{name}-{number}")
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.parametrize("name", ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"])
 def test_a_history_that_is_no_database_is_to_be_moved_away(home: Path, name: str) -> None:
     (home / name).write_bytes(b"no database" * 1000)
@@ -55,6 +58,21 @@ def test_a_history_that_is_no_database_is_to_be_moved_away(home: Path, name: str
     move_away(home, 1)
     assert etl("run").exit_code == 0
     assert etl("status").exit_code == 0
+
+
+@pytest.mark.fault("F17")
+def test_a_history_that_somebody_keeps_locked_is_one_line_and_nothing_is_lost(home: Path) -> None:
+    """Who holds it may be a copy that is being made: SQLite waits for seconds, then the command ends."""
+    with closing(sqlite3.connect(home / "history/runs.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        done = etl("run")
+        assert done.exit_code == 1
+        line = done.stderr.splitlines()[-1]
+        assert line.startswith(
+            f"etl: Dagster's history in {home} can't be used: database is locked; see that nobody"
+        )
+        assert "Traceback" not in done.stderr
+    assert etl("run").exit_code == 0
 
 
 def spoil(random: Random, path: Path) -> str:
@@ -72,6 +90,7 @@ def spoil(random: Random, path: Path) -> str:
     return how
 
 
+@pytest.mark.fault("F17")
 def test_damage_that_shows_later_ends_with_the_same_line(home: Path, totesys: str, tmp_path: Path) -> None:
     kept = shutil.copytree(home, tmp_path / "kept")
     told = 0

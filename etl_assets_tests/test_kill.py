@@ -7,6 +7,7 @@ slow) kill at every place there is; the short ones at every name, and at some pl
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,21 +19,25 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from typing import IO, get_args
+from typing import IO, Any, get_args
 
 import psycopg2
 import pytest
 
 from etl_assets import failpoints
+from etl_assets.errors import EtlError
 from etl_assets.totesys.demo.generator import Variant
 from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests import oracle
 from etl_assets_tests.direct import Direct, Dump
 from etl_assets_tests.flow import Flow, assert_equal_to, execute
+from etl_assets_tests.refusing import Refusing
 from etl_assets_tests.shop import DAY, INPUTS, SOURCE
 
 # Those of reports and of APIs are tested with them.
 NAMES = [place for place in get_args(failpoints.Place) if not place.startswith(("report", "page"))]
+TOLD, SPARED = 3, 4
+"""How a child ends that failed with an error of ours in one line; and that made fewer calls than the one to be refused."""
 ONCE_ONLY = "base kept"  # right after the commit: whoever runs again has nothing more to capture
 
 
@@ -51,15 +56,23 @@ def serve() -> None:
         print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)  # noqa: T201
 
 
-def _work(order: Mapping[str, str]) -> None:
+def _work(order: Mapping[str, Any]) -> None:
     code = 1
     try:
         os.environ["ETL_FAIL_AT"] = order["fail_at"]
+        data = Path(order["data"])
+        if order["open_files"]:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (order["open_files"], order["open_files"]))
+        if order["refuse"]:
+            refusing = Refusing(data, abs(order["refuse"]), lasting=order["refuse"] < 0)
+            refusing.begin()
         if order["job"] == "direct":
-            Direct(order["url"], Path(order["data"]), INPUTS).run()
-            code = 0
+            Direct(order["url"], data, INPUTS).run()
+            code = SPARED if order["refuse"] and refusing.calls < refusing.nth else 0
         else:
-            code = int(not Flow(order["url"], Path(order["data"])).run().success)
+            code = int(not Flow(order["url"], data).run().success)
+    except EtlError as error:
+        code = TOLD if "\n" not in str(error) else 1
     finally:
         os._exit(code)
 
@@ -71,10 +84,18 @@ class Children:
     orders: IO[str]
     answers: IO[str]
 
-    def start(self, flow: Direct | Flow, fail_at: str = "") -> int:
-        """Begin a run; returns the pid."""
+    def start(self, flow: Direct | Flow, fail_at: str = "", *, refuse: int = 0, open_files: int = 0) -> int:
+        """Begin a run; returns the pid. `refuse`: the call of the system, counted from 1, that fails; if it is negative,
+        those after it do too. `open_files`: so many may be open at a time."""
         job = "direct" if isinstance(flow, Direct) else "dagster"
-        order = {"job": job, "url": flow.url, "data": str(flow.data), "fail_at": fail_at}
+        order = {
+            "job": job,
+            "url": flow.url,
+            "data": str(flow.data),
+            "fail_at": fail_at,
+            "refuse": refuse,
+            "open_files": open_files,
+        }
         self.orders.write(json.dumps(order) + "\n")
         self.orders.flush()
         return int(self.answers.readline())
@@ -151,10 +172,13 @@ class Story:
             shutil.copytree(self.kept.data, data)
         return self.kept.at(data)
 
-    def goes_on(self, flow: Direct) -> bool:
-        """Run again, as anybody would: it ends like the undisturbed run."""
+    def goes_on(self, flow: Direct, *, tidied: bool = True) -> bool:
+        """Run again, as anybody would: it ends like the undisturbed run. `tidied`: who was disturbed could still write down
+        what it had begun, so that this is removed now."""
         flow.run()
         assert State.of(flow) == self.after
+        if not tidied:
+            return True
         left = [path.name for path in (flow.data / "lake/raw").rglob(".unfinished-*")]
         # What belongs to no landed file goes once its batch is past.
         assert [name for name in left if ".open-" not in name and ".json-" not in name] == []
@@ -187,6 +211,7 @@ each_story = pytest.mark.parametrize("name", ["first", "increment"])
 # -- kill -9 ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F1")
 @each_story
 def test_a_run_that_is_killed_at_every_place_in_turn_ends_like_one_that_is_not(
     name: str, stories: Callable[[str], Story], children: Children, tmp_path: Path
@@ -200,6 +225,7 @@ def test_a_run_that_is_killed_at_every_place_in_turn_ends_like_one_that_is_not(
     assert story.goes_on(flow)
 
 
+@pytest.mark.fault("F1")
 @each_story
 @pytest.mark.parametrize(
     "place",
@@ -222,6 +248,7 @@ def test_after_a_kill_readers_have_a_whole_version_and_running_again_goes_on(
     assert story.goes_on(flow)
 
 
+@pytest.mark.fault("F1")
 @pytest.mark.slow
 @each_story
 def test_there_is_no_place_to_be_killed_at_that_does_harm(
@@ -248,6 +275,7 @@ def kill_at_random(story: Story, children: Children, folder: Path, seed: int) ->
     assert story.goes_on(flow), seed
 
 
+@pytest.mark.fault("F1")
 def test_a_kill_at_any_instant_does_no_harm(
     stories: Callable[[str], Story], children: Children, tmp_path: Path
 ) -> None:
@@ -255,6 +283,7 @@ def test_a_kill_at_any_instant_does_no_harm(
         kill_at_random(stories(("first", "increment")[seed % 2]), children, tmp_path, seed)
 
 
+@pytest.mark.fault("F1")
 @pytest.mark.slow
 @each_story
 def test_no_kill_at_any_instant_does_harm(
@@ -264,6 +293,7 @@ def test_no_kill_at_any_instant_does_harm(
         kill_at_random(stories(name), children, tmp_path, seed)
 
 
+@pytest.mark.fault("F1")
 def test_the_whole_job_goes_on_too(
     children: Children, database: Callable[..., str], template: Callable[[Variant], str], tmp_path: Path
 ) -> None:
@@ -274,6 +304,7 @@ def test_the_whole_job_goes_on_too(
     assert_equal_to(oracle.moment(flow.url), flow)
 
 
+@pytest.mark.fault("F1")
 @pytest.mark.slow
 def test_the_whole_job_ends_equal_to_the_source_however_often_it_is_killed(
     children: Children, database: Callable[..., str], template: Callable[[Variant], str], tmp_path: Path
@@ -287,6 +318,57 @@ def test_the_whole_job_ends_equal_to_the_source_however_often_it_is_killed(
         assert children.end() == 0
         assert_equal_to(oracle.moment(flow.url), flow)
         play_day(flow.url, seed=day, orders=3)
+
+
+# -- calls of the system that fail -------------------------------------------------------------------------------------
+
+
+def is_refused_and_goes_on(
+    story: Story, children: Children, folder: Path, *, refuse: int = 0, open_files: int = 0
+) -> bool:
+    """Whether a run of which something is refused harms nothing; False if it had no need of that."""
+    flow = story.begin(folder)
+    limits = (refuse, open_files)
+    children.start(flow, refuse=refuse, open_files=open_files)
+    ended = children.end()
+    assert ended in {0, TOLD, SPARED}, limits
+    assert State.of(flow).is_between(story.before, story.after), limits
+    if ended != TOLD:
+        assert State.of(flow) == story.after, limits
+    else:
+        assert story.goes_on(flow, tidied=False), limits
+    return ended != SPARED
+
+
+@pytest.mark.fault("F40")
+@pytest.mark.parametrize(("name", "refuse"), [("first", -20), ("increment", 60)])
+def test_a_call_of_the_system_that_fails_once_or_for_good_does_no_harm(
+    name: str, refuse: int, stories: Callable[[str], Story], children: Children, tmp_path: Path
+) -> None:
+    assert is_refused_and_goes_on(stories(name), children, tmp_path, refuse=refuse)
+
+
+@pytest.mark.fault("F40")
+@pytest.mark.slow
+@each_story
+def test_whichever_call_of_the_system_fails_it_does_no_harm(
+    name: str, stories: Callable[[str], Story], children: Children, tmp_path: Path
+) -> None:
+    for sign in (1, -1):
+        number = 1
+        while is_refused_and_goes_on(stories(name), children, tmp_path, refuse=sign * number):
+            number += 1
+        assert number > 100
+
+
+@pytest.mark.fault("F11")
+@pytest.mark.parametrize(
+    "open_files", [24, *(pytest.param(n, marks=pytest.mark.slow) for n in (12, 16, 32, 40))]
+)
+def test_too_few_files_that_may_be_open_do_no_harm(
+    open_files: int, stories: Callable[[str], Story], children: Children, tmp_path: Path
+) -> None:
+    is_refused_and_goes_on(stories("increment"), children, tmp_path, open_files=open_files)
 
 
 # -- SIGTERM ----------------------------------------------------------------------------------------------------------
@@ -312,6 +394,7 @@ def until(condition: Callable[[], bool], seconds: float) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.fault("F39")
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_stopped_while_it_reads_leaves_nothing_behind(
     sign: signal.Signals, children: Children, database: Callable[..., str], tmp_path: Path

@@ -222,6 +222,7 @@ def survives(flow: Direct, places: Sequence[str], store: Store) -> None:
         assert store.unfinished() == 0
 
 
+@pytest.mark.fault("F1")
 @pytest.mark.slow
 def test_a_run_that_is_killed_anywhere_does_a_lake_in_a_bucket_no_harm(
     database: Callable[..., str], tmp_path: Path, store: Store

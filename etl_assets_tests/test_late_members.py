@@ -24,6 +24,7 @@ _STAFF = "SELECT first_name, last_name, department_name, deleted FROM star.dim_s
 _INFERRED = "SELECT table_name, member_key FROM star.inferred_members ORDER BY ALL"
 
 
+@pytest.mark.fault("F23")
 def test_the_whole_flow_waits_for_nobody_and_forgets_nobody(classroom: str, tmp_path: Path) -> None:
     execute(
         classroom,
@@ -84,6 +85,7 @@ def is_proven(flow: Direct) -> bool:
     return True
 
 
+@pytest.mark.fault("F23")
 def test_a_stand_in_stays_as_long_as_the_member_is_missing(shop: Direct) -> None:
     assert inferred(shop) == [("0",)]
     execute(shop.url, "UPDATE worker SET name = 'other' WHERE id = 1")

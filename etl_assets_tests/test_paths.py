@@ -60,6 +60,7 @@ def test_the_one_kind_of_path_that_cant_be_said_is_refused(tmp_path: Path) -> No
         duck.parquet([tmp_path / "x[1]\\y.parquet"])
 
 
+@pytest.mark.fault("F34")
 @pytest.mark.parametrize("name", ["t[1]", "t*", "t?", "t=1"])
 def test_a_table_of_any_name_is_kept_apart_from_those_that_it_matches(
     database: Callable[..., str], tmp_path: Path, name: str
@@ -76,6 +77,7 @@ def test_a_table_of_any_name_is_kept_apart_from_those_that_it_matches(
     assert lake.is_exact(*tables)
 
 
+@pytest.mark.fault("F42")
 def test_the_flow_and_its_proofs_read_what_is_in_the_files_wherever_they_lie(
     totesys: str, tmp_path: Path
 ) -> None:

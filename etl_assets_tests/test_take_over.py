@@ -104,6 +104,7 @@ def assert_equal(flow: Direct) -> None:
     assert [finding for finding in flow.rebuilt() if not finding.equal] == []
 
 
+@pytest.mark.fault("F41")
 def test_the_next_run_lands_what_changed_since_and_nothing_else(totesys: str, tmp_path: Path) -> None:
     was = content(totesys, list(INPUTS.tables))
     old = exported(totesys, tmp_path / "old")

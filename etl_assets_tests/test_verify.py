@@ -104,6 +104,7 @@ def test_verification_leaves_no_trace_in_the_warehouse(flow: Direct) -> None:
     assert contents() == before
 
 
+@pytest.mark.fault("F15")
 def test_a_changed_byte_of_a_landed_file_is_found(flow: Direct) -> None:
     path = landed(flow.data / "lake", "sale", 1)
     path.write_bytes(path.read_bytes().replace(b"7.25", b"9.25", 1))
@@ -133,6 +134,7 @@ def test_a_row_held_too_many_is_found_against_the_totals_of_the_source(flow: Dir
     assert found["raw", "worker"] == "31 rows are held, the source had 30"
 
 
+@pytest.mark.fault("F16")
 @pytest.mark.parametrize(
     "query",
     [
@@ -239,6 +241,7 @@ def look_away(flow: Direct) -> None:
     path.write_text(json.dumps(manifest))
 
 
+@pytest.mark.fault("F27")
 @pytest.mark.parametrize(
     ("change", "read"),
     [
@@ -262,6 +265,7 @@ def test_a_change_that_no_row_version_tells_of_is_captured_all_the_same(
     assert differences(flow.verified(thorough=True)) == {}
 
 
+@pytest.mark.fault("F27")
 def test_a_silent_change_that_no_total_tells_of_is_found_by_a_thorough_look(own: Direct) -> None:
     look_away(own)
     execute(own.url, "UPDATE worker SET name = 'silent' WHERE id IN (4, 9)")

@@ -160,6 +160,7 @@ def test_every_engine_holds_the_same_after_the_same_history(make: Callable[..., 
         assert differences(flow) == {}
 
 
+@pytest.mark.fault("F24")
 def test_a_run_without_change_changes_nothing(flow: Direct) -> None:
     before = everything(flow)
     assert flow.run() is None
@@ -236,6 +237,7 @@ def comparable(name: str, value: Any) -> tuple[str, Any]:
     return type(value).__name__, value
 
 
+@pytest.mark.fault("F19")
 def test_every_type_arrives_exactly_in_every_engine(make: Callable[..., Direct]) -> None:
     dumps, frames = {}, {}
     names = ["id", *_EVERY_TYPE]
@@ -302,6 +304,7 @@ def at_place(monkeypatch: pytest.MonkeyPatch, engine: str) -> Callable[[Callable
     return called
 
 
+@pytest.mark.fault("F1")
 def test_a_load_that_ends_anywhere_leaves_the_old_state_or_the_new_one(
     flow: Direct, at_place: Callable[[Callable[[int], None]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,6 +355,7 @@ def test_who_reads_meanwhile_sees_the_old_state(
     assert everything(flow) != before
 
 
+@pytest.mark.fault("F5")
 def test_a_connection_that_is_lost_in_a_load_leaves_the_old_state(
     make: Callable[..., Direct], postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,6 +415,7 @@ def test_a_reference_that_leads_nowhere_changes_nothing(make: Callable[..., Dire
     assert differences(flow) == {}
 
 
+@pytest.mark.fault("F3", "F4")
 def test_a_second_load_waits_its_turn(make: Callable[..., Direct]) -> None:
     flow = make("postgres")
     flow.run()
@@ -521,6 +526,7 @@ def test_a_table_that_is_declared_otherwise_is_loaded_anew(flow: Direct, changed
     assert differences(flow) == {}
 
 
+@pytest.mark.fault("F23")
 def test_stand_ins_are_filled_in_when_the_member_comes(flow: Direct) -> None:
     assert books(flow)["inferred_members"] == [("dim_worker", "0")]
     stand_in = (0, "unknown", None, False)
@@ -581,6 +587,7 @@ def make_older(flow: Direct, engine: str, stand_in: BigQueryStandIn) -> None:
             )
 
 
+@pytest.mark.fault("F41")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_warehouse_of_the_version_before_is_carried_on(
     make: Callable[..., Direct],

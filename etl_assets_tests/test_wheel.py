@@ -94,6 +94,7 @@ def test_it_is_the_wheel_that_runs(installed: Path, tmp_path: Path) -> None:
     assert str(installed.parent.parent) in where
 
 
+@pytest.mark.fault("F42")
 def test_a_flow_runs_in_an_empty_folder(
     installed: Path, tmp_path: Path, database: Callable[..., str], template: Callable[..., str]
 ) -> None:

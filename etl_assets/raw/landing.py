@@ -51,7 +51,7 @@ from etl_assets.raw.reading import Reader
 from etl_assets.raw.recent import Share
 from etl_assets.raw.writing import BatchWriter, check_project, history_of
 from etl_assets.source.catalog import NoKey, Relation, check_key
-from etl_assets.source.connection import SourceInterrupted
+from etl_assets.source.connection import SourceInterrupted, hang_up
 from etl_assets.source.identity import check_identity, older_by
 from etl_assets.source.snapshot import CONNECTIONS, UNTOLD, ClaimLost, Snapshot, take_snapshot
 from etl_assets.source.table import Table
@@ -294,7 +294,7 @@ class Landing(BatchWriter):
                 pool.shutdown(wait=False, cancel_futures=True)
                 while any(future.running() for future in working.values()):
                     for connection in self.snapshot.connections:
-                        connection.cancel()
+                        hang_up(connection)
                     time.sleep(0.05)
 
     def commit(

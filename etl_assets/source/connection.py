@@ -1,10 +1,12 @@
 """Connections to the source, set up so that values come as exact text, and errors that name no secret."""
 
+import os
 import re
 import select
+import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -53,7 +55,18 @@ _SESSION = """
         SET client_connection_check_interval = '2s';
     EXCEPTION WHEN undefined_object OR invalid_parameter_value THEN NULL;
     END $$;
+    SET tcp_keepalives_idle = 60;  -- a claim must not outlive for hours a machine that is gone without a word
+    SET tcp_keepalives_interval = 10;
+    SET tcp_keepalives_count = 5;
 """
+# The same at this end: a network that drops everything without a word would hold a run for as long as the system waits,
+# which is two hours.
+_ALIVE = {
+    "keepalives_idle": 60,
+    "keepalives_interval": 10,
+    "keepalives_count": 5,
+    "tcp_user_timeout": 110_000,  # milliseconds
+}
 # Nobody's functions stand in for the catalog's, and names are written with their schema. A view or a policy may still
 # need the role's own path: see `find_names`.
 _CATALOG_ONLY = """
@@ -112,8 +125,10 @@ def connect(
     where = _where(url, setting)
     # The driver asks for the encoding when it connects, and decodes by it: SQL alone would tell the server only.
     options: dict[str, Any] = {"application_name": application_name, "client_encoding": "UTF8"}
-    if "connect_timeout" not in extensions.parse_dsn(url):
-        options["connect_timeout"] = connect_seconds
+    given = extensions.parse_dsn(url)
+    for name, value in {"connect_timeout": connect_seconds, **_ALIVE}.items():
+        if name not in given:
+            options[name] = value
     try:
         connection: Connection = psycopg2.connect(url, **options)
         connection.autocommit = True
@@ -174,6 +189,17 @@ def _ready(connection: Connection) -> bool:
         if left <= 0 or select.select(*ways, [], left) == ([], [], []):
             return False
     return True
+
+
+def hang_up(connection: Connection) -> None:
+    """End a connection that another thread may be reading from: it gets an error at once, and the server notices within
+    seconds. A request to cancel would have to reach the server, which may be what is no longer possible, and while the
+    driver waits for that no other thread goes on."""
+    with (
+        suppress(psycopg2.InterfaceError, OSError),  # it is closed already
+        socket.socket(fileno=os.dup(connection.fileno())) as same,
+    ):
+        same.shutdown(socket.SHUT_RDWR)
 
 
 def find_names(connection: Connection, *, as_role: bool) -> None:
@@ -281,6 +307,8 @@ def _explanation(what: str, error: psycopg2.Error) -> SourceError:
         return SourceInterrupted(
             f"{what}: the server ended it by its {name}; set it to 0 for the role (ALTER ROLE … SET {name} = 0)"
         )
+    if type(error) is psycopg2.DatabaseError and error.pgcode is None:  # amid a COPY: nobody could say more
+        return SourceInterrupted(f"{what}: the connection was lost; nothing was committed, run it again")
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         return SourceInterrupted(f"{what}: {line}; nothing was committed, run it again")
     return SourceError(f"{what}: {line}")

@@ -42,6 +42,7 @@ def test_a_secret_goes_with_the_call_and_nowhere_else(
     assert SECRET not in f"{told.value!r} {refused.value!r} {client.api!r}"
 
 
+@pytest.mark.fault("F37")
 def test_retry_after_is_read_in_both_its_forms() -> None:
     now = datetime(2024, 1, 1, 12, tzinfo=UTC)
     assert retry_after("7", now) == 7
@@ -51,6 +52,7 @@ def test_retry_after_is_read_in_both_its_forms() -> None:
     assert retry_after(None, now) is None
 
 
+@pytest.mark.fault("F37")
 def test_a_wait_that_is_too_long_ends_the_run(tmp_path: Path) -> None:
     with service(lasting=429, retry_after_seconds=3600) as stand_in:
         with pytest.raises(ApiError, match="it asks to wait 3,600 s, longer than the longest pause"):

@@ -98,6 +98,7 @@ def test_pages_land_in_groups_and_are_asked_for_at_the_same_time(tmp_path: Path)
         assert len(summary.files) > 3
 
 
+@pytest.mark.fault("F37")
 def test_what_fails_for_a_moment_is_tried_again_and_no_more_than_that(tmp_path: Path) -> None:
     """Row E5: two more attempts, a pause apart; and rows E6, E7: the other pages come, what failed is told at the end."""
     retry = Retry(attempts=3, pause_seconds=0.01)
@@ -113,6 +114,7 @@ def test_what_fails_for_a_moment_is_tried_again_and_no_more_than_that(tmp_path: 
         assert len(stand_in.calls) == 4
 
 
+@pytest.mark.fault("F24", "F37")
 @pytest.mark.many
 @pytest.mark.parametrize(
     "trouble",
@@ -187,6 +189,7 @@ def test_many_pages_with_a_little_of_every_trouble(tmp_path: Path, pages: int) -
     assert len(aside) == len(bad)
 
 
+@pytest.mark.fault("F37")
 def test_what_never_ends_or_is_too_much_is_given_up(tmp_path: Path) -> None:
     """Fault F37: infinite pages, a huge answer, a bomb, an answer that never comes."""
     limits = Limits(pages=5, answer_bytes=50_000, call_seconds=0.5)
@@ -206,6 +209,7 @@ def test_what_never_ends_or_is_too_much_is_given_up(tmp_path: Path) -> None:
         Client(tmp_path / "long", stand_in, limits=Limits(seconds=1)).fetch()
 
 
+@pytest.mark.fault("F37")
 def test_no_redirect_leads_to_a_private_address_unless_it_is_allowed(tmp_path: Path) -> None:
     """Fault F37: a server that sends its clients into somebody's network."""
     with service(key="sesame") as inner:
@@ -241,6 +245,7 @@ def kill_at(folder: Path, url: str, place: str) -> int:
     return run.returncode
 
 
+@pytest.mark.fault("F1", "F37")
 @pytest.mark.many
 @pytest.mark.parametrize("place", [f"*:{n}" for n in (1, 3, 6, 9, 13, 16, 18, 20)])
 def test_killed_anywhere_and_run_again_no_page_that_landed_is_asked_for_again(

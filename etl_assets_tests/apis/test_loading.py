@@ -24,6 +24,7 @@ from etl_assets_tests.shipped import TABLES
 SECOND = "2024-01-08"
 
 
+@pytest.mark.fault("F24")
 def test_loading_twice_changes_nothing_and_a_failed_load_costs_no_call(tmp_path: Path) -> None:
     """Row E8."""
     with service() as stand_in:
@@ -43,6 +44,7 @@ def test_loading_twice_changes_nothing_and_a_failed_load_costs_no_call(tmp_path:
         assert len(stand_in.calls) == calls
 
 
+@pytest.mark.fault("F24")
 def test_a_window_that_is_fetched_again_brings_what_changed_and_else_nothing(tmp_path: Path) -> None:
     """The newest landed version of each key counts; a batch that would bring nothing is none."""
     corrected: dict[int, float] = {}
@@ -72,6 +74,7 @@ def test_a_window_that_is_fetched_again_brings_what_changed_and_else_nothing(tmp
         assert Decimal(str(sums.sum)) == sum(Decimal(row[3]) for row in now)
 
 
+@pytest.mark.fault("F25")
 def test_of_two_takes_that_wait_the_later_one_counts(tmp_path: Path) -> None:
     """The newest landed version of each key, whichever batch brings it."""
     with service() as stand_in:
@@ -122,6 +125,7 @@ def test_bad_records_are_kept_aside_and_above_the_limit_nothing_is_loaded(tmp_pa
         )
 
 
+@pytest.mark.fault("F37")
 def test_a_schema_that_changes_stops_the_load_and_a_mended_declaration_needs_no_call(tmp_path: Path) -> None:
     """Fault F37: schema change. The pages stay, and are loaded as soon as the declaration knows them."""
     with service(changed=True) as stand_in:

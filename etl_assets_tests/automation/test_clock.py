@@ -43,6 +43,7 @@ def fails(watch: Watching, n: int) -> bool:
     return not watch.run(watch.requested()).success
 
 
+@pytest.mark.fault("F26")
 def test_failures_after_a_success_of_the_future_open_the_breaker(watch: Watching) -> None:
     watch.failures = 2
     assert fails(watch, 0)
@@ -59,10 +60,12 @@ def test_a_failure_of_the_future_holds_nobody_up(watch: Watching) -> None:
     assert watch.run(watch.requested()).success
 
 
+@pytest.mark.fault("F26")
 def test_a_success_of_the_future_spares_no_night(watch: Watching) -> None:
     assert isinstance(scheduled(watch, every_night, datetime.now(UTC)), dg.RunRequest)
 
 
+@pytest.mark.fault("F26")
 def test_the_last_success_is_the_one_that_came_last(watch: Watching) -> None:
     second = watch.run()
     assert second.success

@@ -266,6 +266,7 @@ def test_one_change_starts_one_run_and_a_failed_one_is_tried_again_so_many_times
     assert platform.run("derive", platform.asked())[0], "the next edit begins anew"
 
 
+@pytest.mark.fault("F4")
 def test_nothing_is_started_while_a_run_goes_on(platform: Platform, edit: Callable[[str, str], None]) -> None:
     edit(NAMED, SHOUTED)
     with platform.definitions() as defs:

@@ -82,6 +82,7 @@ def assert_sound(report: Report) -> None:
     assert report.verified
 
 
+@pytest.mark.fault("F2", "F43")
 @pytest.mark.soak
 def test_a_change_is_in_the_warehouse_within_a_minute_and_nothing_runs_without_one(folder: Path) -> None:
     soaking = Soak(folder, quiet_seconds=15)
@@ -118,6 +119,7 @@ def test_a_change_is_in_the_warehouse_within_a_minute_and_nothing_runs_without_o
     assert_sound(soaking.report)
 
 
+@pytest.mark.fault("F2", "F43")
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_nothing_is_lost_doubled_or_stuck_while_parts_of_dagster_are_killed(folder: Path) -> None:

@@ -139,6 +139,7 @@ def test_a_transaction_that_commits_late_is_asked_for_then(loaded: Watching) -> 
     assert request.tags["source/why"] == "changed: sale"
 
 
+@pytest.mark.fault("F4")
 def test_what_comes_while_a_run_goes_on_is_asked_for_after_it(loaded: Watching) -> None:
     execute(loaded.url, SALE)
     loaded.requested()
@@ -246,6 +247,7 @@ def test_at_night_a_source_that_rested_is_proven_equal_again(loaded: Watching) -
     assert "etl breaker reset" in str(scheduled(loaded, every_night, later))
 
 
+@pytest.mark.fault("F4")
 def test_the_schedule_asks_unless_a_run_waits_already(loaded: Watching) -> None:
     assert isinstance(scheduled(loaded), dg.RunRequest)
     loaded.instance.add_run(dg.DagsterRun(FLOW, run_id="b" * 36, status=Status.STARTING))
@@ -255,6 +257,7 @@ def test_the_schedule_asks_unless_a_run_waits_already(loaded: Watching) -> None:
 # -- runs whose process is gone --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F2")
 def test_a_run_of_a_process_that_was_killed_is_ended_and_holds_nobody_up(watch: Watching) -> None:
     told = "from etl_assets.automation.orphans import process_tag; print(process_tag()['etl/process'])"
     gone = subprocess.run(
@@ -275,6 +278,7 @@ def test_a_run_of_a_process_that_was_killed_is_ended_and_holds_nobody_up(watch: 
     assert {status[letter] for letter in "cde"} == {Status.STARTED}
 
 
+@pytest.mark.fault("F2")
 def test_a_worker_that_was_killed_together_with_its_code_server_holds_nobody_up(watch: Watching) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
@@ -301,6 +305,7 @@ def retries(result: dg.ExecuteInProcessResult) -> int:
     return len([event for event in result.all_events if event.is_step_up_for_retry])
 
 
+@pytest.mark.fault("F5", "F9")
 def test_a_source_that_is_gone_for_a_moment_is_asked_again_from_a_new_snapshot(
     watch: Watching, at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,6 +317,7 @@ def test_a_source_that_is_gone_for_a_moment_is_asked_again_from_a_new_snapshot(
     assert retries(result) == 2
 
 
+@pytest.mark.fault("F8", "F9")
 @pytest.mark.parametrize(
     ("url", "times", "said"),
     [
@@ -330,6 +336,7 @@ def test_what_may_pass_is_tried_three_times_and_what_stays_once(
     assert said in str(failure.step_failure_data.error)
 
 
+@pytest.mark.fault("F9")
 def test_a_missing_column_is_not_tried_again(watch: Watching, at_once: None) -> None:
     execute(watch.url, "ALTER TABLE team DROP COLUMN name")
     result = watch.run()
@@ -337,6 +344,7 @@ def test_a_missing_column_is_not_tried_again(watch: Watching, at_once: None) -> 
     assert retries(result) == 0
 
 
+@pytest.mark.fault("F5")
 def test_a_backend_that_is_terminated_in_the_middle_is_tried_again(
     watch: Watching, at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

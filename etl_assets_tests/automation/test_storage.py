@@ -100,6 +100,7 @@ def test_old_runs_go_with_all_that_hangs_on_them(
         run(instance)
 
 
+@pytest.mark.fault("F41")
 def test_an_older_schema_is_migrated_by_the_documented_command(url: str, home: Path) -> None:
     with opened(home) as instance:
         before = run(instance)

@@ -50,6 +50,7 @@ def falsify(lake: Path) -> None:
     path.write_text(json.dumps(manifest))
 
 
+@pytest.mark.fault("F27")
 def test_parts_are_swept_in_turn_and_what_is_found_is_mended_and_told(
     lake: Path, instance: dg.DagsterInstance
 ) -> None:

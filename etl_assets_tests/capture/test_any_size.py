@@ -39,6 +39,7 @@ class Watch(threading.Thread):
                         continue
 
 
+@pytest.mark.fault("F38")
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
 def test_the_server_keeps_no_more_for_very_many_changed_rows_than_for_a_few(lake: Lake) -> None:
     most = {}

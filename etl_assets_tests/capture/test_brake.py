@@ -28,6 +28,7 @@ def test_a_few_rows_of_a_small_table_may_go_or_not_fit(lake: Lake) -> None:
     assert lake.latest().tables["t"].rows == 0
 
 
+@pytest.mark.fault("F21", "F22")
 def test_all_tables_that_are_stopped_are_named_with_one_flag_for_each_kind(lake: Lake) -> None:
     begun(lake, 100)
     execute(

@@ -39,6 +39,7 @@ def follow(lake: Lake, statement: str) -> Manifest | None:
     return manifest
 
 
+@pytest.mark.fault("F20")
 @pytest.mark.many
 @pytest.mark.parametrize(
     "change",
@@ -92,6 +93,7 @@ def test_a_text_column_that_becomes_an_integer_takes_its_values_along(
     follow(lake, "UPDATE t SET a = 'none again' WHERE id = 1")
 
 
+@pytest.mark.fault("F20")
 @pytest.mark.parametrize("compacted", [False, True])
 @pytest.mark.parametrize("after", ["", "UPDATE t SET b = 0 WHERE id = 1"])
 def test_a_column_that_was_dropped_and_comes_back_does_not_bring_its_old_values(
@@ -107,6 +109,7 @@ def test_a_column_that_was_dropped_and_comes_back_does_not_bring_its_old_values(
     assert lake.is_exact(T)
 
 
+@pytest.mark.fault("F20")
 @pytest.mark.parametrize(
     ("before", "change"),
     [
@@ -147,6 +150,7 @@ def test_a_virtual_column_whose_expression_changes_is_noticed(lake: Lake) -> Non
     follow(lake, "ALTER TABLE t ALTER g SET EXPRESSION AS (id * 3)")
 
 
+@pytest.mark.fault("F20")
 def test_a_new_enum_value_arrives(lake: Lake) -> None:
     begin(lake, *_ENUM)
     execute(lake.url, "ALTER TYPE mood ADD VALUE 'great' BEFORE 'ok'")
@@ -162,6 +166,7 @@ def test_a_key_that_becomes_an_integer_is_refused_and_nothing_written(lake: Lake
     assert lake.everything() == before
 
 
+@pytest.mark.fault("F20")
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -186,6 +191,7 @@ def test_a_frozen_table_stops_the_batch_before_anything_is_written(
     assert lake.everything() == before
 
 
+@pytest.mark.fault("F20", "F21")
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -208,6 +214,7 @@ def test_what_can_not_be_carried_on_stops_the_batch_in_one_line(lake: Lake, chan
     assert lake.everything() == before
 
 
+@pytest.mark.fault("F20")
 @pytest.mark.parametrize("again", [False, True])
 def test_an_alter_during_a_batch_waits_for_it_and_the_batch_shows_what_was_before(
     database: Callable[..., str], tmp_path: Path, again: bool

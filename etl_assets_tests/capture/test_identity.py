@@ -65,6 +65,7 @@ def test_a_copy_made_from_a_template_is_read_whole(database: Callable[..., str],
         execute(f"{admin}/postgres", f"DROP DATABASE IF EXISTS {name}_shop WITH (FORCE)")
 
 
+@pytest.mark.fault("F6")
 def test_a_server_that_was_set_back_to_a_copy_of_its_disk_is_read_whole(
     postgres_folder: Path, tmp_path: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_database_that_was_renamed_goes_on(database: Callable[..., str], tmp_p
         execute(f"{admin}/postgres", f"ALTER DATABASE {name}_live RENAME TO {name}")
 
 
+@pytest.mark.fault("F6")
 def test_another_database_is_refused_until_it_is_meant(database: Callable[..., str], tmp_path: Path) -> None:
     lake = Lake(database(), tmp_path)
     begun(lake.url)
@@ -132,6 +134,7 @@ def test_another_database_is_refused_until_it_is_meant(database: Callable[..., s
         lake.sync(T)
 
 
+@pytest.mark.fault("F6")
 def test_a_backup_is_refused_and_a_promoted_copy_read_whole(postgres_folder: Path, tmp_path: Path) -> None:
     """The backup lacks what the lake has seen. Promoted and ahead of it, it is another history of the same server."""
     folder, backup = postgres_folder / "live", postgres_folder / "backup"
@@ -178,6 +181,7 @@ def _is_ahead(lake: Lake) -> bool:
         return cursor.fetchall() == [(True,)]
 
 
+@pytest.mark.fault("F6")
 def test_a_replica_that_lags_is_refused_until_it_has_caught_up(postgres_folder: Path, tmp_path: Path) -> None:
     with replicated(postgres_folder) as (primary, replica):
         begun(primary)

@@ -50,6 +50,7 @@ def test_columns_that_an_index_only_carries_along_are_no_part_of_the_key(lake: L
     assert lake.is_exact(T)
 
 
+@pytest.mark.fault("F22")
 def test_a_declared_key_that_rows_share_leaves_its_table_out_and_the_others_go_on(lake: Lake) -> None:
     keyed = Table("t", "", {"id": "int"}, key=("id",))
     execute(lake.url, *_GOOD, "CREATE TABLE t (id int, a int)", "INSERT INTO t VALUES (1, 1), (2, 2)")

@@ -19,6 +19,7 @@ T = Table("t", "", {"id": "int"})
 _MANY = 17 * 1024 * 1024
 
 
+@pytest.mark.fault("F18")
 def test_rows_of_many_megabytes_arrive_change_and_leave(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both a text that is declared and bytes that nobody declared, each beyond what DuckDB reads as a line."""
     monkeypatch.setattr("etl_assets.lake.current._COMPACT_ROWS", 2)
@@ -64,6 +65,7 @@ def digest(text: str | None) -> str | None:
     return None if text is None else hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
+@pytest.mark.fault("F38")
 @pytest.mark.parametrize(
     ("column", "value"),
     [
@@ -138,6 +140,7 @@ def test_a_column_to_leave_out_that_there_is_not_is_an_error(lake: Lake) -> None
 _MIB = 1 << 20
 
 
+@pytest.mark.fault("F38")
 @pytest.mark.parametrize(
     ("files", "limit"),
     [

@@ -32,6 +32,7 @@ def preparing(postgres_folder: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.fault("F7")
 @pytest.mark.parametrize("first_sync_before", [True, False])
 def test_late_commits_and_deletions_arrive_with_the_next_batch(lake: Lake, first_sync_before: bool) -> None:
     execute(lake.url, *_HUNDRED)
@@ -61,6 +62,7 @@ def test_late_commits_and_deletions_arrive_with_the_next_batch(lake: Lake, first
     assert (changes.new, changes.changed, changes.deleted) == (1, 1, 1)
 
 
+@pytest.mark.fault("F7")
 def test_rows_of_savepoints_arrive_however_many_syncs_their_transaction_outlives(lake: Lake) -> None:
     execute(lake.url, *_HUNDRED)
     lake.sync(ITEM)
@@ -88,6 +90,7 @@ def test_rows_of_savepoints_arrive_however_many_syncs_their_transaction_outlives
     assert lake.is_exact(ITEM)
 
 
+@pytest.mark.fault("F7")
 def test_a_prepared_transaction_arrives_with_the_batch_after_its_second_phase(
     preparing: str, tmp_path: Path
 ) -> None:
@@ -125,6 +128,7 @@ def test_a_sync_while_nothing_changed_makes_no_batch_however_long_transactions_s
     assert lake.is_exact(ITEM)
 
 
+@pytest.mark.fault("F21")
 def test_a_table_truncated_and_filled_again_in_one_transaction_shows_only_what_differs(lake: Lake) -> None:
     execute(lake.url, *_HUNDRED)
     lake.sync(ITEM)

@@ -23,6 +23,7 @@ _NAMES = (
 )
 
 
+@pytest.mark.fault("F33")
 @pytest.mark.many
 @pytest.mark.parametrize("name", _NAMES)
 def test_a_table_of_any_name_is_read_as_the_project_calls_it(lake: Lake, name: str) -> None:

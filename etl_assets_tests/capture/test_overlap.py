@@ -80,6 +80,7 @@ def begun(lake: Lake) -> Lake:
     return lake
 
 
+@pytest.mark.fault("F3")
 def test_a_second_run_that_may_not_wait_is_refused_with_the_name_of_the_first(begun: Lake) -> None:
     first = start(begun, "firstrun-and-more", halt=True)
     before = begun.everything()
@@ -96,6 +97,7 @@ def test_a_second_run_that_may_not_wait_is_refused_with_the_name_of_the_first(be
     assert begun.is_exact(T)
 
 
+@pytest.mark.fault("F3")
 def test_a_second_run_that_waits_goes_on_from_what_the_first_committed(begun: Lake) -> None:
     first = start(begun, "first", halt=True)
     second = start(begun, "second")
@@ -109,6 +111,7 @@ def test_a_second_run_that_waits_goes_on_from_what_the_first_committed(begun: La
     assert begun.is_exact(T)
 
 
+@pytest.mark.fault("F3", "F4")
 def test_many_runs_at_once_give_what_runs_one_after_the_other_give(begun: Lake) -> None:
     runs = [start(begun, f"run {n}") for n in range(4)]
     for n in range(20):
@@ -120,6 +123,7 @@ def test_many_runs_at_once_give_what_runs_one_after_the_other_give(begun: Lake) 
     assert begun.is_exact(T)
 
 
+@pytest.mark.fault("F3")
 def test_of_runs_that_begin_a_lake_at_once_one_begins_it_and_no_batch_is_lost(lake: Lake) -> None:
     execute(lake.url, "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)")
     runs = [start(lake, f"run {n}") for n in range(4)]
@@ -133,6 +137,7 @@ def test_of_runs_that_begin_a_lake_at_once_one_begins_it_and_no_batch_is_lost(la
     assert lake.is_exact(T)
 
 
+@pytest.mark.fault("F1")
 def test_after_a_run_was_killed_nothing_has_to_be_unlocked(begun: Lake) -> None:
     killed = start(begun, "killed", halt=True)
     os.kill(killed.pid, signal.SIGKILL)
@@ -143,6 +148,7 @@ def test_after_a_run_was_killed_nothing_has_to_be_unlocked(begun: Lake) -> None:
     assert begun.is_exact(T)
 
 
+@pytest.mark.fault("F5")
 def test_a_run_whose_session_the_server_ends_stops_in_one_line_and_can_be_repeated(begun: Lake) -> None:
     once = threading.Lock()
 
@@ -214,6 +220,7 @@ def continued(running: subprocess.Popen[str]) -> str:
     return out.strip()
 
 
+@pytest.mark.fault("F3")
 @pytest.mark.many
 @pytest.mark.parametrize(
     "place", ["snapshot taken", "block copied", "file written:1", "file published:1", "file published:2"]

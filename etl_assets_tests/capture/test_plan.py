@@ -87,6 +87,7 @@ def _moved(**identity: Any) -> Callable[[Instant], Instant]:
     return lambda instant: replace(instant, source=instant.source.model_copy(update=identity))
 
 
+@pytest.mark.fault("F6")
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -192,6 +193,7 @@ def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+@pytest.mark.fault("F6")
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("change", "told"),
@@ -258,6 +260,7 @@ def about_to_wrap(postgres_folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.fault("F7")
 def test_transaction_ids_that_wrap_around_lose_no_row(about_to_wrap: Path, tmp_path: Path) -> None:
     with serve(about_to_wrap, settings={"fsync": "off", "autovacuum": "off"}) as url:
         lake = Lake(url, tmp_path)

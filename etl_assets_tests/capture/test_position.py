@@ -232,6 +232,7 @@ def test_the_change_is_named_alike_until_a_table_changes(url: str) -> None:
     assert Position.model_validate_json(now.model_dump_json()) == now
 
 
+@pytest.mark.fault("F5")
 def test_after_a_crash_the_source_is_looked_at(postgres_folder: Path) -> None:
     folder = postgres_folder / "crashes"
     with serve(folder) as url:

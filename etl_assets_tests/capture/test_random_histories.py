@@ -114,6 +114,7 @@ def check_that_it_proves_something(tally: Tally) -> None:
     assert tally.events["LockNotAvailable"] < tally.histories * 3
 
 
+@pytest.mark.fault("F7", "F27", "F28")
 def test_after_every_sync_the_lake_holds_what_the_snapshot_saw(
     database: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -121,6 +122,7 @@ def test_after_every_sync_the_lake_holds_what_the_snapshot_saw(
     check_that_it_proves_something(tally)
 
 
+@pytest.mark.fault("F7")
 def test_compacting_after_every_batch_changes_nothing(
     database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def test_nothing_damaged_means_nothing_done(lake: Lake) -> None:
     assert lake.everything() == before
 
 
+@pytest.mark.fault("F15")
 @pytest.mark.many
 @pytest.mark.parametrize("harm", ["flipped", "cut", "lost", "swapped"])
 def test_rows_that_have_not_changed_since_come_back_in_their_batch(lake: Lake, harm: str) -> None:
@@ -109,6 +110,7 @@ def spoil(path: Path, harm: str, other: Path | None = None) -> None:
         path.write_bytes(content)
 
 
+@pytest.mark.fault("F15")
 @pytest.mark.many
 @pytest.mark.parametrize("batch", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["rows", "deletions"])
@@ -161,6 +163,7 @@ def test_several_tables_and_files_at_once(lake: Lake) -> None:
     assert lake.is_exact(T, other)
 
 
+@pytest.mark.fault("F1")
 def test_a_repair_that_is_killed_is_repeated(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

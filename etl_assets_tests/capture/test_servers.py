@@ -148,6 +148,7 @@ def test_a_function_that_raises_is_as_good_as_none(lake: Lake) -> None:
 # -- limits ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F9")
 def test_fewer_connections_than_wanted_do_the_work(lake: Lake) -> None:
     tables = [Table(f"t{n}", "", {"id": "int"}) for n in range(4)]
     for table in tables:
@@ -166,6 +167,7 @@ def test_fewer_connections_than_wanted_do_the_work(lake: Lake) -> None:
         shutil.rmtree(lake.path)
 
 
+@pytest.mark.fault("F9")
 def test_no_connection_at_all_is_told_with_what_to_do(lake: Lake) -> None:
     execute(lake.url, *_ROWS)
     with (
@@ -175,6 +177,7 @@ def test_no_connection_at_all_is_told_with_what_to_do(lake: Lake) -> None:
         ours.sync(T)
 
 
+@pytest.mark.fault("F8")
 @pytest.mark.parametrize("of", ["role", "database", "both"])
 def test_nobody_s_time_limits_end_a_read(lake: Lake, of: str) -> None:
     execute(lake.url, "CREATE TABLE kept AS SELECT n AS id FROM generate_series(1, 3) n")
@@ -195,6 +198,7 @@ def test_nobody_s_time_limits_end_a_read(lake: Lake, of: str) -> None:
         assert checked(ours.url, VIEW)["table t"][0] == "advice"
 
 
+@pytest.mark.fault("F8", "F9")
 def test_a_limit_that_ends_a_read_all_the_same_is_named(lake: Lake) -> None:
     with closing(connect(lake.url, "a test")) as connection, connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = '50ms'")
@@ -376,6 +380,7 @@ def replicas(postgres_folder: Path) -> Iterator[tuple[str, str]]:
         yield urls
 
 
+@pytest.mark.fault("F8")
 def test_a_standby_that_had_to_go_on_is_told_as_such(replicas: tuple[str, str], tmp_path: Path) -> None:
     primary, replica = replicas
     execute(primary, *_ROWS)

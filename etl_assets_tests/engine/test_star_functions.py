@@ -340,6 +340,7 @@ def test_what_a_change_is_compared_by_is_read_from_the_function(case: Case) -> N
     assert classified(made.star["made"], made) == case.outcome
 
 
+@pytest.mark.fault("F26")
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.title)
 def test_a_function_that_does_not_say_one_thing_is_refused(case: Case) -> None:
     with pytest.raises(ContractError) as refusal:

@@ -50,6 +50,7 @@ def test_whoever_comes_second_is_told_who_was_first_and_where(
         pass
 
 
+@pytest.mark.fault("F2")
 def test_what_a_killed_one_left_is_waited_for_and_nothing_has_to_be_unlocked(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_daemon_elsewhere_is_told_by_its_next_report(tmp_path: Path) -> None:
         refuse_another_daemon(History(object, 0.2, again_after=0.5), tmp_path)  # type: ignore[arg-type]
 
 
+@pytest.mark.fault("F2")
 @pytest.mark.parametrize(
     ("storage", "ago"), [(object, 0.2), (object, 60), (object, None), (SqliteHistory, 0.2)]
 )

@@ -39,6 +39,7 @@ def status(asked: Asked, host: str = HOST, **more: str) -> int:
     return int(answer(scope, list(headers.items()))[0]["status"])
 
 
+@pytest.mark.fault("F36")
 @pytest.mark.parametrize("asked", ASKED, ids=str)
 def test_who_asks_decides(asked: Asked) -> None:
     assert (status(asked) == 200) is asked.answered
@@ -94,6 +95,7 @@ def test_a_page_listens_to_runs_only_if_it_is_the_interface_s(
     )
 
 
+@pytest.mark.fault("F36")
 def test_no_page_can_be_framed_or_read_by_another() -> None:
     start, _ = answer({"type": "http", "method": "GET", "path": "/"}, [("host", HOST)])
     assert (b"x-frame-options", b"DENY") in start["headers"]

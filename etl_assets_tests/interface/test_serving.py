@@ -87,6 +87,7 @@ def test_a_real_socket_answers_the_same(ui: Interface, asked: Asked) -> None:
     assert asked.answered or answer.status == 403
 
 
+@pytest.mark.fault("F36")
 def test_nothing_that_was_refused_was_done(ui: Interface) -> None:
     """After the requests above, each of which Dagster alone would have carried out."""
     assert ui.ask(_RUNS)["runsOrError"]["results"] == []
@@ -132,6 +133,7 @@ def test_a_port_that_is_taken_is_told_before_anything_is_started(ui: Interface, 
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.fault("F36")
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104
 def test_other_machines_are_let_in_only_by_who_says_so(host: str, tmp_path: Path) -> None:
     told = refused(tmp_path / "data", "--host", host, "--port", str(free_port()))
@@ -160,6 +162,7 @@ def test_without_a_word_it_listens_on_this_machine_only(ui: Interface) -> None:
 # -- how it ends -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F2")
 @pytest.mark.slow
 def test_after_a_kill_the_daemon_ends_too_and_the_next_one_starts_by_itself(tmp_path: Path) -> None:
     with interface(tmp_path, NOWHERE) as ui:
@@ -172,6 +175,7 @@ def test_after_a_kill_the_daemon_ends_too_and_the_next_one_starts_by_itself(tmp_
         assert again.started - ui.started < 60
 
 
+@pytest.mark.fault("F2")
 @pytest.mark.slow
 def test_a_daemon_that_dies_ends_the_interface_with_a_word(tmp_path: Path) -> None:
     with interface(tmp_path, NOWHERE) as ui:

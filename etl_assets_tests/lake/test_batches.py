@@ -72,6 +72,7 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+@pytest.mark.fault("F15")
 @pytest.mark.many
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("damage", [flip, cut, cut_a_row, repeat_a_row, empty, Path.unlink])
@@ -90,6 +91,7 @@ def test_a_damaged_file_is_named_and_nothing_is_read_from_it(
     assert lake.everything() == before
 
 
+@pytest.mark.fault("F15")
 def test_swapped_files_are_named(lake: Lake) -> None:
     one, other = (landed(lake.path, "t", batch) for batch in (2, 3))
     content = one.read_bytes()
@@ -141,12 +143,14 @@ def test_a_manifest_of_another_format_or_batch_is_named(
         lake.latest()
 
 
+@pytest.mark.fault("F15")
 def test_a_manifest_that_is_missing_in_the_middle_is_named(lake: Lake) -> None:
     (lake.path / "raw/batches/000002.json").unlink()
     with pytest.raises(LakeError, match=r"raw/batches/000002.json is not there; restore"):
         lake.held(T)
 
 
+@pytest.mark.fault("F34")
 def test_a_manifest_that_points_out_of_the_lake_is_refused(lake: Lake) -> None:
     path = lake.path / "raw/batches/000001.json"
     file = str(landed(lake.path, "t", 1).relative_to(lake.path))
@@ -183,6 +187,7 @@ def test_files_that_no_manifest_lists_do_not_exist(lake: Lake) -> None:
         execute(lake.url, "UPDATE t SET v = 'v20' WHERE id = 20")
 
 
+@pytest.mark.fault("F14")
 def test_a_committed_batch_is_never_written_over(lake: Lake) -> None:
     batches = Batches(lake.files)
     before = lake.everything()

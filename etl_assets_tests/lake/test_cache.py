@@ -185,6 +185,7 @@ def test_every_lake_has_copies_of_its_own(tmp_path: Path, url: str) -> None:
     assert Cache(tmp_path, url).folder.parent == tmp_path
 
 
+@pytest.mark.fault("F10")
 def test_a_disk_without_room_for_a_copy_is_one_line(bucket: Store) -> None:
     bucket.fill([_STAR])
     bucket.copies.write_bytes(b"no folder")

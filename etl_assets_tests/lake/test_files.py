@@ -86,6 +86,7 @@ def start(program: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.fault("F14")
 def test_of_eight_threads_that_create_a_file_one_wins(files: Files, store: Store) -> None:
     for n in range(10):
         barrier = threading.Barrier(8)
@@ -110,6 +111,7 @@ def test_of_eight_threads_that_create_a_file_one_wins(files: Files, store: Store
     assert len(store.everything()) == 10
 
 
+@pytest.mark.fault("F14")
 def test_of_processes_that_create_a_file_one_wins(files: Files, store: Store, tmp_path: Path) -> None:
     writers = [start(_RACE, files.url, str(tmp_path / str(n)), str(n)) for n in range(4)]
     for writer in writers:
@@ -124,6 +126,7 @@ def test_of_processes_that_create_a_file_one_wins(files: Files, store: Store, tm
     assert len(store.everything()) == 20
 
 
+@pytest.mark.fault("F13")
 def test_a_writer_that_is_killed_leaves_nothing_that_can_be_seen(
     files: Files, store: Store, tmp_path: Path
 ) -> None:
@@ -148,6 +151,7 @@ def test_a_writer_that_is_killed_leaves_nothing_that_can_be_seen(
     assert files.read("raw/t/000002.csv") == b"again"
 
 
+@pytest.mark.fault("F13")
 @pytest.mark.parametrize("size", [3, 20 << 20])
 def test_an_error_while_writing_leaves_the_old_version_and_no_trace(
     files: Files, store: Store, size: int
@@ -196,6 +200,7 @@ def test_what_is_written_is_what_is_read(files: Files, store: Store, size: int) 
     assert files.reading("raw/t/000002.csv") is None
 
 
+@pytest.mark.fault("F38")
 def test_a_stream_takes_little_memory(files: Files, tmp_path: Path) -> None:
     writer = start(_STREAM, files.url, str(tmp_path / "cache"))
     told, _ = writer.communicate(timeout=120)
@@ -249,6 +254,7 @@ def everything(files: LocalFiles) -> dict[str, bytes]:
     return {str(p.relative_to(files.root)): p.read_bytes() for p in files.root.rglob("*") if p.is_file()}
 
 
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize("way", ["create", "writing"])
 def test_a_full_disk_is_one_line_and_leaves_the_old_version(
     folder: LocalFiles, way: str, tmp_path: Path
@@ -265,6 +271,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_version(
     assert everything(files) == before
 
 
+@pytest.mark.fault("F34")
 @pytest.mark.parametrize(
     "path", ["../x", "a/../../x", "/etc/passwd", "..", "raw/t/../../../x", "", ".", "//x"]
 )
@@ -286,6 +293,7 @@ def test_a_path_out_of_the_lake_is_refused(files: Files, store: Store, path: str
     assert not Path(store.url).with_name("x").exists()
 
 
+@pytest.mark.fault("F11")
 def test_a_lake_that_can_not_be_written_or_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     files = LocalFiles(tmp_path / "file")
@@ -299,6 +307,7 @@ def test_a_lake_that_can_not_be_written_or_read_is_one_line(tmp_path: Path) -> N
         files.names("raw/batches")
 
 
+@pytest.mark.fault("F11")
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_of_somebody_else_is_one_line(folder: LocalFiles) -> None:
     folder.create("raw/t/a", b"x")

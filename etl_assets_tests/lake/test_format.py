@@ -50,6 +50,7 @@ def test_a_manifest_that_was_edited_is_found(lake: Lake) -> None:
     assert [told for told in wrong(lake) if "000002.json is damaged" in told]
 
 
+@pytest.mark.fault("F15")
 def test_a_manifest_that_was_edited_so_that_it_passes_is_found_by_the_next(lake: Lake) -> None:
     path = lake.path / manifest_path(2)
     path.write_text(unsealed(path).replace('"rows": 49', '"rows": 48', 1))
@@ -69,6 +70,7 @@ def test_manifests_that_were_swapped_are_found(lake: Lake) -> None:
     assert any("is the manifest of batch" in told for told in wrong(lake))
 
 
+@pytest.mark.fault("F41")
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_newer_format_is_refused_as_such_and_not_as_damage(lake: Lake, batch: int) -> None:
     path = lake.path / manifest_path(batch)
@@ -109,6 +111,7 @@ def as_format_1(folder: Path) -> None:
     shutil.rmtree(folder / "star", ignore_errors=True)
 
 
+@pytest.mark.fault("F41")
 def test_a_lake_of_format_1_is_read_and_carried_on(lake: Lake) -> None:
     as_format_1(lake.path)
     assert "sources" not in manifest(lake.path, 3)
@@ -132,6 +135,7 @@ def test_a_lake_of_format_1_is_read_and_carried_on(lake: Lake) -> None:
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F34")
 def test_names_that_a_file_system_may_confuse_have_folders_of_their_own() -> None:
     names = [
         "t", "T", "t/u", "t_u", "t u", "T/U", "..", ".", "batches", "quarantine", "é", "e\u0301", "con", "a" * 300,

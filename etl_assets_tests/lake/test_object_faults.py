@@ -72,6 +72,7 @@ def patient(fault: Fault | Answer) -> float:
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.fault("F12", "F40")
 @pytest.mark.many
 @pytest.mark.parametrize("every", [3, pytest.param(2, marks=SLOW), pytest.param(5, marks=SLOW)])
 @pytest.mark.parametrize("fault", FAULTS)
@@ -94,6 +95,7 @@ def test_a_lake_is_the_same_when_requests_failed_meanwhile(bucket: Store, fault:
     assert bucket.unfinished() <= (fault in {"lost", "lost 503"})  # a session that nobody was told of
 
 
+@pytest.mark.fault("F12")
 @pytest.mark.many
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize(
@@ -131,6 +133,7 @@ def creates(request: Request) -> bool:
     return "If-None-Match" in request.headers or "ifGenerationMatch=0" in request.path
 
 
+@pytest.mark.fault("F12")
 @pytest.mark.parametrize("fault", ["lost", "lost 503", "reset", "503", Answer(429), "cut"])
 def test_who_created_a_file_learns_it_although_the_answer_got_lost(
     bucket: Store, fault: Fault | Answer
@@ -161,6 +164,7 @@ def test_who_was_second_learns_it_although_an_answer_got_lost(bucket: Store, fau
     assert bucket.everything() == {_PATH: b"theirs"}
 
 
+@pytest.mark.fault("F14")
 def test_eight_writers_have_one_winner_although_answers_get_lost(bucket: Store) -> None:
     assert bucket.proxy
     barrier, won, lost = threading.Barrier(8), [], []
@@ -184,6 +188,7 @@ def test_eight_writers_have_one_winner_although_answers_get_lost(bucket: Store) 
     assert bucket.everything() == {_PATH: bytes(won) * 10_000}
 
 
+@pytest.mark.fault("F14")
 def test_a_conflict_at_s3_is_asked_about_again(s3: Store) -> None:
     assert s3.proxy
     conflict = refusal(409, "ConditionalRequestConflict")
@@ -213,6 +218,7 @@ def test_an_upload_to_s3_ends_well_although_the_last_answer_got_lost(s3: Store) 
     assert s3.open().local("raw/t/000001.csv").read_bytes() == _BIG
 
 
+@pytest.mark.fault("F13")
 def test_an_upload_to_s3_that_somebody_aborts_fails_and_shows_nothing(s3: Store) -> None:
     s3.fill(["raw/t/000001.csv"])
 
@@ -239,6 +245,7 @@ def test_google_may_keep_part_of_a_block(google: Store, every: int) -> None:
     assert google.everything() == {"raw/t/000001.csv": _BIG}
 
 
+@pytest.mark.fault("F13")
 def test_what_arrives_damaged_at_google_is_not_shown(google: Store) -> None:
     assert google.service
     sessions = google.service.buckets.sessions
@@ -290,6 +297,7 @@ S3_REASONS: list[tuple[str, Answer, str]] = [
 ]
 
 
+@pytest.mark.fault("F12")
 @pytest.mark.parametrize(("use", "answer", "reason"), S3_REASONS)
 def test_what_s3_refuses_is_one_line_and_not_asked_again(
     s3: Store, use: str, answer: Answer, reason: str

@@ -181,6 +181,7 @@ def test_an_empty_lake_holds_nothing_to_retire(files: Files, store: Store) -> No
     assert store.everything() == {}
 
 
+@pytest.mark.fault("F1")
 def test_a_removal_that_ends_anywhere_is_finished_by_the_next_one(filled: Files, store: Store) -> None:
     """Of what is something else now, by the next ones that are made."""
 
@@ -222,6 +223,7 @@ def test_a_removal_that_ends_anywhere_is_finished_by_the_next_one(filled: Files,
     assert content(store) == rest()
 
 
+@pytest.mark.fault("F13")
 def test_what_a_killed_writer_left_of_a_fact_goes_with_it(files: Files, store: Store) -> None:
     store.fill(["star/fact_old/000001-aa.parquet", "star/fact/000001-aa.parquet"])
     for name in ("fact_old", "fact"):

@@ -45,6 +45,7 @@ def swap(path: Path) -> None:
 DAMAGES = [flip, cut, swap, Path.unlink]
 
 
+@pytest.mark.fault("F16")
 @pytest.mark.many
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("table", INPUTS.star)
@@ -64,6 +65,7 @@ def test_a_damaged_file_is_found_by_the_next_run_which_makes_it_again(
     assert [finding for finding in shop.verified() if not finding.equal] == []
 
 
+@pytest.mark.fault("F16")
 @pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
 def test_a_damaged_manifest_of_the_star_is_made_again(shop: Direct, damage: Callable[[Path], None]) -> None:
     before = shop.lake_dump()
@@ -75,6 +77,7 @@ def test_a_damaged_manifest_of_the_star_is_made_again(shop: Direct, damage: Call
     assert [finding for finding in shop.verified() if not finding.equal] == []
 
 
+@pytest.mark.fault("F16")
 @pytest.mark.many
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_base_is_not_believed(
@@ -98,6 +101,7 @@ def test_a_damaged_base_is_not_believed(
     assert [finding for finding in shop.verified(thorough=True) if not finding.equal] == []
 
 
+@pytest.mark.fault("F41")
 def test_a_newer_format_is_refused_as_such(shop: Direct) -> None:
     newest = newest_of_star(shop.data / "lake")
     assert newest
@@ -121,6 +125,7 @@ def test_readers_see_all_tables_switched_at_once(shop: Direct) -> None:
     shop.derive()
 
 
+@pytest.mark.fault("F25")
 def test_who_was_overtaken_does_not_take_the_star_back(shop: Direct) -> None:
     execute(shop.url, "UPDATE sale SET amount = amount + 1")
     shop.capture()

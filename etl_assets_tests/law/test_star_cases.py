@@ -67,6 +67,7 @@ def test_a_bridge_that_is_pointed_elsewhere_and_back_is_followed(make: Make) -> 
     assert is_proven(flow)
 
 
+@pytest.mark.fault("F22")
 def test_what_makes_a_key_occur_twice_is_named_and_heals_once_it_is_mended(make: Make) -> None:
     flow = make(BRIDGE, BRIDGED, dim_item, dim_cat)
     execute(flow.url, "INSERT INTO item_cat VALUES (4, 1)")

@@ -66,6 +66,7 @@ def test_rows_known_by_what_people_call_them_arrive_change_and_leave(make: Make)
     assert is_proven(flow)
 
 
+@pytest.mark.fault("F28")
 def test_rows_that_exchange_what_people_call_them_are_told_apart(make: Make) -> None:
     flow = make(BUSINESS, DEALT, dim_product, fact_invoice)
     changed(

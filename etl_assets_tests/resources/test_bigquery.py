@@ -163,6 +163,7 @@ def test_fail_replace_append(resource: BigQuery, stand_in: BigQueryStandIn) -> N
         resource.export(frame(4), "sales.orders", "upsert")  # type: ignore[arg-type]
 
 
+@pytest.mark.fault("F24")
 def test_an_export_of_an_occasion_is_done_once(resource: BigQuery, stand_in: BigQueryStandIn) -> None:
     first = resource.export(frame(1), "sales.orders", "append", batch="monday")
     again = resource.export(frame(1), "sales.orders", "append", batch="monday")
@@ -188,6 +189,7 @@ def test_content_that_was_there_before_can_come_back(resource: BigQuery, stand_i
     assert held(stand_in) == [1]
 
 
+@pytest.mark.fault("F30")
 def test_what_is_appended_takes_the_types_of_the_table_or_is_refused(
     resource: BigQuery, stand_in: BigQueryStandIn
 ) -> None:
@@ -218,6 +220,7 @@ def test_a_type_that_bigquery_does_not_hold_is_refused_before_anything_is_asked(
     assert stand_in.requests == []
 
 
+@pytest.mark.fault("F29")
 @pytest.mark.many
 @pytest.mark.parametrize("name", ["cut", "cut after it was done", "503 after it was done", "rate limit"])
 def test_an_append_is_done_once_whichever_of_its_requests_goes_wrong(
@@ -275,6 +278,7 @@ def test_if_it_stays_wrong_the_error_is_one_line_and_the_old_table_or_the_new_on
     assert (fault == LOST) == ([3] in seen)  # where the answer was lost, what was asked may be done
 
 
+@pytest.mark.fault("F29")
 def test_an_append_whose_answer_was_lost_for_good_is_not_done_twice_by_the_next_run(
     resource: BigQuery, stand_in: BigQueryStandIn
 ) -> None:
@@ -288,6 +292,7 @@ def test_an_append_whose_answer_was_lost_for_good_is_not_done_twice_by_the_next_
     assert held(stand_in) == [1, 2]
 
 
+@pytest.mark.fault("F29")
 def test_a_job_that_was_still_running_when_its_answer_was_lost_is_waited_for(
     resource: BigQuery, stand_in: BigQueryStandIn
 ) -> None:
@@ -318,6 +323,7 @@ def test_a_job_that_takes_too_long_is_named_and_found_by_the_next_run(
 # -- jobs that fail --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F29")
 @pytest.mark.parametrize("reason", ["backendError", "internalError", "rateLimitExceeded", "jobBackendError"])
 def test_a_job_that_fails_for_a_reason_that_passes_is_submitted_again(
     resource: BigQuery, stand_in: BigQueryStandIn, reason: str
@@ -365,6 +371,7 @@ def test_jobs_that_keep_failing_are_given_up(resource: BigQuery, stand_in: BigQu
     assert held(stand_in) == [1]
 
 
+@pytest.mark.fault("F29")
 def test_a_used_up_quota_is_not_asked_again(resource: BigQuery, stand_in: BigQueryStandIn) -> None:
     stand_in.fault = lambda request: (
         Fault(403, "quotaExceeded", "Quota exceeded: imports per table") if "upload" in request.path else None
@@ -413,6 +420,7 @@ def test_a_script_is_run_once(resource: BigQuery, stand_in: BigQueryStandIn, fau
 # -- before anything is written --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F30")
 def test_a_dataset_elsewhere_is_an_error_before_anything_is_written(
     resource: BigQuery, stand_in: BigQueryStandIn
 ) -> None:
@@ -463,6 +471,7 @@ def test_what_is_refused_is_said_in_one_line_and_asked_once(
     assert len(asked) == (3 if fault.status == 401 else 1)  # Google's client fetches a new token, twice
 
 
+@pytest.mark.fault("F30")
 def test_expired_credentials_are_said_and_never_shown(resource: BigQuery, stand_in: BigQueryStandIn) -> None:
     stand_in.fault = lambda request: (
         Fault(400, "invalid_grant", "secret-assertion") if request.path == "/token" else None
@@ -494,6 +503,7 @@ def test_a_wrong_query_is_asked_once(resource: BigQuery, stand_in: BigQueryStand
 # -- budget ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F29")
 def test_a_table_that_was_changed_too_often_today_is_not_exported_to(
     resource: BigQuery, stand_in: BigQueryStandIn
 ) -> None:

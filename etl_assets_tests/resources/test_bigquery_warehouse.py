@@ -240,6 +240,7 @@ def test_keys_of_several_columns_are_noted_as_far_as_bigquery_can(
 # -- faults ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F29")
 @pytest.mark.many
 @pytest.mark.parametrize("fault", ["cut", "cut after it was done", "503 after it was done", "rate limit"])
 def test_a_load_is_done_once_although_requests_go_wrong(
@@ -285,6 +286,7 @@ def test_if_it_stays_wrong_all_of_the_old_state_or_all_of_the_new_one_is_there(
     assert not any("\n" in line for line in seen)
 
 
+@pytest.mark.fault("F40")
 @pytest.mark.parametrize("statement", [2, 5, 9])
 def test_whichever_statement_of_the_script_fails_nothing_has_changed(
     day: Callable[[int], Direct],
@@ -404,6 +406,7 @@ def test_of_two_loads_at_once_one_is_refused(
     assert content(day(2)) == days[2][1]
 
 
+@pytest.mark.fault("F25")
 def test_who_carries_on_a_book_that_another_load_carried_on_meanwhile_is_refused(
     day: Callable[[int], Direct],
     days: list[tuple[Direct, Content]],
@@ -561,6 +564,7 @@ def test_a_project_without_a_warehouse_is_said_to_hold_nothing_until_it_is_loade
     assert day(0).warehouse.held()["fact_sale"].batch == 1
 
 
+@pytest.mark.fault("F30")
 def test_a_dataset_elsewhere_ends_a_load_before_anything_is_written(
     day: Callable[[int], Direct], stand_in: BigQueryStandIn
 ) -> None:

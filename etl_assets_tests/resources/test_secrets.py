@@ -133,6 +133,7 @@ def test_the_source_connects_with_what_the_secret_says(aws: Any, totesys: str, t
     assert run.success, run.error_lines
 
 
+@pytest.mark.fault("F35")
 def test_after_a_rotation_the_next_connection_has_the_new_secret(aws: Any) -> None:
     source = Source(url=hold(aws, "totesys", "postgresql://a:old@c/d"), scratch="")
     assert source.address() == "postgresql://a:old@c/d"
@@ -167,6 +168,7 @@ def test_an_alert_that_fails_for_its_secret_says_so_and_not_what_is_in_it(aws: A
 # -- what is wrong, in one line --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F35")
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("secret", "named", "said"),
@@ -342,6 +344,7 @@ def roles(postgres_url: str) -> None:
     execute(postgres_url, f"CREATE ROLE slartibartfast SUPERUSER LOGIN PASSWORD '{WAREHOUSE_PASSWORD}'")
 
 
+@pytest.mark.fault("F35")
 @pytest.mark.usefixtures("roles")
 @pytest.mark.parametrize("fault", ["database", "spreadsheet"])
 def test_a_failing_run_shows_no_secret_anywhere(

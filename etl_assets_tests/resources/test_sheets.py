@@ -92,6 +92,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.mark.fault("F32")
 @pytest.mark.parametrize("text", HOSTILE)
 def test_text_stays_text(target: Sheets, book: Book, text: str) -> None:
     target.publish("T", [sheet("Cash", **{text: ([text], pa.string())})])
@@ -202,6 +203,7 @@ def test_titles_with_quotes_and_other_signs_are_found_again(target: Sheets, book
 # -- what can't be held ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize(
     ("values", "type_", "said"),
     [
@@ -232,6 +234,7 @@ def test_the_longest_text_that_sheets_holds_is_written(target: Sheets, book: Boo
     assert column(book) == ["x" * 50_000]
 
 
+@pytest.mark.fault("F31")
 def test_1001_cells_over_the_limit_are_refused_before_anything_is_written(
     target: Sheets, api: SheetsStandIn, book: Book
 ) -> None:
@@ -288,6 +291,7 @@ def test_a_publish_takes_that_many_requests(published: Sheets, api: SheetsStandI
     assert asked(api, lambda: published.publish("T", NEW)) == PUBLISH_REQUESTS
 
 
+@pytest.mark.fault("F31", "F40")
 @pytest.mark.parametrize("fault", FAULTS, ids=named)
 def test_a_fault_at_any_one_request_is_overcome(
     published: Sheets, api: SheetsStandIn, book: Book, fault: Fault
@@ -304,6 +308,7 @@ def test_a_fault_at_any_one_request_is_overcome(
         api.faults = []
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize("fault", FAULTS, ids=named)
 def test_when_nothing_works_any_more_from_some_request_on_the_old_tabs_are_whole_or_the_new_ones(
     published: Sheets, api: SheetsStandIn, book: Book, fault: Fault
@@ -356,6 +361,7 @@ def test_what_was_altered_before_the_swap_is_not_shown(
     assert book.visible() == OLD_SEEN
 
 
+@pytest.mark.fault("F32")
 def test_text_that_would_be_taken_for_a_formula_would_be_noticed(
     published: Sheets, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,6 +400,7 @@ def test_only_the_tabs_that_differ_are_written(published: Sheets, api: SheetsSta
     assert (column(book), column(book, "Sales")) == ([1, 2, 3], [9])
 
 
+@pytest.mark.fault("F31")
 def test_what_a_person_changed_in_a_tab_is_put_right(published: Sheets, book: Book) -> None:
     book.titled("Cash").cells[2, 0] = 1_000_000
     book.titled("Sales").resize(20, 5)
@@ -418,6 +425,7 @@ def test_a_spreadsheet_that_is_not_there_is_named(target: Sheets) -> None:
         target.write("Cash", pd.DataFrame({"a": [1]}), "1XyZ")
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize("shared_for", ["nothing", "reading"])
 def test_a_spreadsheet_that_is_not_shared_says_with_whom_to_share_it(
     target: Sheets, book: Book, shared_for: Any
@@ -429,12 +437,14 @@ def test_a_spreadsheet_that_is_not_shared_says_with_whom_to_share_it(
         target.publish("T", OLD)
 
 
+@pytest.mark.fault("F31")
 def test_a_missing_tab_is_named_and_those_that_there_are(target: Sheets, api: SheetsStandIn) -> None:
     with pytest.raises(SheetsError, match=r"has no tab 'Cash'; it has Sheet1"):
         target.write("Cash", pd.DataFrame({"a": [1]}))
     assert [request for request in api.requests if request.writes] == []
 
 
+@pytest.mark.fault("F31")
 def test_a_quota_that_stays_used_up_is_called_so(target: Sheets, api: SheetsStandIn) -> None:
     api.faults = [Fault(1, 429, lasting=True)]
     with pytest.raises(SheetsError, match=r"quota is used up .*; publish less often"):

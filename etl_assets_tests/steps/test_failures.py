@@ -188,6 +188,7 @@ def test_b10_a_database_that_cant_be_reached_is_told_in_a_line_without_its_passw
     assert "s3cr3t" not in "".join(map(repr, ran.result.all_events))
 
 
+@pytest.mark.fault("F39")
 @pytest.mark.usefixtures("shop")
 def test_the_session_is_closed_when_the_run_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -50,6 +50,7 @@ def by_item(sql: str = "SELECT no, item FROM sale WHERE item = :item") -> Steps:
     return Steps("lot", "By item.", [SqlQuery("found", "What is found.", sql=sql, database="shop")], ITEM)
 
 
+@pytest.mark.fault("F33")
 def test_b7_a_text_reaches_sql_as_a_value_and_nothing_else(shop: str, tmp_path: Path) -> None:
     execute(shop, SALE)
     session = open_sql("shop", "ETL_DATABASE_SHOP", shop)
@@ -165,6 +166,7 @@ NO_NAMES = [
 ]
 
 
+@pytest.mark.fault("F34")
 def test_b7_a_value_that_leads_elsewhere_is_no_part_of_a_path(tmp_path: Path) -> None:
     group = Steps(
         "lot", "To a file.",
@@ -190,6 +192,7 @@ def test_b7_a_value_that_leads_elsewhere_is_no_part_of_a_path(tmp_path: Path) ->
     ]
 
 
+@pytest.mark.fault("F33")
 def test_b7_a_value_that_is_no_plain_name_is_no_part_of_a_table(shop: str, tmp_path: Path) -> None:
     execute(shop, SALE)
     write = SqlWrite("out", "A table.", of="numbers", table="sale_{item}", database="shop")
@@ -309,6 +312,7 @@ def test_b7_a_partition_fills_parameters_and_names_the_file(
     assert pq.read_table(path, partitioning=None).to_pydict() == {"b": [begin], "u": [end], "k": [key]}
 
 
+@pytest.mark.fault("F34")
 def test_b7_partition_keys_are_checked_names() -> None:
     for key in ("../up", "a/b", ""):
         with pytest.raises(ParameterError, match="can't be part of a name"):

@@ -243,6 +243,7 @@ def test_the_binaries_named_by_the_environment_come_before_the_wheels(
     assert find_binaries() == sixteen
 
 
+@pytest.mark.fault("F42")
 def test_a_folder_without_binaries_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(EmbeddedPostgresError, match=str(tmp_path)):
         find_binaries(tmp_path)
