@@ -62,6 +62,7 @@ def modes(data: Path) -> dict[str, set[int]]:
     return found
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("mode", "folders", "files"),
     [("", 0o700, 0o600), ("group", 0o750, 0o640), ("public", 0o755, 0o644)],

@@ -587,6 +587,7 @@ def make_older(flow: Direct, engine: str, stand_in: BigQueryStandIn) -> None:
             )
 
 
+@pytest.mark.many
 @pytest.mark.fault("F41")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_warehouse_of_the_version_before_is_carried_on(

@@ -309,6 +309,7 @@ def play(number: int, scene: Scene) -> None:
         assert is_right(lake, quiet, rebuilt=number % 5 == 0)
 
 
+@pytest.mark.many
 @pytest.mark.fault("F25")
 @pytest.mark.parametrize("kind", range(3))
 @pytest.mark.parametrize("place", ["file published", "file written:2"])

@@ -89,6 +89,7 @@ def reported(url: str, place: str, stand_in: BigQueryStandIn) -> list[tuple[str,
     return rows
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("engine", ENGINES)
 def test_two_projects_share_a_warehouse(
     engine: str, projects: Projects, database: Callable[..., str], stand_in: BigQueryStandIn, tmp_path: Path
@@ -150,6 +151,7 @@ def test_two_projects_share_a_warehouse(
     assert reported(shared, "shop_one_reporting", stand_in) == projects.pieces("one")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("engine", ENGINES[:2])
 def test_they_load_it_at_once(
     engine: str, projects: Projects, database: Callable[..., str], tmp_path: Path, stand_in: BigQueryStandIn
