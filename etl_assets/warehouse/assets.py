@@ -115,7 +115,7 @@ def warehouse_assets(
                 [table.name for table in tables] if config.whole else config.anew,
                 Batch(bench.manifest.batch, bench.manifest.server_time, bench.manifest.lake, project),
                 adopt=config.adopt,
-                version_then=partial(_version_then, bench),
+                version_then=partial(version_then, bench),
             )
             notice = ""
             try:
@@ -192,7 +192,7 @@ def _lineage(table: StarTable, naming: Naming) -> dg.TableColumnLineage:
     return dg.TableColumnLineage({c.name: [dg.TableColumnDep(star, c.name)] for c in table.columns})
 
 
-def _version_then(bench: OpenLake, table: str, batch: int) -> str | None:
+def version_then(bench: OpenLake, table: str, batch: int) -> str | None:
     """The version of a star table as of a batch; None if its manifest is gone."""
     batches = bench.builder.batches
     return bench.builder.version(table, batches.get(batch)) if batches.is_committed(batch) else None

@@ -1,7 +1,7 @@
 """A source that always changes is read as often as is wanted: the sensor's ticks say what waits, and until when."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import dagster as dg
@@ -47,10 +47,10 @@ def test_when_the_time_has_come_it_is_read(loaded: Watching, monkeypatch: pytest
     assert isinstance(loaded.tick(), str)
     began = loaded.instance.get_run_records(limit=1)[0].create_timestamp
 
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:
-            return began.astimezone(UTC) + timedelta(seconds=61)
+    class Later:
+        @staticmethod
+        def now(zone: tzinfo) -> datetime:
+            return began.astimezone(zone) + timedelta(seconds=61)
 
     monkeypatch.setattr("etl_assets.automation.source_changed.datetime", Later)
     assert isinstance(loaded.tick(), dg.RunRequest)
