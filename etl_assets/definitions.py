@@ -79,7 +79,7 @@ def definitions(settings: Settings) -> dg.Definitions:
             forget_every_night(naming),
         ],
         sensors=[
-            *([source_changed(tables, breaker, naming)] if tables else []),
+            *([source_changed(tables, breaker, naming, settings.every)] if tables else []),
             *([windows_due(apis, flow[DERIVE], fetching, breaker, naming)] if apis else []),
             code_changed(observed, breaker, naming),
             alerting(settings.ui_url, naming),

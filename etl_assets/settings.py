@@ -11,6 +11,7 @@ from etl_assets import addresses
 from etl_assets.clients.secrets import names_secret
 from etl_assets.errors import SettingsError
 from etl_assets.lake.files import LakeError, parts
+from etl_assets.pace import NO_PACE, Pace
 from etl_assets.permissions import MODES, PRIVATE
 
 GOOGLE_KEY = "GOOGLE_APPLICATION_CREDENTIALS"
@@ -42,6 +43,7 @@ class Settings:
     key_prefix      ETL_KEY_PREFIX     what asset keys, jobs and all else in Dagster begin with: `shop`, `company/shop`
     spreadsheet     ETL_SHEET_ID       the Google spreadsheet that gets the reports; None: an .xlsx file does
     sheets_endpoint ETL_SHEETS_ENDPOINT  where the Google Sheets API is; None: at Google's
+    every           ETL_EVERY          how often a source that always changes is read: `1m`, `1m, 22:00-06:00 1h`, `0`
     alerts_url      ETL_ALERTS_URL     smtp://…, smtps://… or sns:arn:…; None: alerts go to the log
     ui_url          ETL_UI_URL         where the links of alerts lead to
     breaker_failures  ETL_BREAKER_FAILURES  failed runs in a row after which none is started automatically; None: never
@@ -67,6 +69,7 @@ class Settings:
     models: str
     data: Path
     project: str | None = None
+    every: Pace = NO_PACE
     file_mode: str = PRIVATE
     one_history: bool = False
     warehouse_schema: str = "star"
@@ -103,6 +106,7 @@ class Settings:
             file_mode=_file_mode(get("ETL_FILE_MODE") or PRIVATE),
             warehouse_schema=_schema(get("ETL_WAREHOUSE_SCHEMA") or "star"),
             key_prefix=_prefix(get("ETL_KEY_PREFIX")),
+            every=Pace.read(get("ETL_EVERY") or "1m"),
             one_history=_yes("ETL_SOURCE_ONE_HISTORY", get("ETL_SOURCE_ONE_HISTORY")),
             unset=tuple(n for n in ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL") if not get(n)),
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 FLOORS: Sequence[frozenset[str]] = (
     frozenset({"errors", "failpoints", "permissions", "addresses", "notices", "progress", "later"}),
-    frozenset({"plain", "faults", "presentation"}),
+    frozenset({"plain", "faults", "pace", "presentation"}),
     frozenset({"preflight", "engine"}),
     frozenset({"clients"}),
     frozenset({"lake"}),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from etl_assets.proof.verify import Finding, Verifier
 from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.star.definition import Inputs
 from etl_assets.star.resource import Lake, OpenLake
+from etl_assets.warehouse.assets import version_then
 from etl_assets.warehouse.bigquery import bigquery_warehouse
 from etl_assets.warehouse.contract import Warehouse
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
@@ -86,7 +88,15 @@ class Direct:
             bench.publish(builds)
             tables = [definition.schema for definition in self.inputs.star.values()]
             versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in tables}
-            loaded = load_star(self.warehouse, bench.star, tables, versions, "a test", bench.changed_members)
+            loaded = load_star(
+                self.warehouse,
+                bench.star,
+                tables,
+                versions,
+                "a test",
+                bench.changed_members,
+                version_then=partial(version_then, bench),
+            )
             assert not any(sum(outcome.dangling.values()) for outcome in loaded.values())
             if not certified:
                 return []

@@ -157,6 +157,7 @@ OTHERS = [
     Planted("ETL_MODELS", "a group", f"models=s3://key:{SECRET}@bucket/*.sql", None),
     Planted("ETL_SHEET_ID", "an address", f"https://user:{SECRET}@docs.example.com/d/1AbC", None),
     Planted("ETL_BREAKER_FAILURES", "an address", f"postgresql://user:{SECRET}@host/x", None),
+    Planted("ETL_EVERY", "an address", f"postgresql://user:{SECRET}@host/x", None),
     Planted("ETL_REPLAY_BATCHES", "an address", f"postgresql://user:{SECRET}@host/x", None),
     Planted("ETL_SOURCE_ONE_HISTORY", "an address", f"postgresql://user:{SECRET}@host/x", None),
     Planted("ETL_VERIFY_ROWS", "an address", f"postgresql://user:{SECRET}@host/x", None),

@@ -111,7 +111,7 @@ def test_whole_needs_something_to_compare(flow: Flow) -> None:
 
 
 def without_notes(files: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: at for name, at in files.items() if not name.endswith(".verified.json")}
+    return {name: at for name, at in files.items() if not name.endswith("verified.json")}
 
 
 def test_an_undisturbed_flow_is_equal_at_every_hop_and_after_a_rebuild(flow: Flow) -> None:

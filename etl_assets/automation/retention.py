@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from dagster._core.storage import runs as run_log
     from dagster._core.storage.event_log import schema as event_schema
     from dagster._core.storage.runs import schema as run_schema
+
+    from etl_assets.automation import events as small
 else:  # who forgets nothing needs no database
     sa = Later("sqlalchemy")
     event_log = Later("dagster._core.storage.event_log")
     event_schema = Later("dagster._core.storage.event_log.schema")
     run_log = Later("dagster._core.storage.runs")
+    small = Later("etl_assets.automation.events")
     run_schema = Later("dagster._core.storage.runs.schema")
 
 FORGET = "forget_old_runs"
@@ -151,6 +154,8 @@ def forget_run(instance: dg.DagsterInstance, run_id: str) -> None:
         checks = event_schema.AssetCheckExecutionsTable
         connection.execute(checks.delete().where(checks.c.run_id == run_id))
         events.delete_events_for_run(connection, run_id)
+    if isinstance(events, small.SmallEventLog):
+        events.forget_file(run_id)
     if isinstance(events, event_log.SqliteEventLogStorage):
         for suffix in ("-wal", "-shm", ""):
             Path(events.path_for_shard(run_id) + suffix).unlink(missing_ok=True)

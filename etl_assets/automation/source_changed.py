@@ -5,10 +5,12 @@
 The position of a run is a tag that its capture put on it. So after a failure, wherever it happened, and after a
 restore of lake or history, the comparison is still the right one: what is behind is run again. The same change is
 tried `ATTEMPTS` times, each time after a longer pause; a new change begins anew, the pause stays until a success.
+A source that always changes is read at the pace that ETL_EVERY says.
 """
 
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import dagster as dg
 from pydantic import ValidationError
@@ -18,6 +20,7 @@ from etl_assets.automation.failures import last_failure
 from etl_assets.automation.history import FLOW, History, told
 from etl_assets.automation.orphans import end_orphans
 from etl_assets.errors import EtlError
+from etl_assets.pace import NO_PACE, Pace
 from etl_assets.presentation import PLAIN, Naming
 from etl_assets.raw.assets import POSITION_TAG
 from etl_assets.source.position import Position, judge
@@ -31,13 +34,16 @@ LONGEST_PAUSE_SECONDS = 900
 CHANGE_TAG = "source/change"
 
 
-def source_changed(tables: Sequence[Table], breaker: Breaker, naming: Naming = PLAIN) -> dg.SensorDefinition:
-    """The sensor over the tables that the flow reads."""
+def source_changed(
+    tables: Sequence[Table], breaker: Breaker, naming: Naming = PLAIN, pace: Pace = NO_PACE
+) -> dg.SensorDefinition:
+    """The sensor over the tables that the flow reads. Without a pace a run follows the other."""
+    interval = min(SECONDS_BETWEEN, max(pace.seconds, 1))
 
     @dg.sensor(
         name=naming.name("source_changed"),
         job_name=naming.name(FLOW),
-        minimum_interval_seconds=SECONDS_BETWEEN,
+        minimum_interval_seconds=interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Starts the whole flow when something was committed in the source that the last successful run "
         "has not seen. Its ticks say what it saw.",
@@ -52,8 +58,8 @@ def source_changed(tables: Sequence[Table], breaker: Breaker, naming: Naming = P
             source.keep_up()
             now = source.position(tables)
         except EtlError as error:
-            return dg.SkipReason(f"the source can't be asked, next try in {SECONDS_BETWEEN} s: {error}")
-        return _decide(context, history, underway, now, breaker)
+            return dg.SkipReason(f"the source can't be asked, next try in {interval} s: {error}")
+        return _decide(context, history, underway, now, breaker, pace)
 
     return sensor
 
@@ -64,6 +70,7 @@ def _decide(
     underway: dg.DagsterRun | None,
     now: Position,
     breaker: Breaker,
+    pace: Pace,
 ) -> dg.RunRequest | dg.SkipReason:
     success = history.last_success()
     last = _position(success.dagster_run.tags.get(POSITION_TAG)) if success else None
@@ -90,6 +97,8 @@ def _decide(
         return dg.SkipReason(f"{why}; {reason}")
     failures = history.failures(success.storage_id if success else 0)
     if reason := _pause(history, failures, now.digest):
+        return dg.SkipReason(f"{why}; {reason}")
+    if reason := pace.reason_to_wait(success.create_timestamp if success else None, datetime.now(UTC)):
         return dg.SkipReason(f"{why}; {reason}")
     base = success.dagster_run.run_id[:8] if success else "none"
     context.log.info(f"the source has changed: {why}")

@@ -59,6 +59,7 @@ def _everything(*, send_test_alert: bool) -> Iterator[Found]:
     named = [name for name in os.environ if name.startswith("ETL_") and os.environ[name].strip()]
     told = f"the deployment {settings.deployment}; set: {', '.join(sorted(named)) or 'nothing'}"
     yield "settings", CheckResult("read", told)
+    yield "settings", CheckResult("pace", settings.every.told())
     for checkup in _dagster(settings):
         yield "dagster", checkup
     yield from _permissions(settings)

@@ -24,8 +24,13 @@ _LOCK = ".filling.lock"
 # What SQLite says of a place rather than of a file's content.
 _NO_ROOM = ("disk is full", "disk I/O error")
 _BUSY = ("is locked", "readonly", "unable to open")
-# Used where there is no dagster.yaml to link to. Without `storage`, Dagster keeps all below its home.
+# Used where there is no dagster.yaml to link to.
 _MINIMAL = """\
+storage:
+  custom:
+    module: etl_assets.automation.events
+    class: SmallHistory
+    config: {base_dir: {env: DAGSTER_HOME}}
 telemetry: {enabled: false}
 nux: {enabled: false}
 run_queue: {dequeue_interval_seconds: 1}

@@ -25,7 +25,7 @@ from etl_assets.cli.display import Display
 from etl_assets.notices import NOTICE
 from etl_assets.presentation import Naming
 from etl_assets.progress import observed_by
-from etl_assets.raw.assets import CAPTURE, SWEPT
+from etl_assets.raw.assets import CAPTURE, FIRST, SWEPT
 from etl_assets.raw.assets import GROUP as RAW
 from etl_assets.source.assets import source_key
 from etl_assets.star.assets import DERIVE
@@ -68,7 +68,7 @@ class MadeAsset:
             told.get("dagster/row_count"),
             bool(told.get("unchanged")),
             told.get("batch"),
-            told.get("rows new", 0),
+            told.get("rows new", told.get(FIRST, 0)),
             told.get("rows changed", 0),
             told.get("rows deleted", 0),
             told.get("bytes read", 0),

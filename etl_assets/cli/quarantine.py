@@ -24,7 +24,7 @@ def quarantine(only: str | None, as_json: bool) -> None:
         raise click.UsageError(f"--table {only}: the tables are {', '.join(project.inputs.tables)}")
     with environment.resources(settings, "lake") as found:
         listed = []
-        if found.lake.batches().numbers():
+        if found.lake.batches().newest():
             with found.lake.open(project.inputs) as bench:
                 tables = [only] if only else list(project.inputs.tables)
                 listed = list(quarantined(bench.builder, bench.manifest, tables))

@@ -85,11 +85,10 @@ def _lake(settings: Settings) -> dict[str, Any]:
 
     files = open_files(settings.lake_url, settings.data / "cache")
     batches = Batches(files)
-    numbers = batches.numbers()
-    newest = batches.get(numbers[-1]) if numbers else None
+    newest = batches.latest()
     return {
         "url": files.url,
-        "batches": len(numbers),
+        "batches": newest.batch if newest else 0,
         "newest": newest
         and {"batch": number(newest.batch), "source_time": newest.server_time, "run_id": newest.run_id},
         "tables": {

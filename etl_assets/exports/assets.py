@@ -62,6 +62,7 @@ def report_asset(
         io_manager_key=naming.name("reports"),
         metadata={
             "dagster/column_schema": report.column_schema,
+            "dagster/column_lineage": _column_lineage(report, query, naming),
             "query": dg.MetadataValue.md(f"```sql\n{report.query}\n```"),
         },
         check_specs=[
@@ -95,11 +96,7 @@ def report_asset(
                     + (f"; and {len(differences) - 3} more" if len(differences) > 3 else ""),
                     allow_retries=False,
                 )
-        yield dg.MaterializeResult(
-            value=frame,
-            data_version=dg.DataVersion(content_version(frame)),
-            metadata={"dagster/column_lineage": _column_lineage(report, query, naming)},
-        )
+        yield dg.MaterializeResult(value=frame, data_version=dg.DataVersion(content_version(frame)))
 
     return made
 

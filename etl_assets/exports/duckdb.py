@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import duckdb
@@ -99,7 +99,8 @@ class ReportIOManager(dg.ConfigurableIOManager):
         started = time.monotonic()
         spec = context.asset_spec
         published = self.tables.publish(context.asset_key.path[-1], obj, spec.description or "")
-        told: dict[str, Any] = {} if published.unchanged else _shown(spec, obj)
+        # The history would grow by an unchanged one at every run, though it is the same.
+        told = {} if published.unchanged else {"preview": dg.MetadataValue.md(preview(obj))}
         context.add_output_metadata(
             {
                 "dagster/row_count": published.rows,
@@ -114,14 +115,6 @@ class ReportIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> "pd.DataFrame":
         """A report as it was published."""
         return self.tables.read(context.asset_key.path[-1])
-
-
-def _shown(spec: dg.AssetSpec, frame: "pd.DataFrame") -> dict[str, Any]:
-    """What the interface shows of a report's columns and rows."""
-    return {
-        "dagster/column_schema": spec.metadata["dagster/column_schema"],
-        "preview": dg.MetadataValue.md(preview(frame)),
-    }
 
 
 def preview(frame: "pd.DataFrame") -> str:

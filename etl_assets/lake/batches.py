@@ -4,6 +4,9 @@ A batch is committed by its manifest, which is written last and by put-if-absent
 does not exist. A manifest tells what its batch brought, and carries forward what is known of every table, so
 that the newest manifest alone says where a lake stands. It names the hash of the manifest before it: one that was
 changed, removed or swapped is found by any later one.
+
+`newest` beside them notes which one was written last, so that nobody has to list them all, of which there are more
+with every batch. It is derived: what it says is looked at before it is believed, and what came after is found by asking on.
 """
 
 import hashlib
@@ -17,11 +20,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from etl_assets.failpoints import reached
 from etl_assets.lake.files import Files, LakeError
 from etl_assets.lake.seal import is_intact, sealed
 
 FORMAT = 2
 FOLDER = "raw/batches"
+OPEN = f"{FOLDER}/open"
+"""Where runs say that they have files which no manifest lists yet."""
+_NEWEST = f"{FOLDER}/newest"
+_ASKED = 64
+"""So many batches after the one that is noted are asked for one by one; were there more, all are listed."""
 MAIN = "source"
 """The source among a manifest's that the declared tables are read from."""
 _PLAIN = re.compile(r"[a-z0-9_]{1,100}")
@@ -355,7 +364,7 @@ class FileNames:
     @property
     def marker(self) -> str:
         """A file that is there while the run has files that no manifest lists yet; it names their folders."""
-        return f"{FOLDER}/{self._stem}.open"
+        return f"{OPEN}/{self._stem}.open"
 
     @property
     def _stem(self) -> str:
@@ -376,18 +385,46 @@ class Batches:
         stems = [name.removesuffix(".json") for name in self.files.names(FOLDER) if name.endswith(".json")]
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
+    def newest(self) -> int | None:
+        """The newest committed batch; None of an empty lake. What it costs does not depend on how many there are."""
+        noted = self._noted()
+        if noted is not None and self.is_committed(noted):
+            for batch in range(noted, noted + _ASKED):
+                if not self.is_committed(batch + 1):
+                    return batch
+        # Nothing is noted, the lake was set back, or an older version went on with it.
+        return max(self.numbers(), default=None)
+
+    def is_committed(self, batch: int) -> bool:
+        """Whether there is the manifest of a batch."""
+        return self.files.exists(manifest_path(batch))
+
+    def before(self, batch: int, at_most: int = 1) -> list[Manifest]:
+        """The manifests of the batches right before one, oldest first; those that are lost are left out."""
+        numbers = range(max(1, batch - at_most), batch)
+        return [self.get(number) for number in numbers if self.is_committed(number)]
+
+    def _noted(self) -> int | None:
+        """The batch that is noted as the newest; None if none is, or if the note is damaged."""
+        try:
+            content = self.files.read(_NEWEST) if self.files.exists(_NEWEST) else b""
+            told = json.loads(content)["batch"] if is_intact(content) else None
+        except (ValueError, KeyError, TypeError, LakeError):
+            return None
+        return told if isinstance(told, int) and told > 0 else None
+
     def latest(self) -> Manifest | None:
         """The newest manifest; None of an empty lake. Raises `LakeError` as `get` does."""
-        numbers = self.numbers()
+        newest = self.newest()
         self._superseded = self._given  # else the newest manifest says it
-        return self.get(numbers[-1]) if numbers else None
+        return self.get(newest) if newest else None
 
     def get(self, batch: int) -> Manifest:
         """The manifest of a batch, with the files that are read today: some may have been superseded. Raises `LakeError`
         if it is missing or is not the manifest of that batch."""
         manifest = self._get(batch)[0]
         if self._superseded is None:
-            newest = self._get(self.numbers()[-1])[0]
+            newest = self._get(self.newest() or batch)[0]
             self._superseded = {one.path: one for one in newest.superseded}
         return manifest.with_what_stands(self._superseded) if self._superseded else manifest
 
@@ -472,6 +509,9 @@ class Batches:
     def commit(self, manifest: Manifest) -> None:
         """Make a batch exist. Raises `AlreadyExists` if another run took its number."""
         self.files.create(manifest_path(manifest.batch), sealed(manifest.model_dump_json(indent=1).encode()))
+        reached("manifest committed")
+        with self.files.writing(_NEWEST) as stream:
+            stream.write(sealed(json.dumps({"batch": manifest.batch}).encode()))
 
     def changing(self, table: str, upto: Manifest, after: int | None = None) -> Iterator[Manifest]:
         """The batches that changed a table, newest first: those up to `upto` and later than `after`."""

@@ -13,8 +13,8 @@ from etl_assets.lake.seal import is_intact
 def uncertified(files: Files, batches: Batches, tables: Sequence[str]) -> str | None:
     """Why what is made from tables of the warehouse must not be published: what the newest batch's certificate says
     against them. None if it says nothing."""
-    numbers = batches.numbers()
-    path = certificate_path(numbers[-1]) if numbers else ""
+    newest = batches.newest()
+    path = certificate_path(newest) if newest else ""
     if not path or not files.exists(path):
         return None
     told = noted(files, path)
@@ -33,6 +33,11 @@ def noted(files: Files, path: str) -> dict[str, Any] | None:
     except (ValueError, LakeError):
         return None
     return told if isinstance(told, dict) and isinstance(told.get("tables"), dict) else None
+
+
+VERIFIED = "raw/verified.json"
+"""Where it is noted as of which batch each table was verified last, beside the notes of the batches: of these there are
+more with every one."""
 
 
 def verified_path(batch: int) -> str:

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterator
 from functools import partial
 
-from etl_assets.lake.batches import Batches, number
+from etl_assets.lake.batches import FOLDER, Batches, number
 from etl_assets.lake.files import AlreadyExists, Files, LakeError
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.preflight import CheckResult, probed, room
@@ -22,8 +22,9 @@ def check_files(files: Files) -> Iterator[CheckResult]:
 
 
 def _listed(files: Files) -> str:
-    numbers = Batches(files).numbers()
-    return f"{files.url}: " + (f"batches up to {number(numbers[-1])}" if numbers else "no batch yet")
+    files.names(FOLDER)  # whether it may be listed
+    newest = Batches(files).newest()
+    return f"{files.url}: " + (f"batches up to {number(newest)}" if newest else "no batch yet")
 
 
 def _written(files: Files) -> str:

@@ -19,8 +19,8 @@ from itertools import pairwise
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
-from etl_assets.lake.batches import FOLDER, ApiState, Manifest, number
-from etl_assets.lake.certificates import certificate_path, noted
+from etl_assets.lake.batches import ApiState, Manifest, number
+from etl_assets.lake.certificates import VERIFIED, certificate_path, noted
 from etl_assets.lake.current import view
 from etl_assets.lake.seal import sealed
 from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows, digest_of, loaded_rows
@@ -137,16 +137,15 @@ class Certifier:
     @cached_property
     def _verified(self) -> Mapping[str, str]:
         """The newest batch, up to this one, as of which each table was verified whole."""
-        files, found = self.builder.star.files, {}
-        names = [name for name in files.names(FOLDER) if name.endswith(".verified.json")]
-        for name in sorted(names):
-            batch = name.removesuffix(".verified.json")
-            if int(batch) <= self.manifest.batch:
-                told = noted(files, f"{FOLDER}/{name}")
-                tables = told["tables"] if told else {}
-                now = {n: self.builder.inputs.star[n].code_version for n in tables if n in self.inputs.star}
-                found.update({n: batch for n, version in tables.items() if now.get(n) == version})
-        return found
+        files = self.builder.star.files
+        told = noted(files, VERIFIED) if files.exists(VERIFIED) else None
+        return {
+            name: batch
+            for name, (batch, version) in (told["tables"] if told else {}).items()
+            if name in self.inputs.star
+            and self.inputs.star[name].code_version == version
+            and int(batch) <= self.manifest.batch
+        }
 
     def publish(self, proofs: list[TableProof]) -> str:
         """Write the certificate beside the manifest; returns its path. What it said of other tables stays; those of
@@ -197,8 +196,8 @@ class Certifier:
     def _fact(self, definition: StarFunction, schema: Fact) -> TableProof:
         """The newest batch of a fact: what was landed, what its file holds, what the warehouse holds of it."""
         source = definition.inputs[0]
-        batch = self.builder.star.fact_batches(schema.name)[-1]
-        file = duck.parquet([self.builder.star.local(self.builder.star.paths(schema)[-1])])
+        newest = self.builder.star.fact_files(schema.name)[-1]
+        batch, file = newest.batch, duck.parquet([self.builder.star.local(newest.path)])
         rows = f"(SELECT * FROM {file} WHERE NOT deleted) AS brought"
         if source not in self.inputs.tables or schema.rows != "one per row":
             amounts_ = {c.name: c.name for c in schema.declared if c.type.is_amount}

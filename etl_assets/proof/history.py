@@ -27,7 +27,8 @@ from etl_assets.star.schema import Fact
 
 
 class StarFilesThen(StarFiles):
-    """The files of the facts as they were after a batch. Of dimensions only the latest state is kept."""
+    """The files of the facts with what there was after a batch; the last of them may have later batches too. Of dimensions
+    only the latest state is kept."""
 
     def __init__(self, files: Files, batches: Batches, batch: int) -> None:
         super().__init__(files, batches)
@@ -37,7 +38,7 @@ class StarFilesThen(StarFiles):
         found = super().table(name)
         if found is None or found.kind != "fact":
             return found
-        kept = tuple(file for file in found.files if file.batch <= self.batch)
+        kept = tuple(file for file in found.files if file.first <= self.batch)
         return found.model_copy(update={"files": kept}) if kept else None
 
 
@@ -56,11 +57,12 @@ def table_then(
     keys = listing(schema.key_columns)
     if isinstance(schema, Fact):
         wanted = [changing.batch for changing in builder.changing(name, manifest)]
-        held = set(builder.star.fact_batches(name))
-        if lacking := [batch for batch in wanted if batch not in held]:
+        held = builder.star.fact_files(name)
+        if lacking := [b for b in wanted if not any(file.first <= b <= file.batch for file in held)]:
             raise LakeError(f"the star's {name} lacks batch {', '.join(map(number, lacking))}: run etl run")
         then = StarFilesThen(builder.star.files, builder.batches, manifest.batch)
         rows = duck.read_parquet(builder.connection, [then.local(path) for path in then.paths(schema)])
+        rows = rows.filter(f"batch <= {manifest.batch}")
         yield builder.connection.sql(f"FROM {current_rows(schema, rows)}").order(keys)
         return
     with own_folder(scratch, "history-") as folder:
@@ -69,7 +71,7 @@ def table_then(
         (build,) = again.derive(manifest, [name])
         if build.shows is None:
             raise LakeError(str(build.failure))
-        publish(star, [build])
+        publish(star, [build], builder.connection)
         (path,) = star.paths(schema)
         yield duck.read_parquet(builder.connection, [star.local(path)]).order(keys)
 

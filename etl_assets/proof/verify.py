@@ -12,7 +12,7 @@ for: what is compared is the batch that was the newest when the verification beg
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -30,9 +30,9 @@ from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.scratch import own_folder
 from etl_assets.engine.sums import added_up
 from etl_assets.lake.batches import MAIN, Batches, Manifest, TableState, number
-from etl_assets.lake.certificates import certificate_path, noted, verified_path
+from etl_assets.lake.certificates import VERIFIED, certificate_path, noted, verified_path
 from etl_assets.lake.current import Current, view
-from etl_assets.lake.files import LakeError
+from etl_assets.lake.files import Files, LakeError
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.seal import sealed
 from etl_assets.proof.landed import LandedTable, landed_table
@@ -139,7 +139,7 @@ class Verifier:
         ):
             if seen != own:
                 yield f"manifest {number(batch)} is not the one that {what} was made from: it was changed or swapped"
-        if star and star.batch > batch and self.only is None and batch == self.batches.numbers()[-1]:
+        if star and star.batch > batch and self.only is None and batch == self.batches.newest():
             yield f"the star was made from batch {number(star.batch)}, whose manifest is not there"
 
     def raw(self) -> Iterator[Finding]:
@@ -515,7 +515,7 @@ class Verifier:
             current = Current(Batches(self.batches.files), self.connection, from_batches_alone=True)
             builder = Builder(self.inputs, current, star, self.connection)
             builds = list(builder.derive(self.manifest))
-            publish(star, builds)
+            publish(star, builds, self.connection)
             shown = {build.definition.name: build.version for build in builds if build.passed}
             tables = [definition.schema for definition in self.inputs.star.values()]
             for schema in tables:
@@ -560,6 +560,15 @@ def record_verified(builder: Builder, manifest: Manifest, findings: Sequence[Fin
         with files.writing(path) as stream:
             content = {"batch": number(manifest.batch), "tables": tables}
             stream.write(sealed(json.dumps(content, indent=1).encode()))
+        _note_last_verified(files, manifest.batch, tables)
+
+
+def _note_last_verified(files: Files, batch: int, tables: Mapping[str, str]) -> None:
+    """Note of tables, with their code versions, that they were found equal as of a batch, in the note of all."""
+    told = noted(files, VERIFIED) if files.exists(VERIFIED) else None
+    content = {**(told["tables"] if told else {}), **{n: [number(batch), code] for n, code in tables.items()}}
+    with files.writing(VERIFIED) as stream:
+        stream.write(sealed(json.dumps({"tables": content}, indent=1).encode()))
 
 
 def _difference(keys: Sequence[str], names: Sequence[str], row: Sequence[object], what: str) -> str:

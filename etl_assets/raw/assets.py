@@ -1,6 +1,5 @@
 """The raw assets: one per source table, all read by one process in one snapshot."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,6 +35,8 @@ from etl_assets.source.snapshot import LakeClaimed
 from etl_assets.source.table import Table
 
 GROUP = "raw"
+FIRST = "rows of the first load"
+"""What the rows of a table's first batch are called, which are no new ones among others."""
 CAPTURE = "capture"
 """The step, by which a run's configuration calls it."""
 PARTS = 7
@@ -103,7 +104,10 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
                 kinds={"postgres", "csv"},
                 owners=["team:data-platform"],
                 freshness_policy=DAILY,
-                metadata={"dagster/column_schema": declared_schema(table)},
+                metadata={
+                    "dagster/column_schema": declared_schema(table),
+                    "dagster/column_lineage": _lineage(table, naming),
+                },
                 # What is landed does not depend on how it is landed.
                 code_version=declared_version(
                     repr(replace(table, description="")),
@@ -127,7 +131,6 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
         context: dg.AssetExecutionContext, config: CaptureConfig, source: Source, lake: RawLake
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         """Land what changed in the source, as one snapshot shows it."""
-        started = time.monotonic()
         selected = {key: table for key, table in by_key.items() if key in context.selected_asset_keys}
         read: dict[str, int] = {table.name: 0 for table in selected.values()}
         notes = Notes()
@@ -168,7 +171,6 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
         if notes.strays:
             found = ", ".join(f"{name} {strays:,}" for name, strays in notes.strays.items())
             context.instance.add_run_tags(run_id, {STRAYS: found})
-        seconds = time.monotonic() - started
         if manifest is None:
             context.log.info("nothing changed in the source: no batch was taken")
         else:
@@ -178,9 +180,9 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
             context.log.info(
                 f"batch {number(manifest.batch)} as of {manifest.server_time:%Y-%m-%d %H:%M:%S}: {changed}"
             )
-        numbers = batches.numbers()
-        held = manifest or batches.get(numbers[-1])
-        before = batches.get(numbers[-2]) if manifest and len(numbers) > 1 else None
+        held = manifest or batches.latest()
+        assert held  # noqa: S101  a run that lands nothing has found a batch
+        before = next(iter(batches.before(manifest.batch)), None) if manifest else None
         compared = recent(batches, manifest) if manifest else []
         for key, table in selected.items():
             if table.name in notes.left_out:
@@ -192,13 +194,12 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
                 data_version=dg.DataVersion(batches.content(table.name, held)[:16]),
                 metadata=_metadata(
                     table,
-                    source_key(table.name, naming),
                     held,
                     state,
                     before.tables.get(table.name) if before else None,
                     lake.files(),
                     read[table.name],
-                    seconds,
+                    notes.seconds.get(table.name, 0.0),
                     manifest is not None,
                 )
                 | _notice(state, held.batch if manifest else None, notes.strays.get(table.name, 0)),
@@ -295,7 +296,6 @@ def _again_if_interrupted(context: dg.AssetExecutionContext) -> Iterator[None]:
 
 def _metadata(
     table: Table,
-    source: dg.AssetKey,
     held: Manifest,
     state: TableState,
     before: TableState | None,
@@ -305,41 +305,45 @@ def _metadata(
     taken: bool,
 ) -> dict[str, Any]:
     changes = state.changes if taken else None
-    landed = changes.rows if changes else None
-    other_columns = schema_change(before.columns, state.columns) if before else []
     metadata: dict[str, Any] = {
         "dagster/row_count": state.rows,
         "unchanged": changes is None,
         "batch": number(state.changed_in),
-        "rows new": changes.new if changes else 0,
-        "rows changed": changes.changed if changes else 0,
-        "rows deleted": changes.deleted if changes else 0,
-        "rows quarantined": changes.quarantined_rows if changes else 0,
-        "columns changed": "; ".join(other_columns) or "no",
         "bytes read": bytes_read,
-        "bytes landed": sum(f.bytes for f in (changes.rows, changes.deletions) if f) if changes else 0,
+    }
+    if changes is None:  # the history grows by whatever is said
+        return metadata
+    moved = changes.new + changes.changed + changes.deleted
+    metadata |= {
+        # A first load is like nothing that follows, and would flatten every plot.
+        "rows new" if state.previous else FIRST: changes.new,
+        "rows changed": changes.changed,
+        "rows deleted": changes.deleted,
+        "rows quarantined": changes.quarantined_rows,
+        "bytes landed": sum(file.bytes for file in (changes.rows, changes.deletions) if file),
         "seconds": round(seconds, 3),
-        "rows per second": round(state.rows / seconds) if seconds else 0,
+        "rows per second": round(moved / seconds) if seconds else 0,
         "read": f"{state.read}: {state.why}",
-        "snapshot": held.snapshot,
         "source as of": dg.MetadataValue.timestamp(held.main.server_time),
     }
-    if changes:  # the history would grow by it at every run, though it is the same
+    other_columns = schema_change(before.columns, state.columns) if before else []
+    if other_columns:
+        metadata["columns changed"] = "; ".join(other_columns)
+    if before is None or other_columns:  # else it is known what the star does not use and nobody declares
         metadata["dagster/column_schema"] = _columns(table, state)
-        metadata["dagster/column_lineage"] = dg.TableColumnLineage(
-            {
-                column.name: [dg.TableColumnDep(source, column.name)]
-                for column in state.columns
-                if column.name in table.columns
-            }
-        )
-    if changes and changes.quarantined:
+    if changes.quarantined:
         metadata["quarantine"] = f"{files.url}/{changes.quarantined.path}"
-    if landed:
+    if landed := changes.rows:
         metadata["dagster/uri"] = f"{files.url}/{landed.path}"
         if not landed.longest_row:
             metadata["preview"] = dg.MetadataValue.md(_preview(files, landed.path))
     return metadata
+
+
+def _lineage(table: Table, naming: Naming) -> dg.TableColumnLineage:
+    """Each column is the source's."""
+    source = source_key(table.name, naming)
+    return dg.TableColumnLineage({name: [dg.TableColumnDep(source, name)] for name in table.columns})
 
 
 def _columns(table: Table, state: TableState) -> dg.TableSchema:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -125,10 +125,11 @@ class CaptureRequest:
 @dataclass
 class Notes:
     """What is to be told of a batch beside its manifest: tables that were left out of it, and why; how many rows a sweep
-    found that differed from what was held, though nothing said that they changed."""
+    found that differed from what was held, though nothing said that they changed; how many seconds each table took."""
 
     left_out: dict[str, NoKey] = field(default_factory=dict)
     strays: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def take_batch(
@@ -176,6 +177,7 @@ def take_batch(
                 raise landing.overtaken() from error  # whatever it is: others removed what this run had landed
             raise
         notes.left_out.update(unread)
+        notes.seconds.update({name: table.seconds for name, table in landed.items()})
         notes.strays.update({name: table.strays for name, table in landed.items() if table.strays})
         if not worth:
             return None
@@ -210,6 +212,7 @@ class Landed:
     state: TableState
     worth_a_batch: bool
     strays: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,11 +258,13 @@ class Landing(BatchWriter):
 
         def land_with_a_free_connection(name: str) -> Landed | NoKey | Stopped:
             source = free.get()
+            started = time.monotonic()
             try:
                 check_key(self.snapshot.relations[name])
                 with self.connection.cursor() as duck:
                     reader = Reader(self.snapshot.relations[name], source, duck, self.folder, self.progress)
-                    return self._land_table(reader, plans[name])
+                    landed = self._land_table(reader, plans[name])
+                    return replace(landed, seconds=time.monotonic() - started)
             except (NoKey, Stopped) as why:
                 return why
             except OSError as error:

@@ -50,8 +50,7 @@ class Measure:
 
 def recent(batches: Batches, upto: Manifest) -> list[Manifest]:
     """The batch of a manifest and those before it that it is compared with, oldest first."""
-    numbers = [number for number in batches.numbers() if number < upto.batch]
-    return [*map(batches.get, numbers[-HISTORY - 1 :]), upto]
+    return [*batches.before(upto.batch, HISTORY + 1), upto]
 
 
 def measures(table: str, manifests: Sequence[Manifest]) -> list[Measure]:

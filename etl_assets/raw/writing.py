@@ -21,6 +21,7 @@ from etl_assets.failpoints import reached
 from etl_assets.lake.batches import (
     FOLDER,
     FORMAT,
+    OPEN,
     ApiState,
     Batches,
     FileNames,
@@ -34,6 +35,10 @@ from etl_assets.lake.batches import (
 )
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import Files, LakeError
+
+# The folder of manifests has more files with every batch, so it is not looked through at each of them.
+_SWEPT_EVERY = 64
+_ABANDONED_SECONDS = 86_400
 
 
 class Overtaken(LakeError):
@@ -101,10 +106,13 @@ class BatchWriter:
     def sweep(self) -> bool:
         """Remove what killed runs left of batches that are committed; whether somebody else has files of the one to come,
         which nobody may remove before it is."""
-        if self.latest:
-            self.files.sweep(FOLDER, beginning=number(self.latest.batch))
         contested = False
-        for name in self.files.names(FOLDER):
+        marked = self.files.names(OPEN)
+        if self.latest and marked:
+            self.files.sweep(FOLDER, beginning=number(self.latest.batch))
+        elif self.latest and self.latest.batch % _SWEPT_EVERY == 0:
+            self.files.sweep(FOLDER, older_than_seconds=_ABANDONED_SECONDS)
+        for name in marked:
             stem, marks, _ = name.partition(".open")
             taken, _, token = stem.partition("-")
             if not marks or not taken.isdecimal():
@@ -128,7 +136,7 @@ class BatchWriter:
     def is_overtaken(self) -> bool:
         """Whether another run has committed the batch of this number, as far as the lake can be asked."""
         with suppress(EtlError):
-            return self.batch in self.batches.numbers()
+            return self.batches.is_committed(self.batch)
         return False
 
     def overtaken(self) -> Overtaken:
@@ -181,7 +189,6 @@ class BatchWriter:
             superseded=(*(latest.superseded if latest else ()), *superseded),
         )
         batches.commit(manifest)
-        reached("manifest committed")
         if self.marker.is_set:
             self.files.remove(self.naming.marker)
         current = Current(batches, self.connection)
@@ -207,7 +214,7 @@ def remove_unlisted(batches: Batches, naming: FileNames, tables: Sequence[str]) 
     the marker last."""
     files = batches.files
     listed: set[str] = set()
-    if naming.batch in batches.numbers():
+    if batches.is_committed(naming.batch):
         listed = {
             file.path for changes in batches.get(naming.batch).changed.values() for file in changes.files
         }

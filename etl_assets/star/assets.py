@@ -1,6 +1,5 @@
 """The star as assets: one per declared table, made from its function."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from etl_assets.engine.preview import markdown
 from etl_assets.lake.batches import folder_of, number
 from etl_assets.notices import NOTICE
 from etl_assets.presentation import PLAIN, Naming
-from etl_assets.raw.assets import raw_key
+from etl_assets.raw.assets import FIRST, raw_key
 from etl_assets.source.assets import source_key
 from etl_assets.star.build import Build, merged
 from etl_assets.star.definition import ContractError, Inputs, StarFunction
@@ -95,11 +94,10 @@ def star_assets(inputs: Inputs, differing: Differing, naming: Naming = PLAIN) ->
             names = [d.name for key, d in made.items() if key in context.selected_asset_keys]
             for name in _named(config.from_now, inputs):
                 bench.star.begin_at(name, bench.manifest.batch)
-            started = time.monotonic()
             builds = _builds(bench, lake, names, _named(config.rebuild, inputs), config, inputs, differing)
-            seconds, published = time.monotonic() - started, Published(bench, builds)
+            published = Published(bench, builds)
             # All of it is said before the first result is handled, which shows what was staged.
-            results = [one for build in builds for one in _made(build, published, inputs, seconds, naming)]
+            results = [one for build in builds for one in _made(build, published, naming)]
             yield from results
         failures = [build for build in builds if not build.passed]
         if failures:
@@ -150,12 +148,26 @@ def _spec(definition: StarFunction, inputs: Inputs, naming: Naming) -> dg.AssetS
         owners=["team:data-platform"],
         tags={"type": "fact" if isinstance(schema, Fact) else "dimension"},
         code_version=inputs.code_version(definition),
-        metadata={"dagster/column_schema": column_schema(schema)},
+        metadata={"dagster/column_schema": column_schema(schema)} | _lineage(definition, inputs, naming),
     ).with_io_manager_key(naming.name(IO_MANAGER))
 
 
+def _lineage(definition: StarFunction, inputs: Inputs, naming: Naming) -> dict[str, Any]:
+    """Which columns each column is made from, as an asset's metadata has it; nothing where that is not known."""
+    origins = column_lineage(definition, inputs)
+    if not origins:
+        return {}
+    deps = {
+        column: [
+            dg.TableColumnDep(input_key(name, inputs, naming), source) for name, source in origin.columns
+        ]
+        for column, origin in origins.items()
+    }
+    return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
+
+
 def _made(
-    build: Build, published: Published, inputs: Inputs, seconds: float, naming: Naming
+    build: Build, published: Published, naming: Naming
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
     """What became of a table. One that can't show the newest batch stays as it is published, and is not materialized."""
     key = star_key(build.definition.name, naming)
@@ -166,7 +178,7 @@ def _made(
         asset_key=key,
         value=published,
         data_version=dg.DataVersion(build.version if build.passed else f"{build.shows}:stays"),
-        metadata=_metadata(build, published.bench, inputs, seconds, naming),
+        metadata=_metadata(build, published.bench),
     )
 
 
@@ -187,27 +199,15 @@ def _check_result(key: dg.AssetKey, build: Build) -> dg.AssetCheckResult:
     )
 
 
-def _metadata(
-    build: Build, bench: OpenLake, inputs: Inputs, seconds: float, naming: Naming
-) -> dict[str, Any]:
+def _metadata(build: Build, bench: OpenLake) -> dict[str, Any]:
     schema = build.definition.schema
-    star = bench.star
-    paths, staged = build.paths(), {staged.local: staged for staged in build.staged}
-    written = sum(one.rows for one in build.staged)
     metadata: dict[str, Any] = {
-        "dagster/row_count": _rows(build, bench, paths),
-        "dagster/uri": f"{star.files.url}/{GROUP}/{folder_of(schema.name)}",
+        "dagster/row_count": build.rows(),
         "unchanged": not build.staged,
         "batch": number(build.batch) if build.passed else (number(build.shows) if build.shows else "none"),
-        "compared": build.how,
-        "rows new": build.new,
-        "rows changed": build.changed,
-        "rows deleted": build.deleted,
-        "rows written": written,
-        "bytes written": sum(path.stat().st_size for path in staged),
-        "seconds": round(seconds, 3),
-        "rows per second": round(written / seconds) if seconds else 0,
     }
+    if build.staged:  # else it would be the same again, and the history grow by it
+        metadata |= _staged(build, bench)
     if build.failure:
         metadata["not published"] = build.failure
     sources = bench.builder.sources(schema.name)
@@ -219,40 +219,32 @@ def _metadata(
             )
     if build.notice:
         metadata[NOTICE] = "; ".join(filter(None, (build.notice, metadata.get(NOTICE))))
-    if not build.staged:  # what follows would be the same again, and the history grow by it
-        return metadata
-    metadata["dagster/column_schema"] = column_schema(schema)
-    origins = column_lineage(build.definition, inputs)
-    if origins:
-        metadata["dagster/column_lineage"] = dg.TableColumnLineage(
-            {
-                column: [
-                    dg.TableColumnDep(input_key(name, inputs, naming), source)
-                    for name, source in origin.columns
-                ]
-                for column, origin in origins.items()
-            }
-        )
-    if paths:
-        sample = duck.read_parquet(bench.connection, [paths[-1]]).limit(_PREVIEW_ROWS)
-        metadata["preview"] = dg.MetadataValue.md(markdown(sample.columns, sample.fetchall()))
     return metadata
 
 
-def _rows(build: Build, bench: OpenLake, paths: Sequence[Path]) -> int:
-    """How many rows a table has, once what is staged is published."""
+def _staged(build: Build, bench: OpenLake) -> dict[str, Any]:
+    """What a run wrote of a table."""
+    schema, written = build.definition.schema, sum(one.rows for one in build.staged)
+    sample = duck.read_parquet(bench.connection, [build.staged[-1].local]).limit(_PREVIEW_ROWS)
+    told: dict[str, Any] = {
+        "dagster/uri": f"{bench.star.files.url}/{GROUP}/{folder_of(schema.name)}",
+        "compared": build.how,
+        # A first load is like nothing that follows, and would flatten every plot.
+        FIRST if build.anew else "rows new": build.new,
+        "rows changed": build.changed,
+        "rows deleted": build.deleted,
+        "rows written": written,
+        "bytes written": sum(one.local.stat().st_size for one in build.staged),
+        "seconds": round(build.seconds, 3),
+        "rows per second": round(written / build.seconds) if build.seconds else 0,
+        "preview": dg.MetadataValue.md(markdown(sample.columns, sample.fetchall())),
+    }
     source = build.definition.inputs[0]
-    by_row = bench.builder.inputs.by_row(build.definition) and isinstance(build.definition.schema, Fact)
-    if by_row and build.passed and bench.builder.clean(source, bench.manifest):
-        return bench.manifest.tables[source].versions  # the files would say the same; there may be thousands
-    return _count(bench, paths)
-
-
-def _count(bench: OpenLake, files: Sequence[Path]) -> int:
-    if not files:
-        return 0
-    ((rows,),) = duck.read_parquet(bench.connection, files).count("*").fetchall()
-    return int(rows)
+    if isinstance(schema, Fact) and schema.rows == "one per row" and build.passed:
+        state = bench.builder.inputs.tables.get(source) and bench.manifest.tables.get(source)
+        if state and bench.builder.clean(source, bench.manifest):
+            told["rows current"] = state.rows  # beside them, the versions that were
+    return told
 
 
 def column_schema(schema: StarTable) -> dg.TableSchema:

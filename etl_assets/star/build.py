@@ -8,8 +8,9 @@ asked (`Build.publish`), so that a reader never sees data that failed its checks
 """
 
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -32,6 +33,7 @@ from etl_assets.star.course import Course, DimensionCourse, FactCourse, Step, au
 from etl_assets.star.definition import ContractError, StarFunction
 from etl_assets.star.files import StarFile, StarFiles, TableFiles, listed, with_files
 from etl_assets.star.frames import Arrivals, Frames, shown_key
+from etl_assets.star.merging import merged as with_fewer_files
 from etl_assets.star.reach import InputChange
 from etl_assets.star.schema import Dimension, Fact
 from etl_assets.star.trial import Verdict, tried
@@ -104,6 +106,8 @@ class Build:
     """What the function raised, if that is why."""
     shows: int | None = None
     """The batch that the table shows once the build is published; None if there is nothing to show."""
+    seconds: float = 0.0
+    """What it took, without what it was made from."""
 
     @property
     def passed(self) -> bool:
@@ -119,11 +123,13 @@ class Build:
         kept = held.files if held and isinstance(schema, Fact) and not self.anew else ()
         return with_files(schema, (*kept, *new))
 
-    def paths(self) -> list[Path]:
-        """The files of the table once what was staged is shown, oldest first."""
-        kept = not self.staged or (isinstance(self.definition.schema, Fact) and not self.anew)
-        held = [self.star.local(path) for path in self.star.paths(self.definition.schema)] if kept else []
-        return [*held, *(staged.local for staged in self.staged)]
+    def rows(self) -> int:
+        """The rows of the table once what was staged is shown, as its files are listed."""
+        staged = sum(one.rows for one in self.staged)
+        if self.staged and (self.anew or not isinstance(self.definition.schema, Fact)):
+            return staged
+        held = self.star.table(self.definition.name)
+        return staged + (sum(file.rows for file in held.files) if held else 0)
 
     def count(self, new: int, changed: int, deleted: int) -> None:
         """How many rows are staged."""
@@ -135,8 +141,8 @@ class Build:
             staged.file.discard()
 
 
-def publish(star: StarFiles, builds: Sequence[Build]) -> None:
-    """Show what was staged of all tables, at once."""
+def publish(star: StarFiles, builds: Sequence[Build], connection: duckdb.DuckDBPyConnection) -> None:
+    """Show what was staged of all tables, at once; of facts with many files in fewer."""
     if not builds:
         return
     changes = {build.definition.name: files for build in builds if (files := build.files())}
@@ -144,6 +150,10 @@ def publish(star: StarFiles, builds: Sequence[Build]) -> None:
         for staged in build.staged:
             staged.file.publish()
             reached("star published")
+    for build in builds:
+        name, schema = build.definition.name, build.definition.schema
+        if name in changes and isinstance(schema, Fact):
+            changes[name] = with_fewer_files(star, connection, schema, changes[name])
     star.publish(changes, max(build.batch for build in builds))
     reached("star switched")
 
@@ -332,17 +342,27 @@ class _Derivation:
         try:
             for batch in sorted(batches):
                 for definition in self.order:
-                    self._batch(definition, batches[batch])
+                    with self._timed(definition):
+                        self._batch(definition, batches[batch])
                 if several:
                     self._tidy(batches[batch], since)
             for definition in self.order:
                 if definition.name in self.names:
-                    yield self._finished(definition)
+                    with self._timed(definition):
+                        build = self._finished(definition)
+                    yield build
             yield from (build for name, build in self.without_input.items() if name in self.names)
         except BaseException:
             for build in self.builds.values():
                 build.discard()
             raise
+
+    @contextmanager
+    def _timed(self, definition: StarFunction) -> Iterator[None]:
+        """Count what the block takes as a table's."""
+        started = time.monotonic()
+        yield
+        self.builds[definition.name].seconds += time.monotonic() - started
 
     def _tidy(self, batch: Manifest, since: int) -> None:
         """After one of many batches: keep what the next ones need, and nothing else."""

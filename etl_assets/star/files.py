@@ -1,7 +1,8 @@
 """What the lake's star holds: the manifest of the star, and the Parquet files that it lists.
 
     star/batches/<batch>.json             which files make every table, whole; a further edition of a batch has -2, -3, …
-    star/<table>/<batch>-<token>.parquet  of a dimension all members, of a fact the versions that a batch brought
+    star/<table>/<batch>-<token>.parquet  of a dimension all members, of a fact the versions that a batch brought, or that
+                                          many did, up to that one (see `merging`)
 
 A file that the newest manifest does not list does not exist. So all tables are switched at once, by one put, and a reader
 never sees one table of now beside another of before. Every file is listed with its size and checksum: the star is derived,
@@ -12,7 +13,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -29,7 +30,9 @@ STAR = "star"
 FOLDER = f"{STAR}/batches"
 BASELINES = f"{STAR}/baselines"
 TRIALS = "current/trials"
-FORMAT = 2
+FORMAT = 3
+_OF_ONE_BATCH = 2
+"""The format of manifests that list no file of several batches: older versions read it."""
 NO_TABLES = {"baselines", "batches"}
 """Folders of the star that hold no rows."""
 _EDITION = re.compile(r"([0-9]+)(?:-([0-9]+))?\.json")
@@ -37,6 +40,8 @@ _AGAIN = 5
 # The content of a table's files is looked through for damage at every run if there is not more of it than this.
 _READ_BYTES = 256 << 20
 _ABANDONED_SECONDS = 86_400
+_MANIFESTS = 20
+"""So many of the newest manifests are kept, for a lake that is set back by some batches."""
 
 
 class _Value(BaseModel):
@@ -44,7 +49,8 @@ class _Value(BaseModel):
 
 
 class StarFile(_Value):
-    """A file of a table. `version` identifies the code and the data it was made from, `batch` the newest of them."""
+    """A file of a table. `version` identifies the code and the data it was made from, `batch` the newest of them. One of a
+    fact that holds what several batches brought, `batches` in number, names the oldest of them as `since`."""
 
     path: str
     version: str
@@ -52,10 +58,17 @@ class StarFile(_Value):
     rows: int
     bytes: int
     checksum: str
+    since: int | None = None
+    batches: int = 1
+
+    @property
+    def first(self) -> int:
+        """The oldest batch that brought what the file holds."""
+        return self.since or self.batch
 
 
 class TableFiles(_Value):
-    """The files that make a table: of a dimension one, of a fact one per batch that brought something, oldest first."""
+    """The files that make a table: of a dimension one, of a fact what batches brought, oldest first."""
 
     kind: Literal["dimension", "fact"]
     files: tuple[StarFile, ...]
@@ -105,15 +118,14 @@ class StarFiles:
     def _newest(self) -> tuple[StarManifest | None, str | None]:
         """The newest manifest that can be read, and was made from a batch as it is now (the lake may have been set back),
         with its SHA-256. Its files are there still: those of the manifest before the newest are kept."""
-        committed = set(self.batches.numbers())
         for place in reversed(self._places()):
-            if found := self._believable(place, committed):
+            if found := self._believable(place):
                 return found
         return None, None
 
-    def _believable(self, place: tuple[int, int], committed: set[int]) -> tuple[StarManifest, str] | None:
+    def _believable(self, place: tuple[int, int]) -> tuple[StarManifest, str] | None:
         """The manifest of a batch and edition, with its SHA-256; None if it is damaged, or of a batch that is gone."""
-        if place[0] not in committed:
+        if not self.batches.is_committed(place[0]):
             return None
         path = manifest_path(*place)
         content = self.files.read(path)
@@ -145,9 +157,8 @@ class StarFiles:
             return None
 
     def table(self, name: str) -> TableFiles | None:
-        """The files of a table whose batches are all committed (the lake may have been set back)."""
-        found = self.manifest.tables.get(name) if self.manifest else None
-        return _of_batches(found, self.batches.numbers()) if found else None
+        """The files of a table; None if there are none."""
+        return self.manifest.tables.get(name) if self.manifest else None
 
     def publish(self, changes: Mapping[str, TableFiles | None], batch: int) -> None:
         """Show other files of some tables (None: none any more), all at once, as of a batch. A table that another run
@@ -172,8 +183,9 @@ class StarFiles:
                 break
             shown = max(newest.batch, batch) if newest else batch
             editions = [edition for place, edition in self._places() if place == shown]
+            several = any(file.since for table in tables.values() for file in table.files)
             manifest = StarManifest(
-                format=FORMAT,
+                format=FORMAT if several else _OF_ONE_BATCH,
                 batch=shown,
                 edition=max(editions, default=0) + 1,
                 raw=self.batches.sha256(shown),
@@ -181,7 +193,9 @@ class StarFiles:
                 tables=tables,
             )
             try:
-                self.files.create(manifest.path, sealed(manifest.model_dump_json().encode()))
+                self.files.create(
+                    manifest.path, sealed(manifest.model_dump_json(exclude_defaults=True).encode())
+                )
             except AlreadyExists:
                 continue
             self._tidy(newest, manifest)
@@ -198,8 +212,10 @@ class StarFiles:
 
     def _tidy(self, before: StarManifest | None, now: StarManifest) -> None:
         """Remove what neither the newest manifest lists nor the one before it, of tables that were changed: files of
-        killed runs, of manifests that nobody reads any more; and manifests that would pass for newer ones."""
+        killed runs, of manifests that nobody reads any more; and manifests that would pass for newer ones, or are old."""
         self._remove_later(now)
+        for place in self._places()[:-_MANIFESTS]:
+            self.files.remove(manifest_path(*place))
         folders = []
         for name, files in now.tables.items():
             was = before.tables.get(name) if before else None
@@ -228,9 +244,8 @@ class StarFiles:
 
     def _remove_later(self, now: StarManifest) -> None:
         """Remove manifests that would pass for newer ones: damaged, or of a batch that is gone."""
-        committed = set(self.batches.numbers())
         for place in self._places():
-            if place > (now.batch, now.edition) and self._believable(place, committed) is None:
+            if place > (now.batch, now.edition) and self._believable(place) is None:
                 self.files.remove(manifest_path(*place))
 
     # -- files ---------------------------------------------------------------------------------------------------
@@ -244,17 +259,15 @@ class StarFiles:
         found = self.table(name)
         return found.files[-1] if found and found.kind == "dimension" and self._sound(name, found) else None
 
-    def fact_batches(self, name: str) -> list[int]:
-        """The batches that a fact holds, oldest first; none if a file of it can't be believed."""
+    def fact_files(self, name: str) -> Sequence[StarFile]:
+        """The files of a fact, in the order of its batches; none if one of them can't be believed."""
         found = self.table(name)
-        if found is None or found.kind != "fact" or not self._sound(name, found):
-            return []
-        return [file.batch for file in found.files]
+        return found.files if found and found.kind == "fact" and self._sound(name, found) else ()
 
     def fact(self, name: str, batch: int) -> StarFile | None:
-        """The file of a fact that a batch brought; None if it brought none."""
+        """The file of a fact with what a batch brought; None if it brought nothing."""
         found = self.table(name)
-        return next((f for f in found.files if f.batch == batch), None) if found else None
+        return next((f for f in found.files if f.first <= batch <= f.batch), None) if found else None
 
     def shown(self, table: StarTable) -> StarFile | None:
         """The file that says where a table stands: that of a dimension, of a fact the newest; None if there is none, or
@@ -365,13 +378,6 @@ def listed(path: str, local: Path, version: str, batch: int, rows: int) -> StarF
         bytes=local.stat().st_size,
         checksum=checksum(local),
     )
-
-
-def _of_batches(table: TableFiles, batches: Iterable[int]) -> TableFiles | None:
-    """A table without the files of other batches than these; None if nothing is left."""
-    known = set(batches)
-    kept = tuple(file for file in table.files if file.batch in known)
-    return table.model_copy(update={"files": kept}) if kept else None
 
 
 def kind_of(table: StarTable) -> Literal["dimension", "fact"]:

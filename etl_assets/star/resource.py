@@ -45,7 +45,7 @@ class OpenLake:
             if build.touched is not None and build.held:
                 keys = build.touched.to_arrow_table()
                 self.touched[build.definition.name] = (build.held.version, build.version, keys)
-        publish(self.star, builds)
+        publish(self.star, builds, self.connection)
 
     def changed_members(self, table: StarTable, held: str) -> "pa.Table | None":
         """The keys of a dimension's members that changed since a version of it; None if that is unknown."""

@@ -1,7 +1,7 @@
 """The warehouse's tables as assets, loaded together in one transaction."""
 
-import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from etl_assets.notices import NOTICE
 from etl_assets.presentation import DAILY, PLAIN, Naming
 from etl_assets.star.assets import column_schema, star_key
 from etl_assets.star.definition import Inputs
-from etl_assets.star.resource import Lake
+from etl_assets.star.resource import Lake, OpenLake
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import (
     SCHEMA,
@@ -77,6 +77,7 @@ def warehouse_assets(
                 tags={"type": "fact" if table in facts else "dimension"},
                 metadata={
                     "dagster/column_schema": column_schema(table),
+                    "dagster/column_lineage": _lineage(table, naming),
                     "dagster/table_name": f"{star_schema}.{table.name}",
                 },
             )
@@ -97,7 +98,6 @@ def warehouse_assets(
         context: dg.AssetExecutionContext, config: LoadConfig, lake: Lake, warehouse: Warehouse
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         """Bring the warehouse up to the lake's star."""
-        started = time.monotonic()
         wanted = [t for t in tables if warehouse_key(t.name, naming) in context.selected_asset_keys]
         with lake.open(inputs) as bench:
             versions = {table.name: bench.builder.version(table.name, bench.manifest) for table in wanted}
@@ -115,6 +115,7 @@ def warehouse_assets(
                 [table.name for table in tables] if config.whole else config.anew,
                 Batch(bench.manifest.batch, bench.manifest.server_time, bench.manifest.lake, project),
                 adopt=config.adopt,
+                version_then=partial(version_then, bench),
             )
             notice = ""
             try:
@@ -122,7 +123,6 @@ def warehouse_assets(
             except WarehouseDamaged as damage:  # what is damaged is set aside by now
                 context.log.warning(notice := str(damage))
                 loaded = load_ready()
-        seconds = time.monotonic() - started
         for fact in facts:
             key = warehouse_key(fact.name, naming)
             if dg.AssetCheckKey(key, _CHECK) not in context.selected_asset_check_keys:
@@ -144,7 +144,7 @@ def warehouse_assets(
                 for table in wanted
                 if table.name in held and table.name in loaded and loaded[table.name].batches
             }
-        size = warehouse.size_bytes()
+        behind = (datetime.now(UTC) - bench.manifest.server_time).total_seconds()
         for table in wanted:
             outcome = loaded.get(table.name) or Loaded(
                 held[table.name].rows if table.name in held else 0, 0, ()
@@ -156,19 +156,12 @@ def warehouse_assets(
                 data_version=dg.DataVersion(f"{shows}:stays" if stays else versions[table.name]),
                 metadata={
                     "dagster/row_count": outcome.rows,
-                    "dagster/table_name": f"{warehouse.schemas.star}.{table.name}",
                     "unchanged": not outcome.batches,
-                    "rows loaded": outcome.rows_loaded,
-                    "inferred members": outcome.inferred,
                     "batch": number(bench.manifest.batch),
+                    **({"inferred members": outcome.inferred} if outcome.inferred else {}),
                     **({"stays at batch": shows} if stays else {}),
-                    "batches loaded": ", ".join(map(number, outcome.batches[-5:])) or "none",
                     **({NOTICE: notice} if notice else {}),
-                    **({} if size is None else {"bytes of the warehouse": size}),
-                    "seconds": round(seconds, 3),
-                    "rows per second": round(outcome.rows_loaded / seconds),
-                    "warehouse": warehouse.where,
-                    **(_shown(table, previews[table.name], naming) if table.name in previews else {}),
+                    **(_loaded(outcome, behind, previews.get(table.name)) if outcome.batches else {}),
                 },
             )
         if waiting:
@@ -181,16 +174,28 @@ def warehouse_assets(
     return load
 
 
-def _shown(table: StarTable, preview: str, naming: Naming) -> dict[str, Any]:
-    """What the interface shows of a table's columns and rows."""
-    star = star_key(table.name, naming)
+def _loaded(outcome: Loaded, behind: float, preview: str | None) -> dict[str, Any]:
+    """What a run loaded of a table. `behind`: seconds since the moment that the batch shows of the source."""
     return {
-        "dagster/column_schema": column_schema(table),
-        "dagster/column_lineage": dg.TableColumnLineage(
-            {c.name: [dg.TableColumnDep(star, c.name)] for c in table.columns}
-        ),
-        "preview": dg.MetadataValue.md(preview),
+        "rows loaded": outcome.rows_loaded,
+        "batches loaded": ", ".join(map(number, outcome.batches[-5:])),
+        "seconds behind the source": round(behind, 3),
+        "seconds": round(outcome.seconds, 3),
+        "rows per second": round(outcome.rows_loaded / outcome.seconds) if outcome.seconds else 0,
+        **({"preview": dg.MetadataValue.md(preview)} if preview else {}),
     }
+
+
+def _lineage(table: StarTable, naming: Naming) -> dg.TableColumnLineage:
+    """Each column is that of the lake's table."""
+    star = star_key(table.name, naming)
+    return dg.TableColumnLineage({c.name: [dg.TableColumnDep(star, c.name)] for c in table.columns})
+
+
+def version_then(bench: OpenLake, table: str, batch: int) -> str | None:
+    """The version of a star table as of a batch; None if its manifest is gone."""
+    batches = bench.builder.batches
+    return bench.builder.version(table, batches.get(batch)) if batches.is_committed(batch) else None
 
 
 def _dangling(inputs: Inputs, loaded: Mapping[str, Loaded]) -> Iterator[str]:

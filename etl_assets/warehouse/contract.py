@@ -62,7 +62,7 @@ class ControlTable:
 
 LOADS = ControlTable(
     "loads",
-    "One row is a file of the lake that was loaded: of a dimension the latest, of a fact one per batch.",
+    "One row is a file of the lake that was loaded: of a dimension the latest, of a fact one per batch, or for many.",
     [
         Column("table_name", "text"),
         Column("batch", "bigint"),
@@ -251,7 +251,8 @@ class Rows:
 class Loaded:
     """What a load did to one table. `dangling`: by columns, members it refers to that are nowhere and can't be inferred;
     `waits`: the table was left as it was, because its rows would dangle, or rows that refer to it.
-    `inferred`: members that stand in until the dimension has them. `rows` counts them too."""
+    `inferred`: members that stand in until the dimension has them. `rows` counts them too. `seconds`: to stage its rows; the
+    one transaction over all tables comes on top."""
 
     rows: int
     rows_loaded: int
@@ -259,6 +260,7 @@ class Loaded:
     dangling: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     inferred: int = 0
     waits: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

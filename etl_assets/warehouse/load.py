@@ -11,6 +11,7 @@ What a load leaves:
 
 import datetime
 import hashlib
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ from etl_assets.warehouse.contract import (
     WarehouseError,
     WarehouseReader,
 )
-from etl_assets.warehouse.plan import LoadPlan, Planner
+from etl_assets.warehouse.plan import LoadPlan, Planner, VersionThen
 from etl_assets.warehouse.references import Broken, References, Staged
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def load_star(
     batch: Batch | None = None,
     *,
     adopt: bool = False,
+    version_then: VersionThen = lambda table, batch: None,
 ) -> dict[str, Loaded]:
     """Bring tables up to what the lake's star holds, all in one transaction.
 
@@ -62,7 +64,8 @@ def load_star(
     reported in `Loaded.dangling`, and the fact waits; a dimension that no longer has members that rows loaded before
     refer to waits too. `changed` spares comparing whole dimensions. Of the tables in
     `anew` nothing that was loaded counts. `batch` is noted; what was loaded from another lake is refused, unless it is to be
-    adopted: then nothing that was loaded counts.
+    adopted: then nothing that was loaded counts. `version_then` spares loading a fact anew that stopped at a batch whose file
+    was merged with others since.
     """
     with warehouse.session() as session:
         others = of_others(session, batch.lake) if batch else []
@@ -76,6 +79,7 @@ def load_star(
             changed,
             [table.name for table in tables] if others else anew,
             batch,
+            version_then,
         )
         return load.run(versions)
 
@@ -113,6 +117,7 @@ class _Load:
         changed: ChangedMembers,
         anew: Collection[str],
         batch: Batch | None,
+        version_then: VersionThen,
     ) -> None:
         self.batch = batch
         self.session = session
@@ -121,8 +126,10 @@ class _Load:
         self.tables = tables
         self.run_id = run_id
         self.changed = changed
-        self.planner = Planner(session, star, anew)
+        self.planner = Planner(session, star, anew, version_then)
         self.plans: Mapping[str, LoadPlan] = {}
+        self.seconds: dict[str, float] = {}
+        """What it took to stage each table."""
         self.staged: Mapping[str, Staged] = {}
 
     def run(self, versions: Mapping[str, str]) -> dict[str, Loaded]:
@@ -133,7 +140,7 @@ class _Load:
             if note:
                 self.session.commit(note, self._name())
             return self._outcome(found, {})
-        staged = {name: self._stage(plan) for name, plan in plans.items()}
+        staged = {name: self._stage_timed(plan) for name, plan in plans.items()}
         references = References(self.session, self.planner, self.tables, plans, staged)
         waiting = references.leave_out()
         self.plans, self.staged = references.plans, references.staged
@@ -143,11 +150,21 @@ class _Load:
 
     # -- staging -------------------------------------------------------------------------------------------------
 
+    def _stage_timed(self, plan: LoadPlan) -> Staged:
+        started = time.monotonic()
+        staged = self._stage(plan)
+        self.seconds[plan.table.name] = time.monotonic() - started
+        return staged
+
     def _stage(self, plan: LoadPlan) -> Staged:
         table, d = plan.table, self.dialect
         rows = Rows(table, self.star.files, [file.path for _, file in plan.files])
         if isinstance(table, Fact) or plan.anew:
-            return Staged(self.session.stage(table.name, rows))
+            staged = self.session.stage(table.name, rows)
+            if plan.after is not None:
+                later = f"SELECT * FROM {staged} AS s WHERE s.{d.identifier('batch')} > {plan.after}"
+                staged = self.session.keep(f"{table.name}_later", later)
+            return Staged(staged)
         among = self.changed(table, plan.held) if plan.held else None
         if among is not None:
             columns = [table.by_name[name] for name in table.key_columns]
@@ -296,9 +313,10 @@ class _Load:
             statements.append(
                 f"DELETE FROM {book} WHERE table_name IN ({', '.join(d.literal(name) for name in fresh)})"
             )
+        statements += self._fold_loads()
         now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
         entries = [
-            (name, batch, file.version, file.rows, now, self.run_id)
+            (name, batch, file.version, self._rows(plan, file), now, self.run_id)
             for name, plan in self.plans.items()
             for batch, file in plan.files
         ]
@@ -311,13 +329,44 @@ class _Load:
         statements.append(f"INSERT INTO {book} ({names}) SELECT {names} FROM {made} AS l")
         return statements
 
+    def _rows(self, plan: LoadPlan, file: StarFile) -> int:
+        """How many rows of a file are loaded."""
+        if plan.after is None or file.first > plan.after:
+            return file.rows
+        book = self.dialect.place(LOADS.name)
+        rows = self.dialect.identifier("rows")
+        ((held,),) = self.session.rows(
+            f"SELECT sum({rows}) FROM {book} WHERE table_name = {self.dialect.literal(plan.table.name)} "
+            f"AND batch >= {file.first}"
+        )
+        return file.rows - int(held or 0)
+
+    def _fold_loads(self) -> list[str]:
+        """One entry in the place of those of the batches whose files the lake has merged: there are not more with every
+        batch. What was loaded of a file in parts is folded once all of it is."""
+        d, statements = self.dialect, []
+        book, rows = d.place(LOADS.name), d.identifier("rows")
+        for name, plan in self.plans.items():
+            known = self.planner.known.get(name, {})
+            if plan.anew or not isinstance(plan.table, Fact):
+                continue
+            for file in self.star.fact_files(name):
+                held = [batch for batch in known if file.first <= batch <= file.batch]
+                if len(held) > 1 and max(held) == file.batch:
+                    mine = f"table_name = {d.literal(name)} AND batch"
+                    statements += [
+                        f"DELETE FROM {book} WHERE {mine} >= {file.first} AND batch < {file.batch}",
+                        f"UPDATE {book} SET {rows} = {file.rows} WHERE {mine} = {file.batch}",
+                    ]
+        return statements
+
     def _note_batch(self) -> list[str]:
         """Bring the book of batches up to date; nothing where the batch is noted."""
         d, book, batch = self.dialect, self.dialect.place(BATCHES.name), self.batch
         if batch is None:
             return []
-        known = self.session.rows(f"SELECT batch, lake FROM {book}")
-        if (batch.batch, batch.lake) in {(int(number), lake) for number, lake in known}:
+        known = self.session.rows(f"SELECT lake FROM {book} WHERE batch = {batch.batch}")
+        if (batch.lake,) in {tuple(row) for row in known}:
             return []
         values: dict[str, object] = {
             "batch": batch.batch,
@@ -376,6 +425,7 @@ class _Load:
                 dangling.get(name, {}),
                 inferred.get(name, 0),
                 name in waiting,
+                self.seconds.get(name, 0.0),
             )
             for name, loaded in files.items()
         }

@@ -1,31 +1,44 @@
 """What a load has to do: which files of the lake each table lacks, found by comparing the lake with the books."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 from etl_assets.star.files import StarFile, StarFiles
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import LOADS, LoadSession, WarehouseError
 
+VersionThen: TypeAlias = Callable[[str, int], str | None]
+"""Gives the version that a table had as of a batch; None if nobody knows."""
+
 
 @dataclass(frozen=True)
 class LoadPlan:
     """Files to load into a table. `create`: there is no such table as declared; `anew`: what it holds is no basis.
-    `held`: the version of a dimension that is loaded."""
+    `held`: the version of a dimension that is loaded. `after`: the batch of a fact up to which all is loaded, where the first
+    of the files holds some of that too."""
 
     table: StarTable
     files: Sequence[tuple[int, StarFile]]
     create: bool
     anew: bool
     held: str | None = None
+    after: int | None = None
 
 
 class Planner:
     """What a warehouse held when a load began, beside what the lake has."""
 
-    def __init__(self, session: LoadSession, star: StarFiles, anew: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        session: LoadSession,
+        star: StarFiles,
+        anew: Collection[str] = (),
+        version_then: VersionThen = lambda table, batch: None,
+    ) -> None:
         """`anew`: tables of which nothing that was loaded counts."""
+        self.version_then = version_then
         self.session = session
         self.star = star
         self.anew = anew
@@ -56,19 +69,20 @@ class Planner:
             held = next(iter(known.values()), None)
             files = [] if version in known.values() else [(file.batch, file)]
             return LoadPlan(table, files, create, create, held)
-        batches = star.fact_batches(table.name)
-        newest = star.fact(table.name, batches[-1]) if batches else None
-        if newest is None or newest.version != version:
+        held_files = star.fact_files(table.name)
+        if not held_files or held_files[-1].version != version:
             raise behind
         last = max(known, default=0)
         # As in the lake, the newest batch that both hold vouches for those before it.
-        vouching = star.fact(table.name, last) if last in batches else None
-        anew = vouching is None or vouching.version != known[last]
-        missing = [batch for batch in batches if anew or batch > last]
-        files = [(batch, file) for batch in missing if (file := star.fact(table.name, batch))]
-        if len(files) != len(missing):
-            raise behind
-        return LoadPlan(table, files, create, anew)
+        vouching = star.fact(table.name, last) if known else None
+        anew = vouching is None or self._version(vouching, table.name, last) != known[last]
+        files = [(file.batch, file) for file in held_files if anew or file.batch > last]
+        partly = not anew and bool(files) and files[0][1].first <= last
+        return LoadPlan(table, files, create, anew, after=last if partly else None)
+
+    def _version(self, file: StarFile, table: str, batch: int) -> str | None:
+        """The version of a fact as of a batch that one of its files holds, maybe with later ones."""
+        return file.version if file.batch == batch else self.version_then(table, batch)
 
     def is_declared(self, table: StarTable) -> bool:
         """Whether the warehouse has the table as declared."""

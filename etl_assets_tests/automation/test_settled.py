@@ -125,14 +125,12 @@ def test_a_run_that_finds_nothing_makes_nothing_and_is_in_the_history(shop: Shop
 def test_freshness_counts_from_when_the_source_was_last_asked(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = shop.history_bytes()
+    monkeypatch.setattr(settled, "_TOLD_AGAIN_SECONDS", 0.0)
+    asked = time.time()
+    assert "unchanged_since" in run()
+    assert shop.history_bytes() - before <= 150_000  # once in an hour: also the first of a file of its own
     with environment.open_instance() as instance:
-        before = shop.history_bytes()
-        monkeypatch.setattr(settled, "_TOLD_AGAIN_SECONDS", 0.0)
-        asked = time.time()
-        assert "unchanged_since" in run()
-        assert (
-            shop.history_bytes() - before <= 150_000
-        )  # once in an hour: also the first of a file of its own
         for key in (dg.AssetKey(["raw", "item"]), dg.AssetKey(["warehouse", "fact_price"])):
             told = instance.get_latest_materialization_event(key)
             assert told

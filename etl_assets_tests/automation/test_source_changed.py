@@ -222,7 +222,7 @@ def test_a_source_that_is_down_is_told_and_asked_again(loaded: Watching) -> None
     url, loaded.url = loaded.url, "postgresql://reader:hunter2@127.0.0.1:1/shop"
     for _ in range(2):
         told = str(loaded.tick())
-        assert told.startswith("the source can't be asked, next try in 10 s: can't connect to")
+        assert told.startswith("the source can't be asked, next try in 1 s: can't connect to")
         assert "hunter2" not in told
         assert "\n" not in told
     loaded.url = url

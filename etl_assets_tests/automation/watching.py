@@ -13,6 +13,7 @@ from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.history import FLOW
 from etl_assets.automation.jobs import every_15_minutes
 from etl_assets.automation.source_changed import source_changed
+from etl_assets.pace import NO_PACE, Pace
 from etl_assets.raw.assets import raw_assets
 from etl_assets.source.position import Position, read_position
 from etl_assets.source.resource import Source
@@ -35,6 +36,7 @@ class Watching:
     failures: int | None = None
     mended: bool = True
     cursor: str | None = None
+    pace: Pace = NO_PACE
 
     def definitions(self) -> dg.Definitions:
         @dg.asset(key=["star", "total"], deps=[["raw", table.name] for table in TABLES])
@@ -54,7 +56,7 @@ class Watching:
                 dg.define_asset_job(FLOW, selection="*"),
                 dg.define_asset_job("raw", selection=dg.AssetSelection.groups("raw")),
             ],
-            sensors=[source_changed(TABLES, breaker)],
+            sensors=[source_changed(TABLES, breaker, pace=self.pace)],
             resources={"source": self._source(), "lake": lake},
             executor=dg.in_process_executor,
         )

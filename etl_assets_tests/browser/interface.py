@@ -66,7 +66,8 @@ def interface(folder: Path, settings: Mapping[str, str] | None = None) -> Iterat
         if not name.startswith(("ETL_", "DAGSTER_", "PYTEST_"))
     }
     root = str(Path(__file__).parents[2])
-    environment = inherited | {"ETL_DATA": str(folder / "data"), "PYTHONPATH": root} | dict(settings or {})
+    ours = {"ETL_DATA": str(folder / "data"), "ETL_EVERY": "0", "PYTHONPATH": root}
+    environment = inherited | ours | dict(settings or {})
     log = folder / "ui.log"
     with log.open("wb") as output:
         started = time.monotonic()

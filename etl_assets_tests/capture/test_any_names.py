@@ -93,7 +93,7 @@ def test_the_star_sees_a_column_beside_a_key_whatever_it_is_called(lake: Lake, t
             star = StarFiles(lake.files, batches)
             builds = list(Builder(inputs, Current(batches, connection), star, connection).derive(manifest))
             assert [build.failure for build in builds if not build.passed] == []
-            publish(star, builds)
+            publish(star, builds, connection)
             paths = [lake.files.local(path) for path in star.paths(fact_t.schema)]
             rows = (
                 duck.read_parquet(connection, paths)

@@ -285,7 +285,7 @@ def outcome(module_database: Callable[[], str], tmp_path_factory: pytest.TempPat
         builder = Builder(inputs, Current(batches, memory), star, memory)
         builds = list(builder.derive(manifest))
         audits = {build.definition.name: sum(audit.found for audit in build.audits) for build in builds}
-        publish(star, builds)
+        publish(star, builds, memory)
         schemas = [definition.schema for definition in inputs.star.values()]
         versions = {schema.name: builder.version(schema.name, manifest) for schema in schemas}
         warehouse = DuckDBWarehouse(path=str(folder / "warehouse.duckdb"), scratch=str(folder))

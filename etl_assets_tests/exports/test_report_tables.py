@@ -122,9 +122,6 @@ def test_the_run_shows_what_was_published(star: Star, metadata: Metadata) -> Non
     shown = metadata(star.publish())["sales_by_month"]
     assert shown["dagster/row_count"] == 1
     assert shown["dagster/table_name"] == "reporting.sales_by_month"
-    assert [c.name for c in shown["dagster/column_schema"].columns] == [
-        c.name for c in sales_by_month.columns
-    ]
     assert "| 2026-03-01 | 1 | Ada Byron | GBP | 1 | 1000 | 2010.00 |" in shown["preview"]
     assert shown["bytes"] > 0
 

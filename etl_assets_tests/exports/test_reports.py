@@ -279,8 +279,10 @@ def test_dependencies_follow_from_the_query() -> None:
     }
 
 
-def test_column_lineage_follows_from_the_query(star: Star, metadata: Metadata) -> None:
-    lineage = metadata(star.publish())["sales_by_month"]["dagster/column_lineage"].deps_by_column
+def test_column_lineage_follows_from_the_query_and_is_part_of_the_definition() -> None:
+    reports = export_assets(REPORTS, traced(REPORTS, SCHEMAS), "Sales")
+    (spec,) = next(asset.specs for asset in reports if asset.key == export_key("sales_by_month"))
+    lineage = spec.metadata["dagster/column_lineage"].deps_by_column
     assert {(d.asset_key.path[-1], d.column_name) for d in lineage["revenue"]} == {
         ("fact_sales_order", "units_sold"),
         ("fact_sales_order", "unit_price"),
