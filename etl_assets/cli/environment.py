@@ -33,6 +33,7 @@ storage:
     config: {base_dir: {env: DAGSTER_HOME}}
 telemetry: {enabled: false}
 nux: {enabled: false}
+python_logs: {python_log_level: INFO}
 run_queue: {dequeue_interval_seconds: 1}
 concurrency: {runs: {max_concurrent_runs: 1}}
 run_monitoring: {enabled: true, poll_interval_seconds: 10, free_slots_after_run_end_seconds: 60}

@@ -25,6 +25,7 @@ from etl_assets.cli.display import Display
 from etl_assets.notices import NOTICE
 from etl_assets.presentation import Naming
 from etl_assets.progress import observed_by
+from etl_assets.proof.checks import SAID
 from etl_assets.raw.assets import CAPTURE, FIRST, SWEPT
 from etl_assets.raw.assets import GROUP as RAW
 from etl_assets.source.assets import source_key
@@ -97,6 +98,8 @@ class Outcome:
     errors: list[str] = field(default_factory=list)
     traces: list[str] = field(default_factory=list)
     since: str | None = None
+    said: str | None = None
+    """What the run brought, and what its proof came to, in a sentence."""
 
     @property
     def captured(self) -> list[MadeAsset]:
@@ -295,6 +298,8 @@ def run(
             tags=TAGS | process_tag() | tags,
         )
     outcome.success = result.success
+    made = instance.get_run_by_id(outcome.run_id)
+    outcome.said = made.tags.get(SAID) if made else None
     outcome.seconds = time.monotonic() - started
     if not outcome.success and not outcome.errors:
         outcome.errors.append("interrupted" if outcome.interrupted else "the run failed; see it in the UI")

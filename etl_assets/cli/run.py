@@ -216,7 +216,10 @@ def show(outcome: "Outcome") -> None:
         output.say(f"{', '.join(keys)}: {notice}")
     for check in outcome.failed_checks:
         output.say(f"check failed: {check}")
-    output.say(f"\nrun {outcome.run_id}, {outcome.seconds:.2f} s")
+    output.say()
+    if outcome.said:
+        output.say(outcome.said)
+    output.say(f"run {outcome.run_id}, {outcome.seconds:.2f} s")
 
 
 def as_object(outcome: "Outcome") -> dict[str, Any]:
@@ -225,6 +228,7 @@ def as_object(outcome: "Outcome") -> dict[str, Any]:
         "run_id": outcome.run_id,
         "success": outcome.success,
         "batch": outcome.batch,
+        "said": outcome.said,
         "unchanged": outcome.unchanged,
         "seconds": round(outcome.seconds, 3),
         "stages": {stage: {"seconds": round(s, 3)} for stage, s in outcome.stage_seconds.items()},

@@ -1,6 +1,5 @@
 """`etl ui`: Dagster's web interface over the same definitions and the same history."""
 
-import logging
 import socket
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from contextlib import closing, suppress
 
 import click
 
-from etl_assets.cli import environment
+from etl_assets.cli import environment, output
 
 # Outside the project's folder too, the code location has the name that schedules and history go by.
 _WORKSPACE = """\
@@ -31,7 +30,7 @@ load_from:
 )
 @click.option(
     "--log-level",
-    default="info",
+    default="warning",
     show_default=True,
     type=click.Choice(["critical", "error", "warning", "info", "debug"]),
     help="What Dagster tells on the screen.",
@@ -64,7 +63,10 @@ def ui(port: int, host: str, anybody: bool, simulate: bool, log_level: str) -> N
                 command = [sys.executable, "-m", "etl_assets.cli", "simulate", "--with-parent"]
                 subprocess.Popen(command, stdin=subprocess.DEVNULL)
             configure_loggers(log_level=log_level.upper())
-            logging.getLogger("dagster").info(f"the interface will be at {address}; Ctrl-C ends it")
+            output.say(
+                f"the interface will be at {address}; Ctrl-C ends it. Each run says here what it brought.",
+                err=True,
+            )
             try:
                 with suppress(KeyboardInterrupt):
                     serve(

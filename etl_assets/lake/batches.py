@@ -15,7 +15,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -305,6 +305,25 @@ class Manifest(_Value):
     def changed(self) -> dict[str, TableChanges]:
         """The tables that this batch brought something for."""
         return {name: state.changes for name, state in self.tables.items() if state.changes}
+
+
+def in_words(manifest: Manifest) -> str:
+    """A batch in a sentence: which, as of when, and how many rows of each table came (+), changed (~) and went (-)."""
+    tables = [
+        " ".join(
+            [
+                name,
+                *(
+                    f"{sign}{rows:,}"
+                    for sign, rows in (("+", c.new), ("~", c.changed), ("-", c.deleted))
+                    if rows
+                ),
+            ]
+        )
+        for name, c in manifest.changed.items()
+    ]
+    moment = f"{manifest.server_time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"batch {number(manifest.batch)} as of {moment}: {', '.join(tables) or 'no row changed'}"
 
 
 def number(batch: int) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import dagster as dg
 
 from etl_assets.apis.declaration import Api
-from etl_assets.lake.batches import MAIN, TableState, number
+from etl_assets.lake.batches import MAIN, TableState, in_words, number
 from etl_assets.presentation import PLAIN, Naming
-from etl_assets.proof.certificate import Certifier
+from etl_assets.proof.certificate import Certifier, TableProof
 from etl_assets.proof.totals import Totals
 from etl_assets.raw.assets import raw_key
 from etl_assets.source.resource import Source
@@ -21,6 +21,9 @@ from etl_assets.warehouse.load import is_noted_certified, note_certified
 
 _NAME = "equals_the_source"
 GROUP = "proof"
+SAID = "etl/batch"
+"""Tags a run with what it brought and what that came to, in a sentence."""
+_PLACES = ("source", "raw", "star", "warehouse")
 # Differences that the failure of a run names.
 _TOLD = 3
 
@@ -67,12 +70,16 @@ def certificate_checks(inputs: Inputs, naming: Naming = PLAIN) -> dg.AssetChecks
             to_note = whole and not is_noted_certified(reader, bench.manifest.batch)
         if to_note:
             note_certified(warehouse, bench.manifest.batch)
+        said = f"{in_words(bench.manifest)}; {_outcome(proofs)}"
+        context.instance.add_run_tags(context.run.run_id, {SAID: said})
+        context.log.info(said)
         for proof in proofs:
             state = bench.manifest.tables.get(proof.source_table)
             yield dg.AssetCheckResult(
                 asset_key=warehouse_key(proof.table, naming),
                 check_name=_NAME,
                 passed=proof.equal,
+                description=said if proof.batch == number(bench.manifest.batch) else None,
                 metadata={
                     **({"everything, side by side": _side_by_side(proof.whole)} if proof.whole else {}),
                     ("the batch, side by side" if proof.whole else "side by side"): _side_by_side(proof.hops),
@@ -181,6 +188,15 @@ def verification_checks(
             )
 
     return verification
+
+
+def _outcome(proofs: Sequence[TableProof]) -> str:
+    """What the certificate of a batch comes to."""
+    differing = [proof.table for proof in proofs if not proof.equal]
+    if differing:
+        return f"{', '.join(differing)} differ{'s' if len(differing) == 1 else ''}"
+    found = {hop for proof in proofs for hop in (*proof.whole, *proof.hops)}
+    return f"equal in {', '.join(place for place in _PLACES if place in found)}"
 
 
 def _said(table: str, state: TableState) -> str:

@@ -13,7 +13,7 @@ from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.duck import MAX_LINE_BYTES, header
 from etl_assets.engine.scratch import sweep
 from etl_assets.faults import without_values
-from etl_assets.lake.batches import Batches, Manifest, TableState, number
+from etl_assets.lake.batches import Batches, Manifest, TableState, in_words, number
 from etl_assets.lake.files import Files
 from etl_assets.lake.resource import RawLake
 from etl_assets.notices import NOTICE
@@ -24,7 +24,7 @@ from etl_assets.raw.landing import CaptureRequest, Notes, take_batch
 from etl_assets.raw.plan import schema_change
 from etl_assets.raw.recent import Share
 from etl_assets.raw.volume import CHECK as VOLUME
-from etl_assets.raw.volume import HOW, judged, measures, recent, record
+from etl_assets.raw.volume import HOW, judged, measures, plotted, recent
 from etl_assets.raw.writing import Overtaken
 from etl_assets.source.assets import declared_schema, source_key
 from etl_assets.source.catalog import NoKey
@@ -121,7 +121,8 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
             dg.AssetCheckSpec(
                 VOLUME,
                 asset=key,
-                description="The batch brought about as many rows, and as much of each amount, as batches usually do.",
+                description="The batch brought about as many rows, and as much of each amount, as batches usually do. "
+                + HOW,
             )
             for key in by_key
         ],
@@ -174,12 +175,7 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
         if manifest is None:
             context.log.info("nothing changed in the source: no batch was taken")
         else:
-            changed = ", ".join(
-                f"{name} +{c.new} ~{c.changed} -{c.deleted}" for name, c in manifest.changed.items()
-            )
-            context.log.info(
-                f"batch {number(manifest.batch)} as of {manifest.server_time:%Y-%m-%d %H:%M:%S}: {changed}"
-            )
+            context.log.debug(in_words(manifest))
         held = manifest or batches.latest()
         assert held  # noqa: S101  a run that lands nothing has found a batch
         before = next(iter(batches.before(manifest.batch)), None) if manifest else None
@@ -266,14 +262,13 @@ def volume_check(asset: dg.AssetKey, table: str, manifests: Sequence[Manifest]) 
     """The check of a table that the last of the manifests changed."""
     found = measures(table, manifests)
     usual, told = judged(found)
-    records = [dg.TableRecord(dict(record(measure))) for measure in found]
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=VOLUME,
         passed=usual,
         severity=dg.AssetCheckSeverity.WARN,
         description=told,
-        metadata={"measures": dg.MetadataValue.table(records), "how": HOW} if found else {},
+        metadata={name: number for measure in found for name, number in plotted(measure)},
     )
 
 

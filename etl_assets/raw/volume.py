@@ -145,15 +145,12 @@ def _least(measure: Measure) -> Decimal:
     return Decimal("-Infinity") if measure.name.startswith("sum of ") else Decimal(0)
 
 
-def record(measure: Measure) -> Iterator[tuple[str, str | int]]:
-    """A measure as a row of a table: its name, its value, and what is usual."""
+def plotted(measure: Measure) -> Iterator[tuple[str, float]]:
+    """A measure and its band as numbers, which Dagster plots over the batches."""
     low, high = measure.band
-    yield "measure", measure.name
-    yield "this batch", _text(measure.value)
-    yield "median", _text(measure.usual)
-    yield "from", _text(max(low, _least(measure)))
-    yield "to", _text(high)
-    yield "batches", len(measure.history)
+    yield measure.name, float(measure.value)
+    yield f"{measure.name}: usual from", float(max(low, _least(measure)))
+    yield f"{measure.name}: usual to", float(high)
 
 
 def _text(number: Decimal) -> str:

@@ -1,6 +1,7 @@
 """Dagster's history stays small: what a run leaves in it is bounded, and all of it can be read."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,6 +62,11 @@ def test_what_it_leaves_can_be_read_and_says_what_happened(history: tuple[Path, 
                 if entry.dagster_event
             }
             made = instance.get_latest_materialization_event(dg.AssetKey(["star", "fact_sales_order"]))
+            said = runs[0].tags["etl/batch"]
+    assert re.fullmatch(
+        r"batch 000003 as of 20..-..-.. ..:..:.. UTC: .*sales_order \+.*; equal in source, raw, star, warehouse",
+        said,
+    )
     assert {"PIPELINE_START", "STEP_START", "STEP_SUCCESS", "ASSET_MATERIALIZATION", "ASSET_CHECK_EVALUATION",
             "PIPELINE_SUCCESS"} <= told  # fmt: skip
     assert "STEP_OUTPUT" not in told  # only who goes on with a run that failed needs it

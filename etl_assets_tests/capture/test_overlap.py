@@ -267,7 +267,7 @@ def test_where_a_killed_run_left_files_the_number_is_taken_even_if_nothing_chang
     assert taken
     assert (taken.batch, taken.changed) == (2, {})
     assert begun.sync(T) is None
-    listed = {"raw/batches/000001.json", "raw/batches/000002.json"}
+    listed = {"raw/batches/000001.json", "raw/batches/000002.json", "raw/batches/newest"}
     assert {path for path in begun.everything() if path.startswith("raw/batches")} == listed
     assert len([path for path in begun.everything() if path.startswith("raw/t/")]) == 1
     assert begun.is_exact(T)
@@ -277,11 +277,11 @@ def test_a_damaged_marker_of_a_killed_run_is_in_nobodys_way(begun: Lake) -> None
     asleep = suspended(begun, "killed", "file published:2")
     asleep.kill()
     asleep.communicate()
-    (marker,) = (begun.path / "raw/batches").glob("*.open")
+    (marker,) = (begun.path / "raw/batches/open").glob("*.open")
     marker.write_bytes(marker.read_bytes()[:5])
     assert begun.sync(T)
     assert begun.sync(T) is None
-    assert not list((begun.path / "raw/batches").glob("*.open"))
+    assert not list((begun.path / "raw/batches/open").glob("*.open"))
     listed = [file.path for file in begun.latest().changed["t"].files]
     assert sorted(path for path in begun.everything() if path.startswith("raw/t/000002")) == sorted(listed)
 

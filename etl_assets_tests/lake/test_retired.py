@@ -95,6 +95,7 @@ def commit(files: Files, *batches: int) -> None:
             format=FORMAT, batch=batch, lake="", run_id="", previous=None, sources={}, seconds=0, tables={}
         )
         Batches(files).commit(made)
+    files.remove("raw/batches/newest")  # what an older version left has none
 
 
 def listed(name: str) -> TableFiles:
