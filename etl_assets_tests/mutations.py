@@ -302,6 +302,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "telemetry: {enabled: false}", "telemetry: {enabled: true}",
         "test_surroundings.py::test_a_run_needs_no_home_and_goes_nowhere_and_takes_any_folder",
     ),
+    Mutation(
+        "F43",
+        "the next read begins at the newest transaction, not at the oldest that is open",
+        "raw/landing.py",
+        "            horizon=self.snapshot.instant.horizon,\n",
+        "            horizon=self.snapshot.instant.next_transaction,\n",
+        "soak/test_soak.py::test_every_version_that_was_published_is_the_source_as_of_its_snapshot",
+    ),
 )  # fmt: skip
 
 

@@ -210,7 +210,7 @@ class _Cluster:
         self._hand_over(self.password)  # it is read as the server's user
         done = self._run(
             "initdb", "-D", str(unfinished), "-U", "postgres", "-A", _ASKS, "--pwfile", str(self.password),
-            "-E", "UTF8", f"--locale={_LOCALE}", "--no-sync", "--no-instructions",
+            "-E", "UTF8", f"--locale={_LOCALE}", "--no-sync",
         )  # fmt: skip
         if done.returncode != 0:
             raise EmbeddedPostgresError(f"PostgreSQL could not create {self.data}: {done.stderr.strip()}")

