@@ -127,7 +127,8 @@ def note(instance: dg.DagsterInstance, run_id: str, places: Places, made_with: s
 
 def settled(instance: dg.DagsterInstance, places: Places, made_with: str) -> dg.DagsterRun | None:
     """The run since which nothing happened that another one would have anything to do about; None if something did, or if that
-    can't be told. The source is asked last, and in milliseconds. Raises `SourceError` if it can't be."""
+    can't be told. Raises `SourceError` if the source can't be asked. It is asked first, in milliseconds, since as a rule it has
+    changed, and again once all else is known to be as it was."""
     job, tags = places.naming.name(FLOW), reads_all(places.naming)
     whole = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS], tags=tags)
     newest = instance.get_runs(whole, limit=1)
@@ -137,11 +138,17 @@ def settled(instance: dg.DagsterInstance, places: Places, made_with: str) -> dg.
     position = _position(run)
     if _LEFT not in run.tags or position is None or any(t.elsewhere for t in position.tables.values()):
         return None
+    if not _stands_at(places.source, position):
+        return None
     if left(instance, places, made_with) != run.tags[_LEFT] or _damaged(places.lake):
         return None
-    now = places.source.position([])
-    same = (now.server, now.mark) == (position.server, position.mark)
-    return run if same else None
+    return run if _stands_at(places.source, position) else None
+
+
+def _stands_at(source: Source, position: Position) -> bool:
+    """Whether nothing was committed in the source since it stood somewhere."""
+    now = source.position([])
+    return (now.server, now.mark) == (position.server, position.mark)
 
 
 def _damaged(lake: Lake) -> bool:

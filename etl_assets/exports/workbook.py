@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import xlsxwriter
     from xlsxwriter.format import Format
     from xlsxwriter.worksheet import Worksheet
+
+    from etl_assets.exports.workbook_page import Page
 else:
     pd = Later("pandas")
     pa = Later("pyarrow")
@@ -116,6 +118,8 @@ def _fits(values: "pa.Array | pa.ChunkedArray") -> bool:
 
 def write_workbook(path: Path, title: str, sheets: Sequence[Sheet]) -> None:
     """Write the sheets, and before them one that says what they are."""
+    from etl_assets.exports.workbook_page import Page  # here, since it needs xlsxwriter
+
     with xlsxwriter.Workbook(str(path), _OPTIONS) as book:
         book.set_properties({"title": title, "created": _CREATED})
         header = book.add_format({"bold": True, "bottom": 1, "bg_color": "#E7ECF2"})
@@ -127,26 +131,28 @@ def write_workbook(path: Path, title: str, sheets: Sequence[Sheet]) -> None:
             about.write_url(row, 0, f"internal:'{sheet.title}'!A1", string=sheet.title)
             about.write_number(row, 1, len(sheet.frame), book.add_format({"num_format": "#,##0"}))
             about.write_string(row, 2, " ".join(sheet.description.split()))
-            _write_sheet(book, book.add_worksheet(sheet.title), sheet.frame, header)
+            _write_sheet(book, book.add_worksheet(sheet.title, Page), sheet.frame, header)
         about.set_column(0, 0, 24)
         about.set_column(2, 2, 100)
 
 
-def _write_sheet(
-    book: "xlsxwriter.Workbook", page: "Worksheet", frame: "pd.DataFrame", header: "Format"
-) -> None:
+def _write_sheet(book: "xlsxwriter.Workbook", page: "Page", frame: "pd.DataFrame", header: "Format") -> None:
     page.freeze_panes(1, 0)
     if frame.shape[1]:
         page.autofilter(0, 0, len(frame), frame.shape[1] - 1)
-    for position, name in enumerate(frame.columns):
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    formats = [
+        book.add_format({"num_format": number_format(field.name, field.type)}) for field in table.schema
+    ]
+    taken = page.take(table, formats)
+    for position, (name, shown) in enumerate(zip(frame.columns, formats, strict=True)):
         values = frame[name]
         page.write_string(0, position, name, header)
-        type_ = pa.array(values.array).type
-        shown = book.add_format({"num_format": number_format(name, type_)})
-        write = _writer(page, type_)
-        for row, value in enumerate(values, start=1):
-            if value is not pd.NA:
-                write(row, position, value, shown)
+        if not taken:
+            write = _writer(page, table.schema.field(position).type)
+            for row, value in enumerate(values, start=1):
+                if value is not pd.NA:
+                    write(row, position, value, shown)
         lengths = [
             len(f"{value:,}" if isinstance(value, Decimal | int) else str(value))
             for value in values[:_WIDTH_ROWS]

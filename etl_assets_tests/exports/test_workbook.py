@@ -15,6 +15,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 from etl_assets.exports import workbook
 from etl_assets.exports.publishing import Sheet
 from etl_assets.exports.workbook import WorkbookError, XlsxWorkbook, check_limits
+from etl_assets.exports.workbook_page import Page
 from etl_assets_tests.exports.conftest import Star
 
 
@@ -176,3 +177,56 @@ def test_more_rows_than_a_sheet_holds_are_refused() -> None:
         WorkbookError, match=r"has 1,048,576 rows .* Excel holds 1,048,575 rows below a header"
     ):
         check_limits(sheet(a=([1] * 1_048_576, pa.int8())))
+
+
+COLUMNS: dict[str, tuple[Sequence[Any], pa.DataType]] = {
+    "text": (["a & b <c>", None, "", " x ", "=1+1", "\x01", "ü€😀", "a & b <c>"], pa.string()),
+    "wide": (["<r>", "_x0041_", "\n", "'", '"', "00123", None, "TRUE"], pa.large_string()),
+    "number": ([0, -1, None, 999_999_999_999_999, -999_999_999_999_999, 7, 8, 9], pa.int64()),
+    "amount": (
+        [Decimal(text) for text in ("0.00000001", "-0.5", "1234567.12345678", "0", "1E+3", "-7", "0.1")] + [None],
+        pa.decimal128(20, 8),
+    ),
+    "day": ([datetime.date(1900, 3, 1), None, datetime.date(9999, 12, 31)] + 5 * [datetime.date(2026, 3, 1)], pa.date32()),
+}  # fmt: skip
+
+
+def test_columns_are_written_as_their_cells_would_be(
+    book: XlsxWorkbook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheets = [
+        sheet("Few", text=COLUMNS["text"]),
+        sheet("All", **COLUMNS),
+        sheet("None", day=([], pa.date32())),
+    ]
+    book.publish("T", sheets)
+    slow = XlsxWorkbook(path=str(tmp_path / "slow.xlsx"))
+    monkeypatch.setattr(Page, "take", lambda *_: False)
+    slow.publish("T", sheets)
+    for one in sheets:
+        told, expected = (page(Path(made.path), one.title) for made in (book, slow))
+        assert told.dimensions == expected.dimensions
+        cells = [
+            [(c.coordinate, c.value, c.data_type, c.number_format) for row in found.iter_rows() for c in row]
+            for found in (told, expected)
+        ]
+        assert cells[0] == cells[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "type_"),
+    [
+        (datetime.date(1900, 1, 1), pa.date32()),
+        (datetime.datetime(2026, 3, 1, 12, 30), pa.timestamp("us")),  # noqa: DTZ001  a report's are without a zone
+        (datetime.time(12, 30), pa.time64("us")),
+        (True, pa.bool_()),
+        (0.5, pa.float64()),
+    ],
+)
+def test_a_sheet_with_a_column_of_another_kind_is_written_whole(
+    book: XlsxWorkbook, value: Any, type_: pa.DataType
+) -> None:
+    book.publish("T", [sheet(name=(["x", None], pa.string()), other=([value, None], type_))])
+    rows = [[cell.value for cell in row] for row in page(Path(book.path)).iter_rows(min_row=2)]
+    shown = datetime.datetime(value.year, value.month, value.day) if type_ == pa.date32() else value  # noqa: DTZ001
+    assert rows == [["x", shown], [None, None]] or rows == [["x", shown]]
