@@ -307,8 +307,9 @@ class Manifest(_Value):
         return {name: state.changes for name, state in self.tables.items() if state.changes}
 
 
-def in_words(manifest: Manifest) -> str:
-    """A batch in a sentence: which, as of when, and how many rows of each table came (+), changed (~) and went (-)."""
+def in_words(manifest: Manifest, *, told: bool) -> str:
+    """A batch in a sentence: which, as of when, and how many rows of each table came (+), changed (~) and went (-); not `told`:
+    that nothing came since."""
     tables = [
         " ".join(
             [
@@ -323,7 +324,8 @@ def in_words(manifest: Manifest) -> str:
         for name, c in manifest.changed.items()
     ]
     moment = f"{manifest.server_time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    return f"batch {number(manifest.batch)} as of {moment}: {', '.join(tables) or 'no row changed'}"
+    which = f"batch {number(manifest.batch)} as of {moment}"
+    return f"{which}: {', '.join(tables) or 'no row changed'}" if told else f"nothing came since {which}"
 
 
 def number(batch: int) -> str:

@@ -70,7 +70,8 @@ def certificate_checks(inputs: Inputs, naming: Naming = PLAIN) -> dg.AssetChecks
             to_note = whole and not is_noted_certified(reader, bench.manifest.batch)
         if to_note:
             note_certified(warehouse, bench.manifest.batch)
-        said = f"{in_words(bench.manifest)}; {_outcome(proofs)}"
+        brought = in_words(bench.manifest, told=bench.manifest.run_id == context.run.run_id)
+        said = f"{brought}; {_outcome(proofs)}"
         context.instance.add_run_tags(context.run.run_id, {SAID: said})
         context.log.info(said)
         for proof in proofs:

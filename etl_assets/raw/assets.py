@@ -175,7 +175,7 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
         if manifest is None:
             context.log.info("nothing changed in the source: no batch was taken")
         else:
-            context.log.debug(in_words(manifest))
+            context.log.debug(in_words(manifest, told=True))
         held = manifest or batches.latest()
         assert held  # noqa: S101  a run that lands nothing has found a batch
         before = next(iter(batches.before(manifest.batch)), None) if manifest else None

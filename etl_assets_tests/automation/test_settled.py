@@ -5,6 +5,7 @@ One flow is run until there is nothing to do. Each test gets a copy of all that 
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,10 @@ def kept(module_database: Callable[..., str], tmp_path_factory: pytest.TempPathF
         use(patch, folder / "data", ETL_SOURCE_URL=url)
         told = run()
         assert (told["batch"], "unchanged_since" in told) == ("000001", False)
+        assert re.fullmatch(
+            r"batch 000001 as of [0-9: -]+ UTC: item \+20; equal in source, raw, star, warehouse",
+            str(told["said"]),
+        )
     shutil.copytree(folder, folder.parent / "kept", symlinks=True)
     return Shop(url, folder / "data")
 
@@ -296,7 +301,12 @@ def test_a_source_that_is_away_is_told_of_and_recorded_as_ever(
 
 
 def test_what_is_asked_for_is_done(shop: Shop) -> None:
-    assert "unchanged_since" not in run("--rebuild", "star/dim_item")
+    told = run("--rebuild", "star/dim_item")
+    assert "unchanged_since" not in told
+    assert re.fullmatch(
+        r"nothing came since batch 000001 as of .* UTC; equal in source, raw, star, warehouse",
+        str(told["said"]),
+    )
     assert "unchanged_since" not in run("--select", "star/*")
 
 
