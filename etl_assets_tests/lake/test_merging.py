@@ -206,3 +206,26 @@ def test_a_batch_that_was_committed_and_not_noted_is_the_newest(shop: Direct) ->
     assert after
     assert after.batch == taken.batch + 1
     assert replace(shop).lake.batches().newest() == after.batch
+
+
+# -- another engine --------------------------------------------------------------------------------------------------
+
+
+def test_a_warehouse_in_postgresql_sleeps_through_merges_too(
+    database: Callable[[], str], tmp_path: Path
+) -> None:
+    flow = Direct(database(), tmp_path, INPUTS, warehouse_url=database())
+    execute(flow.url, SOURCE)
+    flow.run()
+    for number in range(2, 14):
+        change(flow, number)
+        flow.capture()
+        if number in {5, 6, 7, 8, 9, 10}:
+            star_alone(flow)
+        else:
+            flow.derive()
+    assert sorted(flow.lake_dump()[FACT], key=repr) == flow.dump()[FACT]
+    with flow.warehouse.reading() as reader:
+        book = reader.rows(f"SELECT batch, \"rows\" FROM star.loads WHERE table_name = '{FACT}' ORDER BY 1")
+    assert sum(rows for _, rows in book) == len(flow.dump()[FACT])
+    assert len(book) < 13 - 4
