@@ -165,11 +165,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "capture/test_drift.py::test_what_changes_values_without_writing_a_row_is_noticed",
     ),
     Mutation(
-        "F20", "tables can be altered under a snapshot", "source/snapshot.py",
-        "        _lock_tables(cursor, relations)\n        cursor.execute(_INSTANT)", "        cursor.execute(_INSTANT)",
-        "capture/test_drift.py::test_an_alter_during_a_batch_waits_for_it_and_the_batch_shows_what_was_before",
-    ),
-    Mutation(
         "F21", "any share of a table may be deleted", "raw/landing.py",
         "        if deleted > max(share * held, FEW_ROWS) and", "        if False and",
         "test_increments.py::test_a_mass_deletion_stops_with_a_question_and_goes_on_when_it_is_answered",

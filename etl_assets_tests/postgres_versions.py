@@ -42,6 +42,12 @@ ACCEPTANCE = (
     "capture/test_network.py",
 )
 
+_ASKS_FOR = {
+    "capture/test_values.py::test_every_value_arrives_as_it_is_when_read_first_and_when_rewritten": 14,  # multiranges
+    "capture/test_servers.py::test_what_lacks_behind_a_view_is_named": 15,  # security_invoker
+}
+"""Tests that ask for what only later releases have, from which one on."""
+
 
 class NotHad(Exception):
     """The programs of a release can't be had here; the text says why."""
@@ -94,19 +100,21 @@ def _link_libraries(native: Path) -> None:
         program.chmod(0o755)
 
 
-def accepts(binaries: Path, tests: Sequence[str]) -> tuple[bool, str]:
+def accepts(major: int, binaries: Path, tests: Sequence[str]) -> tuple[bool, str]:
     """Whether the acceptance passes on a server, and how it ended."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--show-capture=no", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile",
-         "--tb=short", *(f"etl_assets_tests/{test}" for test in tests)],
+         "--tb=short", *(f"etl_assets_tests/{test}" for test in tests),
+         *(f"--deselect=etl_assets_tests/{test}" for test, since in _ASKS_FOR.items() if major < since)],
         cwd=ROOT,
         env=os.environ | {"ETL_POSTGRES_BIN": str(binaries), "ETL_HISTORIES": "16", "PYTEST_ADDOPTS": "-o addopts=--strict-markers"},
         capture_output=True,
         text=True,
         check=False,
     )  # fmt: skip
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR", "E  "))]
-    return done.returncode == 0, "\n".join([*lines[:20], *done.stdout.splitlines()[-1:]])
+    lines = done.stdout.splitlines()
+    wrong = [line for sign in ("FAILED", "ERROR", "E  ") for line in lines if line.startswith(sign)]
+    return done.returncode == 0, "\n".join([*wrong[:40], *lines[-1:]])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -122,7 +130,7 @@ def main(arguments: Sequence[str]) -> int:
     for major in asked.majors or RELEASES:
         release = RELEASES[major]
         try:
-            passed, told = accepts(programs(release), asked.tests)
+            passed, told = accepts(major, programs(release), asked.tests)
         except NotHad as why:
             passed, told = False, f"can't be had: {why}"
         failed += not passed

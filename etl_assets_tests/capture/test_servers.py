@@ -183,13 +183,12 @@ def test_nobody_s_time_limits_end_a_read(lake: Lake, of: str) -> None:
     execute(lake.url, "CREATE TABLE kept AS SELECT n AS id FROM generate_series(1, 3) n")
     execute(lake.url, "CREATE VIEW t AS SELECT id, pg_sleep(0.25)::text AS slow FROM kept")
     database = lake.url.rsplit("/", 1)[1]
-    limits = (
-        "statement_timeout",
-        "idle_in_transaction_session_timeout",
-        "transaction_timeout",
-        "idle_session_timeout",
-        "lock_timeout",
-    )
+    with closing(connect(lake.url, "a test")) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT name FROM pg_settings WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', "
+            "'transaction_timeout', 'idle_session_timeout', 'lock_timeout')"  # as many as this release has
+        )
+        limits = [name for (name,) in cursor.fetchall()]
     set_for = [f"ALTER DATABASE {database} SET {name} = '200ms'" for name in limits if of != "role"]
     set_for += [f"ALTER ROLE {{role}} SET {name} = '200ms'" for name in limits if of != "database"]
     with role(lake, *set_for) as ours:

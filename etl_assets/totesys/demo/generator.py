@@ -166,15 +166,15 @@ set local jit = off;
 # rows as words holds all of them.
 _FUNCTIONS = """
 create function pg_temp.draw(n bigint, stream bigint, size bigint) returns bigint language sql immutable
-    return mod(hashint8extended(n, %(seed)s * 1000 + stream) & 9223372036854775807, size);
+    as $$ select mod(hashint8extended(n, %(seed)s * 1000 + stream) & 9223372036854775807, size) $$;
 
 create function pg_temp.cycle(n bigint, stream bigint, words text[]) returns text language sql immutable
-    return words[1 + mod(n + pg_temp.draw(0, stream, cardinality(words)), cardinality(words))];
+    as $$ select words[1 + mod(n + pg_temp.draw(0, stream, cardinality(words)), cardinality(words))] $$;
 
 -- Reference data is older than the first order; one row in four has whole seconds.
 create function pg_temp.founded(n bigint, stream bigint) returns timestamp language sql immutable
-    return timestamp '2023-10-02 08:00' + pg_temp.draw(n, stream, 2000000)
-        * case mod(n, 4) when 0 then interval '1 second' else interval '1.001 seconds' end;
+    as $$ select timestamp '2023-10-02 08:00' + pg_temp.draw(n, stream, 2000000)
+        * case mod(n, 4) when 0 then interval '1 second' else interval '1.001 seconds' end $$;
 """
 
 # Rows come in the order of a hash, or with every eleventh row last: physical order is not id order.
