@@ -1,27 +1,25 @@
-"""`python -m benchmarks`: first load and increment of the flow, on a source of any size.
+"""`python -m benchmarks`: what `etl run` and `etl verify` cost, on a source of any size, beside `psql \\copy` of its tables.
 
-    --scale 455      5 million sales orders, 21 million rows in all (the generator's scale; 1 is 11,000 orders)
-    --folder DIR     where source, lake and warehouse are kept (default data/benchmark); reused if it is there
+    --scale 108      5.07 million rows (the generator's scale; 1 is 11,000 orders, 455 is 21 million rows)
+    --folder DIR     where source, lake and warehouse are kept (default data/benchmark); the source is reused if it is there
+    --increments 3   how often 4,793 rows are changed, and brought
 
-Reported: seconds per stage as Dagster measured its steps, peak memory of the process, bytes written, beside what
-`psql \\copy` of the same tables takes; for the increment the share of the proof.
+Whole processes, from the shell's point of view, start-up included; `\\copy` is taken anew before each, and ratios are to that
+one. Processor seconds are those of the process and of the server together. Linux only: it reads /proc.
 """
 
 import argparse
 import json
-import logging
 import os
-import resource
 import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
+from statistics import median
 
 import psycopg2
 
+from benchmarks.cost import Cost, of_process
 from etl_assets.stand_ins.postgres import find_binaries, serve
 from etl_assets.totesys.demo.generator import generate
 
@@ -59,29 +57,86 @@ DROP TABLE cancelled;
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
-    parser.add_argument("--scale", type=float, default=10, help="455: 5 million sales orders")
+    parser.add_argument("--scale", type=float, default=10, help="108: 5 million rows; 455: 21 million")
     parser.add_argument("--folder", type=Path, default=Path("data/benchmark"))
     parser.add_argument("--increments", type=int, default=3)
-    parser.add_argument("--measure", choices=["run"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     folder = arguments.folder.absolute()
-    if arguments.measure:
-        print(json.dumps(measured_run(folder)))
-        return
     folder.mkdir(parents=True, exist_ok=True)
     with serve(folder / "source") as url:
-        os.environ |= {"ETL_SOURCE_URL": url, "ETL_DATA": str(folder)}
         prepare(url, arguments.scale)
-        for leftover in ("lake", "scratch", "warehouse.duckdb", "reports.xlsx"):
-            path = folder / leftover
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        copies = copy_seconds(url)
-        print(f"psql \\copy of all tables, one after the other: {copies:.2f} s")
-        report("first load", in_its_own_process(folder), copies)
+        for leftover in ("lake", "scratch", "dagster"):
+            shutil.rmtree(folder / leftover, ignore_errors=True)
+        for name in ("warehouse.duckdb", "reports.xlsx"):
+            (folder / name).unlink(missing_ok=True)
+        bench = Bench(folder, url)
+        bench.heading()
+        bench.line("first load", ["run", "--json"])
         for number in range(arguments.increments):
             change(url, seed=number + 1)
-            report(f"increment {number + 1}: 4,793 changed rows", in_its_own_process(folder), copies)
-        report("nothing changed", in_its_own_process(folder), copies)
+            bench.line("4,793 changes", ["run", "--json"])
+        bench.line("nothing changed", ["run", "--json"])
+        bench.line("etl status", ["status", "--json"])
+        bench.line("etl verify", ["verify", "--json"])
+        bench.line("etl verify --thorough", ["verify", "--thorough", "--json"])
+        bench.conclude()
+
+
+class Bench:
+    """A table of what commands cost, each beside a copy of the source's tables."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.url = url
+        (running,) = (folder / "source").rglob("postmaster.pid")
+        self.postmaster = int(running.read_text().split()[0])
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("ETL_", "DAGSTER_"))
+        }
+        self.environment = kept | {"ETL_SOURCE_URL": url, "ETL_DATA": str(folder)}
+        self.copies: list[Cost] = []
+
+    def heading(self) -> None:
+        """The first lines of the table, in Markdown."""
+        print("\n| | wall s | of `\\copy` | processor s | of `\\copy` | peak MiB | written MB |")
+        print("|---|---|---|---|---|---|---|", flush=True)
+
+    def line(self, title: str, arguments: list[str]) -> None:
+        """Take a copy, run a command, and print what it cost."""
+        copied = self.copied()
+        before = written(self.folder)
+        etl = [sys.executable, "-m", "etl_assets.cli", *arguments]
+        cost = of_process(etl, self.environment, self.postmaster)
+        new = sum(
+            size for path, (size, stamp) in written(self.folder).items() if before.get(path) != (size, stamp)
+        )
+        print(
+            f"| {title} | {cost.wall:.1f} | {cost.wall / copied.wall:.2f} | {cost.processor:.1f} | "
+            f"{cost.processor / copied.processor:.2f} | {cost.peak_bytes >> 20:,} | {new / 1e6:,.1f} |",
+            flush=True,
+        )
+        if arguments[0] == "run" and (stages := json.loads(cost.output).get("stages")):
+            print(
+                "  " + ", ".join(f"{name} {of['seconds']:.1f} s" for name, of in stages.items()),
+                file=sys.stderr,
+            )
+
+    def copied(self) -> Cost:
+        """What the same rows take through PostgreSQL's own client, one table after the other."""
+        command = [str(find_binaries() / "psql"), "-X", "-q", self.url]
+        for table in (*BIG, "purchase_order"):
+            command += ["-c", f"\\copy {table} to '/dev/null' csv header"]
+        self.copies.append(of_process(command, self.environment, self.postmaster))
+        return self.copies[-1]
+
+    def conclude(self) -> None:
+        """The copies, for the ratios' sake."""
+        wall, processor = (
+            median(values) for values in zip(*((c.wall, c.processor) for c in self.copies), strict=True)
+        )
+        print(
+            f"| `\\copy` of all tables (median of {len(self.copies)}) | {wall:.1f} | 1 | {processor:.1f} | 1 | | |"
+        )
 
 
 def prepare(url: str, scale: float) -> None:
@@ -101,98 +156,13 @@ def change(url: str, seed: int) -> None:
         cursor.execute(CHANGE, {"seed": seed})
 
 
-def copy_seconds(url: str) -> float:
-    """What the same rows take through PostgreSQL's own client."""
-    psql = find_binaries() / "psql"
-    started = time.perf_counter()
-    for table in (*BIG, "purchase_order"):
-        command = [str(psql), "-X", "-q", url, "-c", f"\\copy {table} to '/dev/null' csv header"]
-        subprocess.run(command, check=True)
-    return time.perf_counter() - started
-
-
-def in_its_own_process(folder: Path) -> dict[str, object]:
-    """One run, measured in a fresh process so that its peak memory is its own."""
-    command = [sys.executable, "-m", "benchmarks", "--measure", "run", "--folder", str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def measured_run(folder: Path) -> dict[str, object]:
-    import dagster as dg
-
-    from etl_assets.definitions import defs
-    from etl_assets.raw import reading
-
-    proof = {"seconds": 0.0}
-    logging.disable(logging.CRITICAL)
-    job = defs().resolve_job_def("etl")
-    before = written(folder)
-    with dg.instance_for_test() as instance, timed_sums(reading, proof):
-        started = time.perf_counter()
-        result = job.execute_in_process(instance=instance, raise_on_error=False)
-        total = time.perf_counter() - started
-    if not result.success:
-        sys.exit("the run failed")
-    steps = {
-        e.step_key: e.step_success_data.duration_ms / 1000 for e in result.all_events if e.is_step_success
-    }
-    after = written(folder)
-    return {
-        "total": total,
-        "steps": steps,
-        "sums": proof["seconds"],
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "new_bytes": sum(size for path, (size, stamp) in after.items() if before.get(path) != (size, stamp)),
-        "new_bytes_dim_transaction": after.get("lake/star/dim_transaction.parquet", (0, 0))[0],
-    }
-
-
-@contextmanager
-def timed_sums(module: object, proof: dict[str, float]) -> Iterator[None]:
-    """Time what adds up the rows that came and went: the part of capture that is there for the proof alone."""
-    original = module.sums  # type: ignore[attr-defined]
-
-    def timed(*arguments: object) -> object:
-        started = time.perf_counter()
-        try:
-            return original(*arguments)
-        finally:
-            proof["seconds"] += time.perf_counter() - started
-
-    module.sums = timed  # type: ignore[attr-defined]
-    yield
-    module.sums = original  # type: ignore[attr-defined]
-
-
 def written(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of change of every file of the lake."""
+    """Size and time of change of all files but the source's."""
     return {
         str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns)
-        for path in (folder / "lake").rglob("*")
-        if path.is_file()
+        for path in folder.rglob("*")
+        if path.relative_to(folder).parts[0] != "source" and path.is_file()
     }
-
-
-def report(title: str, run: dict[str, object], copies: float) -> None:
-    steps: dict[str, float] = run["steps"]  # type: ignore[assignment]
-    stages = {
-        "capture": steps["capture"],
-        "star": steps["derive_star"],
-        "warehouse": steps["load"],
-        "certificate": steps["certificate"],
-        "exports": sum(seconds for name, seconds in steps.items() if name.startswith("exports__")),
-    }
-    work = stages["capture"] + stages["star"] + stages["warehouse"]
-    print(f"\n{title}")
-    print("  " + "   ".join(f"{name} {seconds:.2f} s" for name, seconds in stages.items()))
-    print(f"  capture + star + warehouse: {work:.2f} s, {work / copies:.2f} of psql \\copy")
-    print(f"  capture alone: {stages['capture'] / copies:.2f} of psql \\copy")
-    proof = stages["certificate"] + float(run["sums"])  # type: ignore[arg-type]
-    print(f"  proof beside it (certificate, sums of what came and went): {proof:.2f} s, {proof / work:.0%}")
-    print(
-        f"  peak memory {int(run['peak_bytes']) >> 20:,} MiB; lake files written {int(run['new_bytes']) / 1e6:,.1f} MB"
-    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""What a whole process costs, start-up included: seconds, processor time of it and of the server it asks, memory."""
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+# The server notes what a session took when the session has ended, which is a moment after its client has.
+_SETTLES_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`wall`, `client` and `server` are seconds: as they passed, of processor time of the process and its children, and of
+    the PostgreSQL server. `peak_bytes` is the largest resident set of one process."""
+
+    wall: float
+    client: float
+    server: float
+    peak_bytes: int
+    output: str = ""
+
+    @property
+    def processor(self) -> float:
+        """Processor seconds of all that took part: they say what work there was, whoever else used the machine."""
+        return self.client + self.server
+
+
+def of_process(
+    command: Sequence[str], environment: Mapping[str, str], postmaster: int, cwd: Path | None = None
+) -> Cost:
+    """Run a command to its end. `postmaster` is the server's first process. Raises `RuntimeError` if the command fails."""
+    before, started = _server_seconds(postmaster), time.perf_counter()
+    with subprocess.Popen(
+        command, env=dict(environment), cwd=cwd, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        output = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - started
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command[:4])} … ended with {process.returncode}")
+    time.sleep(_SETTLES_SECONDS)
+    client = used.ru_utime + used.ru_stime
+    return Cost(wall, client, _server_seconds(postmaster) - before, used.ru_maxrss * 1024, output)
+
+
+def _server_seconds(postmaster: int) -> float:
+    """Processor seconds of a server so far: of its first process, of the sessions that ended, and of those that there are."""
+    own = _ticks(postmaster)
+    children = [fields for pid in _processes() if (fields := _ticks(pid)) and fields[0] == postmaster]
+    return (sum(own[1:]) + sum(sum(fields[1:3]) for fields in children)) / _TICKS
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+
+
+def _ticks(pid: int) -> tuple[int, ...]:
+    """The parent of a process, its own ticks (user, system) and those of its ended children; nothing if it has ended."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ()
+    return (int(told[1]), *map(int, told[11:15]))
