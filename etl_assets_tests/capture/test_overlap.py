@@ -238,7 +238,7 @@ def test_a_run_that_was_suspended_spoils_nothing_of_the_one_that_overtook_it(beg
     }
     told = continued(asleep)
     assert told.count("\n") == 0
-    assert re.match("SourceInterrupted|ClaimLost|LakeError", told), told
+    assert re.match("SourceInterrupted|ClaimLost|Overtaken|LakeError", told), told
     after = begun.everything()
     assert {path: content for path, content in after.items() if path in before} == before
     assert begun.is_exact(T)
@@ -308,7 +308,7 @@ def test_two_sources_that_fill_one_lake_at_once_give_one_batch(
     )
     assert other.sync(T, deletion_brake=1, adopt=True)
     told = continued(asleep)
-    assert told.startswith("LakeError batch 000002"), told
+    assert told.startswith("Overtaken batch 000002"), told
     assert "\n" not in told
     assert other.latest().batch == 2
     assert other.is_exact(T)
