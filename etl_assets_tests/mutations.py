@@ -279,6 +279,24 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if made_by > FORMAT:\n", "    if False:\n",
         "lake/test_format.py::test_a_newer_format_is_refused_as_such_and_not_as_damage",
     ),
+    Mutation(
+        "F39", "the server does not look whether its client is still there", "source/connection.py",
+        "SET client_connection_check_interval = '2s';", "SET client_connection_check_interval = 0;",
+        "test_kill.py::test_a_run_that_is_stopped_while_it_reads_leaves_nothing_behind",
+    ),
+    Mutation(
+        "F42", "Dagster tells its makers of runs", "cli/environment.py",
+        "telemetry: {enabled: false}", "telemetry: {enabled: true}",
+        "test_surroundings.py::test_a_run_needs_no_home_and_goes_nowhere_and_takes_any_folder",
+    ),
+    Mutation(
+        "F43",
+        "the next read begins at the newest transaction, not at the oldest that is open",
+        "raw/landing.py",
+        "            horizon=self.snapshot.instant.horizon,\n",
+        "            horizon=self.snapshot.instant.next_transaction,\n",
+        "soak/test_soak.py::test_every_version_that_was_published_is_the_source_as_of_its_snapshot",
+    ),
 )  # fmt: skip
 
 
