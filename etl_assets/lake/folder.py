@@ -1,7 +1,7 @@
 """Files in a folder: whole or not at all by a rename, one winner by a hard link."""
 
 import os
-import time
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -138,14 +138,13 @@ class LocalFiles(Files):
         return new_file(target.parent, f"{_UNFINISHED}{target.name}-")
 
     def sweep(self, *folders: str, beginning: str = "", older_than_seconds: float = 0) -> None:
-        before = time.time() - older_than_seconds
         for folder in folders:
-            for leftover in self._resolve(folder).glob(f"{_UNFINISHED}*"):
-                if not leftover.name.startswith(f"{_UNFINISHED}{beginning}"):
-                    continue
-                with suppress(FileNotFoundError):
-                    if leftover.stat().st_mtime <= before:
-                        leftover.unlink()
+            left = [*self._resolve(folder).glob(f"{_UNFINISHED}*")]
+            if left and older_than_seconds:
+                left = _older(left, older_than_seconds)
+            for leftover in left:
+                if leftover.name.startswith(f"{_UNFINISHED}{beginning}"):
+                    leftover.unlink(missing_ok=True)
 
     @contextmanager
     def _explained(self, path: str) -> Iterator[None]:
@@ -156,6 +155,19 @@ class LocalFiles(Files):
                 f"can't write {self.url}/{path}: {error.strerror}; see that the lake (ETL_LAKE_URL) can be written "
                 "by this user and has room"
             ) from error
+
+
+def _older(files: list[Path], seconds: float) -> list[Path]:
+    """Those of a folder's files that are older, by the clock of the file system: it is common to all machines that mount it,
+    while this one's own may be wrong, and another one's file would be removed while it is written."""
+    found = []
+    with suppress(OSError), tempfile.TemporaryFile(dir=files[0].parent) as probe:
+        now = os.fstat(probe.fileno()).st_mtime
+        for file in files:
+            with suppress(FileNotFoundError):
+                if file.stat().st_mtime <= now - seconds:
+                    found.append(file)
+    return found
 
 
 def _is_whole(entry: os.DirEntry[str]) -> bool:

@@ -7,10 +7,12 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+import time_machine
 
 from etl_assets.lake.files import AlreadyExists, Files, LakeError, open_files
 from etl_assets.lake.folder import LocalFiles
@@ -243,6 +245,20 @@ def test_only_a_folder_that_holds_nothing_is_removed(files: Files, store: Store)
     assert not Path(store.url, "star/fact").exists()
     files.create("star/fact/000001.parquet", b"y")
     assert store.everything() == {"star/fact/000001.parquet": b"y"}
+
+
+@pytest.mark.fault("F26")
+def test_a_machine_whose_clock_is_ahead_removes_nothing_that_another_one_writes(tmp_path: Path) -> None:
+    """Both work in a folder that they share. What another one left an hour ago goes."""
+    files = LocalFiles(tmp_path / "lake")
+    staged = files.staging("star/t/000002.parquet")
+    left = files.staging("star/t/000001.parquet")
+    hour_ago = left.local.stat().st_mtime - 3600
+    os.utime(left.local, (hour_ago, hour_ago))
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=30), tick=True):
+        files.sweep("star/t", older_than_seconds=1800)
+    assert staged.local.exists()
+    assert not left.local.exists()
 
 
 @pytest.fixture
