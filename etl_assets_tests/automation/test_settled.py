@@ -245,6 +245,32 @@ def test_a_dropped_report_and_a_damaged_star_are_made_again(shop: Shop) -> None:
     assert "unchanged_since" in run()
 
 
+def test_a_source_that_is_away_is_told_of_and_recorded_as_ever(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETL_SOURCE_URL", "postgresql://reader@127.0.0.1:1/shop")
+    ran = etl("run")
+    assert (ran.exit_code, len(ran.stderr.splitlines()[-1:])) == (1, 1)
+    assert not [line for line in ran.stdout.splitlines() if "nothing changed" in line]
+    with environment.open_instance() as instance:
+        (newest,) = instance.get_runs(limit=1)
+        assert newest.status == dg.DagsterRunStatus.FAILURE
+        assert UNCHANGED_SINCE not in newest.tags
+
+
+def test_what_is_asked_for_is_done(shop: Shop) -> None:
+    told = run("--rebuild", "star/dim_item")
+    assert "unchanged_since" not in told
+    assert re.fullmatch(
+        r"nothing came since batch 000001 as of .* UTC; equal in source, raw, star, warehouse",
+        str(told["said"]),
+    )
+    assert "unchanged_since" not in run("--select", "star/*")
+
+
+# -- what is committed in the source can't be taken back: these come last --------------------------------------------
+
+
 def test_a_run_succeeds_beside_one_that_has_the_warehouse(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,32 +311,6 @@ def holder(path: Path) -> "subprocess.Popen[str]":
     assert held.stdout
     assert held.stdout.readline() == "held\n"
     return held
-
-
-def test_a_source_that_is_away_is_told_of_and_recorded_as_ever(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ETL_SOURCE_URL", "postgresql://reader@127.0.0.1:1/shop")
-    ran = etl("run")
-    assert (ran.exit_code, len(ran.stderr.splitlines()[-1:])) == (1, 1)
-    assert not [line for line in ran.stdout.splitlines() if "nothing changed" in line]
-    with environment.open_instance() as instance:
-        (newest,) = instance.get_runs(limit=1)
-        assert newest.status == dg.DagsterRunStatus.FAILURE
-        assert UNCHANGED_SINCE not in newest.tags
-
-
-def test_what_is_asked_for_is_done(shop: Shop) -> None:
-    told = run("--rebuild", "star/dim_item")
-    assert "unchanged_since" not in told
-    assert re.fullmatch(
-        r"nothing came since batch 000001 as of .* UTC; equal in source, raw, star, warehouse",
-        str(told["said"]),
-    )
-    assert "unchanged_since" not in run("--select", "star/*")
-
-
-# -- what is committed in the source can't be taken back: these come last --------------------------------------------
 
 
 @pytest.mark.parametrize(
