@@ -441,7 +441,7 @@ def is_noted_certified(reader: WarehouseReader, batch: int) -> bool:
 
 def note_certified(warehouse: Warehouse, batch: int) -> None:
     """Note in the book of batches that all tables were found equal as of one."""
-    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)
+    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
     with warehouse.session() as session:
         moment = session.dialect.cast(session.dialect.literal(now.isoformat(" ")), BATCHES.columns[-1].type)
         noted = f"UPDATE {session.dialect.place(BATCHES.name)} SET certified = {moment} WHERE batch = {batch}"
