@@ -248,6 +248,7 @@ def leftovers(content: Mapping[str, bytes]) -> list[str]:
         for path in content
         if path.startswith("raw/")
         and path not in known
+        and path != "raw/batches/newest"
         and not re.fullmatch(r"raw/batches/[\w.]+\.json", path)
     ]
 

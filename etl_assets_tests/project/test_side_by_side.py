@@ -217,7 +217,7 @@ def test_two_projects_are_merged_in_one_dagster(projects: Projects, instance: dg
         *(
             project_definitions(settings.pop("ETL_PROJECT"), settings)
             for name, prefix in prefixes.items()
-            for settings in [projects.settings(name, ETL_KEY_PREFIX=prefix)]
+            for settings in [projects.settings(name, ETL_KEY_PREFIX=prefix, ETL_EVERY="0")]
         )
     )
     dg.Definitions.validate_loadable(merged)
