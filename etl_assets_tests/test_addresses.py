@@ -246,6 +246,7 @@ def _impatient() -> object:
 # -- whole processes -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.many
 @pytest.mark.fault("F35")
 @pytest.mark.parametrize(
     ("form", "fault"),

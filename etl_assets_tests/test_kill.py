@@ -394,6 +394,7 @@ def until(condition: Callable[[], bool], seconds: float) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.many
 @pytest.mark.fault("F39")
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_stopped_while_it_reads_leaves_nothing_behind(

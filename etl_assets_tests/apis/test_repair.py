@@ -61,6 +61,7 @@ def mend(client: Client) -> Mapping[str, Superseded]:
     return {one.path: one for one in repair_pages(apis, "repair", Batches(client.files), client.scratch)}
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("kinds", [("rows",), ("quarantined",), ("rows", "quarantined")])
 @pytest.mark.parametrize("damaged", [(1,), (2,), (3,), (1, 3), (1, 2, 3)])
 def test_what_the_files_held_comes_back_in_its_batch(
