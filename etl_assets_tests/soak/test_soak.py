@@ -10,7 +10,7 @@ import pytest
 from etl_assets_tests.soak.__main__ import soak
 from etl_assets_tests.soak.business import Business, Instant, Transaction
 
-_SECONDS = 30
+_SECONDS = 15
 
 
 @pytest.mark.fault("F43")
