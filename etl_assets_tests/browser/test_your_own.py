@@ -95,7 +95,7 @@ def test_a_project_that_init_wrote_runs_by_a_button_and_shows_all_there_is_to_kn
         "star/fact_order_details": ["Row count", "Parquet"],
         "star/dim_customers": ["Row count", 'As it is in the register of "companies".'],
         "warehouse/fact_orders?view=checks": ["equals_the_source", "references_resolve", "Passed"],
-        "raw/customers?view=events": ["rows new", "columns changed"],
+        "raw/customers?view=events": ["batch", "bytes read"],
     }
     for number, (asset, texts) in enumerate(shown.items()):
         page.goto(f"{ui.url}/assets/{PREFIX}/{asset}")
