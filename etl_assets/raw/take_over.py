@@ -148,7 +148,7 @@ def _of_no_instant(snapshot: Snapshot) -> Snapshot:
         system_identifier=None, timeline=None, database=known.database, version=known.version
     )
     instant = replace(snapshot.instant, snapshot="", horizon=0, next_transaction=0, lsn="0/0", source=nobody)
-    return Snapshot(instant, snapshot.relations, snapshot.connections, snapshot.lock)
+    return Snapshot(instant, snapshot.relations, snapshot.connections, snapshot.lock, snapshot.written)
 
 
 def _land(files: Files, table: OldTable, relation: Relation, landing: Landing) -> tuple[Landed, Taken]:

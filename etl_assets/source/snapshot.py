@@ -81,9 +81,11 @@ _STILL_HELD = """
     SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
       AND classid = %s AND objid = %s AND objsubid = 2
 """
-# How far the log has come, how much of it a crash would leave, and after how many milliseconds every commit is among that.
-_LOG = """
-    SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn, pg_current_wal_flush_lsn() - '0/0'::pg_lsn,
+# How far the log has come: asked after a snapshot was taken, all that it sees is before that.
+_WRITTEN = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() - '0/0'::pg_lsn END"
+# How much of the log a crash would leave, and after how many milliseconds every commit is among that.
+_FLUSHED = """
+    SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn,
            (SELECT 3 * setting::int FROM pg_settings WHERE name = 'wal_writer_delay')
 """
 
@@ -111,7 +113,8 @@ class ClaimLost(SourceInterrupted):
 
 class Snapshot:
     """An instant of the source, its relations at that instant, and connections that see it. `lock` is the key of the
-    claim on the lake, None if nothing is claimed."""
+    claim on the lake, None if nothing is claimed. `written`: how far the server's log had come when it was taken (bytes), None
+    if it does not say."""
 
     def __init__(
         self,
@@ -119,11 +122,14 @@ class Snapshot:
         relations: Mapping[str, Relation],
         connections: Sequence[Connection],
         lock: int | None = None,
+        written: Decimal | None = None,
     ) -> None:
         self.instant = instant
         self.relations = relations
         self.connections = connections
         self.lock = lock
+        self.written = written
+        self._taken = time.monotonic()
 
     def still_claimed(self) -> None:
         """Ask the session that claimed the lake whether it still does. Raises `ClaimLost`."""
@@ -144,24 +150,20 @@ class Snapshot:
     def flushed(self) -> str:
         """Wait until a crash of the server would take back nothing of what the snapshot saw: without synchronous commit a
         transaction can be seen before its log is on disk. Gives up to where the log is there then, as far as the server says.
+        What others wrote since does not count, and may stay unwritten for long: reading alone makes the server tidy up.
         Call it last: the transaction may end with it."""
-        if self.lock is None:
+        if self.lock is None or self.written is None:  # a standby has on disk what it shows
             return self.instant.lsn
-        deadline, target = 0.0, Decimal(0)
         try:
             with self.connections[0].cursor() as cursor:
-                cursor.execute("SELECT pg_is_in_recovery()")
-                if _row(cursor)[0]:
-                    return self.instant.lsn  # what a standby shows it has on disk
                 while True:
-                    cursor.execute(_LOG)
-                    end, flushed, delay = _row(cursor)
+                    cursor.execute(_FLUSHED)
+                    flushed, delay = _row(cursor)
+                    if flushed >= self.written:
+                        return f"{int(self.written) >> 32:X}/{int(self.written) & 0xFFFFFFFF:X}"
                     # The server writes the log of a commit within three of its writer's delays; what comes after that
-                    # may stay unwritten for long, and is no commit.
-                    deadline, target = deadline or time.monotonic() + delay / 1000 + 1, target or end
-                    if flushed >= target:
-                        return f"{int(target) >> 32:X}/{int(target) & 0xFFFFFFFF:X}"
-                    if time.monotonic() >= deadline:
+                    # is no commit.
+                    if time.monotonic() >= self._taken + delay / 1000 + 1:
                         return self.instant.lsn
                     time.sleep(0.02)
         except psycopg2.Error:
@@ -193,6 +195,7 @@ def take_snapshot(
             lsn, system_identifier, timeline, database_oid, started = (
                 told_by(cursor, question) for question in (LOG, SYSTEM, TIMELINE, _DATABASE_OID, _STARTED)
             )
+            written = told_by(cursor, _WRITTEN)
             in_recovery = bool(told_by(cursor, _IN_RECOVERY))
             conflicts = told_by(cursor, _CONFLICTS)
         described = describe(main, tables)
@@ -222,7 +225,7 @@ def take_snapshot(
         )
         instant = Instant(snapshot, horizon, following, lsn or UNTOLD, server_time, source, in_recovery)
         try:
-            yield Snapshot(instant, described, workers, claim)
+            yield Snapshot(instant, described, workers, claim, written)
         except SourceInterrupted as error:
             # The driver does not hand on why a session was ended.
             if conflicts is not None and main.closed and _conflicts(url, name) > conflicts:

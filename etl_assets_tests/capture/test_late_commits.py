@@ -1,11 +1,13 @@
 """What every tool that follows a cursor loses: the rows of transactions that began before a sync and ended after it."""
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from etl_assets.source.snapshot import take_snapshot
 from etl_assets.source.table import Table
 from etl_assets.stand_ins.postgres import serve
 from etl_assets_tests.capture.comparing import Lake, connect, execute
@@ -140,3 +142,21 @@ def test_a_table_truncated_and_filled_again_in_one_transaction_shows_only_what_d
     changes = lake.committed(ITEM).changed["item"]
     assert (changes.new, changes.changed, changes.deleted) == (0, 0, 1)
     assert lake.is_exact(ITEM)
+
+
+def test_what_others_write_after_the_snapshot_is_not_waited_for(lake: Lake) -> None:
+    """Nor what the server writes because its pages are read: that may stay unwritten for long, and is no commit."""
+    execute(lake.url, *_HUNDRED)
+    with (
+        closing(connect(lake.url)) as other,
+        other.cursor() as cursor,
+        take_snapshot(
+            lake.url, [ITEM], lake="a lake", run_id="a run", connections=1, wait_seconds=1
+        ) as taken,
+    ):
+        taken.flushed()  # until what it saw is on disk
+        cursor.execute("BEGIN")
+        cursor.execute("INSERT INTO item SELECT n, 'never committed' FROM generate_series(101, 110) AS n")
+        started = time.monotonic()
+        taken.flushed()
+        assert time.monotonic() - started < 0.5
