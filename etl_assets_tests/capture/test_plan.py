@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -236,13 +237,16 @@ def _as_owner(data: Path, *command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, cwd="/", **user)  # type: ignore[call-overload]
 
 
+_SERVERS = count(1)
+
+
 @pytest.fixture
 def about_to_wrap(postgres_folder: Path) -> Path:
     """The folder of a server whose next transaction ids are the last before 2^32."""
     binaries = find_binaries()
     if not (binaries / "pg_resetwal").exists():
         pytest.skip("there is no pg_resetwal to move the counter of transactions with")
-    folder = postgres_folder / "wrapping"
+    folder = postgres_folder / f"wrapping-{next(_SERVERS)}"  # one that has jumped can't be prepared again
     with serve(folder, settings={"fsync": "off"}) as url:
         # What is not frozen would lie in the future after the jump.
         execute(url, "ALTER DATABASE template0 ALLOW_CONNECTIONS true")
