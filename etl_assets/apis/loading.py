@@ -40,11 +40,11 @@ from etl_assets.lake.batches import (
     TakeState,
 )
 from etl_assets.lake.current import DELETED, Current, view
-from etl_assets.lake.files import AlreadyExists, LakeError
+from etl_assets.lake.files import LakeError
 from etl_assets.raw.changes import changed_rows
 from etl_assets.raw.controls import Sums, sums
 from etl_assets.raw.landing import EVERY, FEW_ROWS, TooManyMisfits
-from etl_assets.raw.writing import BatchWriter, check_project, history_of
+from etl_assets.raw.writing import BatchWriter, Overtaken, check_project, history_of
 from etl_assets.source.catalog import Relation
 
 _ATTEMPTS = 5
@@ -85,7 +85,7 @@ def load_pages(load: Load, batches: Batches, scratch: Path) -> Outcome:
             connection.execute("SET memory_limit = $limit", {"limit": f"{_MEMORY_BYTES}B"})
             try:
                 return _Loading(load, Batches(batches.files), connection, folder).run()
-            except AlreadyExists:  # another run took the number, and nothing is lost
+            except Overtaken:  # another run took the number, and nothing is lost
                 time.sleep(0.1 * attempt)
     raise LakeError(f"other runs committed {_ATTEMPTS} batches in a row meanwhile; run again")
 
@@ -133,11 +133,7 @@ class _Loading:
             self.writer.withdraw()
             raise
         if states:
-            try:
-                outcome.manifest = self._commit(states, read)
-            except AlreadyExists:  # after any other error the manifest may arrive late
-                self.writer.withdraw()
-                raise
+            outcome.manifest = self._commit(states, read)
         reached("pages landed")
         for one in read:
             batch = outcome.manifest.batch if outcome.manifest and one.api.name in states else None

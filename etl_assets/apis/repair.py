@@ -12,7 +12,6 @@ from etl_assets.apis.reading import PagesRead, all_takes, read_pages, relation_o
 from etl_assets.engine import duck
 from etl_assets.engine.scratch import own_folder
 from etl_assets.lake.batches import MAIN, Batches, FileNames, Manifest, Superseded
-from etl_assets.lake.files import AlreadyExists
 from etl_assets.raw.repair import Damage, Known, Mending, find_damage
 from etl_assets.raw.writing import BatchWriter
 from etl_assets.source.catalog import Relation
@@ -24,9 +23,11 @@ def repair_pages(
     """Supersede what is damaged of the tables of APIs, as a batch of its own; nothing is done if nothing is damaged. No API is
     asked. Raises `EtlError`, and then nothing was committed."""
     started, latest = time.monotonic(), batches.latest()
-    damaged = find_damage(batches, latest) if latest else []
-    damaged = [one for one in damaged if latest and latest.tables[one.table].source != MAIN]
-    if latest is None or not damaged:
+    if latest is None:
+        return ()
+    tables = [name for name, state in latest.tables.items() if state.source != MAIN]
+    damaged = find_damage(batches, latest, tables)
+    if not damaged:
         return ()
     with own_folder(scratch, "pages-") as folder, duck.connect(folder) as connection:
         writer = BatchWriter(
@@ -40,18 +41,14 @@ def repair_pages(
         mending = Mending(writer, latest, damaged, _Pages(apis, batches, connection, folder))
         states = mending.mend()
         superseded = list(mending.superseded.values())
-        try:
-            writer.put(
-                run_id=run_id,
-                project="",
-                sources={},
-                tables=states,
-                seconds=time.monotonic() - started,
-                superseded=superseded,
-            )
-        except AlreadyExists:
-            writer.withdraw()
-            raise writer.overtaken() from None
+        writer.put(
+            run_id=run_id,
+            project="",
+            sources={},
+            tables=states,
+            seconds=time.monotonic() - started,
+            superseded=superseded,
+        )
         mending.conclude()
         return superseded
 

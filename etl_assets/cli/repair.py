@@ -42,14 +42,14 @@ def repair(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
         batches = found.lake.batches()
         latest = batches.latest()
         damaged = repairing.find_damage(batches, latest) if latest else []
-        if dry_run or not damaged:
+        if dry_run or latest is None or not damaged:
             _tell_damage(damaged, as_json)
             ctx.exit(1 if damaged else 0)
         scratch = Path(found.lake.scratch)
         scratch.mkdir(parents=True, exist_ok=True)
         touched = {damage.table for damage in damaged}
         mended = list(repair_pages(project.apis, "repair", batches, scratch))
-        if repairing.find_damage(batches, latest, MAIN):
+        if any(latest.tables[table].source == MAIN for table in touched):
             tables = [table for name, table in project.tables.items() if name in touched]
             request = CaptureRequest(found.source.address(), tables, run_id="repair", quarantine_limit=1)
             mended += repairing.repair(request, batches, scratch)

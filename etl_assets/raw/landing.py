@@ -41,7 +41,7 @@ from etl_assets.lake.batches import (
     number,
 )
 from etl_assets.lake.current import DELETED, Current, is_worth_a_base, materialized, view, write_base
-from etl_assets.lake.files import AlreadyExists, LakeError
+from etl_assets.lake.files import LakeError
 from etl_assets.permissions import new_file
 from etl_assets.raw.changes import read_text
 from etl_assets.raw.controls import SourceTotals, proven, sums_and_misfits
@@ -322,18 +322,14 @@ class Landing(BatchWriter):
             lsn=UNTOLD if instant.lsn == UNTOLD else on_disk,
             server_time=instant.server_time,
         )
-        try:
-            return self.put(
-                run_id=self.request.run_id,
-                project=self.request.project,
-                sources={MAIN: state},
-                tables={name: table.state for name, table in landed.items()},
-                seconds=seconds,
-                superseded=superseded,
-            )
-        except AlreadyExists as error:
-            self.withdraw()
-            raise self.overtaken() from error
+        return self.put(
+            run_id=self.request.run_id,
+            project=self.request.project,
+            sources={MAIN: state},
+            tables={name: table.state for name, table in landed.items()},
+            seconds=seconds,
+            superseded=superseded,
+        )
 
     def _plan(self, relation: Relation) -> ReadPlan:
         # Compared with the instant at which this very table was read: later batches may have left it out.

@@ -11,7 +11,7 @@ whatever was lost.
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -57,11 +57,11 @@ class Damage:
     what: str
 
 
-def find_damage(batches: Batches, latest: Manifest, source: str | None = None) -> list[Damage]:
-    """All landed files that are not what their manifests list, oldest first; of the tables of a source, if it is named. Reads
-    every one of them."""
+def find_damage(batches: Batches, latest: Manifest, tables: Iterable[str] | None = None) -> list[Damage]:
+    """All landed files that are not what their manifests list, oldest first; of some tables, if these are named. Reads every one
+    of them."""
     found = []
-    for table in (name for name, state in latest.tables.items() if source in (None, state.source)):
+    for table in latest.tables if tables is None else tables:
         for manifest in batches.changing(table, latest):
             changes = manifest.changed[table]
             for kind in ("rows", "deletions", "quarantined"):
@@ -114,7 +114,7 @@ def repair(request: CaptureRequest, batches: Batches, scratch: Path) -> Sequence
     `EtlError`, and then nothing was committed."""
     started = time.monotonic()
     latest = batches.latest()
-    if latest is None or not find_damage(batches, latest, MAIN):
+    if latest is None or not _of_the_database(batches, latest):
         return ()
     with claimed(request, latest.lake, scratch) as (snapshot, folder, connection):
         batches = Batches(batches.files)
@@ -122,12 +122,16 @@ def repair(request: CaptureRequest, batches: Batches, scratch: Path) -> Sequence
         check_identity(latest, snapshot.instant)
         landing = Landing.of(request, snapshot, batches, latest, connection, folder)
         landing.sweep()
-        mending = Mending(landing, latest, find_damage(batches, latest, MAIN), _Database(landing))
+        mending = Mending(landing, latest, _of_the_database(batches, latest), _Database(landing))
         states = {table: Landed(state, worth_a_batch=True) for table, state in mending.mend().items()}
         superseded = list(mending.superseded.values())
         landing.commit(states, seconds=time.monotonic() - started, superseded=superseded)
         mending.conclude()
         return superseded
+
+
+def _of_the_database(batches: Batches, latest: Manifest) -> list[Damage]:
+    return find_damage(batches, latest, [n for n, state in latest.tables.items() if state.source == MAIN])
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from etl_assets.lake.batches import (
     number,
 )
 from etl_assets.lake.current import Current
-from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.files import AlreadyExists, Files, LakeError
 
 # The folder of manifests has more files with every batch, so it is not looked through at each of them.
 _SWEPT_EVERY = 64
@@ -172,7 +172,8 @@ class BatchWriter:
         superseded: Sequence[Superseded] = (),
     ) -> Manifest:
         """Make the batch exist, and what is derived from it: `sources` and `tables` as it found them, all others as they were.
-        Raises `AlreadyExists` if another run took its number."""
+        Raises `Overtaken` if another run took its number; what was landed is removed then. After any other error it stays: the
+        manifest may arrive late."""
         latest, batches = self.latest, Batches(self.files)
         first_of_format = latest is not None and latest.format < FORMAT
         manifest = Manifest(
@@ -188,7 +189,11 @@ class BatchWriter:
             tables={**_carried(latest), **tables},
             superseded=(*(latest.superseded if latest else ()), *superseded),
         )
-        batches.commit(manifest)
+        try:
+            batches.commit(manifest)
+        except AlreadyExists as error:
+            self.withdraw()
+            raise self.overtaken() from error
         if self.marker.is_set:
             self.files.remove(self.naming.marker)
         current = Current(batches, self.connection)

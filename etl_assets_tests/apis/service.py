@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from etl_assets.engine import duck
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import DELETED, Current
 from etl_assets.lake.folder import LocalFiles
-from etl_assets.stand_ins.web_api import Behaviour, Record, WebApiStandIn
+from etl_assets.stand_ins.web_api import Behaviour, Record, WebApiStandIn, sales
 
 WEEKS = Windows("week", since="2024-01-01", parameters={"from": "{start}", "to": "{end}"})
 SALE = replace(
@@ -39,6 +40,17 @@ def service(**behaviour: Any) -> Iterator[WebApiStandIn]:
     stand_in = WebApiStandIn(Behaviour(**behaviour))
     with stand_in.serve():
         yield stand_in
+
+
+def correcting(stand_in: WebApiStandIn) -> dict[int, float]:
+    """Sale -> price that the stand-in tells from now on instead of its own; empty at first."""
+    corrected: dict[int, float] = {}
+
+    def day_of(day: date) -> list[Record]:
+        return [{**one, "price": corrected.get(one["sale_id"], one["price"])} for one in sales(day)]
+
+    stand_in.day_of = day_of
+    return corrected
 
 
 class Client:

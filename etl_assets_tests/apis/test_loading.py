@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from etl_assets.apis.pages import Page, takes
 from etl_assets.engine.scratch import sweep
 from etl_assets.lake.batches import MAIN, ApiState, Batches
 from etl_assets.raw.landing import CaptureRequest, TooManyMisfits, take_batch
-from etl_assets.stand_ins.web_api import Record, sales
-from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, service
+from etl_assets.stand_ins.web_api import sales
+from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, correcting, service
 from etl_assets_tests.shipped import TABLES
 
 SECOND = "2024-01-08"
@@ -47,13 +46,8 @@ def test_loading_twice_changes_nothing_and_a_failed_load_costs_no_call(tmp_path:
 @pytest.mark.fault("F24")
 def test_a_window_that_is_fetched_again_brings_what_changed_and_else_nothing(tmp_path: Path) -> None:
     """The newest landed version of each key counts; a batch that would bring nothing is none."""
-    corrected: dict[int, float] = {}
-
-    def day_of(day: date) -> list[Record]:
-        return [{**one, "price": corrected.get(one["sale_id"], one["price"])} for one in sales(day)]
-
     with service(bad=0.01) as stand_in:
-        stand_in.day_of = day_of
+        corrected = correcting(stand_in)
         client = Client(tmp_path, stand_in)
         client.fetch()
         client.load()

@@ -1,7 +1,6 @@
 """Landed files of an API's table that are damaged or lost: the pages have what they held, and no API is asked."""
 
 from collections.abc import Mapping
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,7 @@ from etl_assets.lake.batches import Batches, Superseded
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import LakeError
 from etl_assets.raw.repair import find_damage
-from etl_assets.stand_ins.web_api import Record, sales
-from etl_assets_tests.apis.service import SALE, Client, service
+from etl_assets_tests.apis.service import SALE, Client, correcting, service
 
 SECOND = "2024-01-08"
 
@@ -21,13 +19,8 @@ SECOND = "2024-01-08"
 @pytest.fixture
 def filled(tmp_path: Path) -> Client:
     """Three batches: a week with records that can't be used, another week, and the first again with some prices changed."""
-    corrected: dict[int, float] = {}
-
-    def day_of(day: date) -> list[Record]:
-        return [{**one, "price": corrected.get(one["sale_id"], one["price"])} for one in sales(day)]
-
     with service(bad=0.01) as stand_in:
-        stand_in.day_of = day_of
+        corrected = correcting(stand_in)
         client = Client(tmp_path, stand_in)
         client.fetch()
         client.load()
