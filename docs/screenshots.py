@@ -55,7 +55,7 @@ def main() -> None:
 
             expanded = ",".join(f"global@global:{stage}" for stage in OPENED)
             shoot(page, f"{ui.url}/asset-groups?expanded={expanded}", "sales_workbook", 1350, "lineage")
-            shoot(page, f"{ui.url}/assets/star/{_FACT}", "rows per second", 2250, "asset")
+            shoot(page, f"{ui.url}/assets/star/{_FACT}", "Row count", 2250, "asset")
             shoot(
                 page,
                 f"{ui.url}/assets/warehouse/{_FACT}?view=checks",

@@ -21,7 +21,7 @@ _ASSETS = """
     { assetNodes {
         assetKey { path } groupName description kinds isMaterializable
         owners { ... on TeamAssetOwner { team } }
-        assetMaterializations(limit: 10) { metadataEntries {
+        assetMaterializations(limit: 10) { timestamp metadataEntries {
             label
             ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue }
             ... on TextMetadataEntry { text } ... on BoolMetadataEntry { boolValue }
@@ -109,10 +109,7 @@ def test_whoever_starts_the_interface_and_presses_the_button_sees_it_all(ui: Int
         if not node["isMaterializable"]:
             assert stage == "source", asset
             continue
-        # Of the first run: the sensor starts one too, and one of the two finds nothing more.
-        materialization = node["assetMaterializations"][-1]
-        metadata = {entry["label"]: entry for entry in materialization["metadataEntries"]}
-        assert set(metadata) >= _EXPECTED_METADATA.get(stage, set()), asset
+        assert set(metadata_of(node)) >= _EXPECTED_METADATA.get(stage, set()), asset
         for check in node["assetChecksOrError"]["checks"]:
             # A batch that did not change a table says nothing about its volume.
             fine = {"SUCCEEDED", "SKIPPED"} if check["name"] == "volume_is_usual" else {"SUCCEEDED"}
@@ -133,10 +130,11 @@ def test_whoever_starts_the_interface_and_presses_the_button_sees_it_all(ui: Int
         "star/fact_sales_order": [
             "One row is a version of a sales order, or the record of its deletion.",
             "Row count", "Parquet", "data-platform", "agreed_delivery_location_id", "references dim_location",
-            "rows per second",
         ],
-        "star/fact_sales_order?view=events": ["rows of the first load", "bytes written"],
-        "raw/staff?view=events": ["rows quarantined", "source as of"],
+        f"star/fact_sales_order?view=events&asOf={moment(nodes['star', 'fact_sales_order'])}": [
+            "rows of the first load", "bytes written", "rows per second",
+        ],
+        f"raw/staff?view=events&asOf={moment(nodes['raw', 'staff'])}": ["rows quarantined", "source as of"],
         "warehouse/fact_sales_order?view=checks": [
             "equals_the_source", "references_resolve", "Passed", "everything, side by side",
             "the batch, side by side", "landed", "units_sold",
@@ -221,6 +219,15 @@ def finished_run(ui: Interface) -> str:
     return ", ".join(sorted(statuses))
 
 
+def first_of(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The materialization of the first run: the sensor starts one too, and one of the two finds nothing more."""
+    return node["assetMaterializations"][-1]  # type: ignore[no-any-return]
+
+
+def moment(node: Mapping[str, Any]) -> str:
+    """When that was, as the address of the page takes it."""
+    return str(first_of(node)["timestamp"])
+
+
 def metadata_of(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    materialization = node["assetMaterializations"][-1]
-    return {entry["label"]: entry for entry in materialization["metadataEntries"]}
+    return {entry["label"]: entry for entry in first_of(node)["metadataEntries"]}
