@@ -456,10 +456,10 @@ class _Derivation:
         step = None
         if all(audit.passed for audit in audits):
             forced = self._forced(definition, course, batch)
-            come, gone = course.compared(applied.now, applied.was or course.current(), forced)
+            come, gone, alike = course.compared(applied.now, applied.was or course.current(), forced)
             step = Step(come, gone, course.without(gone, come), applied.how)
-            if applied.was is None:
-                audits += self._audited_whole(course, step, applied.now)
+            if applied.was is None:  # what did not change was audited before
+                audits += self._audited(course, come if alike else applied.now)
             audits += self._clash(definition, course, step, batch)
             counted = self._counts(step)
             audits += self._lost(definition, course.at, batch, counted[0] - counted[2])
@@ -605,17 +605,6 @@ class _Derivation:
             Audit("keys_are_unique", twice, tuple(examples)),
             Audit("required_values_are_present", missing),
         ]
-
-    def _audited_whole(self, course: Course, step: Step, now: str) -> list[Audit]:
-        """The same of all rows, when it is known which of them differ from what is published: that was audited before. A
-        row that is there twice, and was there once, differs in nothing: the number of rows tells."""
-        audits = self._audited(course, step.come)
-        found, expected = duck.one(
-            self.connection,
-            f"SELECT (SELECT count(*) FROM {now}), (SELECT count(*) FROM {course.current()}) "
-            f"+ (SELECT count(*) FROM {step.come}) - (SELECT count(*) FROM {step.gone})",
-        )
-        return audits if found == expected else self._audited(course, now)
 
     def _clash(self, definition: StarFunction, course: Course, step: Step, batch: Manifest) -> list[Audit]:
         """Rows that come with the key of one that stays. There is none where the source's own key is the star's."""

@@ -72,9 +72,10 @@ class Course(ABC):
     def as_input(self, *, versions: bool, moved: bool) -> InputChange:
         """The table as functions see it that are made from it; `moved`: with what the newest batch did to it."""
 
-    def compared(self, now: str, was: str, forced: str | None) -> tuple[str, str]:
-        """Of the rows that a function gives now, those that differ from what it gave, and what it gave for these and
-        for those it no longer gives. `forced`: keys of rows that have a new version though nothing differs."""
+    def compared(self, now: str, was: str, forced: str | None) -> tuple[str, str, bool]:
+        """Of the rows that a function gives now, those that differ from what it gave; what it gave for these and for
+        those it no longer gives; and whether it is known that all others are the same rows, each of them once.
+        `forced`: keys of rows that have a new version though nothing differs."""
         # A hash beside the key stands for the values: of the other side not more than that need be kept at hand.
         names = [column.name for column in self.schema.declared]
         same = f"{self._equal('r', 'o')} AND hash({listing(names, 'r.')}) = o.__hash"
@@ -91,10 +92,10 @@ class Course(ABC):
         gone = materialized(
             self.connection, f"SELECT {self.declared} FROM {was} SEMI JOIN {come} USING ({self.keys})"
         )
-        if not self._all_are_there(now, was, come, gone):
-            left = f"SELECT {self.declared} FROM {was} ANTI JOIN {now} USING ({self.keys})"
-            gone = materialized(self.connection, f"FROM {gone} UNION ALL {left}")
-        return come, gone
+        if self._all_are_there(now, was, come, gone):
+            return come, gone, True
+        left = f"SELECT {self.declared} FROM {was} ANTI JOIN {now} USING ({self.keys})"
+        return come, materialized(self.connection, f"FROM {gone} UNION ALL {left}"), False
 
     def _all_are_there(self, now: str, was: str, come: str, gone: str) -> bool:
         """Whether no key of `was` is missing now, as far as that follows from how many rows there are and what the hashes of
