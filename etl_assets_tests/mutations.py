@@ -276,7 +276,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "F41", "a newer format is read as if it were known", "lake/batches.py",
-        "    if made_by > FORMAT:\n", "    if False:\n",
+        "    if made_by > FORMAT_WITH_CHECKPOINTS:\n", "    if False:\n",
         "lake/test_format.py::test_a_newer_format_is_refused_as_such_and_not_as_damage",
     ),
     Mutation(

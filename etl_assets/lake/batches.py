@@ -7,6 +7,7 @@ changed, removed or swapped is found by any later one.
 
 `newest` beside them notes which one was written last, so that nobody has to list them all, of which there are more
 with every batch. It is derived: what it says is looked at before it is believed, and what came after is found by asking on.
+Those of long ago are in checkpoints, and are read as if they lay where they were.
 """
 
 import hashlib
@@ -21,10 +22,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from etl_assets.failpoints import reached
-from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.checkpoints import Checkpoints
+from etl_assets.lake.files import AlreadyExists, Files, LakeError
 from etl_assets.lake.seal import is_intact, sealed
 
 FORMAT = 2
+FORMAT_WITH_CHECKPOINTS = 3
+"""The same, in a lake some of whose batches are in checkpoints: who does not know of these must not read it."""
 FOLDER = "raw/batches"
 OPEN = f"{FOLDER}/open"
 """Where runs say that they have files which no manifest lists yet."""
@@ -397,6 +401,7 @@ class Batches:
 
     def __init__(self, files: Files, superseded: Mapping[str, Superseded] | None = None) -> None:
         self.files = files
+        self.checkpoints = Checkpoints(files, FOLDER)
         self._read: dict[int, tuple[Manifest, str]] = {}
         self._given = superseded
         self._superseded = superseded
@@ -404,21 +409,25 @@ class Batches:
     def numbers(self) -> list[int]:
         """All committed batches, oldest first."""
         stems = [name.removesuffix(".json") for name in self.files.names(FOLDER) if name.endswith(".json")]
-        return sorted(int(stem) for stem in stems if stem.isdecimal())
+        # Listed after them: what was moved meanwhile is seen twice rather than never.
+        folded = {batch for covered in self.checkpoints.ranges() for batch in covered}
+        return sorted(folded.union(int(stem) for stem in stems if stem.isdecimal()))
 
     def newest(self) -> int | None:
         """The newest committed batch; None of an empty lake. What it costs does not depend on how many there are."""
         noted = self._noted()
-        if noted is not None and self.is_committed(noted):
+        if noted is not None and self.files.exists(
+            manifest_path(noted)
+        ):  # none of the newest is in a checkpoint
             for batch in range(noted, noted + _ASKED):
-                if not self.is_committed(batch + 1):
+                if not self.files.exists(manifest_path(batch + 1)):
                     return batch
         # Nothing is noted, the lake was set back, or an older version went on with it.
         return max(self.numbers(), default=None)
 
     def is_committed(self, batch: int) -> bool:
         """Whether there is the manifest of a batch."""
-        return self.files.exists(manifest_path(batch))
+        return self.files.exists(manifest_path(batch)) or self.checkpoints.covering(batch) is not None
 
     def before(self, batch: int, at_most: int = 1) -> list[Manifest]:
         """The manifests of the batches right before one, oldest first; those that are lost are left out."""
@@ -488,6 +497,8 @@ class Batches:
         except LakeError as error:
             if self.files.exists(path):
                 raise
+            if (content := self.checkpoints.read(path.rpartition("/")[2])) is not None:
+                return content
             raise LakeError(
                 f"{self.files.url}/{path} is not there; restore the file from a backup"
             ) from error
@@ -529,10 +540,29 @@ class Batches:
 
     def commit(self, manifest: Manifest) -> None:
         """Make a batch exist. Raises `AlreadyExists` if another run took its number."""
-        self.files.create(manifest_path(manifest.batch), sealed(manifest.model_dump_json(indent=1).encode()))
+        path = manifest_path(manifest.batch)
+        self._ask_checkpoints(manifest.batch)
+        self.files.create(path, sealed(manifest.model_dump_json(indent=1).encode()))
+        try:
+            self._ask_checkpoints(manifest.batch)  # it may have slept between the two
+        except AlreadyExists:
+            self.files.remove(path)
+            raise
         reached("manifest committed")
         with self.files.writing(_NEWEST) as stream:
             stream.write(sealed(json.dumps({"batch": manifest.batch}).encode()))
+
+    def _ask_checkpoints(self, batch: int) -> None:
+        """Raise `AlreadyExists` if a batch is in a checkpoint: a run that slept for long may find no manifest where its own
+        would go. None is asked as long as the note says that nothing newer was committed."""
+        noted = self._noted()
+        if (noted is None or noted >= batch) and self.checkpoints.covering(batch) is not None:
+            raise AlreadyExists(f"{self.files.url}/{manifest_path(batch)} is in a checkpoint")
+
+    def fold(self) -> None:
+        """Move what lies beside old batches into checkpoints. Raises `LakeError` if a manifest is not as it was written."""
+        if newest := self.newest():
+            self.checkpoints.fold(newest)
 
     def changing(self, table: str, upto: Manifest, after: int | None = None) -> Iterator[Manifest]:
         """The batches that changed a table, newest first: those up to `upto` and later than `after`."""
@@ -553,9 +583,9 @@ def _parsed(content: bytes, where: str) -> Manifest:
         made_by = None
     if not isinstance(made_by, int) or made_by < 1:
         raise LakeError(f"{where} is no manifest; restore the file from a backup")
-    if made_by > FORMAT:
+    if made_by > FORMAT_WITH_CHECKPOINTS:
         raise LakeError(
-            f"{where} was made by a newer version of etl-assets (format {made_by}, this version reads up to {FORMAT}): "
+            f"{where} was made by a newer version of etl-assets (format {made_by}, this version reads up to {FORMAT_WITH_CHECKPOINTS}): "
             "upgrade this one; nothing is damaged"
         )
     if not is_intact(content):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from etl_assets.lake.batches import FOLDER, Batches, number
+from etl_assets.lake.checkpoints import Checkpoints
 from etl_assets.lake.files import Files, LakeError
 from etl_assets.lake.seal import is_intact
 
@@ -28,11 +29,23 @@ def uncertified(files: Files, batches: Batches, tables: Sequence[str]) -> str | 
 def noted(files: Files, path: str) -> dict[str, Any] | None:
     """What a certificate, or a note of a verification, says; None if it says nothing, or is damaged."""
     try:
-        content = files.read(path)
+        content = _content(files, path)
         told = json.loads(content) if is_intact(content) else None
     except (ValueError, LakeError):
         return None
     return told if isinstance(told, dict) and isinstance(told.get("tables"), dict) else None
+
+
+def _content(files: Files, path: str) -> bytes:
+    """What lies at a path, or lay there. Raises `LakeError` if nothing did."""
+    try:
+        return files.read(path)
+    except LakeError:
+        folder, _, name = path.rpartition("/")
+        kept = Checkpoints(files, FOLDER).read(name) if folder == FOLDER else None
+        if kept is None:
+            raise
+        return kept
 
 
 VERIFIED = "raw/verified.json"

@@ -25,7 +25,6 @@ from etl_assets.lake.batches import (
     Manifest,
     SourceColumn,
     folder_of,
-    manifest_path,
     number,
 )
 from etl_assets.lake.checksum import checksum
@@ -357,7 +356,7 @@ class Current:
 
     def _fits(self, base: Base, table: str, wanted: set[tuple[str, str]]) -> bool:
         """Whether a base is whole, of these batches, and keeps some columns as they are held now."""
-        if not self.batches.files.exists(manifest_path(base.batch)) or base.path in self.damaged:
+        if not self.batches.is_committed(base.batch) or base.path in self.damaged:
             return False
         try:
             local = self.bases.local(base.path)

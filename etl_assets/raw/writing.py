@@ -18,9 +18,11 @@ import duckdb
 from etl_assets.engine import duck
 from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
+from etl_assets.lake import checkpoints
 from etl_assets.lake.batches import (
     FOLDER,
     FORMAT,
+    FORMAT_WITH_CHECKPOINTS,
     OPEN,
     ApiState,
     Batches,
@@ -172,12 +174,12 @@ class BatchWriter:
         superseded: Sequence[Superseded] = (),
     ) -> Manifest:
         """Make the batch exist, and what is derived from it: `sources` and `tables` as it found them, all others as they were.
-        Raises `Overtaken` if another run took its number; what was landed is removed then. After any other error it stays: the
+        Now and then old batches are moved into a checkpoint then; `LakeError` says which of them is damaged. Raises `Overtaken` if another run took its number; what was landed is removed then. After any other error it stays: the
         manifest may arrive late."""
         latest, batches = self.latest, Batches(self.files)
         first_of_format = latest is not None and latest.format < FORMAT
         manifest = Manifest(
-            format=FORMAT,
+            format=FORMAT_WITH_CHECKPOINTS if checkpoints.may_be(self.batch) else FORMAT,
             batch=self.batch,
             lake=latest.lake if latest else uuid.uuid4().hex,
             run_id=run_id,
@@ -203,6 +205,8 @@ class BatchWriter:
             else:
                 current.compact(table, manifest)
             reached("base kept")
+        if checkpoints.is_due(self.batch):
+            batches.fold()
         return manifest
 
 

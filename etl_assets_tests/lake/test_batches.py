@@ -126,7 +126,7 @@ def test_what_is_no_manifest_is_named(lake: Lake, content: bytes, told: str) -> 
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"format": 3}, r"was made by a newer version of etl-assets \(format 3"),
+        ({"format": 4}, r"was made by a newer version of etl-assets \(format 4"),
         ({"format": 0}, "is no manifest;"),
         ({"format": 1}, "is no manifest of format 1"),
         ({"batch": 3}, "is the manifest of batch 000003"),

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.lake.batches import Batches, FileNames, folder_of, manifest_path
+from etl_assets.lake.batches import (
+    FORMAT_WITH_CHECKPOINTS,
+    Batches,
+    FileNames,
+    folder_of,
+    manifest_path,
+)
 from etl_assets.lake.files import LakeError
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
@@ -74,7 +80,7 @@ def test_manifests_that_were_swapped_are_found(lake: Lake) -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_newer_format_is_refused_as_such_and_not_as_damage(lake: Lake, batch: int) -> None:
     path = lake.path / manifest_path(batch)
-    path.write_text(json.dumps({"format": 3, "batch": batch, "something": "new"}))
+    path.write_text(json.dumps({"format": FORMAT_WITH_CHECKPOINTS + 1, "batch": batch, "something": "new"}))
     with pytest.raises(LakeError, match=r"made by a newer version[^\n]*upgrade[^\n]*$"):
         Batches(lake.files).get(batch)
 
