@@ -18,6 +18,9 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.pool import NullPool
 
 from etl_assets import faults
+from etl_assets.steps import dialects
+from etl_assets.steps.dialects import POSTGRES, POSTGRES_BACKSLASHES, Dialect
+from etl_assets.steps.parameters import Value
 from etl_assets.steps.sessions import BATCH_ROWS, Bound, IfExists, Session, SessionError
 
 _PLAIN = (str, bytes, bool, int, float, Decimal, date, datetime, time, timedelta, list)
@@ -38,10 +41,10 @@ class SqlSession(Session):
         self._dialect = self._engine.dialect.name
 
     def read(self, query: Bound) -> Iterator[pa.Table]:
-        clause = query.statement.clause(query.parameters)
         with self._told(), self._connection.begin():
+            clause, values = self._bound(query)
             options = {"stream_results": True, "max_row_buffer": BATCH_ROWS}
-            with self._connection.execute(clause, query.used, execution_options=options) as result:
+            with self._connection.execute(clause, values, execution_options=options) as result:
                 if not result.returns_rows:
                     raise SessionError(f"{self.database}: the query answers nothing: is it a statement?")
                 names = list(result.keys())
@@ -54,12 +57,26 @@ class SqlSession(Session):
                     yield _arrow(names, [])
 
     def execute(self, query: Bound) -> int | None:
-        clause = query.statement.clause(query.parameters)
         with self._told(), self._connection.begin():
-            found = self._connection.execute(clause, query.used)
+            clause, values = self._bound(query)
+            found = self._connection.execute(clause, values)
             affected = None if found.returns_rows or found.rowcount < 0 else int(found.rowcount)
             found.close()
             return affected
+
+    def _bound(self, query: Bound) -> tuple[sa.TextClause, dict[str, Value]]:
+        """A statement as SQLAlchemy takes it, and the values that it binds."""
+        reading = query.read(self._reads(query.statement.sql))
+        return reading.clause(query.parameters), {name: query.values[name] for name in reading.parameters}
+
+    def _reads(self, sql: str) -> Sequence[Dialect]:
+        """How the database reads a statement. Whether a backslash means something is asked: a session may change it."""
+        if "\\" in sql and self._dialect == "postgresql":
+            conforming = self._connection.scalar(sa.text("SHOW standard_conforming_strings"))
+            return [POSTGRES if conforming == "on" else POSTGRES_BACKSLASHES]
+        if "\\" in sql and self._dialect in {"mysql", "mariadb"}:
+            return [dialects.mysql(str(self._connection.scalar(sa.text("SELECT @@sql_mode"))))]
+        return dialects.dialects(self._dialect)
 
     def write(self, table: str, frame: pa.Table, if_exists: IfExists) -> int:
         schema, _, name = table.rpartition(".")
