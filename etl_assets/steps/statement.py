@@ -25,6 +25,8 @@ else:  # a project that is loaded runs no statement yet
     default = Later("sqlalchemy.engine.default")
 
 _BOUND = re.compile(r"(?<![:\w]):([A-Za-z_]\w*)")
+_TEXT_ENDS = ("'", '"', "$")
+_COMMENTS = ("--", "/*", "#")
 _BRACED = re.compile(r"\{\w+\}")
 _TYPES = {
     "text": "String", "int": "BigInteger", "bigint": "BigInteger", "double": "Double", "boolean": "Boolean", "date": "Date",
@@ -100,6 +102,18 @@ class Reading:
                     )
             if self.parameters and self.dialect.runs(other):
                 yield "a comment /*! … */ is code in some versions: take it out of a statement with parameters"
+        yield from self._going_on()
+
+    def _going_on(self) -> Iterator[str]:
+        """Parameters directly behind a text: a driver writes a text there too, which goes on the first one, backslashes and
+        all."""
+        behind_text = False
+        for is_code, piece in self._pieces:
+            if not is_code:
+                behind_text = piece.endswith(_TEXT_ENDS) or (behind_text and piece.startswith(_COMMENTS))
+            elif behind_text and (found := _BOUND.match(piece.lstrip())):
+                yield f"{found[0]} stands directly behind a text: write what joins them, as ||"
+            behind_text = behind_text and (not is_code or not piece.strip())
 
     def clause(self, parameters: Mapping[str, Parameter]) -> sa.TextClause:
         """As SQLAlchemy takes it, with the type of each parameter."""
@@ -124,10 +138,8 @@ def _bindable(piece: str) -> str:
     """Code in which no colon but that of a parameter means anything to SQLAlchemy."""
     kept, at = [], 0
     for bound in _BOUND.finditer(piece):
-        before = piece[at : bound.start()]
-        # A space before it, so that what a driver writes there never goes on a text; not behind a minus, of which two and a
-        # space begin a comment in MySQL. One behind it: SQLAlchemy takes none for a parameter that a cast (::) follows.
-        kept += [_escaped(before), "" if before.endswith("-") else " ", bound[0], " "]
+        # A space behind it: SQLAlchemy takes no parameter for one that a cast (::) follows.
+        kept += [_escaped(piece[at : bound.start()]), bound[0], " "]
         at = bound.end()
     return "".join([*kept, _escaped(piece[at:])])
 
