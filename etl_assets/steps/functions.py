@@ -42,6 +42,7 @@ class FunctionStep(Step):
     """More kinds, for the icons of the interface."""
 
     kinds: ClassVar[frozenset[str]] = frozenset({"python"})
+    does_without: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "where", location(self.function))
@@ -103,9 +104,10 @@ class FunctionStep(Step):
             return work.keeping.get(name, work.kinds[name])
         frame = work.keeping.frame(name)
         hint = self._hints.get(name)
-        if hint is pd.DataFrame:
+        wanted = get_args(hint) or (hint,)  # of one with `always`, `pd.DataFrame | None`
+        if pd.DataFrame in wanted:
             return frame.to_pandas(types_mapper=pd.ArrowDtype)
-        return frame if hint is pa.Table else nw.from_native(frame)
+        return frame if pa.Table in wanted else nw.from_native(frame)
 
     def _checked(self, value: Any) -> Any:
         wanted = {"text": str, "bytes": bytes, "json": (dict, list)}[self.gives]

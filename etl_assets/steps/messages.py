@@ -33,6 +33,7 @@ class Message(Step):
     to: str = field(default="", kw_only=True)
 
     kinds: ClassVar[frozenset[str]] = frozenset({"message"})
+    does_without: ClassVar[bool] = True
 
     def check(self) -> None:
         if not self.subject.strip():

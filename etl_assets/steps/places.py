@@ -13,7 +13,7 @@ from etl_assets.lake.files import AlreadyExists, Files, open_files
 from etl_assets.steps.parameters import Value, named, placeholders
 
 LAKE_FOLDER = "files"
-_FORM = re.compile(r"(?P<scheme>lake|s3|gs)://(?P<rest>.+)", re.DOTALL)
+_FORM = re.compile(r"(?P<scheme>lake|s3|gs)://(?P<rest>.*)", re.DOTALL)
 
 
 class PlaceError(EtlError):
@@ -29,7 +29,7 @@ class Place:
 
     def __post_init__(self) -> None:
         found = _FORM.fullmatch(self.template)
-        if not found:
+        if not found or not (found["rest"] or (self.is_prefix and found["scheme"] == "lake")):
             raise ValueError(
                 f"{self.template!r} is no place: write lake://path, s3://bucket/key or gs://bucket/key"
             )

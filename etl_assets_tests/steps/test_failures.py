@@ -9,10 +9,21 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from etl_assets.project import Message, Parameter, SqlExecute, SqlQuery, SqlWrite, Steps, Upload, step
+from etl_assets.project import (
+    CsvFile,
+    Message,
+    Parameter,
+    SqlExecute,
+    SqlQuery,
+    SqlWrite,
+    Steps,
+    Upload,
+    step,
+)
 from etl_assets.steps.contract import Made
 from etl_assets_tests.automation.test_alerting import Mail, body, free_port, serve
 from etl_assets_tests.steps.playing import play
+from etl_assets_tests.steps.test_sql import execute
 
 __all__ = ["free_port", "serve"]
 SECRET_ROW = "Mrs Smith of 12 High Street"
@@ -135,6 +146,49 @@ def test_b9_a_write_does_not_follow_a_statement_that_failed(tmp_path: Path) -> N
     ran = play(group, tmp_path / "data")
     assert ran.made == ["numbers"]
     assert "filled was left out: it needs emptied" in ran.failure
+
+
+@pytest.mark.usefixtures("shop")
+def test_b9_what_an_earlier_run_made_is_not_taken_for_what_this_one_failed_to_make(
+    tmp_path: Path, mail: Mail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETL_CHANNEL_TEAM", mail.url)
+    fails: list[bool] = []
+
+    @step()
+    def first() -> pa.Table:
+        """Fails the second time."""
+        if fails:
+            raise ValueError
+        return pa.table({"n": [1]})
+
+    @step(always=True)
+    def looked(first: pa.Table | None) -> str:
+        """Gets nothing for what was not made."""
+        return "nothing" if first is None else f"{first.num_rows} row"
+
+    group = Steps(
+        "lot", "Whatever fails.",
+        [
+            first,
+            Upload("sent", "A file.", of="first", to="lake://{run}.csv", always=True),
+            CsvFile("file", "A file.", of="first", path="{run}.csv", always=True),
+            SqlWrite("out", "A table.", of="first", table="t", if_exists="append", database="shop", always=True),
+            looked,
+            Message("told", "Tells.", subject="S", of="looked", to="team", always=True),
+        ],
+        [Parameter("run", "int")],
+    )  # fmt: skip
+    data = tmp_path / "data"
+    assert play(group, data, config={"run": 1}).success
+    fails.append(True)
+    ran = play(group, data, config={"run": 2})
+    assert ran.made == ["looked", "told"]
+    for name in ("sent", "file", "out"):
+        assert f"{name} was left out: it needs first" in ran.failure
+    assert sorted(found.name for found in data.rglob("*.csv")) == ["1.csv", "1.csv"]
+    assert execute(f"sqlite:///{tmp_path / 'shop.sqlite'}", "SELECT count(*) FROM t") == [(1,)]
+    assert [body(one).splitlines()[0] for one in mail.messages] == ["1 row", "nothing"]
 
 
 def test_b10_all_that_is_missing_is_told_in_one_error_before_anything_runs(

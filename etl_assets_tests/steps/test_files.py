@@ -183,6 +183,14 @@ def test_b4_the_files_of_the_lake_are_listed_and_what_the_platform_keeps_there_i
     assert play(group, tmp_path / "data").success
     paths = pq.read_table(kept(tmp_path / "data", "lot", "found"))["path"].to_pylist()
     assert paths == ["lake://a.csv", "lake://a/1.csv", "lake://a/b/2.csv", "lake://ab/3.csv"]
+    whole = Steps("lot", "There.", [Listing("found", "One row is a file.", prefix="lake://")])
+    assert play(whole, tmp_path / "data").success
+    assert (
+        pq.read_table(kept(tmp_path / "data", "lot", "found"))["path"].to_pylist()
+        == sorted([*paths, "lake://a/4.txt"])
+    )
+    with pytest.raises(ValueError, match="no place"):
+        Listing("found", "One row is a file.", prefix="s3://")
 
 
 @pytest.mark.parametrize(

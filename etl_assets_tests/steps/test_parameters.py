@@ -346,6 +346,48 @@ def test_b7_parameters_have_types_and_defaults(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        ("int", -(2**31), -(2**31)), ("int", 2**31 - 1, 2**31 - 1), ("bigint", -(2**63), -(2**63)), ("int", -(2**31) - 1, None),
+        ("int", 2**31, None), ("bigint", 2**63, None), ("bigint", -(2**63) - 1, None),
+    ],
+)  # fmt: skip
+def test_b7_the_least_and_the_largest_are_values(kind: str, given: int, expected: int | None) -> None:
+    one = Parameter("n", kind)
+    if expected is not None:
+        assert one.read(given) == one.read(str(given)) == expected
+    else:
+        with pytest.raises(ParameterError):
+            one.read(given)
+
+
+def test_b7_null_is_a_value_where_there_is_a_default(tmp_path: Path) -> None:
+    seen: list[int | None] = []
+
+    @step()
+    def looks(n: int | None) -> None:
+        """Looks at its parameter."""
+        seen.append(n)
+
+    group = Steps("lot", "One.", [looks], [Parameter("n", "int?", default=3)])
+    for config in ({"n": None}, {}, {"n": 0}):
+        assert play(group, tmp_path / "data", config=config).success
+    assert seen == [None, 3, 0]
+
+
+def test_b7_two_instants_are_never_one_name() -> None:
+    at = Parameter("at", "timestamp")
+    names = [
+        checked(at.read(text), "it")
+        for text in ("2026-01-31 12:00:00", "2026-01-31T12:00:00.000001", "2026-01-31T12:00:00.000002", "2026-01-31T12:00:00+02:00",
+                     "2026-01-31T10:00:00Z")
+    ]  # fmt: skip
+    assert names == [
+        "2026-01-31T120000", "2026-01-31T120000.000001", "2026-01-31T120000.000002", "2026-01-31T100000Z", "2026-01-31T100000Z",
+    ]  # fmt: skip
+
+
 def test_b7_the_launchpad_shows_them(tmp_path: Path) -> None:
     (asset,) = step_assets([all_of_them()[0]], [])
     fields = asset.op.config_schema.config_type.fields  # type: ignore[union-attr]
