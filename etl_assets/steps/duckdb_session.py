@@ -31,7 +31,7 @@ class DuckDBSession(Session):
         self._connection = self._ended.enter_context(warehouse.connect())
 
     def read(self, query: Bound) -> Iterator[pa.Table]:
-        sql, names = query.read([DUCKDB]).numbered(query.parameters)
+        sql, names = query.read([DUCKDB]).numbered()
         with self._told():
             relation = self._connection.sql(sql, params=[query.values[name] for name in names] or None)
             if relation is None:
@@ -45,7 +45,7 @@ class DuckDBSession(Session):
                 reader.close()
 
     def execute(self, query: Bound) -> int | None:
-        sql, names = query.read([DUCKDB]).numbered(query.parameters)
+        sql, names = query.read([DUCKDB]).numbered()
         with self._told():
             found = self._connection.execute(sql, [query.values[name] for name in names])
             # All that is answered is fetched: the connection is busy until it is.

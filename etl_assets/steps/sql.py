@@ -151,5 +151,7 @@ class SqlWrite(_InDatabase):
         if not _TABLE.fullmatch(table):
             raise StepError(f"{table!r} is no table: the parameters in it are of letters, digits and _")
         frame = work.keeping.frame(self.of)
+        if not frame.column_names:
+            raise StepError(f"{self.of} has no columns: no table can be made of it")
         rows = work.session(self.database).write(table, frame, self.if_exists)
         return Made({"dagster/table_name": table, "written": self.if_exists}, "", frame.slice(0, 10), rows)

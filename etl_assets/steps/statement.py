@@ -11,11 +11,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etl_assets.later import Later
 from etl_assets.steps.dialects import OF_WAREHOUSES, Dialect
-from etl_assets.steps.parameters import Parameter
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -28,10 +27,6 @@ _BOUND = re.compile(r"(?<![:\w]):([A-Za-z_]\w*)")
 _TEXT_ENDS = ("'", '"', "$")
 _COMMENTS = ("--", "/*", "#")
 _BRACED = re.compile(r"\{\w+\}")
-_TYPES = {
-    "text": "String", "int": "BigInteger", "bigint": "BigInteger", "double": "Double", "boolean": "Boolean", "date": "Date",
-    "timestamp": "DateTime",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,17 +110,15 @@ class Reading:
                 yield f"{found[0]} stands directly behind a text: write what joins them, as ||"
             behind_text = behind_text and (not is_code or not piece.strip())
 
-    def clause(self, parameters: Mapping[str, Parameter]) -> sa.TextClause:
-        """As SQLAlchemy takes it, with the type of each parameter."""
+    def clause(self, types: Mapping[str, sa.types.TypeEngine[Any]]) -> sa.TextClause:
+        """As SQLAlchemy takes it, with the types that its parameters have there."""
         text = "".join(_bindable(piece) if is_code else _escaped(piece) for is_code, piece in self._pieces)
-        bound = [sa.bindparam(name, type_=_type(parameters[name])) for name in self.parameters]
+        bound = [sa.bindparam(name, type_=types.get(name)) for name in self.parameters]
         return sa.text(text).bindparams(*bound)
 
-    def numbered(self, parameters: Mapping[str, Parameter]) -> tuple[str, list[str]]:
+    def numbered(self) -> tuple[str, list[str]]:
         """As DuckDB takes it, with $1, $2, …, and the parameters that these stand for."""
-        compiled = self.clause(parameters).compile(
-            dialect=default.DefaultDialect(paramstyle="numeric_dollar")
-        )
+        compiled = self.clause({}).compile(dialect=default.DefaultDialect(paramstyle="numeric_dollar"))
         return str(compiled), list(compiled.positiontup or ())
 
     def tables_of(self, schema: str) -> list[str]:
@@ -152,11 +145,3 @@ def _near(name: str, declared: Collection[str]) -> str:
 def _escaped(piece: str) -> str:
     return piece.replace(":", "\\:")
 
-
-def _type(parameter: Parameter) -> sa.types.TypeEngine[Any]:
-    name = parameter.kind.name
-    if name in _TYPES:
-        made: sa.types.TypeEngine[Any] = getattr(sa, _TYPES[name])()
-        return made
-    precision, scale = (int(n) for n in re.findall(r"\d+", name))
-    return sa.Numeric(precision, scale)
