@@ -74,5 +74,5 @@ class StepSurroundings(dg.ConfigurableResource):
         setting = channel_setting(notice.to)
         through = channel(os.environ[setting], setting) if notice.to else self.alerts
         link = "" if notice.exact else f"{self.ui_url}/runs/{run_id}"
-        through.send(Alert(notice.subject, notice.text, link, run_id, good=notice.good))
+        through.send(Alert(notice.subject, notice.text, link, run_id, good=notice.good, exact=notice.exact))
         return through.where
