@@ -128,6 +128,11 @@ class Step(ABC):
         return ()
 
     @property
+    def stores(self) -> Sequence[str]:
+        """The object stores that it reaches, `s3` and `gs`: somebody must be known there."""
+        return ()
+
+    @property
     def code_version(self) -> str:
         """A version of the declaration."""
         return declared_version(repr(self))

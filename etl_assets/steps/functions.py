@@ -40,6 +40,8 @@ class FunctionStep(Step):
     function: Callable[..., Any] = field(default=lambda: None, kw_only=True)
     also: frozenset[str] = field(default=frozenset(), kw_only=True)
     """More kinds, for the icons of the interface."""
+    named: Sequence[str] = field(default=(), kw_only=True)
+    """The settings that it needs."""
 
     kinds: ClassVar[frozenset[str]] = frozenset({"python"})
     does_without: ClassVar[bool] = True
@@ -53,6 +55,12 @@ class FunctionStep(Step):
 
     def check(self) -> None:
         _ = self.gives
+        if isinstance(self.named, str):
+            raise ValueError(f"{self.name}: settings names several: write settings=[…]")
+
+    @property
+    def settings(self) -> Sequence[str]:
+        return self.named
 
     @cached_property
     def gives(self) -> Output:
@@ -136,9 +144,10 @@ def step(
     after: Sequence[str] = (),
     deps: Sequence[str] = (),
     always: bool = False,
+    settings: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], FunctionStep]:
     """Declare that the function below is a step, called as the function and described by its docstring unless that is said
-    here. Raises `ValueError` for one that does not say what it returns."""
+    here. `settings`: the environment variables that it reads; before any step of a run, those that are missing are told. Raises `ValueError` for one that does not say what it returns."""
 
     def declared(function: Callable[..., Any]) -> FunctionStep:
         said = description or " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
@@ -150,6 +159,7 @@ def step(
             after=after,
             deps=deps,
             always=always,
+            named=settings,
         )
 
     return declared

@@ -42,6 +42,12 @@ class Place:
             raise ValueError(f"{self.template!r} has an empty part, or one of dots")
 
     @property
+    def stores(self) -> list[str]:
+        """The object store that it lies in, if it lies in one."""
+        scheme = self.template.partition("://")[0]
+        return [] if scheme == "lake" else [scheme]
+
+    @property
     def parameters(self) -> list[str]:
         return placeholders(self.template)
 

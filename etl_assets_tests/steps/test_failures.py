@@ -11,6 +11,7 @@ import pytest
 
 from etl_assets.project import (
     CsvFile,
+    Listing,
     Message,
     Parameter,
     SqlExecute,
@@ -194,8 +195,14 @@ def test_b9_what_an_earlier_run_made_is_not_taken_for_what_this_one_failed_to_ma
 def test_b10_all_that_is_missing_is_told_in_one_error_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("ETL_DATABASE_SHOP", "ETL_DATABASE_STORE", "ETL_CHANNEL_TEAM"):
+    named = ("ETL_DATABASE_SHOP", "ETL_DATABASE_STORE", "ETL_CHANNEL_TEAM", "CRM_TOKEN")
+    clouds = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS")
+    for name in (*named, *clouds):
         monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "CLOUDSDK_CONFIG", "BOTO_CONFIG"):
+        monkeypatch.setenv(name, str(tmp_path / "nothing"))
+    for name in ("AWS_EC2_METADATA_DISABLED", "NO_GCE_CHECK"):
+        monkeypatch.setenv(name, "true")
     touched: list[str] = []
 
     @step()
@@ -203,21 +210,34 @@ def test_b10_all_that_is_missing_is_told_in_one_error_before_anything_runs(
         """Would be the first to do something."""
         touched.append("first")
 
+    @step(settings=["CRM_TOKEN"])
+    def asked() -> None:
+        """Would ask somebody."""
+        touched.append("asked")
+
     group = Steps(
         "lot", "Much is missing.",
         [
             first,
+            asked,
+            Listing("aws", "One row is a file.", prefix="s3://bucket/"),
+            Listing("google", "One row is a file.", prefix="gs://bucket/"),
             SqlQuery("one", "One.", sql="SELECT 1 AS n", database="shop"),
             SqlQuery("two", "Two.", sql="SELECT 1 AS n", database="store"),
             Message("told", "Told.", subject="S", text="T", to="team", always=True),
         ],
+        [Parameter("day", "date"), Parameter("n", "int", default=1)],
     )  # fmt: skip
-    ran = play(group, tmp_path / "data")
+    ran = play(group, tmp_path / "data", config={"day": "yesterday", "n": 2**31})
     assert ran.made == []
     assert touched == []
-    for name in ("ETL_DATABASE_SHOP", "ETL_DATABASE_STORE", "ETL_CHANNEL_TEAM"):
+    for name in (*named, "AWS credentials", "Google credentials", "parameter day: ", "parameter n: "):
         assert name in ran.failure
-    assert play(group, tmp_path / "data", select=["first"]).success, "what is selected needs none of it"
+    fine = play(group, tmp_path / "data", select=["first"], config={"day": "2026-01-31"})
+    assert fine.success, "what is selected needs none of it"
+    monkeypatch.setenv("ETL_CHANNEL_TEAM", "sns:arn:aws:sns:eu-west-1:123456789012:team")
+    sent = play(group, tmp_path / "data", select=["told"], config={"day": "2026-01-31"})
+    assert "AWS credentials" in sent.failure
 
 
 @pytest.mark.parametrize(
