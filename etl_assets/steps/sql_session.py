@@ -92,7 +92,7 @@ class SqlSession(Session):
         there = self._exists(name, schema)
         if there and if_exists == "fail":
             raise SessionError(
-                f'{self.database}: there is a table {name} already: write if_exists="replace" or "append" if that is meant'
+                f'{self.database}: there is a table {f"{schema}.{name}".lstrip(".")} already: write if_exists="replace" or "append" if that is meant'
             )
         columns = [sa.Column(field.name, column_type(field.type), nullable=True) for field in frame.schema]
         filled = sa.Table(

@@ -1,10 +1,12 @@
 """B1, B2, B3, B8: queries, statements and writes in PostgreSQL, SQLite and MariaDB, in one session per run."""
 
 import datetime as dt
+import os
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +20,7 @@ from etl_assets.steps.sessions import Bound, Session, SessionError
 from etl_assets.steps.sql_session import open_sql
 from etl_assets.steps.statement import Statement
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
+from etl_assets_tests.steps import databases, several_processes
 from etl_assets_tests.steps.playing import kept, play
 
 SALE = "CREATE TABLE sale (no INTEGER PRIMARY KEY, item VARCHAR(20), price DECIMAL(8, 2))"
@@ -314,6 +317,32 @@ def test_b3_a_time_that_is_finer_than_the_database_has_is_refused(
     assert fits or "column at has times with fractions of a microsecond" in ran.failure
 
 
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_b3_a_table_of_another_schema_is_written(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    """PostgreSQL's schema is made if it is not there. MariaDB's is a database, which is nobody's to make in passing."""
+    if kind == "postgresql":
+        url = request.getfixturevalue("database")()
+    else:
+        url = databases.emptied(request.getfixturevalue("mariadb_url"))
+        execute(url, "CREATE OR REPLACE DATABASE mine")
+    frame = pa.table({"n": [1, 2]})
+    session = open_sql("shop", "ETL_DATABASE_SHOP", url)
+    try:
+        for if_exists, rows in (("fail", 2), ("append", 4), ("replace", 2)):
+            session.write("mine.prices", frame, if_exists)  # type: ignore[arg-type]
+            assert execute(url, "SELECT count(*) FROM mine.prices") == [(rows,)]
+        with pytest.raises(SessionError, match=r"there is a table mine\.prices already"):
+            session.write("mine.prices", frame, "fail")
+        if kind == "mariadb":
+            with pytest.raises(SessionError, match="Unknown database 'nowhere'"):
+                session.write("nowhere.prices", frame, "fail")
+    finally:
+        session.close()
+    assert sa.inspect(sa.create_engine(url)).get_table_names(schema="mine") == ["prices"]
+
+
 def test_b3_a_write_that_fails_leaves_the_table_as_it_was(shop: str, tmp_path: Path) -> None:
     execute(shop, "CREATE TABLE prices (item VARCHAR(3) NOT NULL, amount DECIMAL(4, 2) NOT NULL)",
             "INSERT INTO prices VALUES ('old', 1)")  # fmt: skip
@@ -367,6 +396,48 @@ def test_b8_a_temporary_table_of_one_step_is_seen_by_the_next_and_gone_after_the
     assert group.needs["read"] == ["made"], (
         "the lineage shows it, and a failure of the first leaves the second out"
     )
+
+
+def test_b8_a_temporary_table_is_seen_under_an_executor_of_many_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETL_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("ETL_DATABASE_SHOP", f"sqlite:///{tmp_path / 'shop.sqlite'}")
+    (tmp_path / "home").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as instance:
+        with dg.execute_job(dg.reconstructable(several_processes.job), instance) as result:
+            assert result.success
+            workers = [e.pid for e in result.all_events if e.event_type_value == "STEP_WORKER_STARTED"]
+    assert workers, "another process than this one ran them"
+    assert os.getpid() not in workers
+    assert pq.read_table(kept(tmp_path / "data", "lot", "read")).to_pydict() == {"n": [7]}
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgresql"])
+def test_b8_a_temporary_table_in_the_warehouse_is_seen_by_the_next_step(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    settings = {}
+    if kind == "duckdb":
+        duckdb.connect(str(data / "warehouse.duckdb")).close()
+    else:
+        settings["ETL_WAREHOUSE_URL"] = request.getfixturevalue("database")()
+    group = Steps(
+        "lot", "By way of a temporary table.",
+        [
+            SqlExecute("made", "A temporary table.", sql="CREATE TEMPORARY TABLE chosen AS SELECT CAST(:n AS INTEGER) AS n"),
+            SqlQuery("read", "What is in it.", sql="SELECT n FROM chosen"),
+            SqlWrite("out", "A table.", of="read", table="mine.chosen"),
+        ],
+        [Parameter("n", "int", default=7)],
+    )  # fmt: skip
+    ran = play(group, data, settings=settings)
+    assert ran.success, ran.failure
+    assert pq.read_table(kept(data, "lot", "read")).to_pydict() == {"n": [7]}
+    alone = play(group, data, select=["read"], settings=settings)
+    assert "chosen" in alone.failure
 
 
 def test_b8_the_session_is_opened_once_and_closed_also_after_a_failure(
