@@ -74,7 +74,9 @@ class Alert:
 
 def _printable(text: str) -> str:
     # Spaces of other widths are kept, and what joins emoji: they look as they were written.
-    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" or c == _JOINER else " " for c in text)
+    return "".join(
+        c if c.isprintable() or unicodedata.category(c) == "Zs" or c == _JOINER else " " for c in text
+    )
 
 
 def _without_secrets(text: str) -> str:
@@ -287,9 +289,7 @@ class SnsAlerts(Alerts):
         try:
             client = boto3.Session().client("sns", region_name=topic["region"], config=patience)
             subject = alert.subject.encode("ascii", "replace").decode()[:_SNS_SUBJECT_LIMIT]
-            client.publish(
-                TopicArn=arn, Message=alert.body, **({"Subject": subject} if subject else {})
-            )
+            client.publish(TopicArn=arn, Message=alert.body, **({"Subject": subject} if subject else {}))
         except ClientError as error:
             # Only its code: the text of a signature error quotes the request, session token and all.
             code = error.response["Error"]["Code"]

@@ -72,7 +72,9 @@ class Keeping:
     def put(self, name: str, kind: Kind, value: Any) -> Kept:
         """Keep a text, bytes, or what JSON can say."""
         try:
-            text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) if kind == "json" else value
+            text = (
+                json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) if kind == "json" else value
+            )
         except (TypeError, ValueError):
             raise KeptError(f"{name}: it gives what JSON can't say") from None
         return self._put(name, kind, [text.encode() if isinstance(text, str) else bytes(text)], None)
@@ -149,7 +151,9 @@ def _writer(name: str, whole: Path, schema: pa.Schema) -> pq.ParquetWriter:
         return pq.ParquetWriter(whole, schema)
     except pa.ArrowException:
         told = ", ".join(f"{field.name} {field.type}" for field in schema)
-        raise KeptError(f"{name}: Parquet does not hold one of {told}: bring it to a text or a number") from None
+        raise KeptError(
+            f"{name}: Parquet does not hold one of {told}: bring it to a text or a number"
+        ) from None
 
 
 def _pieces(path: Path) -> Iterator[pa.Table]:

@@ -90,7 +90,9 @@ def run(group: Steps, selected: Collection[str], work: Work) -> Iterator[Done | 
 
 def _outcome(group: Steps, one: Step, work: Work) -> Done | Failed | LeftOut:
     needs = group.needs[one.name]
-    if one.always:  # what it takes was made by this run, or it is not there: an older one would be told as new
+    if (
+        one.always
+    ):  # what it takes was made by this run, or it is not there: an older one would be told as new
         needs = [] if one.does_without else group.inputs(one)
     if unmade := [name for name in needs if name in work.unmade]:
         return LeftOut(one, unmade)

@@ -80,7 +80,9 @@ class SqlSession(Session):
         frame = storable(frame, self._dialect)
         with self._told():
             if if_exists == "append" and self._exists(name, schema):
-                columns: list[Any] = [sa.column(field.name, column_type(field.type)) for field in frame.schema]
+                columns: list[Any] = [
+                    sa.column(field.name, column_type(field.type)) for field in frame.schema
+                ]
                 with self._connection.begin():
                     self._insert(sa.table(name, *columns, schema=schema or None), frame)
                 return int(frame.num_rows)

@@ -25,6 +25,7 @@ _MYSQLS = ("mysql", "mariadb")
 _WITHOUT_ZONES = {"sqlite", *_MYSQLS}
 _FINITE_ONLY = {*_MYSQLS, "mssql"}
 _LARGEST = 2**63 - 1
+_MOST_DIGITS = {"mysql": 65, "mariadb": 65, "mssql": 38}
 
 
 # -- a frame's column --------------------------------------------------------------------------------------------------
@@ -60,6 +61,10 @@ def _stored(name: str, column: pa.ChunkedArray, dialect: str) -> pa.ChunkedArray
                 f"column {name} has whole numbers above {_LARGEST}, which SQLite does not hold: bring them to a text first"
             )
         column = pc.cast(column, pa.int64())
+    elif pa.types.is_decimal(kind) and kind.precision > (most := _MOST_DIGITS.get(dialect, kind.precision)):
+        raise SessionError(
+            f"column {name} is a decimal of {kind.precision} digits, and this database has at most {most}: CAST it first"
+        )
     elif dialect == "sqlite" and pa.types.is_decimal(kind):
         column = pc.cast(column, pa.string())
     elif dialect == "postgresql" and _is_text(kind) and pc.any(pc.match_substring(column, "\0")).as_py():
@@ -119,7 +124,7 @@ _TYPES: Sequence[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], sa
         lambda _: (
             sa.LargeBinary()
             .with_variant(mysql.LONGBLOB(), *_MYSQLS)
-            .with_variant(mssql.VARBINARY("max"), "mssql")
+            .with_variant(mssql.VARBINARY("max"), "mssql")  # type: ignore[no-untyped-call]
         ),
     ),
     (
@@ -135,7 +140,8 @@ _TYPES: Sequence[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], sa
 
 def _instant(*, has_zone: bool) -> sa.types.TypeEngine[Any]:
     # SQL Server's own DATETIME has steps of 3 milliseconds.
-    exact = mssql.DATETIMEOFFSET(6) if has_zone else mssql.DATETIME2(6)
+    made = mssql.DATETIMEOFFSET if has_zone else mssql.DATETIME2
+    exact: sa.types.TypeEngine[Any] = made(6)  # type: ignore[no-untyped-call]
     return (
         sa.DateTime(timezone=has_zone)
         .with_variant(mysql.DATETIME(fsp=6), *_MYSQLS)

@@ -144,4 +144,3 @@ def _near(name: str, declared: Collection[str]) -> str:
 
 def _escaped(piece: str) -> str:
     return piece.replace(":", "\\:")
-

@@ -133,7 +133,9 @@ def test_b4_what_was_put_somewhere_is_taken_from_there(
     assert play(to(place), tmp_path / "data").success
     assert play(to(place), tmp_path / "data").failure.count("exists already: write overwrite=True") == 5
     listing = Listing("found", "One row is a file.", prefix=f"{place}/", suffix=".csv")
-    assert play(Steps("there", "There.", [listing]), tmp_path / "data").told("found")["dagster/row_count"] == 1
+    assert (
+        play(Steps("there", "There.", [listing]), tmp_path / "data").told("found")["dagster/row_count"] == 1
+    )
     seen: dict[str, object] = {}
 
     @step()
@@ -201,9 +203,8 @@ def test_b4_the_files_of_the_lake_are_listed_and_what_the_platform_keeps_there_i
     assert paths == ["lake://a.csv", "lake://a/1.csv", "lake://a/b/2.csv", "lake://ab/3.csv"]
     whole = Steps("lot", "There.", [Listing("found", "One row is a file.", prefix="lake://")])
     assert play(whole, tmp_path / "data").success
-    assert (
-        pq.read_table(kept(tmp_path / "data", "lot", "found"))["path"].to_pylist()
-        == sorted([*paths, "lake://a/4.txt"])
+    assert pq.read_table(kept(tmp_path / "data", "lot", "found"))["path"].to_pylist() == sorted(
+        [*paths, "lake://a/4.txt"]
     )
     with pytest.raises(ValueError, match="no place"):
         Listing("found", "One row is a file.", prefix="s3://")

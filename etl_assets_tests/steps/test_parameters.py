@@ -154,11 +154,11 @@ def test_b7_what_is_legal_in_a_database_is_bound_there(
         duckdb.connect(str(tmp_path / "w.duckdb")).close()
         session = DuckDBSession(DuckDBWarehouse(path=str(tmp_path / "w.duckdb"), scratch=str(tmp_path)))
     else:
-        url = {
-            "postgresql": lambda: request.getfixturevalue("database")(),
-            "mariadb": lambda: request.getfixturevalue("mariadb_url"),
-            "sqlite": lambda: "sqlite://",
-        }[name]()
+        url = "sqlite://"
+        if name == "postgresql":
+            url = request.getfixturevalue("database")()
+        elif name == "mariadb":
+            url = request.getfixturevalue("mariadb_url")
         session = open_sql("shop", "ETL_DATABASE_SHOP", url)
     known = {"item": ITEM[0]}
     try:
@@ -166,7 +166,7 @@ def test_b7_what_is_legal_in_a_database_is_bound_there(
             group = by_item(sql)
             assert list(group.mistakes()) == [], sql
             tables = list(session.read(Bound(Statement(sql), known, {"item": "x"})))
-            assert [row for table in tables for row in table.to_pylist()][0].popitem()[1] == expected, sql
+            assert next(row for table in tables for row in table.to_pylist()).popitem()[1] == expected, sql
     finally:
         session.close()
 
