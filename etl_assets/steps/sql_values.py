@@ -141,7 +141,7 @@ _TYPES: Sequence[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], sa
 def _instant(*, has_zone: bool) -> sa.types.TypeEngine[Any]:
     # SQL Server's own DATETIME has steps of 3 milliseconds.
     made = mssql.DATETIMEOFFSET if has_zone else mssql.DATETIME2
-    exact: sa.types.TypeEngine[Any] = made(6)  # type: ignore[no-untyped-call]
+    exact: sa.types.TypeEngine[Any] = made(6)
     return (
         sa.DateTime(timezone=has_zone)
         .with_variant(mysql.DATETIME(fsp=6), *_MYSQLS)
