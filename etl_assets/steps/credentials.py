@@ -12,7 +12,7 @@ def lacking(group: Steps, selected: Collection[str]) -> list[str]:
     steps = [one for one in group.steps if one.name in selected]
     reached = {store for one in steps for store in one.stores}
     values = [os.environ.get(name, "").strip() for one in steps for name in one.settings]
-    if any(names_secret(value) or value.startswith("sns:") for value in values):
+    if any(names_secret(value) or value.startswith("sns:arn:") for value in values):
         reached.add("s3")
     return list(_unknown_to(reached))
 
