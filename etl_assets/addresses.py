@@ -48,6 +48,7 @@ _ADDRESSES = (
     "ETL_UI_URL",
     "AWS_ENDPOINT_URL",
 )
+_ADDRESSES_OF_STEPS = ("ETL_DATABASE_", "ETL_CHANNEL_")
 _NOTHING_ELSE = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD", "DAGSTER_PG_PASSWORD")
 
 
@@ -147,7 +148,8 @@ def quotes_a_secret(dsn: str, text: str) -> bool:
 
 def without_secrets(text: str, environment: Mapping[str, str]) -> str:
     """A text that others wrote, without what the settings hold beside where things are."""
-    known = {secret for name in _ADDRESSES for secret in _hidden(environment.get(name, ""))}
+    named = [name for name in environment if name in _ADDRESSES or name.startswith(_ADDRESSES_OF_STEPS)]
+    known = {secret for name in named for secret in _hidden(environment[name])}
     known |= {environment.get(name, "") for name in _NOTHING_ELSE}
     # All are looked for in the text as it came: one may overlap another.
     secret = [False] * len(text)

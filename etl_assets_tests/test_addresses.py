@@ -85,6 +85,13 @@ def test_what_others_tell_is_shown_without_what_the_settings_hold() -> None:
             assert not shows(addresses.without_secrets(told, known)), planted
 
 
+@pytest.mark.parametrize("setting", ["ETL_DATABASE_SHOP", "ETL_CHANNEL_TEAM", "ETL_SOURCE_URL"])
+def test_what_a_step_connects_with_is_not_told(setting: str) -> None:
+    known = {setting: "mysql+pymysql://reader:swordfish-7@db.example.com/shop"}
+    told = addresses.without_secrets("reader may not enter with swordfish-7", known)
+    assert told == f"reader may not enter with {addresses.HIDDEN}"
+
+
 # -- connecting ------------------------------------------------------------------------------------------------------
 
 

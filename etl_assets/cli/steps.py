@@ -1,5 +1,6 @@
 """`etl steps`: the groups of steps of the project, and a run of one of them with its parameters."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,7 +44,7 @@ def steps(
     if group not in groups:
         raise click.UsageError(f"there is no group {group}; there are {', '.join(groups) or 'none'}")
     found = groups[group]
-    config = _values(found, given)
+    config = _values(found, given, chosen)
     if unknown := sorted({*chosen} - {*found.by_name}):
         raise click.UsageError(f"--step {', '.join(unknown)}: the steps are {', '.join(found.by_name)}")
     if bool(found.partitions) != bool(partition):
@@ -83,28 +84,33 @@ def _run(
         )
 
 
-def _values(group: "Steps", given: tuple[str, ...]) -> dict[str, Any]:
-    """What is given on the command line, as Dagster's configuration has it."""
+def _values(group: "Steps", given: tuple[str, ...], chosen: tuple[str, ...]) -> dict[str, Any]:
+    """What is given on the command line, as Dagster's configuration has it. All that is wrong is one error."""
     from etl_assets.steps.parameters import ParameterError
+    from etl_assets.steps.running import missing
 
     found: dict[str, Any] = {}
+    wrong: list[str] = []
     for one in given:
         name, separator, text = one.partition("=")
         parameter = group.known.get(name)
         if not separator or parameter is None or parameter.partition:
             names = [p.name for p in group.parameters if not p.partition]
-            raise click.UsageError(
-                f"--set {one}: write NAME=VALUE; the parameters are {', '.join(names) or 'none'}"
-            )
+            wrong.append(f"--set {one}: write NAME=VALUE; the parameters are {', '.join(names) or 'none'}")
+            continue
         try:
             value = parameter.read(text)
         except ParameterError as error:
-            raise click.UsageError(f"--set {one}: {error}") from None
+            wrong.append(f"--set {one}: {error}")
+            continue
         found[name] = value if isinstance(value, bool | int | float | str) else str(value)
-    if lacking := [p.name for p in group.parameters if p.is_required and p.name not in found]:
-        raise click.UsageError(
-            f"{group.name} must be told {', '.join(f'--set {name}=…' for name in lacking)}"
-        )
+    named = {one.partition("=")[0] for one in given}
+    if lacking := [p.name for p in group.parameters if p.is_required and p.name not in named]:
+        wrong.append(f"{group.name} must be told {', '.join(f'--set {name}=…' for name in lacking)}")
+    if unset := missing(group, chosen or group.by_name, os.environ) if wrong else []:
+        wrong.append(f"{', '.join(unset)} must be set")
+    if wrong:
+        raise click.UsageError("; ".join(wrong))
     return found
 
 

@@ -6,6 +6,7 @@ read when an alert is sent, and no error quotes it.
 
 import os
 import re
+import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -37,6 +38,7 @@ _ADDRESS = re.compile(r"[^\s@,<>]+@[^\s@,<>]+")
 _TOPIC = re.compile(r"sns:(?P<arn>arn:aws[a-z-]*:sns:(?P<region>[a-z0-9-]+):\d{12}:[\w-]{1,256})", re.ASCII)
 _TIMEOUT_SECONDS = 15  # a sensor's tick has 60
 _SUBJECT_LIMIT = 200
+_JOINER = "\u200d"
 _SNS_SUBJECT_LIMIT = 100
 
 
@@ -46,8 +48,8 @@ class AlertError(EtlError):
 
 @dataclass(frozen=True)
 class Alert:
-    """What people are told about a run. Whatever it is made from, its subject is one line, neither subject nor text
-    has a control character, and both are without what the settings hold as secrets."""
+    """What people are told about a run. Whatever it is made from, its subject is one line, maybe an empty one, neither subject
+    nor text has a control character, and both are without what the settings hold as secrets."""
 
     subject: str
     text: str
@@ -55,12 +57,15 @@ class Alert:
     run_id: str
     good: bool = False
     """All is well again."""
+    exact: bool = False
+    """A program reads the text: each character stays, beside those of secrets."""
 
     def __post_init__(self) -> None:
         one_line = " ".join(_printable(self.subject).split())
         object.__setattr__(self, "subject", _without_secrets(one_line)[:_SUBJECT_LIMIT])
         lines = [_printable(line).rstrip() for line in self.text.splitlines()]
-        object.__setattr__(self, "text", _without_secrets("\n".join(lines)))
+        text = self.text if self.exact else "\n".join(lines)
+        object.__setattr__(self, "text", _without_secrets(text))
 
     @property
     def body(self) -> str:
@@ -68,7 +73,10 @@ class Alert:
 
 
 def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)
+    # Spaces of other widths are kept, and what joins emoji: they look as they were written.
+    return "".join(
+        c if c.isprintable() or unicodedata.category(c) == "Zs" or c == _JOINER else " " for c in text
+    )
 
 
 def _without_secrets(text: str) -> str:
@@ -100,7 +108,7 @@ class LogAlerts(Alerts):
 
     def send(self, alert: Alert) -> None:
         logger = dg.get_dagster_logger(self.logger)
-        (logger.info if alert.good else logger.error)(f"{alert.subject}\n{alert.body}")
+        (logger.info if alert.good else logger.error)(f"{alert.subject}\n{alert.body}".lstrip("\n"))
 
     def check(self) -> Iterator[CheckResult]:
         yield CheckResult("log", f"{VARIABLE} is not set: alerts go to the log")
@@ -168,7 +176,8 @@ class EmailAlerts(Alerts):
 
         mailbox = self._mailbox()
         message = EmailMessage()
-        message["Subject"] = alert.subject
+        if alert.subject:
+            message["Subject"] = alert.subject
         message["From"] = mailbox.sender
         message["To"] = ", ".join(mailbox.recipients)
         message["Date"] = formatdate(usegmt=True)
@@ -280,7 +289,7 @@ class SnsAlerts(Alerts):
         try:
             client = boto3.Session().client("sns", region_name=topic["region"], config=patience)
             subject = alert.subject.encode("ascii", "replace").decode()[:_SNS_SUBJECT_LIMIT]
-            client.publish(TopicArn=arn, Subject=subject, Message=alert.body)
+            client.publish(TopicArn=arn, Message=alert.body, **({"Subject": subject} if subject else {}))
         except ClientError as error:
             # Only its code: the text of a signature error quotes the request, session token and all.
             code = error.response["Error"]["Code"]

@@ -6,13 +6,16 @@ default and goes through unchanged.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 from etl_assets.errors import EtlError
 
 SCHEME = "aws-secret://"
-_POSTGRES = {"postgres", "postgresql", "aurora-postgresql"}
+_POSTGRES = dict.fromkeys(("postgres", "postgresql", "aurora-postgresql"), "postgresql")
+ENGINES = _POSTGRES | dict.fromkeys(("mysql", "mariadb", "aurora-mysql", "aurora"), "mysql+pymysql")
+"""The engines whose databases a step can work in by the secret alone."""
 _FORM = f"write {SCHEME}name or {SCHEME}name#key"
 _EXPIRED = {
     "ExpiredToken",
@@ -59,9 +62,10 @@ def resolved(value: str, setting: str) -> str:
     return str(found[key])
 
 
-def database_url(value: str, setting: str) -> str:
-    """As `resolved`, for the URL of a PostgreSQL; a secret may hold the URL, or JSON as RDS writes it (username,
-    password, host, port, dbname)."""
+def database_url(value: str, setting: str, engines: Mapping[str, str] = _POSTGRES) -> str:
+    """As `resolved`, for the URL of a database; a secret may hold the URL, or JSON as RDS writes it (username, password,
+    host, port, dbname). `engines`: those that may be meant, as RDS names them, and how the URL of each begins; of one that
+    is not said the first is meant."""
     text = resolved(value, setting)
     found = _object(text) if names_secret(value) else None
     if found is None:
@@ -72,12 +76,13 @@ def database_url(value: str, setting: str) -> str:
         raise SecretError(
             f"{setting}: secret {name} lacks {', '.join(missing)}, which a database's secret has"
         )
-    if found.get("engine", "postgres") not in _POSTGRES:
-        raise SecretError(
-            f"{setting}: secret {name} is for the engine {found['engine']}; a PostgreSQL is needed"
-        )
+    engine = str(found.get("engine") or next(iter(engines)))
+    if engine not in engines:
+        needed = "a PostgreSQL is needed" if engines is _POSTGRES else f"known are {', '.join(engines)}"
+        raise SecretError(f"{setting}: secret {name} is for the engine {engine}; {needed}")
     user, password, database = (quote(str(found[key]), safe="") for key in ("username", "password", "dbname"))
-    return f"postgresql://{user}:{password}@{found['host']}:{found.get('port', 5432)}/{database}"
+    port = f":{found['port']}" if found.get("port") else ""
+    return f"{engines[engine]}://{user}:{password}@{found['host']}{port}/{database}"
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ table would be gone before the next one asks. Here it holds for any executor.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -14,10 +14,11 @@ import dagster as dg
 from etl_assets.engine.preview import markdown
 from etl_assets.errors import SettingsError
 from etl_assets.presentation import PLAIN, Naming, time_partitions
+from etl_assets.steps import credentials
 from etl_assets.steps.contract import Picture, Step
 from etl_assets.steps.functions import FunctionStep
 from etl_assets.steps.group import Steps
-from etl_assets.steps.parameters import Parameter, Part, Partitions, values
+from etl_assets.steps.parameters import Parameter, ParameterError, Part, Partitions, Value, values
 from etl_assets.steps.resource import StepSurroundings
 from etl_assets.steps.running import Done, Failed, StepsFailed, missing, run
 
@@ -63,13 +64,9 @@ def _assets(group: Steps, star: Sequence[str], naming: Naming) -> dg.AssetsDefin
     @naming.resources
     def made(context: dg.AssetExecutionContext, steps: StepSurroundings) -> Iterator[dg.MaterializeResult]:
         selected = {key.path[-1] for key in context.selected_asset_keys}
-        if lacking := missing(group, selected, os.environ):
-            raise SettingsError(f"{group.name}: {', '.join(lacking)} must be set; nothing was run")
-        given: Mapping[str, object] = context.op_execution_context.op_config or {}
         part = _part(context) if group.partitions else None
-        work = steps.work(
-            group, values(group.parameters, given, part), part.key if part else "", context.run.run_id
-        )
+        told = _told(group, selected, context.op_execution_context.op_config or {}, part)
+        work = steps.work(group, told, part.key if part else "", context.run.run_id)
         try:
             for outcome in run(group, selected, work):
                 if isinstance(outcome, Done):
@@ -82,6 +79,21 @@ def _assets(group: Steps, star: Sequence[str], naming: Naming) -> dg.AssetsDefin
             raise dg.Failure(str(error), metadata=_failures(error), allow_retries=True) from None
 
     return made
+
+
+def _told(
+    group: Steps, selected: Collection[str], given: Mapping[str, object], part: Part | None
+) -> Mapping[str, Value]:
+    """The values of the parameters. Raises `SettingsError` that names all that a run lacks, and all that is wrong."""
+    needed = [*missing(group, selected, os.environ), *credentials.lacking(group, selected)]
+    wrong = [f"{', '.join(needed)} must be set"] if needed else []
+    try:
+        found = values(group.parameters, given, part)
+    except ParameterError as error:
+        wrong.append(str(error))
+    if wrong:
+        raise SettingsError(f"{group.name}: {'; '.join(wrong)}; nothing was run")
+    return found
 
 
 def _spec(group: Steps, one: Step, star: Sequence[str], naming: Naming) -> dg.AssetSpec:

@@ -71,7 +71,8 @@ class Step(ABC):
     """A step by its name within its group, and what the interface says of it.
 
     `after`: steps before it in the group that it needs beside those whose results it takes. `deps`: assets elsewhere, as
-    `warehouse/dim_staff`, that it reads. `always`: it runs whatever failed before it in its group.
+    `warehouse/dim_staff`, that it reads. `always`: it runs whatever failed before it in its group; what was made by an earlier
+    run is never taken for what this one failed to make.
     """
 
     name: str
@@ -83,6 +84,8 @@ class Step(ABC):
     """The file and line of the declaration, as an editor takes them."""
 
     kinds: ClassVar[frozenset[str]] = frozenset()
+    does_without: ClassVar[bool] = False
+    """Whether it can be done where a step failed whose result it takes: it says so, or gets nothing in its place."""
     output: ClassVar[Output] = ""
 
     def __post_init__(self) -> None:
@@ -122,6 +125,11 @@ class Step(ABC):
     @property
     def settings(self) -> Sequence[str]:
         """The settings that must be there for it."""
+        return ()
+
+    @property
+    def stores(self) -> Sequence[str]:
+        """The object stores that it reaches, `s3` and `gs`: somebody must be known there."""
         return ()
 
     @property

@@ -11,6 +11,7 @@ import duckdb
 from etl_assets import faults
 from etl_assets.engine.duck import identifier
 from etl_assets.later import Later
+from etl_assets.steps.dialects import DUCKDB
 from etl_assets.steps.sessions import BATCH_ROWS, Bound, IfExists, Session, SessionError
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
 
@@ -30,7 +31,7 @@ class DuckDBSession(Session):
         self._connection = self._ended.enter_context(warehouse.connect())
 
     def read(self, query: Bound) -> Iterator[pa.Table]:
-        sql, names = query.statement.numbered(query.parameters)
+        sql, names = query.read([DUCKDB]).numbered()
         with self._told():
             relation = self._connection.sql(sql, params=[query.values[name] for name in names] or None)
             if relation is None:
@@ -44,7 +45,7 @@ class DuckDBSession(Session):
                 reader.close()
 
     def execute(self, query: Bound) -> int | None:
-        sql, names = query.statement.numbered(query.parameters)
+        sql, names = query.read([DUCKDB]).numbered()
         with self._told():
             found = self._connection.execute(sql, [query.values[name] for name in names])
             # All that is answered is fetched: the connection is busy until it is.

@@ -40,8 +40,11 @@ class FunctionStep(Step):
     function: Callable[..., Any] = field(default=lambda: None, kw_only=True)
     also: frozenset[str] = field(default=frozenset(), kw_only=True)
     """More kinds, for the icons of the interface."""
+    named: Sequence[str] = field(default=(), kw_only=True)
+    """The settings that it needs."""
 
     kinds: ClassVar[frozenset[str]] = frozenset({"python"})
+    does_without: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "where", location(self.function))
@@ -52,6 +55,12 @@ class FunctionStep(Step):
 
     def check(self) -> None:
         _ = self.gives
+        if isinstance(self.named, str):
+            raise ValueError(f"{self.name}: settings names several: write settings=[…]")
+
+    @property
+    def settings(self) -> Sequence[str]:
+        return self.named
 
     @cached_property
     def gives(self) -> Output:
@@ -103,9 +112,10 @@ class FunctionStep(Step):
             return work.keeping.get(name, work.kinds[name])
         frame = work.keeping.frame(name)
         hint = self._hints.get(name)
-        if hint is pd.DataFrame:
+        wanted = get_args(hint) or (hint,)  # of one with `always`, `pd.DataFrame | None`
+        if pd.DataFrame in wanted:
             return frame.to_pandas(types_mapper=pd.ArrowDtype)
-        return frame if hint is pa.Table else nw.from_native(frame)
+        return frame if pa.Table in wanted else nw.from_native(frame)
 
     def _checked(self, value: Any) -> Any:
         wanted = {"text": str, "bytes": bytes, "json": (dict, list)}[self.gives]
@@ -134,9 +144,10 @@ def step(
     after: Sequence[str] = (),
     deps: Sequence[str] = (),
     always: bool = False,
+    settings: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], FunctionStep]:
     """Declare that the function below is a step, called as the function and described by its docstring unless that is said
-    here. Raises `ValueError` for one that does not say what it returns."""
+    here. `settings`: the environment variables that it reads; before any step of a run, those that are missing are told. Raises `ValueError` for one that does not say what it returns."""
 
     def declared(function: Callable[..., Any]) -> FunctionStep:
         said = description or " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
@@ -148,6 +159,7 @@ def step(
             after=after,
             deps=deps,
             always=always,
+            named=settings,
         )
 
     return declared

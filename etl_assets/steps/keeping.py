@@ -72,7 +72,9 @@ class Keeping:
     def put(self, name: str, kind: Kind, value: Any) -> Kept:
         """Keep a text, bytes, or what JSON can say."""
         try:
-            text = json.dumps(value, ensure_ascii=False, indent=1) if kind == "json" else value
+            text = (
+                json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) if kind == "json" else value
+            )
         except (TypeError, ValueError):
             raise KeptError(f"{name}: it gives what JSON can't say") from None
         return self._put(name, kind, [text.encode() if isinstance(text, str) else bytes(text)], None)
@@ -132,7 +134,7 @@ def _joined(name: str, tables: Iterable[pa.Table], folder: Path, whole: Path) ->
         if writer is not None:
             writer.close()
     schema = _common(name, [schema for _, schema in parts])
-    with pq.ParquetWriter(whole, schema) as out:
+    with _writer(name, whole, schema) as out:
         for path, _ in parts:
             for piece in _pieces(path):
                 try:
@@ -142,6 +144,16 @@ def _joined(name: str, tables: Iterable[pa.Table], folder: Path, whole: Path) ->
                         f"{name}: a value does not fit the type of its column: CAST it in the query"
                     ) from None
     return rows
+
+
+def _writer(name: str, whole: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    try:
+        return pq.ParquetWriter(whole, schema)
+    except pa.ArrowException:
+        told = ", ".join(f"{field.name} {field.type}" for field in schema)
+        raise KeptError(
+            f"{name}: Parquet does not hold one of {told}: bring it to a text or a number"
+        ) from None
 
 
 def _pieces(path: Path) -> Iterator[pa.Table]:

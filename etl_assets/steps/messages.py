@@ -1,6 +1,5 @@
 """A step that tells people: by e-mail, by a topic of SNS, or in the log."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +20,8 @@ def channel_setting(to: str) -> str:
 
 @dataclass(frozen=True)
 class Message(Step):
-    """A message with a subject and a text, both maybe with `{parameters}`; or, with `of`, the text or JSON that another step
-    made. It goes where alerts go (ETL_ALERTS_URL), or to the channel `to`, whose address ETL_CHANNEL_<NAME> has.
+    """A message with a text and, unless it is for a topic whose readers need none, a subject, both maybe with `{parameters}`;
+    or, with `of`, the text or JSON that another step made. It goes where alerts go (ETL_ALERTS_URL), or to the channel `to`, whose address ETL_CHANNEL_<NAME> has.
 
     It comes after all steps before it. With `always` it is sent whatever failed, and says what did.
     """
@@ -33,10 +32,9 @@ class Message(Step):
     to: str = field(default="", kw_only=True)
 
     kinds: ClassVar[frozenset[str]] = frozenset({"message"})
+    does_without: ClassVar[bool] = True
 
     def check(self) -> None:
-        if not self.subject.strip():
-            raise ValueError(f"{self.name}: a message has a subject: write subject=…")
         if bool(self.text.strip()) == bool(self.of):
             raise ValueError(f"{self.name}: a message has text=…, or of= a step that makes it")
         if self.to and not _CHANNEL.fullmatch(self.to):
@@ -62,7 +60,7 @@ class Message(Step):
 
     def make(self, work: Work) -> Made:
         exact = work.kinds.get(self.of) == "json" and self.of not in work.unmade
-        text = "\n".join([self._said(work), *([] if exact else work.failures)])
+        text = self._said(work) if exact else "\n".join([self._said(work), *work.failures])
         notice = Notice(self.to, told(self.subject, work.values), text, good=not work.failures, exact=exact)
         return Made({"sent to": work.send(notice), "subject": notice.subject})
 
@@ -71,6 +69,4 @@ class Message(Step):
             return told(self.text, work.values)
         if self.of in work.unmade:
             return f"{self.of} was not made."
-        kind = work.kinds[self.of]
-        found = work.keeping.get(self.of, kind)
-        return str(found) if kind == "text" else json.dumps(found, ensure_ascii=False, indent=1)
+        return work.keeping.raw(self.of, work.kinds[self.of]).decode()

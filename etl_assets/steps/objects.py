@@ -58,6 +58,10 @@ class Upload(Step):
     def inputs(self) -> Sequence[str]:
         return [self.of]
 
+    @property
+    def stores(self) -> Sequence[str]:
+        return self.place.stores
+
     def mistakes(self, parameters: Mapping[str, Parameter]) -> Iterator[str]:
         yield from _unknown(self.place.parameters, parameters)
 
@@ -89,6 +93,10 @@ class Download(Step):
     @property
     def gives(self) -> Output:
         return _OUTPUT[self.as_]
+
+    @property
+    def stores(self) -> Sequence[str]:
+        return self.place.stores
 
     def mistakes(self, parameters: Mapping[str, Parameter]) -> Iterator[str]:
         yield from _unknown(self.place.parameters, parameters)
@@ -124,6 +132,10 @@ class Listing(Step):
     @cached_property
     def place(self) -> Place:
         return _place(self.name, self.prefix, is_prefix=True)
+
+    @property
+    def stores(self) -> Sequence[str]:
+        return self.place.stores
 
     def mistakes(self, parameters: Mapping[str, Parameter]) -> Iterator[str]:
         yield from _unknown(self.place.parameters, parameters)

@@ -108,7 +108,7 @@ def _read(kind: Type, value: object) -> Value:
         if isinstance(value, bool | float):
             raise ValueError
         number = int(str(value))
-        if number.bit_length() > _INTEGERS[name]:
+        if not -(1 << _INTEGERS[name]) <= number < 1 << _INTEGERS[name]:
             raise OverflowError
         return number
     if name == "boolean":
@@ -186,8 +186,8 @@ class Part:
 def values(
     parameters: Sequence[Parameter], given: Mapping[str, object], part: Part | None
 ) -> dict[str, Value]:
-    """The value of each parameter: what is given, else its default; those that follow from the partition from there. Raises
-    `ParameterError` that names all that are wrong."""
+    """The value of each parameter: what is given, NULL too, else its default; those that follow from the partition from there.
+    Raises `ParameterError` that names all that are wrong."""
     found: dict[str, Value] = {}
     wrong = []
     for one in parameters:
@@ -195,8 +195,7 @@ def values(
             if one.partition:
                 found[one.name] = one.read(getattr(part, one.partition) if part else None)
             else:
-                said = given.get(one.name)
-                found[one.name] = one.read(one.default if said is None else said)
+                found[one.name] = one.read(given.get(one.name, one.default))
         except ParameterError as error:
             wrong.append(str(error))
     if wrong:
@@ -239,5 +238,7 @@ def _shown(value: Value) -> str:
     if value is None:
         return ""
     if isinstance(value, dt.datetime):
-        return value.strftime("%Y-%m-%dT%H%M%S")
+        zone = "Z" if value.tzinfo else ""  # one instant, one name
+        at = value.astimezone(dt.UTC) if value.tzinfo else value
+        return f"{at:%Y-%m-%dT%H%M%S}{f'.{at:%f}' if at.microsecond else ''}{zone}"
     return str(value).lower() if isinstance(value, bool) else str(value)

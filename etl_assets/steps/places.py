@@ -13,7 +13,7 @@ from etl_assets.lake.files import AlreadyExists, Files, open_files
 from etl_assets.steps.parameters import Value, named, placeholders
 
 LAKE_FOLDER = "files"
-_FORM = re.compile(r"(?P<scheme>lake|s3|gs)://(?P<rest>.+)", re.DOTALL)
+_FORM = re.compile(r"(?P<scheme>lake|s3|gs)://(?P<rest>.*)", re.DOTALL)
 
 
 class PlaceError(EtlError):
@@ -29,7 +29,7 @@ class Place:
 
     def __post_init__(self) -> None:
         found = _FORM.fullmatch(self.template)
-        if not found:
+        if not found or not (found["rest"] or (self.is_prefix and found["scheme"] == "lake")):
             raise ValueError(
                 f"{self.template!r} is no place: write lake://path, s3://bucket/key or gs://bucket/key"
             )
@@ -40,6 +40,12 @@ class Place:
         inner = parts[:-1] if self.is_prefix else parts
         if {"", ".", ".."} & {*inner, *({parts[-1]} - {""} if self.is_prefix else ())}:
             raise ValueError(f"{self.template!r} has an empty part, or one of dots")
+
+    @property
+    def stores(self) -> list[str]:
+        """The object store that it lies in, if it lies in one."""
+        scheme = self.template.partition("://")[0]
+        return [] if scheme == "lake" else [scheme]
 
     @property
     def parameters(self) -> list[str]:

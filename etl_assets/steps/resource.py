@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from etl_assets.clients.alerts import Alert, Alerts, channel
-from etl_assets.clients.secrets import database_url, resolved
+from etl_assets.clients.secrets import ENGINES, database_url
 from etl_assets.lake.certificates import uncertified
 from etl_assets.star.resource import Lake
 from etl_assets.steps.duckdb_session import DuckDBSession
@@ -56,7 +56,7 @@ class StepSurroundings(dg.ConfigurableResource):
 
         if database != WAREHOUSE:
             setting = setting_of(database)
-            return open_sql(database, setting, resolved(url_of(database), setting))
+            return open_sql(database, setting, database_url(url_of(database), setting, ENGINES))
         if isinstance(self.warehouse, DuckDBWarehouse):
             return WarehouseSession(DuckDBSession(self.warehouse), self.warehouse.schemas, "duckdb")
         if isinstance(self.warehouse, PostgresWarehouse):
@@ -74,5 +74,5 @@ class StepSurroundings(dg.ConfigurableResource):
         setting = channel_setting(notice.to)
         through = channel(os.environ[setting], setting) if notice.to else self.alerts
         link = "" if notice.exact else f"{self.ui_url}/runs/{run_id}"
-        through.send(Alert(notice.subject, notice.text, link, run_id, good=notice.good))
+        through.send(Alert(notice.subject, notice.text, link, run_id, good=notice.good, exact=notice.exact))
         return through.where

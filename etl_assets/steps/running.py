@@ -89,9 +89,13 @@ def run(group: Steps, selected: Collection[str], work: Work) -> Iterator[Done | 
 
 
 def _outcome(group: Steps, one: Step, work: Work) -> Done | Failed | LeftOut:
-    needs = [name for name in group.needs[one.name] if name in work.unmade]
-    if needs and not one.always:
-        return LeftOut(one, needs)
+    needs = group.needs[one.name]
+    if (
+        one.always
+    ):  # what it takes was made by this run, or it is not there: an older one would be told as new
+        needs = [] if one.does_without else group.inputs(one)
+    if unmade := [name for name in needs if name in work.unmade]:
+        return LeftOut(one, unmade)
     started = time.monotonic()
     try:
         made = one.make(work)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from etl_assets.errors import EtlError
+from etl_assets.steps.dialects import Dialect
 from etl_assets.steps.parameters import Parameter, Value
-from etl_assets.steps.statement import Statement
+from etl_assets.steps.statement import Reading, Statement
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,10 +36,14 @@ class Bound:
     parameters: Mapping[str, Parameter]
     values: Mapping[str, Value]
 
-    @property
-    def used(self) -> dict[str, Value]:
-        """The values of those parameters that the statement names."""
-        return {name: self.values[name] for name in self.statement.parameters}
+    def read(self, dialects: Sequence[Dialect]) -> Reading:
+        """The statement as a database reads it that may have several dialects. Raises `SessionError` where in one of them a
+        parameter stands where nothing is bound."""
+        readings = [self.statement.read(dialect) for dialect in dialects]
+        for reading in readings:
+            for mistake in reading.mistakes(self.parameters):
+                raise SessionError(f"as {reading.dialect.name} reads it, {mistake}")
+        return readings[0]
 
 
 class Session(ABC):

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from etl_assets.steps.contract import Made, Output, Step, StepError
+from etl_assets.steps.dialects import OF_DATABASES, OF_WAREHOUSES
 from etl_assets.steps.parameters import Parameter, named, placeholders
 from etl_assets.steps.sessions import WAREHOUSE, Bound, IfExists, setting_of
 from etl_assets.steps.statement import Statement
@@ -60,7 +61,8 @@ class _WithStatement(_InDatabase):
         return Bound(self.statement, work.parameters, work.values)
 
     def mistakes(self, parameters: Mapping[str, Parameter]) -> Iterator[str]:
-        yield from self.statement.unbound(parameters)
+        in_warehouse = self.database == WAREHOUSE
+        yield from self.statement.mistakes(parameters, OF_WAREHOUSES if in_warehouse else OF_DATABASES)
 
     def star_tables(self, star: Collection[str]) -> list[str]:
         if self.database != WAREHOUSE:
@@ -149,5 +151,7 @@ class SqlWrite(_InDatabase):
         if not _TABLE.fullmatch(table):
             raise StepError(f"{table!r} is no table: the parameters in it are of letters, digits and _")
         frame = work.keeping.frame(self.of)
+        if not frame.column_names:
+            raise StepError(f"{self.of} has no columns: no table can be made of it")
         rows = work.session(self.database).write(table, frame, self.if_exists)
         return Made({"dagster/table_name": table, "written": self.if_exists}, "", frame.slice(0, 10), rows)

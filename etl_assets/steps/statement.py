@@ -1,111 +1,133 @@
 """A statement of SQL with `:parameters`, which the database gets as bound values.
 
-A driver may put values into the text itself, quoted. Within a text or a comment that would let a value out of its quotes, so
-a parameter may stand in code only; what is code is found here, the same for all databases.
+A parameter may stand in code only. What is code depends on the database (`dialects`): a statement is read as the database
+reads it that gets it. When a project is loaded it is not known yet which that is; then what no database can read is refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from etl_assets.later import Later
-from etl_assets.steps.parameters import Parameter
+from etl_assets.steps.dialects import OF_WAREHOUSES, Dialect
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
-    from sqlalchemy.engine import default as dialects
+    from sqlalchemy.engine import default
 else:  # a project that is loaded runs no statement yet
     sa = Later("sqlalchemy")
-    dialects = Later("sqlalchemy.engine.default")
+    default = Later("sqlalchemy.engine.default")
 
-# What is no code: texts, quoted names, comments, PostgreSQL's $$ texts. An end that is missing reaches to the end.
-_OTHER = re.compile(
-    r"""'(?:[^']|'')*(?:'|\Z)|"(?:[^"]|"")*(?:"|\Z)|`[^`]*(?:`|\Z)|--[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)|"""
-    r"""(?<![\w$])\$(?P<tag>[A-Za-z_]\w*|)\$.*?(?:\$(?P=tag)\$|\Z)""",
-    re.DOTALL,
-)
 _BOUND = re.compile(r"(?<![:\w]):([A-Za-z_]\w*)")
+_TEXT_ENDS = ("'", '"', "$")
+_COMMENTS = ("--", "/*", "#")
 _BRACED = re.compile(r"\{\w+\}")
-_TYPES = {
-    "text": "String", "int": "BigInteger", "bigint": "BigInteger", "double": "Double", "boolean": "Boolean", "date": "Date",
-    "timestamp": "DateTime",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement. Raises `ValueError` for one in which a parameter could be read as something else."""
+    """One statement. Raises `ValueError` for one that is empty."""
 
     sql: str
 
     def __post_init__(self) -> None:
         if not self.sql.strip():
             raise ValueError("its SQL is empty")
-        for literal in self._others:
-            if literal[0] in "'\"" and re.search(r"\\['\"]", literal):
-                raise ValueError(
-                    "a \\ before a quote ends a text in some databases only: write the quote twice"
-                )
-            if literal.startswith("/*") and "/*" in literal[2:]:
-                raise ValueError(
-                    "a comment within a comment ends with the inner one in some databases only: take it out"
-                )
-        if found := _BRACED.search(_OTHER.sub(" ", self.sql)):
-            raise ValueError(f"{found[0]} would be pasted into SQL: write :{found[0][1:-1]}, which is bound")
+
+    def read(self, dialect: Dialect) -> Reading:
+        """The statement as a database reads it."""
+        return Reading(self.sql, dialect)
+
+    def mistakes(self, declared: Collection[str], dialects: Sequence[Dialect]) -> list[str]:
+        """What is wrong with how it names parameters in whichever of these dialects it is read; nothing, if it is right in
+        one."""
+        found = [list(self.read(dialect).mistakes(declared)) for dialect in dialects]
+        return found[0] if all(found) else []
+
+    def star_tables(self) -> list[str]:
+        """The tables of schema `star` that it reads, of facts also by way of their views."""
+        names = [name for dialect in OF_WAREHOUSES for name in self.read(dialect).tables_of("star")]
+        return list(dict.fromkeys(name.removesuffix("_current") for name in names))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A statement as a database reads it."""
+
+    sql: str
+    dialect: Dialect
 
     @cached_property
-    def _others(self) -> list[str]:
-        return [found[0] for found in _OTHER.finditer(self.sql)]
+    def _pieces(self) -> list[tuple[bool, str]]:
+        """The statement in pieces: whether each is code, and what it is."""
+        pieces, at = [], 0
+        for start, end in self.dialect.others(self.sql):
+            pieces += [(True, self.sql[at:start]), (False, self.sql[start:end])]
+            at = end
+        return [*pieces, (True, self.sql[at:])]
+
+    @property
+    def _code(self) -> str:
+        return " ".join(piece for is_code, piece in self._pieces if is_code)
 
     @cached_property
     def parameters(self) -> list[str]:
         """The parameters that it names, in order of their first appearance."""
-        return list(dict.fromkeys(_BOUND.findall(_OTHER.sub(" ", self.sql))))
+        return list(dict.fromkeys(_BOUND.findall(self._code)))
 
-    def unbound(self, declared: Collection[str]) -> Iterator[str]:
-        """What is wrong with how it names parameters: those that are not declared, and those that stand where nothing is
-        bound."""
+    def mistakes(self, declared: Collection[str]) -> Iterator[str]:
+        """What is wrong with how it names parameters: those that are not declared, those that stand where nothing is bound,
+        those that would be pasted."""
+        if found := _BRACED.search(self._code):
+            yield f"{found[0]} would be pasted into SQL: write :{found[0][1:-1]}, which is bound"
         for name in self.parameters:
             if name not in declared:
                 yield f":{name} names no parameter; {_near(name, declared)}"
-        for literal in self._others:
-            for name in _BOUND.findall(literal):
+        for other in (piece for is_code, piece in self._pieces if not is_code):
+            for name in _BOUND.findall(other):
                 if name in declared:
                     yield (
                         f":{name} stands in a text, a quoted name or a comment, where nothing is bound: write … || :{name}, "
                         "or take it out"
                     )
+            if self.parameters and self.dialect.runs(other):
+                yield "a comment /*! … */ is code in some versions: take it out of a statement with parameters"
+        yield from self._going_on()
 
-    def clause(self, parameters: Mapping[str, Parameter]) -> sa.TextClause:
-        """As SQLAlchemy takes it, with the type of each parameter."""
-        pieces, at = [], 0
-        for other in _OTHER.finditer(self.sql):
-            pieces += [_code(self.sql[at : other.start()]), _escaped(other[0])]
-            at = other.end()
-        pieces.append(_code(self.sql[at:]))
-        bound = [sa.bindparam(name, type_=_type(parameters[name])) for name in self.parameters]
-        return sa.text("".join(pieces)).bindparams(*bound)
+    def _going_on(self) -> Iterator[str]:
+        """Parameters directly behind a text: a driver writes a text there too, which goes on the first one, backslashes and
+        all."""
+        behind_text = False
+        for is_code, piece in self._pieces:
+            if not is_code:
+                behind_text = piece.endswith(_TEXT_ENDS) or (behind_text and piece.startswith(_COMMENTS))
+            elif behind_text and (found := _BOUND.match(piece.lstrip())):
+                yield f"{found[0]} stands directly behind a text: write what joins them, as ||"
+            behind_text = behind_text and (not is_code or not piece.strip())
 
-    def numbered(self, parameters: Mapping[str, Parameter]) -> tuple[str, list[str]]:
+    def clause(self, types: Mapping[str, sa.types.TypeEngine[Any]]) -> sa.TextClause:
+        """As SQLAlchemy takes it, with the types that its parameters have there."""
+        text = "".join(_bindable(piece) if is_code else _escaped(piece) for is_code, piece in self._pieces)
+        bound = [sa.bindparam(name, type_=types.get(name)) for name in self.parameters]
+        return sa.text(text).bindparams(*bound)
+
+    def numbered(self) -> tuple[str, list[str]]:
         """As DuckDB takes it, with $1, $2, …, and the parameters that these stand for."""
-        compiled = self.clause(parameters).compile(
-            dialect=dialects.DefaultDialect(paramstyle="numeric_dollar")
-        )
+        compiled = self.clause({}).compile(dialect=default.DefaultDialect(paramstyle="numeric_dollar"))
         return str(compiled), list(compiled.positiontup or ())
 
-    def star_tables(self) -> list[str]:
-        """The tables of schema `star` that it reads, of facts also by way of their views."""
-        code = _OTHER.sub(lambda found: found[0] if found[0][0] == '"' else " ", self.sql).replace('"', "")
-        names = re.findall(r"(?<![\w.])star\.(\w+)", code, re.IGNORECASE)
-        return list(dict.fromkeys(name.removesuffix("_current") for name in names))
+    def tables_of(self, schema: str) -> list[str]:
+        """The tables of a schema that it names."""
+        names = "".join(piece if is_code or piece[0] == '"' else " " for is_code, piece in self._pieces)
+        return re.findall(rf"(?<![\w.]){schema}\.(\w+)", names.replace('"', ""), re.IGNORECASE)
 
 
-def _code(piece: str) -> str:
+def _bindable(piece: str) -> str:
     """Code in which no colon but that of a parameter means anything to SQLAlchemy."""
     kept, at = [], 0
     for bound in _BOUND.finditer(piece):
@@ -122,12 +144,3 @@ def _near(name: str, declared: Collection[str]) -> str:
 
 def _escaped(piece: str) -> str:
     return piece.replace(":", "\\:")
-
-
-def _type(parameter: Parameter) -> sa.types.TypeEngine[Any]:
-    name = parameter.kind.name
-    if name in _TYPES:
-        made: sa.types.TypeEngine[Any] = getattr(sa, _TYPES[name])()
-        return made
-    precision, scale = (int(n) for n in re.findall(r"\d+", name))
-    return sa.Numeric(precision, scale)

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import boto3
 import dagster as dg
@@ -23,7 +23,8 @@ from dagster_graphql.test.utils import execute_dagster_graphql
 from moto.server import ThreadedMotoServer
 
 from etl_assets.clients.alerts import Alert, AlertError, EmailAlerts, alerts
-from etl_assets.clients.secrets import SecretError, database_url, resolved
+from etl_assets.clients.secrets import ENGINES, SecretError, database_url, resolved
+from etl_assets.project import SqlQuery, Steps
 from etl_assets.settings import warehouse_engine
 from etl_assets.source.resource import Source
 from etl_assets.stand_ins.sheets import serve_sheets
@@ -31,6 +32,7 @@ from etl_assets.stand_ins.sheets_books import Book
 from etl_assets.warehouse.postgres import PostgresWarehouse
 from etl_assets_tests.automation.shown import served
 from etl_assets_tests.flow import Flow, Run, as_role, execute
+from etl_assets_tests.steps.playing import play
 
 ROOT = Path(__file__).parents[2]
 SETTING = "ETL_SOURCE_URL"
@@ -123,6 +125,33 @@ def test_a_key_takes_a_part_of_a_secret(aws: Any) -> None:
 def test_a_secret_as_rds_writes_it_is_the_url_of_a_database(aws: Any) -> None:
     url = database_url(hold(aws, "rds", RDS), SETTING)
     assert url == "postgresql://reader:hunter2%2FZaphod@db.example.com:5433/shop"
+
+
+@pytest.mark.parametrize(
+    ("engine", "port", "url"),
+    [
+        ("mysql", 3307, "mysql+pymysql://reader:hunter2%2FZaphod@db.example.com:3307/shop"),
+        ("mariadb", None, "mysql+pymysql://reader:hunter2%2FZaphod@db.example.com/shop"),
+        ("postgres", None, "postgresql://reader:hunter2%2FZaphod@db.example.com/shop"),
+    ],
+)
+def test_a_step_works_in_the_database_of_a_secret_as_rds_writes_it(
+    aws: Any, engine: str, port: int | None, url: str
+) -> None:
+    named = hold(aws, "rds", RDS | {"engine": engine, "port": port})
+    assert database_url(named, "ETL_DATABASE_SHOP", ENGINES) == url
+
+
+def test_a_step_connects_with_what_the_secret_says(
+    aws: Any, database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = urlsplit(database())
+    rds = {"username": parts.username, "password": unquote(parts.password or ""), "host": parts.hostname, "port": parts.port,
+           "dbname": parts.path[1:], "engine": "postgres"}  # fmt: skip
+    monkeypatch.setenv("ETL_DATABASE_SHOP", hold(aws, "shop", rds))
+    group = Steps("lot", "One.", [SqlQuery("one", "One.", sql="SELECT 1 AS n", database="shop")])
+    ran = play(group, tmp_path / "data")
+    assert ran.success, ran.failure
 
 
 def test_the_source_connects_with_what_the_secret_says(aws: Any, totesys: str, tmp_path: Path) -> None:

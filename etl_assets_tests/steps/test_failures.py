@@ -9,10 +9,22 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from etl_assets.project import Message, Parameter, SqlExecute, SqlQuery, SqlWrite, Steps, Upload, step
+from etl_assets.project import (
+    CsvFile,
+    Listing,
+    Message,
+    Parameter,
+    SqlExecute,
+    SqlQuery,
+    SqlWrite,
+    Steps,
+    Upload,
+    step,
+)
 from etl_assets.steps.contract import Made
 from etl_assets_tests.automation.test_alerting import Mail, body, free_port, serve
 from etl_assets_tests.steps.playing import play
+from etl_assets_tests.steps.test_sql import execute
 
 __all__ = ["free_port", "serve"]
 SECRET_ROW = "Mrs Smith of 12 High Street"
@@ -137,11 +149,60 @@ def test_b9_a_write_does_not_follow_a_statement_that_failed(tmp_path: Path) -> N
     assert "filled was left out: it needs emptied" in ran.failure
 
 
+@pytest.mark.usefixtures("shop")
+def test_b9_what_an_earlier_run_made_is_not_taken_for_what_this_one_failed_to_make(
+    tmp_path: Path, mail: Mail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETL_CHANNEL_TEAM", mail.url)
+    fails: list[bool] = []
+
+    @step()
+    def first() -> pa.Table:
+        """Fails the second time."""
+        if fails:
+            raise ValueError
+        return pa.table({"n": [1]})
+
+    @step(always=True)
+    def looked(first: pa.Table | None) -> str:
+        """Gets nothing for what was not made."""
+        return "nothing" if first is None else f"{first.num_rows} row"
+
+    group = Steps(
+        "lot", "Whatever fails.",
+        [
+            first,
+            Upload("sent", "A file.", of="first", to="lake://{run}.csv", always=True),
+            CsvFile("file", "A file.", of="first", path="{run}.csv", always=True),
+            SqlWrite("out", "A table.", of="first", table="t", if_exists="append", database="shop", always=True),
+            looked,
+            Message("told", "Tells.", subject="S", of="looked", to="team", always=True),
+        ],
+        [Parameter("run", "int")],
+    )  # fmt: skip
+    data = tmp_path / "data"
+    assert play(group, data, config={"run": 1}).success
+    fails.append(True)
+    ran = play(group, data, config={"run": 2})
+    assert ran.made == ["looked", "told"]
+    for name in ("sent", "file", "out"):
+        assert f"{name} was left out: it needs first" in ran.failure
+    assert sorted(found.name for found in data.rglob("*.csv")) == ["1.csv", "1.csv"]
+    assert execute(f"sqlite:///{tmp_path / 'shop.sqlite'}", "SELECT count(*) FROM t") == [(1,)]
+    assert [body(one).splitlines()[0] for one in mail.messages] == ["1 row", "nothing"]
+
+
 def test_b10_all_that_is_missing_is_told_in_one_error_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("ETL_DATABASE_SHOP", "ETL_DATABASE_STORE", "ETL_CHANNEL_TEAM"):
+    named = ("ETL_DATABASE_SHOP", "ETL_DATABASE_STORE", "ETL_CHANNEL_TEAM", "CRM_TOKEN")
+    clouds = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS")
+    for name in (*named, *clouds):
         monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "CLOUDSDK_CONFIG", "BOTO_CONFIG"):
+        monkeypatch.setenv(name, str(tmp_path / "nothing"))
+    for name in ("AWS_EC2_METADATA_DISABLED", "NO_GCE_CHECK"):
+        monkeypatch.setenv(name, "true")
     touched: list[str] = []
 
     @step()
@@ -149,21 +210,34 @@ def test_b10_all_that_is_missing_is_told_in_one_error_before_anything_runs(
         """Would be the first to do something."""
         touched.append("first")
 
+    @step(settings=["CRM_TOKEN"])
+    def asked() -> None:
+        """Would ask somebody."""
+        touched.append("asked")
+
     group = Steps(
         "lot", "Much is missing.",
         [
             first,
+            asked,
+            Listing("aws", "One row is a file.", prefix="s3://bucket/"),
+            Listing("google", "One row is a file.", prefix="gs://bucket/"),
             SqlQuery("one", "One.", sql="SELECT 1 AS n", database="shop"),
             SqlQuery("two", "Two.", sql="SELECT 1 AS n", database="store"),
             Message("told", "Told.", subject="S", text="T", to="team", always=True),
         ],
+        [Parameter("day", "date"), Parameter("n", "int", default=1)],
     )  # fmt: skip
-    ran = play(group, tmp_path / "data")
+    ran = play(group, tmp_path / "data", config={"day": "yesterday", "n": 2**31})
     assert ran.made == []
     assert touched == []
-    for name in ("ETL_DATABASE_SHOP", "ETL_DATABASE_STORE", "ETL_CHANNEL_TEAM"):
+    for name in (*named, "AWS credentials", "Google credentials", "parameter day: ", "parameter n: "):
         assert name in ran.failure
-    assert play(group, tmp_path / "data", select=["first"]).success, "what is selected needs none of it"
+    fine = play(group, tmp_path / "data", select=["first"], config={"day": "2026-01-31"})
+    assert fine.success, "what is selected needs none of it"
+    monkeypatch.setenv("ETL_CHANNEL_TEAM", "sns:arn:aws:sns:eu-west-1:123456789012:team")
+    sent = play(group, tmp_path / "data", select=["told"], config={"day": "2026-01-31"})
+    assert "AWS credentials" in sent.failure
 
 
 @pytest.mark.parametrize(

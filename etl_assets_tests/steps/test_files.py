@@ -15,6 +15,7 @@ import pytest
 from etl_assets.engine.scratch import sweep
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.project import CsvFile, Download, Listing, Parameter, Steps, Upload, step
+from etl_assets.stand_ins import gcs
 from etl_assets.stand_ins.s3 import serve_s3
 from etl_assets.steps.keeping import Keeping
 from etl_assets_tests.steps.playing import kept, play
@@ -114,10 +115,27 @@ def test_b4_the_same_in_the_lake(tmp_path: Path) -> None:
     assert play(to("lake://out", overwrite=True), tmp_path / "data").success
 
 
-@pytest.mark.parametrize("where", ["s3", "lake"])
-def test_b4_what_was_put_somewhere_is_taken_from_there(where: str, s3: object, tmp_path: Path) -> None:
-    place = f"s3://{BUCKET}/out" if where == "s3" else "lake://out"
+@pytest.fixture
+def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with gcs.serve(BUCKET) as service:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", service.url)
+        yield
+
+
+@pytest.mark.parametrize("where", ["s3", "gs", "lake"])
+def test_b4_what_was_put_somewhere_is_taken_from_there(
+    where: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    place = "lake://out"
+    if where != "lake":
+        request.getfixturevalue(where)
+        place = f"{where}://{BUCKET}/out"
     assert play(to(place), tmp_path / "data").success
+    assert play(to(place), tmp_path / "data").failure.count("exists already: write overwrite=True") == 5
+    listing = Listing("found", "One row is a file.", prefix=f"{place}/", suffix=".csv")
+    assert (
+        play(Steps("there", "There.", [listing]), tmp_path / "data").told("found")["dagster/row_count"] == 1
+    )
     seen: dict[str, object] = {}
 
     @step()
@@ -183,6 +201,13 @@ def test_b4_the_files_of_the_lake_are_listed_and_what_the_platform_keeps_there_i
     assert play(group, tmp_path / "data").success
     paths = pq.read_table(kept(tmp_path / "data", "lot", "found"))["path"].to_pylist()
     assert paths == ["lake://a.csv", "lake://a/1.csv", "lake://a/b/2.csv", "lake://ab/3.csv"]
+    whole = Steps("lot", "There.", [Listing("found", "One row is a file.", prefix="lake://")])
+    assert play(whole, tmp_path / "data").success
+    assert pq.read_table(kept(tmp_path / "data", "lot", "found"))["path"].to_pylist() == sorted(
+        [*paths, "lake://a/4.txt"]
+    )
+    with pytest.raises(ValueError, match="no place"):
+        Listing("found", "One row is a file.", prefix="s3://")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,9 @@ from etl_assets_tests.steps.playing import play
 __all__ = ["serve"]
 
 
+WORDS = "größer: a\u2028b\u00a0c\u0085d\u200de\r\n \t"  # what is a line's end, or no sign, for some
+
+
 @step()
 def report() -> str:
     """A text."""
@@ -24,7 +27,7 @@ def report() -> str:
 @step()
 def figures() -> dict[str, object]:
     """What a program reads."""
-    return {"sales": 3, "words": "größer"}
+    return {"sales": 3, "words": WORDS}
 
 
 GROUP = Steps(
@@ -33,6 +36,7 @@ GROUP = Steps(
         report, figures,
         Message("words", "To the team.", subject="Sales of {month}", of="report", to="team"),
         Message("data", "To a program.", subject="Figures of {month}", of="figures", to="team"),
+        Message("bare", "To a topic that wants no subject.", text="50\u00a0%", to="team"),
     ],
     [Parameter("month", "text", default="May")],
 )  # fmt: skip
@@ -65,11 +69,12 @@ def test_b6_a_text_and_json_reach_a_topic_with_their_subjects(
 ) -> None:
     ran = play(GROUP, tmp_path / "data")
     assert ran.success, ran.failure
-    found = {one["Subject"]: one["Message"] for one in topic()}
-    assert set(found) == {"Sales of May", "Figures of May"}
+    found = {one.get("Subject", ""): one["Message"] for one in topic()}
+    assert set(found) == {"Sales of May", "Figures of May", ""}
+    assert found[""].startswith("50\u00a0%")
     assert found["Sales of May"].startswith("Sales rose by 3 %.\nCosts did not.")
     assert f"/runs/{ran.result.run_id}" in found["Sales of May"]
-    assert json.loads(found["Figures of May"]) == {"sales": 3, "words": "größer"}
+    assert json.loads(found["Figures of May"]) == {"sales": 3, "words": WORDS}
     assert ran.told("words")["sent to"].endswith(":team")
 
 
@@ -80,12 +85,23 @@ def test_b6_a_text_reaches_a_mailbox_with_its_subject(
     monkeypatch.setenv("ETL_CHANNEL_TEAM", mail.url)
     ran = play(GROUP, tmp_path / "data", config={"month": "June\r\nBcc: all@example.com"})
     assert ran.success, ran.failure
-    words, data = mail.messages
+    words, data, bare = mail.messages
+    assert bare["Subject"] is None
     assert words["Subject"] == "Sales of June Bcc: all@example.com"
     assert words["Bcc"] is None
     assert body(words).startswith("Sales rose by 3 %.")
-    assert json.loads(body(data)) == {"sales": 3, "words": "größer"}
+    assert json.loads(body(data)) == {"sales": 3, "words": WORDS}
     assert "@" not in ran.told("words")["sent to"]
+
+
+def test_b6_what_json_cant_say_is_not_sent(tmp_path: Path) -> None:
+    @step()
+    def no_number() -> dict[str, float]:
+        """What no JSON has."""
+        return {"n": float("nan")}
+
+    group = Steps("lot", "One.", [no_number, Message("told", "Told.", of="no_number")])
+    assert "no_number: it gives what JSON can't say" in play(group, tmp_path / "data").failure
 
 
 def test_b6_without_a_setting_it_is_in_the_log(tmp_path: Path) -> None:

@@ -93,6 +93,10 @@ def test_it_is_all_in_the_interface_without_a_warning(shop: Path, recwarn: pytes
         (["nothing"], "there is no group nothing; there are mailing"),
         (["mailing", "--set", "begin=yesterday"], "'yesterday' is no date: write YYYY-MM-DD"),
         (["mailing", "--set", "beginn=2024-01-01"], "the parameters are begin, until, least"),
+        (
+            ["mailing", "--set", "least=x", "--set", "begin=y"],
+            "'x' is no numeric(9,2); --set begin=y: parameter begin: 'y' is no",
+        ),
         (["mailing", "--step", "bets"], "the steps are ordered, best"),
         (["mailing", "--partition", "2024-01-01"], "has no --partition"),
     ],
