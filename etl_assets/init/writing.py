@@ -52,7 +52,9 @@ def constant_names(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]
     """What tables are called in a module."""
     found: dict[str, str] = {}
     for name in names:
-        found[name] = unique(snake(name).upper(), [*taken, *found.values()])
+        wanted = snake(name).upper()
+        # I and O are taken for digits.
+        found[name] = unique(f"{wanted}_TABLE" if wanted in {"I", "O"} else wanted, [*taken, *found.values()])
     return found
 
 
@@ -154,7 +156,9 @@ def _link(columns: Sequence[str], dimension: str) -> str:
 
 
 def _body(made: StarTable) -> list[str]:
-    frame, lines = made.table.name, []
+    frame, lines = made.table.name, [_trimmed(name, columns) for name, columns in made.trimmed.items()]
+    if lines:
+        lines.insert(0, comment("PostgreSQL compares char(n) without trailing blanks.", 1))
     for join in made.joins:
         lines.append(_join(join, frame))
         frame = "joined"
@@ -163,6 +167,17 @@ def _body(made: StarTable) -> list[str]:
         for column in made.columns
     ]
     return [*lines, call(f"return {frame}.select(", chosen, 1)]
+
+
+def _trimmed(name: str, columns: Sequence[str]) -> str:
+    """What makes texts of columns the same where PostgreSQL takes them for equal."""
+    trims = []
+    for column in columns:
+        trim = f'nw.col({literal(column)}).str.replace_all(" +$", "")'
+        if len(f"        {trim},") > WIDTH:
+            trim = trim.replace('(" +$", "")', '(\n            " +$", ""\n        )')
+        trims.append(trim)
+    return call(f"{name} = {name}.with_columns(", trims, 1)
 
 
 def _chosen(column: StarColumn) -> str:

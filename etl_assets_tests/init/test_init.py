@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg2
 import pytest
 
 from etl_assets import project
 from etl_assets.init.writing import without_password
 from etl_assets_tests.commands import etl, use
+from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import as_role
 from etl_assets_tests.init.samples import execute
 from etl_assets_tests.init.test_projects import lint
@@ -138,13 +141,88 @@ def test_a_foreign_key_that_can_be_no_reference_is_told(shop: str, tmp_path: Pat
         shop,
         "ALTER TABLE customer ADD email text UNIQUE, ADD born date, ADD city text, ADD phone text;"
         "CREATE TABLE place (id numeric(9,0) PRIMARY KEY, town text, street text, country text, manager text);"
+        "CREATE TABLE clock (at timestamptz PRIMARY KEY, label text);"
         "CREATE TABLE visit (id int PRIMARY KEY, email text REFERENCES customer (email), place int REFERENCES place,"
-        " day date, spent numeric(5,2))",
+        " at timestamp REFERENCES clock, day date, spent numeric(5,2))",
     )
     told = etl("init", shop).output
     assert "visit.email: it refers to columns of customer that are not its key: no reference" in told
-    assert "visit.place: it refers to the key of place, which has another type: no reference" in told
-    assert project.read(tmp_path / "etl_project").star["fact_visit"].schema.links == {("day",): "dim_date"}
+    assert "visit.at: it refers to clock, and the one is timestamp, the other timestamptz: neither" in told
+    assert project.read(tmp_path / "etl_project").star["fact_visit"].schema.links == {
+        ("at_date",): "dim_date",
+        ("day",): "dim_date",
+        ("place",): "dim_place",
+    }
+
+
+# What an extension calls citext, which not every server has.
+CITEXT = """
+    CREATE TYPE citext;
+    CREATE FUNCTION citextin(cstring) RETURNS citext LANGUAGE internal IMMUTABLE STRICT AS 'textin';
+    CREATE FUNCTION citextout(citext) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+    CREATE TYPE citext (INPUT = citextin, OUTPUT = citextout, LIKE = text, COLLATABLE = true);
+    CREATE CAST (citext AS text) WITHOUT FUNCTION AS IMPLICIT;
+    CREATE FUNCTION alike(citext, citext) RETURNS bool LANGUAGE sql IMMUTABLE STRICT AS 'SELECT lower($1::text) = lower($2::text)';
+    CREATE FUNCTION compared(citext, citext) RETURNS int LANGUAGE sql IMMUTABLE STRICT
+        AS 'SELECT bttextcmp(lower($1::text), lower($2::text))';
+    CREATE OPERATOR = (LEFTARG = citext, RIGHTARG = citext, FUNCTION = alike);
+    CREATE OPERATOR CLASS citext_ops DEFAULT FOR TYPE citext USING btree
+        AS OPERATOR 3 =, FUNCTION 1 compared(citext, citext);
+"""
+# k's keys are text to o, and to nobody else; the key of tag refers to a key that is padded.
+PADDED = """
+    CREATE TABLE k (code char(5) PRIMARY KEY, label text);
+    CREATE TABLE wide (code char(8) PRIMARY KEY REFERENCES k, label text);
+    CREATE TABLE c (id int PRIMARY KEY, k varchar(8) REFERENCES k, w char(6) REFERENCES wide, name text, b text, d text, e text);
+    CREATE TABLE o (id int PRIMARY KEY, c int REFERENCES c, k text REFERENCES k, day date, spent numeric(9,2));
+    CREATE TABLE tag (k varchar(8) REFERENCES k, name text, a text, b text, d text, PRIMARY KEY (k, name));
+    CREATE TABLE loose (code citext PRIMARY KEY, label text);
+    CREATE TABLE l (id int PRIMARY KEY, loose citext REFERENCES loose, day date, spent numeric(9,2));
+    INSERT INTO k VALUES ('ab', 'one'), (' b', 'two'), ('', 'none');
+    INSERT INTO wide VALUES ('ab', 'ONE'); INSERT INTO loose VALUES ('ab', 'one');
+    INSERT INTO c VALUES (1, 'ab', 'ab'), (2, ' b ', NULL), (3, '', NULL), (4, NULL, NULL);
+    INSERT INTO o VALUES (1, 1, 'ab ', '2024-01-01', 1), (2, 2, ' b', '2024-01-01', 2), (3, 4, '', NULL, 3);
+    INSERT INTO tag VALUES ('ab', 'x'), ('ab ', 'x'); INSERT INTO l VALUES (1, 'AB', '2024-01-01', 1);
+"""
+
+
+def test_padded_keys_are_joined_as_the_source_compares_them(
+    database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = database()
+    execute(url, CITEXT + PADDED)
+    use(monkeypatch, tmp_path / "data")
+    told = etl("init", url).output
+    lint(tmp_path / "etl_project")
+    made = project.read(tmp_path / "etl_project")
+    flow = Direct(url, tmp_path / "data", made.inputs)
+    # Foreign keys compare as bpchar; that the operator would compare with a text otherwise is another matter.
+    questions = {
+        "SELECT id, k_label, w_label FROM star.dim_c WHERE id IS NOT NULL ORDER BY 1": "SELECT c.id, k.label, w.label FROM c "
+        "LEFT JOIN k ON k.code = c.k LEFT JOIN wide w ON w.code = c.w ORDER BY 1",
+        "SELECT o.id, k.label FROM star.fact_o_current o JOIN star.dim_k k ON k.code = o.k ORDER BY 1": "SELECT o.id, k.label "
+        "FROM o JOIN k ON k.code = o.k::bpchar ORDER BY 1",
+        "SELECT count(*) FROM star.dim_k": "SELECT count(*) FROM k",
+    }
+    for change in (
+        "SELECT",
+        "UPDATE k SET label = 'three' WHERE code = 'ab'; UPDATE o SET k = 'ab' WHERE id = 2",
+    ):
+        execute(url, change)
+        flow.run()
+        assert [finding for finding in flow.verified(thorough=True) if not finding.equal] == []
+        with (
+            flow.reading() as warehouse,
+            closing(psycopg2.connect(url)) as connection,
+            connection.cursor() as cursor,
+        ):
+            for star, source in questions.items():
+                cursor.execute(source)
+                assert warehouse.execute(star).fetchall() == cursor.fetchall(), star
+    assert "tag.k: it refers to k, and char(n) is compared without trailing blanks: neither a ref" in told
+    assert "l.loose: it refers to loose, and its type or collation takes texts for equal" in told
+    assert "c.k: char(n) is compared without trailing blanks, as its functions do" in told
+    assert made.star["fact_l"].schema.links == {("day",): "dim_date"}
 
 
 def test_what_has_a_name_is_a_dimension_whatever_else_it_has(shop: str, tmp_path: Path) -> None:
