@@ -5,9 +5,14 @@ How values of a type compare is in chapter 8 of PostgreSQL's manual; a foreign k
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from psycopg2.extensions import connection as Connection
+
 from etl_assets.engine.types import Type
+from etl_assets.source.catalog import Relation
+from etl_assets.source.connection import explained
 
 # Kept as text, and written alike exactly where they are equal.
 _ALIKE = re.compile(
@@ -19,6 +24,16 @@ _TEXT = re.compile(r"text|character varying(\(\d+\))?")
 _PADDED = re.compile(r"bpchar|character(\(\d+\))?")
 _FLOATS = {"real", "double"}
 BLANKS = "char(n) is compared without trailing blanks"
+_FOREIGN_KEYS = """
+    SELECT DISTINCT coalesce(pg_partition_root(k.conrelid)::oid, k.conrelid)::bigint, a.attname::text,
+           coalesce(pg_partition_root(k.confrelid)::oid, k.confrelid)::bigint, b.attname::text,
+           t.typname = 'citext' OR NOT coalesce(o.collisdeterministic, true)
+    FROM pg_constraint k CROSS JOIN LATERAL unnest(k.conkey, k.confkey) AS u(own, other)
+    JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.own
+    JOIN pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.other
+    JOIN pg_type t ON t.oid = b.atttypid LEFT JOIN pg_collation o ON o.oid = b.attcollation
+    WHERE k.contype = 'f' ORDER BY 1, 2, 3, 4
+"""
 
 
 @dataclass(frozen=True)
@@ -56,3 +71,24 @@ def unequal(own: End, other: End) -> str | None:
     if own.type == other.type and _ALIKE.fullmatch(own.type):
         return None
     return f"equal values of {other.type} can be written differently"
+
+
+def unlike(connection: Connection, relations: Mapping[str, Relation]) -> Iterator[tuple[str, str]]:
+    """The foreign keys among declared columns whose equal values can be written differently, as `table.column refers to
+    table.column`, and why."""
+    by_oid = {relation.oid: relation for relation in relations.values()}
+    with explained("asking for its foreign keys"), connection.cursor() as cursor:
+        cursor.execute(_FOREIGN_KEYS)
+        for table, column, target, other, folds in cursor.fetchall():
+            own, referred = by_oid.get(table), by_oid.get(target)
+            if own is None or referred is None:
+                continue
+            one, two = _end(own, column), _end(referred, other, folds=folds)
+            if one and two and (why := unequal(one, two)):
+                yield f"{own.table.name}.{column} refers to {referred.table.name}.{other}", why
+
+
+def _end(relation: Relation, column: str, *, folds: bool = False) -> End | None:
+    declared = relation.table.columns.get(column)
+    held = next((c.type for c in relation.columns if c.name == column), None)
+    return End(held, declared, folds) if declared and held else None
