@@ -114,9 +114,11 @@ class Design:
         return any(fact.days for fact in self.facts)
 
 
-def design(tables: Sequence[Declared], foreign_keys: Sequence[ForeignKey]) -> Design:
-    """The star of the declared tables."""
-    return _Designer(tables, foreign_keys).design()
+def design(
+    tables: Sequence[Declared], foreign_keys: Sequence[ForeignKey], settled: Mapping[int, bool] | None = None
+) -> Design:
+    """The star of the declared tables. `settled`: which of them are facts, and which are not, whatever they look like."""
+    return _Designer(tables, foreign_keys).design(settled or {})
 
 
 class _Designer:
@@ -158,8 +160,8 @@ class _Designer:
             key
         )
 
-    def design(self) -> Design:
-        facts = [oid for oid in self.tables if self._is_fact(oid)] or self._largest()
+    def design(self, settled: Mapping[int, bool]) -> Design:
+        facts = [oid for oid in self.tables if settled.get(oid, self._is_fact(oid))] or self._largest()
         lookups = {oid for oid in self.tables if oid not in facts and self._is_lookup(oid, set(facts), ())}
         referred = {key.target for fact in facts for key in self._all_keys(fact)}
         roots = [oid for oid in self.tables if oid not in facts and (oid not in lookups or oid in referred)]

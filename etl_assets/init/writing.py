@@ -62,7 +62,7 @@ def declared_table(declared: Declared, constant: str) -> str:
     """The declaration of a table."""
     table = declared.table
     said = described(table.comment)
-    arguments = [literal(table.name), literal(sentence(said) if said else _one_row(declared))]
+    arguments = [literal(table.name), literal(sentence(said) if said else one_row(declared))]
     columns = [f"{literal(name)}: {literal(type_)}" for name, type_ in declared.types.items()]
     arguments.append(call("{", columns, 1, open_=True))
     if declared.key_is_declared:
@@ -76,7 +76,8 @@ def declared_table(declared: Declared, constant: str) -> str:
     return call(f"{constant} = Table(", arguments, open_=True)
 
 
-def _one_row(declared: Declared) -> str:
+def one_row(declared: Declared) -> str:
+    """What is said of a table that has no comment."""
     return f"One row is a row of {declared.shown}."
 
 
@@ -102,11 +103,12 @@ def _dimensions_module(design: Design) -> str:
 def _star_module(title: str, kind: str, tables: Sequence[StarTable]) -> str:
     head = docstring(f"{title} What each was taken for, and why, stands above it.")
     parts = [f"{head}\n\nimport narwhals as nw\nfrom etl_assets.project import Column, {kind}"]
-    parts += [_star_table(table) for table in tables]
+    parts += [star_function(table) for table in tables]
     return "\n\n\n".join(parts) + "\n"
 
 
-def _star_table(made: StarTable) -> str:
+def star_function(made: StarTable) -> str:
+    """The function of a star table, with its contract."""
     head = "@fact(" if made.is_fact else "@dimension("
     key = literal(made.key[0]) if len(made.key) == 1 else f"[{', '.join(map(literal, made.key))}]"
     arguments = [f"key={key}"]
@@ -225,14 +227,18 @@ def _reports_module(design: Design) -> str:
     names: list[str] = []
     titles: list[str] = []
     parts = [head]
-    for made in design.facts:
-        by = _grouping(made, sizes)
-        name = unique(f"{made.base}_by_{by.what}" if by.what else f"{made.base}_in_all", names)
-        names.append(name)
-        title = _title(made, by.what, titles)
-        titles.append(title)
-        parts.append(_report(made, by, name, title))
+    parts += [fact_report(made, sizes, names, titles) for made in design.facts]
     return "\n\n\n".join(parts) + "\n"
+
+
+def fact_report(made: StarTable, sizes: Mapping[str, int], names: list[str], titles: list[str]) -> str:
+    """The report of a fact. `sizes`: the rows of dimensions; `names` and `titles` are taken, and its own are added."""
+    by = _grouping(made, sizes)
+    name = unique(f"{made.base}_by_{by.what}" if by.what else f"{made.base}_in_all", names)
+    names.append(name)
+    title = _title(made, by.what, titles)
+    titles.append(title)
+    return _report(made, by, name, title)
 
 
 class _Grouping:

@@ -280,6 +280,7 @@ def test_an_update_shows_what_is_new_and_adds_it_only_when_told_to(shop: str, tm
         == made.tables["orders"].columns
     )
     assert "refund" in made.tables
+    assert "dim_refund" in made.star
     assert '"name": "text"' in tables.read_text()  # nothing is taken away
     assert "+" not in etl("init", "--update", shop).output
 
@@ -302,9 +303,58 @@ def test_new_columns_of_a_declaration_that_is_written_otherwise_are_told_in_a_co
     )
 
 
-def test_an_update_needs_a_project(shop: str) -> None:
+def test_an_update_shows_what_is_otherwise_and_leaves_it_to_a_person(shop: str, tmp_path: Path) -> None:
+    execute(
+        shop, "CREATE TABLE shop (id int PRIMARY KEY, name text, a text, b text, d text);"
+        "ALTER TABLE orders ADD shop int NOT NULL DEFAULT 1; INSERT INTO shop VALUES (1, 'x')",
+    )  # fmt: skip
+    assert etl("init", shop).exit_code == 0
+    execute(
+        shop,
+        "ALTER TABLE orders ALTER amount TYPE numeric(20,4), ALTER day TYPE timestamptz, ALTER customer_id DROP NOT NULL,"
+        " ADD FOREIGN KEY (shop) REFERENCES shop (id); ALTER TABLE customer ALTER id TYPE bigint;"
+        "COMMENT ON TABLE orders IS 'What was ordered'; COMMENT ON COLUMN customer.name IS 'As it calls itself';"
+        "CREATE TABLE place (id int PRIMARY KEY, name text, a text, b text, d text);"
+        "ALTER TABLE orders ADD place int REFERENCES place; ALTER TABLE shop ADD country int REFERENCES place;"
+        "ALTER TABLE orders ADD FOREIGN KEY (customer_id) REFERENCES customer;"
+        "CREATE TABLE refund (id int PRIMARY KEY, place int REFERENCES place, day date, amount numeric(9,2))",
+    )
+    tables, facts = tmp_path / "etl_project" / "tables.py", tmp_path / "etl_project" / "facts.py"
+    before = tables.read_text()
+    shown = etl("init", "--update", shop).output
+    assert tables.read_text() == before
+    for line in (
+        '-        "amount": "numeric(9,2)?",', '+        "amount": "numeric(20,4)?",', '+        "day": "timestamptz",',
+        '+        "customer_id": "bigint?",', '+        "id": "bigint",', "+REFUND = Table(", "+def fact_refund(refund: nw.LazyFrame) -> nw.LazyFrame:",
+        '+        Column("place", "int?", references="dim_place"),', "+def refund_by_month(answer: pd.DataFrame) -> pd.DataFrame:",
+    ):  # fmt: skip
+        assert line in shown.splitlines(), line
+    for told in (
+        'orders.amount is numeric(20,4) with NULL: write "numeric(20,4)?" for "numeric(9,2)?"',
+        'customer.id is bigint: write "bigint" for "int"',
+        'orders: the source says what it is: write "What was ordered"',
+        'dim_customer.name: the source says what it is: write "As it calls itself"',
+        "fact_orders: shop refers to dim_shop by a foreign key: write references=",
+    ):
+        assert told in shown, told
+    written = etl("init", "--update", "--write", shop)
+    assert "by hand: tables.py:" in written.output
+    assert '"amount": "numeric(9,2)?"' in tables.read_text()  # what somebody wrote is theirs
+    lint(tmp_path / "etl_project")
+    assert "fact_refund" in project.read(tmp_path / "etl_project").star
+    assert facts.read_text().count("def fact_refund(") == 1
+    again = etl("init", "--update", shop).output
+    assert "REFUND" not in again
+    assert "by hand: " in again
+
+
+def test_an_update_needs_a_project_of_a_database(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     done = etl("init", "--update", shop)
     assert (done.exit_code, done.output) == (1, "etl: there is no project here: etl init begins one\n")
+    monkeypatch.setenv("ETL_PROJECT", "etl_assets.cards")
+    done = etl("init", "--update", shop)
+    assert (done.exit_code, done.output.count("\n")) == (1, 1)
+    assert done.output.startswith("etl: the project cards reads no table of a database")
 
 
 def test_500_tables_and_1500_columns_take_seconds(
