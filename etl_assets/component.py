@@ -6,6 +6,8 @@
       settings:
         ETL_LAKE_URL: s3://bucket/lake
 
+`dg scaffold defs etl_assets.component.EtlProject shop --project my_shop` writes that.
+
 Settings that are not named come from the environment, as everywhere. Whoever assembles definitions in Python merges:
 `dg.Definitions.merge(theirs, etl_assets.component.project_definitions("my_shop"))`.
 """
@@ -14,9 +16,11 @@ import os
 from collections.abc import Mapping
 
 import dagster as dg
+from pydantic import BaseModel, Field
 
 from etl_assets.definitions import definitions
 from etl_assets.errors import SettingsError
+from etl_assets.project import FOLDER
 from etl_assets.settings import Settings
 
 
@@ -32,6 +36,26 @@ def project_definitions(project: str, settings: Mapping[str, str] | None = None)
     return definitions(Settings.read({**os.environ, **given}))
 
 
+class ScaffoldParameters(BaseModel):
+    """What `dg scaffold defs` is told of a project."""
+
+    project: str = Field(default=FOLDER, description="The project: a folder from the root on, or a package.")
+
+
+class EtlProjectScaffolder(dg.Scaffolder[ScaffoldParameters]):
+    """Writes a `defs.yaml` that names the project."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[ScaffoldParameters]:
+        """What can be told."""
+        return ScaffoldParameters
+
+    def scaffold(self, request: dg.ScaffoldRequest[ScaffoldParameters]) -> None:
+        """Write it."""
+        dg.scaffold_component(request, {"project": request.params.project})
+
+
+@dg.scaffold_with(EtlProjectScaffolder)
 class EtlProject(dg.Component, dg.Model, dg.Resolvable):
     """A star schema that is provably equal to its PostgreSQL source: the project that says what is read and made."""
 

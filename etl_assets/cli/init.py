@@ -227,15 +227,19 @@ def _update(
     found = project.load(folder or setting)
     if found.root == Path(project.__file__).parent / "totesys" and not (folder or setting):
         raise InitError("there is no project here: etl init begins one")
+    if not found.tables:
+        raise InitError(
+            f"the project {found.name} reads no table of a database: name the folder of one that does, or begin one by etl init"
+        )
     # A schema that the project reads nothing of was left out on purpose, unless it is named.
     schemas = schemas or sorted({table.schema for table in found.tables.values()})
     catalog = _read(url, schemas, patterns)
     update = updating.compare(
-        catalog, declare(catalog), found.tables, _main_module(found.root, found.tables.values())
+        catalog, declare(catalog), found, _main_module(found.root, found.tables.values())
     )
     if patterns:
         update.gone.clear()
-    if not update.files and not update.gone:
+    if not (update.shown or update.by_hand or update.gone):
         output.say("the project has all that the catalog has")
         return
     if diff := update.diff(Path.cwd()):
@@ -243,11 +247,13 @@ def _update(
         output.say()
     for gone in update.gone:
         output.say(f"gone from the source: {gone}; take it away by hand, with what uses it")
+    for told in update.by_hand:
+        output.say(f"by hand: {told}")
     if update.files and write:
         update.write()
         output.say(f"written: {', '.join(str(path) for path in update.files)}")
     elif update.files:
-        output.say("Now: etl init --update --write adds it; dimensions and facts are yours to write")
+        output.say("Now: etl init --update --write adds what is new")
 
 
 def _main_module(root: Path, tables: "Iterable[Table]") -> Path:

@@ -1,5 +1,6 @@
 """`etl plan`: what the next run would do, and why."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import click
 from etl_assets.cli import environment, output
 
 if TYPE_CHECKING:
-    from etl_assets.proof.forecast import Make, Read
+    from etl_assets.proof.forecast import Ask, Make, Read
 
 
 @click.command(short_help="What the next run would do, and why, without doing it.")
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     "--offline", is_flag=True, help="Leave the source alone: only what code and landed batches mean."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def plan(whole: bool, offline: bool, as_json: bool) -> None:
+@click.pass_context
+def plan(ctx: click.Context, whole: bool, offline: bool, as_json: bool) -> None:
     """Say what `etl run` would do now, without doing it: how each table is read and why, how many rows were written since,
-    what of the star and the warehouse is made anew because of code, contract or data, and what the warehouse loses by it.
+    what of the star, the warehouse and the reports is made anew because of code, contract or data, and what the warehouse
+    loses by it. What the run would refuse is refused here, too: exit code 1.
 
     Rows that were written need not differ, and rows that are deleted are counted by the run.
     """
@@ -31,6 +34,7 @@ def plan(whole: bool, offline: bool, as_json: bool) -> None:
     names = ["lake", "warehouse", *([] if offline else ["source"])]
     with environment.resources(settings, *names) as found:
         batches = found.lake.batches()
+        forecast.check_lake(batches, project.name)
         tables = list(project.tables.values())
         reads = (
             []
@@ -41,10 +45,15 @@ def plan(whole: bool, offline: bool, as_json: bool) -> None:
                 )
             )
         )
+        stopped = list(forecast.braked(reads, found.source.deletion_brake)) if reads else []
         asks = list(forecast.asks(list(project.apis.values()), batches, datetime.now(UTC)))
         changing = {read.table: _expected(read) for read in reads if read.changes}
         changing |= {ask.api: f"{ask.waiting:,} windows wait to be loaded" for ask in asks if ask.waiting}
-        if batches.latest() is None:
+        latest = batches.latest()
+        if found.warehouse.exists:
+            with found.warehouse.glancing() as reader:
+                forecast.check_warehouse(found.warehouse, reader, latest, project.name)
+        if latest is None:
             makes = [forecast.Make(name, "anew", "the lake is empty") for name in project.star]
             loads = list(makes)
         else:
@@ -56,6 +65,11 @@ def plan(whole: bool, offline: bool, as_json: bool) -> None:
                         loads = list(forecast.loads(bench.builder, makes, held, reader))
                 else:
                     loads = list(forecast.loads(bench.builder, makes, held, None))
+    read_by = {
+        name: sorted({*query.tables, *(control.tables if control else [])})
+        for name, (query, control) in project.queries.items()
+    }
+    reports = list(forecast.reports(read_by, loads))
     if as_json:
         output.emit_json(
             {
@@ -63,9 +77,18 @@ def plan(whole: bool, offline: bool, as_json: bool) -> None:
                 "apis": [vars(ask) for ask in asks],
                 "star": [vars(make) for make in makes],
                 "warehouse": [vars(make) for make in loads],
+                "reports": [vars(make) for make in reports],
+                "stopped": stopped,
             }
         )
-        return
+    else:
+        _show(reads, asks, {"star": makes, "warehouse": loads, "report": reports})
+    if stopped:
+        output.say(f"etl: the run would stop: {'; '.join(stopped)}", err=True)
+        ctx.exit(1)
+
+
+def _show(reads: "Sequence[Read]", asks: "Sequence[Ask]", made: "Mapping[str, Sequence[Make]]") -> None:
     if reads:
         output.table(
             ["table", "read", "rows", "held", "written since", "why"],
@@ -88,7 +111,9 @@ def plan(whole: bool, offline: bool, as_json: bool) -> None:
             [(ask.api, ask.waiting, ask.due, ask.due) for ask in asks],
         )
         output.say()
-    for title, these in (("star", makes), ("warehouse", loads)):
+    for title, these in made.items():
+        if not these:
+            continue
         output.table([title, "would be", "why"], [_row(make) for make in these])
         output.say()
 

@@ -43,7 +43,9 @@ _COLUMNS = """
     SELECT c.attrelid::bigint, c.attname::text, c.attnotnull, d.description,
            coalesce(format_type(b.oid, b.modifier), format_type(c.atttypid, c.atttypmod)),
            CASE WHEN t.typcategory = 'A' THEN 'array' WHEN t.typtype = 'e' THEN 'enum' WHEN t.typtype = 'b' THEN 'base'
-                ELSE 'other' END
+                ELSE 'other' END,
+           t.typname = 'citext'
+           OR EXISTS (SELECT FROM pg_collation o WHERE o.oid = c.attcollation AND NOT o.collisdeterministic)
     FROM columns c
     LEFT JOIN (bottoms b JOIN pg_type bt ON bt.oid = b.oid AND bt.typtype <> 'd') ON b.type = c.atttypid
     JOIN pg_type t ON t.oid = coalesce(b.oid, c.atttypid)
@@ -90,7 +92,8 @@ _SAMPLED = {"text", "date", "numeric", "time without time zone"}
 @dataclass(frozen=True)
 class CatalogColumn:
     """A column as the catalog has it: `type` is that of the bottom of its domain, as `format_type` names it; `kind` is
-    `array`, `enum`, `base` or `other`. `width`: its average bytes, where they are many. `seen`: values of a few rows."""
+    `array`, `enum`, `base` or `other`. `width`: its average bytes, where they are many. `folds`: texts that are spelled
+    differently may be equal. `seen`: values of a few rows."""
 
     name: str
     type: str
@@ -98,6 +101,7 @@ class CatalogColumn:
     required: bool
     comment: str = ""
     width: int = 0
+    folds: bool = False
     seen: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -197,10 +201,10 @@ def _described(connection: Connection, tables: Sequence[CatalogTable]) -> list[C
             keys.setdefault(oid, []).append((primary, tuple(names)))
         places = {table.oid: (table.schema, table.name) for table in tables}
         cursor.execute(_COLUMNS, (oids,))
-        for oid, name, required, comment, type_, kind in cursor.fetchall():
+        for oid, name, required, comment, type_, kind, folds in cursor.fetchall():
             width = wide.get((*places[oid], name), 0)
             columns.setdefault(oid, []).append(
-                CatalogColumn(name, type_, kind, required, comment or "", width)
+                CatalogColumn(name, type_, kind, required, comment or "", width, folds)
             )
     return [
         replace(

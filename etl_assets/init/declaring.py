@@ -16,7 +16,8 @@ _ALL = "*"  # can't be declared: in a star function it means all columns
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 # Scale 9 with 29 digits before it is what BigQuery calls a NUMERIC; the others take more.
 _ANY_NUMERIC, _ANY_SCALE = "numeric(38,9)", 9
-_WIDTHS = ("smallint", "int", "bigint")
+# The digits that integers have.
+_WIDTHS = {"smallint": "numeric(5,0)", "int": "numeric(10,0)", "bigint": "numeric(19,0)"}
 _DECIMAL = re.compile(r"numeric\((\d+),(-?\d+)\)")
 _ISO_DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
 _ENOUGH = 3  # values that are dates, before a text is said to hold dates
@@ -258,8 +259,8 @@ def _align(types: dict[tuple[int, str], str], foreign_keys: Sequence[ForeignKey]
 def _widest(one: str, other: str) -> str | None:
     """The type that holds the values of both, None if there is none of their kind."""
     if one in _WIDTHS and other in _WIDTHS:
-        return max(one, other, key=_WIDTHS.index)
-    first, second = _DECIMAL.fullmatch(one), _DECIMAL.fullmatch(other)
+        return max(one, other, key=list(_WIDTHS).index)
+    first, second = (_DECIMAL.fullmatch(_WIDTHS.get(name, name)) for name in (one, other))
     if not first or not second:
         return None
     scale = max(int(first[2]), int(second[2]))

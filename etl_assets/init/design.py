@@ -13,7 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from etl_assets.init.catalog import CatalogColumn, ForeignKey
+from etl_assets.init.comparing import Comparison
 from etl_assets.init.declaring import Declared, Note, snake, unique
+from etl_assets.source.equality import BLANKS
 
 CALENDAR = "dim_date"
 _RESERVED = {"deleted", "batch"}  # columns that the platform adds
@@ -66,7 +68,8 @@ class StarColumn:
 @dataclass
 class StarTable:
     """A star table to be written. `why` says what it was taken for; `record` is a fact's surrogate key. `days`: the columns
-    that refer to the calendar, the most telling first; `amounts`: those that a report may add up."""
+    that refer to the calendar, the most telling first; `amounts`: those that a report may add up. `trimmed`: of its inputs the columns that are compared
+    without trailing blanks."""
 
     name: str
     table: Declared
@@ -79,6 +82,7 @@ class StarTable:
     days: list[str] = field(default_factory=list)
     amounts: list[str] = field(default_factory=list)
     unshown: list[str] = field(default_factory=list)
+    trimmed: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def is_fact(self) -> bool:
@@ -110,9 +114,11 @@ class Design:
         return any(fact.days for fact in self.facts)
 
 
-def design(tables: Sequence[Declared], foreign_keys: Sequence[ForeignKey]) -> Design:
-    """The star of the declared tables."""
-    return _Designer(tables, foreign_keys).design()
+def design(
+    tables: Sequence[Declared], foreign_keys: Sequence[ForeignKey], settled: Mapping[int, bool] | None = None
+) -> Design:
+    """The star of the declared tables. `settled`: which of them are facts, and which are not, whatever they look like."""
+    return _Designer(tables, foreign_keys).design(settled or {})
 
 
 class _Designer:
@@ -122,6 +128,7 @@ class _Designer:
         for one in foreign_keys:
             if one.table != one.target and self._is_read(one):
                 self.keys[one.table].append(one)
+        self.comparison = Comparison(self.tables, [key for keys in self.keys.values() for key in keys])
         self.called: dict[tuple[str, str], list[int]] = {}
         for oid, declared in self.tables.items():
             for form in _forms(snake(declared.table.name)) if len(declared.key) == 1 else ():
@@ -138,7 +145,6 @@ class _Designer:
         self.why: dict[int, str] = {}
         self.names: dict[int, str] = {}
         self.joined: dict[str, list[str]] = {}
-        self.unreferred: list[Note] = []
 
     def _is_read(self, key: ForeignKey) -> bool:
         """Whether both ends of a foreign key are declared."""
@@ -148,8 +154,14 @@ class _Designer:
             and set(key.target_columns) <= self.tables[key.target].types.keys()
         )
 
-    def design(self) -> Design:
-        facts = [oid for oid in self.tables if self._is_fact(oid)] or self._largest()
+    def _is_joined(self, key: ForeignKey) -> bool:
+        """Whether a join by a foreign key finds the one row that it refers to."""
+        return set(key.target_columns) == set(self.tables[key.target].key) and not self.comparison.unequal(
+            key
+        )
+
+    def design(self, settled: Mapping[int, bool]) -> Design:
+        facts = [oid for oid in self.tables if settled.get(oid, self._is_fact(oid))] or self._largest()
         lookups = {oid for oid in self.tables if oid not in facts and self._is_lookup(oid, set(facts), ())}
         referred = {key.target for fact in facts for key in self._all_keys(fact)}
         roots = [oid for oid in self.tables if oid not in facts and (oid not in lookups or oid in referred)]
@@ -158,7 +170,11 @@ class _Designer:
         dimensions = [oid for oid in self.tables if oid in roots or oid in alone]
         self._name(dimensions, facts)
         made = [self._dimension(oid, lookups) for oid in dimensions]
-        return Design(made, [self._fact(oid) for oid in facts], self.joined, list(self._notes()))
+        events = [self._fact(oid) for oid in facts]
+        for one in [*made, *events]:
+            inputs = [one.table, *(join.table for join in one.joins)]
+            one.trimmed = {t.name: columns for t in inputs if (columns := self.comparison.of(t))}
+        return Design(made, events, self.joined, list(self._notes()))
 
     # -- what is what ------------------------------------------------------------------------------------------------
 
@@ -190,7 +206,7 @@ class _Designer:
         for named in (True, False):
             for key in keys:
                 header = self.tables[key.target]
-                if set(key.target_columns) != set(header.key) or not self._moments(header):
+                if not self._is_joined(key) or not self._moments(header):
                     continue
                 if self._has_name(header):
                     continue
@@ -314,7 +330,7 @@ class _Designer:
     def _reached(self, oid: int, lookups: set[int], depth: int = 0) -> Iterator[ForeignKey]:
         """The lookups that are joined into a dimension, by way of one another too."""
         for key in self.keys[oid]:
-            if key.target in lookups and set(key.target_columns) == set(self.tables[key.target].key):
+            if key.target in lookups and self._is_joined(key):
                 yield key
                 if depth + 1 < _DEPTH:
                     yield from self._reached(key.target, lookups, depth + 1)
@@ -370,7 +386,7 @@ class _Designer:
             target = self.tables[key.target]
             if (
                 key.target not in lookups
-                or set(key.target_columns) != set(target.key)
+                or not self._is_joined(key)
                 or not set(key.columns) <= at.keys()
                 or len(made.joins) >= _JOINS
                 or len(path) >= _DEPTH
@@ -434,32 +450,18 @@ class _Designer:
 
     def _refer(self, made: StarTable, keys: Sequence[ForeignKey], names: Mapping[str, str]) -> None:
         """Note which columns refer to dimensions, by their key and in its order."""
-        types = {c.name: _bare(c.declared) for c in made.columns}
+        shown = {c.name for c in made.columns}
         for key in keys:
             target, dimension = self.tables[key.target], self.names.get(key.target, "")
             if not dimension.startswith("dim_"):
                 continue
             pairs = dict(zip(key.target_columns, key.columns, strict=True))
             own = tuple(names.get(pairs.get(part, ""), "") for part in target.key)
-            if pairs.keys() != set(target.key):
-                self.unreferred.append(
-                    self._unreferred(key, f"columns of {target.shown} that are not its key")
-                )
-            elif [types.get(name) for name in own] != [_bare(target.types[part]) for part in target.key]:
-                self.unreferred.append(
-                    self._unreferred(key, f"the key of {target.shown}, which has another type")
-                )
-            elif own not in made.links:
+            if self._is_joined(key) and own not in made.links and shown.issuperset(own):
                 if len(own) > 1:
                     made.references[own] = dimension
                 else:
                     made.columns = [_referring(c, dimension) if (c.name,) == own else c for c in made.columns]
-
-    def _unreferred(self, key: ForeignKey, what: str) -> Note:
-        columns = ", ".join(key.columns)
-        return Note(
-            f"{self.tables[key.table].shown}.{columns}", f"it refers to {what}: no reference", "nothing"
-        )
 
     def _join_header(self, made: StarTable, key: ForeignKey) -> None:
         """Take what a header refers to, and its days, along to its lines; no amounts, which each line would repeat."""
@@ -521,7 +523,10 @@ class _Designer:
 
     def _notes(self) -> Iterator[Note]:
         """Foreign keys that are no references, and columns that look like references and have no foreign key."""
-        yield from dict.fromkeys(self.unreferred)
+        for oid, keys in self.keys.items():
+            for key in keys:
+                if told := self._compared(key):
+                    yield Note(f"{self.tables[oid].shown}.{', '.join(key.columns)}", *told)
         for oid, keys in self.likely.items():
             for key in keys:
                 own, target = self.tables[oid], self.tables[key.target]
@@ -532,6 +537,22 @@ class _Designer:
                         f"it looks like a reference to {target.shown}, and is no foreign key",
                         f'references="{dimension}" in facts.py, if all its values are there',
                     )
+
+    def _compared(self, key: ForeignKey) -> tuple[str, str] | None:
+        """What to know of how a foreign key is compared, and what to write."""
+        target = self.tables[key.target]
+        if why := self.comparison.unequal(key):
+            return (
+                f"it refers to {target.shown}, and {why}: neither a reference nor joined",
+                "a view that spells both alike, to have it",
+            )
+        if set(key.target_columns) != set(target.key):
+            own, other = self.names.get(key.table, ""), self.names.get(key.target, "")
+            told = f"it refers to columns of {target.shown} that are not its key: no reference"
+            return (told, "nothing") if own.startswith("fact_") and other.startswith("dim_") else None
+        if any((key.table, name) in self.comparison.trimmed for name in key.columns):
+            return f"{BLANKS}, as its functions do in joining {target.shown}", "nothing"
+        return None
 
 
 def described(comment: str) -> str:

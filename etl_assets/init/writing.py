@@ -52,7 +52,9 @@ def constant_names(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]
     """What tables are called in a module."""
     found: dict[str, str] = {}
     for name in names:
-        found[name] = unique(snake(name).upper(), [*taken, *found.values()])
+        wanted = snake(name).upper()
+        # I and O are taken for digits.
+        found[name] = unique(f"{wanted}_TABLE" if wanted in {"I", "O"} else wanted, [*taken, *found.values()])
     return found
 
 
@@ -60,7 +62,7 @@ def declared_table(declared: Declared, constant: str) -> str:
     """The declaration of a table."""
     table = declared.table
     said = described(table.comment)
-    arguments = [literal(table.name), literal(sentence(said) if said else _one_row(declared))]
+    arguments = [literal(table.name), literal(sentence(said) if said else one_row(declared))]
     columns = [f"{literal(name)}: {literal(type_)}" for name, type_ in declared.types.items()]
     arguments.append(call("{", columns, 1, open_=True))
     if declared.key_is_declared:
@@ -74,7 +76,8 @@ def declared_table(declared: Declared, constant: str) -> str:
     return call(f"{constant} = Table(", arguments, open_=True)
 
 
-def _one_row(declared: Declared) -> str:
+def one_row(declared: Declared) -> str:
+    """What is said of a table that has no comment."""
     return f"One row is a row of {declared.shown}."
 
 
@@ -100,11 +103,12 @@ def _dimensions_module(design: Design) -> str:
 def _star_module(title: str, kind: str, tables: Sequence[StarTable]) -> str:
     head = docstring(f"{title} What each was taken for, and why, stands above it.")
     parts = [f"{head}\n\nimport narwhals as nw\nfrom etl_assets.project import Column, {kind}"]
-    parts += [_star_table(table) for table in tables]
+    parts += [star_function(table) for table in tables]
     return "\n\n\n".join(parts) + "\n"
 
 
-def _star_table(made: StarTable) -> str:
+def star_function(made: StarTable) -> str:
+    """The function of a star table, with its contract."""
     head = "@fact(" if made.is_fact else "@dimension("
     key = literal(made.key[0]) if len(made.key) == 1 else f"[{', '.join(map(literal, made.key))}]"
     arguments = [f"key={key}"]
@@ -154,7 +158,9 @@ def _link(columns: Sequence[str], dimension: str) -> str:
 
 
 def _body(made: StarTable) -> list[str]:
-    frame, lines = made.table.name, []
+    frame, lines = made.table.name, [_trimmed(name, columns) for name, columns in made.trimmed.items()]
+    if lines:
+        lines.insert(0, comment("PostgreSQL compares char(n) without trailing blanks.", 1))
     for join in made.joins:
         lines.append(_join(join, frame))
         frame = "joined"
@@ -163,6 +169,17 @@ def _body(made: StarTable) -> list[str]:
         for column in made.columns
     ]
     return [*lines, call(f"return {frame}.select(", chosen, 1)]
+
+
+def _trimmed(name: str, columns: Sequence[str]) -> str:
+    """What makes texts of columns the same where PostgreSQL takes them for equal."""
+    trims = []
+    for column in columns:
+        trim = f'nw.col({literal(column)}).str.replace_all(" +$", "")'
+        if len(f"        {trim},") > WIDTH:
+            trim = trim.replace('(" +$", "")', '(\n            " +$", ""\n        )')
+        trims.append(trim)
+    return call(f"{name} = {name}.with_columns(", trims, 1)
 
 
 def _chosen(column: StarColumn) -> str:
@@ -210,14 +227,18 @@ def _reports_module(design: Design) -> str:
     names: list[str] = []
     titles: list[str] = []
     parts = [head]
-    for made in design.facts:
-        by = _grouping(made, sizes)
-        name = unique(f"{made.base}_by_{by.what}" if by.what else f"{made.base}_in_all", names)
-        names.append(name)
-        title = _title(made, by.what, titles)
-        titles.append(title)
-        parts.append(_report(made, by, name, title))
+    parts += [fact_report(made, sizes, names, titles) for made in design.facts]
     return "\n\n\n".join(parts) + "\n"
+
+
+def fact_report(made: StarTable, sizes: Mapping[str, int], names: list[str], titles: list[str]) -> str:
+    """The report of a fact. `sizes`: the rows of dimensions; `names` and `titles` are taken, and its own are added."""
+    by = _grouping(made, sizes)
+    name = unique(f"{made.base}_by_{by.what}" if by.what else f"{made.base}_in_all", names)
+    names.append(name)
+    title = _title(made, by.what, titles)
+    titles.append(title)
+    return _report(made, by, name, title)
 
 
 class _Grouping:

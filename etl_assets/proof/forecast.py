@@ -10,16 +10,27 @@ from etl_assets.apis.due import due
 from etl_assets.apis.pages import waiting
 from etl_assets.lake.batches import Batches, Manifest, number
 from etl_assets.lake.files import LakeError
+from etl_assets.proof import changed
 from etl_assets.raw.controls import source_totals
+from etl_assets.raw.landing import FEW_ROWS
 from etl_assets.raw.plan import plan
 from etl_assets.raw.recent import since
+from etl_assets.raw.writing import check_project
 from etl_assets.source.connection import find_names
 from etl_assets.source.identity import check_identity
 from etl_assets.source.snapshot import take_snapshot
 from etl_assets.source.table import Table
 from etl_assets.star.build import Builder
 from etl_assets.star.schema import Fact
-from etl_assets.warehouse.contract import SCHEMA, HeldTable, WarehouseReader
+from etl_assets.warehouse.contract import (
+    BATCHES,
+    SCHEMA,
+    HeldTable,
+    Warehouse,
+    WarehouseError,
+    WarehouseReader,
+)
+from etl_assets.warehouse.load import not_ours
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,44 @@ def reads(
             )
 
 
+def check_lake(batches: Batches, project: str) -> None:
+    """Raises `LakeError` for a lake of another project, as the run would."""
+    if latest := batches.latest():
+        check_project(latest, project, batches.files)
+
+
+def check_warehouse(
+    warehouse: Warehouse, reader: WarehouseReader, latest: Manifest | None, project: str
+) -> None:
+    """Raises `WarehouseError` for a warehouse that was filled from another lake, as the run would."""
+    if not reader.has(BATCHES.name):
+        return
+    lake = latest.lake if latest else ""
+    book = reader.rows(f"SELECT DISTINCT lake, project FROM {SCHEMA}.{BATCHES.name}")
+    if others := [(of, whose) for of, whose in book if of != lake]:
+        raise WarehouseError(not_ours(warehouse, lake or "to come", project, others))
+
+
+def braked(reads: Sequence[Read], share: float) -> Iterator[str]:
+    """The tables of which so many rows are gone that the deletion brake stops the run, for sure: there may be more."""
+    for read in reads:
+        gone = (read.held or 0) - read.rows
+        if gone > max(share * (read.held or 0), FEW_ROWS):
+            yield (
+                f"{gone:,} of {read.held:,} rows of {read.table} are gone from the source, more than {share:.0%}: it needs "
+                f"--allow-deletions {read.table}"
+            )
+
+
+def reports(queries: Mapping[str, Sequence[str]], loads: Sequence[Make]) -> Iterator[Make]:
+    """What would become of each report; `queries` says which tables of the star it reads."""
+    becomes = {load.table: load.what for load in loads}
+    for name, tables in queries.items():
+        other = [table for table in tables if becomes.get(table, "nothing") != "nothing"]
+        told = f"it reads {', '.join(other)}" if other else "what it reads stays as it is"
+        yield Make(name, "anew" if other else "nothing", told)
+
+
 def asks(apis: Sequence[Api], batches: Batches, now: datetime) -> Iterator[Ask]:
     """What the lake says of APIs; none is called."""
     for api in apis:
@@ -110,8 +159,8 @@ def _make(builder: Builder, manifest: Manifest, name: str, changing: Mapping[str
         return "anew", str(error)
     if not known:
         return "anew", (
-            f"its code, its contract or the declared types of what it is made from changed: {len(pending):,} batches are "
-            "gone through again"
+            f"{'; '.join(changed.reasons(builder, builder.inputs.star[name], held, at))}: {len(pending):,} batches are gone "
+            "through again"
         )
     expected = [table for table in builder.sources(name) if table in changing]
     reasons = [f"{len(pending):,} batches are landed and not in it"] if pending else []

@@ -12,8 +12,10 @@ from psycopg2.extensions import connection as Connection
 from etl_assets import addresses
 from etl_assets.errors import EtlError
 from etl_assets.preflight import CheckResult, probed
-from etl_assets.source.catalog import check_key, describe, select
+from etl_assets.source.catalog import Relation, check_key, describe, select
 from etl_assets.source.connection import SourceError, connect, explained, find_names, unverified
+from etl_assets.source.equality import unlike
+from etl_assets.source.fitting import holds
 from etl_assets.source.snapshot import CONNECTIONS, LOG, SYSTEM, TIMELINE, told_by
 from etl_assets.source.table import Table
 
@@ -74,6 +76,7 @@ def check_source(address: Callable[[], str], tables: Sequence[Table]) -> Iterato
             yield CheckResult(
                 "not declared", f"the source has {named}, which nothing reads (etl init --update shows them)"
             )
+        yield from _compared(connection, tables)
         connections = _connections(url, role, min(CONNECTIONS, len(tables)))
         yield connections
         shared = probed("snapshot", partial(_snapshot, connection, url))
@@ -93,6 +96,23 @@ def _undeclared(connection: Connection, tables: Sequence[Table]) -> list[str]:
     with explained("asking for its tables"), connection.cursor() as cursor:
         cursor.execute(_TABLES, (sorted({schema for schema, _ in declared}),))
         return [f"{schema}.{name}" for schema, name in cursor.fetchall() if (schema, name) not in declared]
+
+
+def _compared(connection: Connection, tables: Sequence[Table]) -> Iterator[CheckResult]:
+    """What a star that joins by foreign keys has to know of them."""
+    try:
+        relations = describe(connection, tables)
+    except SourceError:
+        return  # its table was told of
+    if found := list(unlike(connection, relations)):
+        told = "; ".join(f"{what}: {why}" for what, why in found[:_NAMED])
+        more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        yield CheckResult(
+            "foreign keys",
+            f"the source takes values for equal that are written differently, which the star has to spell alike before it joins "
+            f"them: {told}{more}",
+            "advice",
+        )
 
 
 def _guards(connection: Connection, role: str) -> Iterator[CheckResult]:
@@ -146,9 +166,28 @@ def _table(connection: Connection, table: Table) -> CheckResult:
         return CheckResult(
             name, f"{told}; {_KINDS[relation.kind]}: read whole and compared every time", "advice"
         )
+    if misfits := _misfits(relation):
+        return CheckResult(
+            name,
+            f"{told}; not all that the source may have fits what is declared, and would go into quarantine: "
+            f"{', '.join(misfits)} (etl init --update shows what to write)",
+            "advice",
+        )
     if relation.filtered:
         return CheckResult(name, f"{told}; row security hides some rows from this role", "advice")
     return CheckResult(name, told)
+
+
+def _misfits(relation: Relation) -> list[str]:
+    """The declared columns whose type or nullability the source no longer has."""
+    found = []
+    for column in relation.columns:
+        declared = relation.table.columns.get(column.name, "text?")
+        is_null = column.nullable and column.name not in relation.key and not declared.endswith("?")
+        if is_null or not holds(declared, column.type):
+            has = f"{column.type}{' with NULL' if column.nullable else ''}"
+            found.append(f"{column.name} is {has}, declared {declared}")
+    return found
 
 
 def _snapshot(connection: Connection, url: str) -> str:

@@ -425,6 +425,31 @@ def test_a_view_that_shows_something_else_each_time_is_named_with_the_reason(lak
         lake.sync(table, deletion_brake=1.0)
 
 
+def test_the_doctor_tells_of_what_is_declared_and_no_longer_so(lake: Lake) -> None:
+    execute(
+        lake.url, "CREATE TABLE k (code char(5) PRIMARY KEY, n int NOT NULL, a numeric(9,2), d date, t text)",
+        "CREATE TABLE c (id int PRIMARY KEY, k varchar(8) REFERENCES k)",
+    )  # fmt: skip
+    tables = [
+        Table("k", "", {"code": "text", "n": "int", "a": "numeric(9,2)?", "d": "date?", "t": "date?"}),
+        Table("c", "", {"id": "int", "k": "text?"}),
+    ]
+    found = checked(lake.url, *tables)
+    assert found["table k"] == ("ok", "5 columns, key (code)")
+    assert found["foreign keys"][0] == "advice"
+    assert "c.k refers to k.code: char(n) is compared without trailing blanks" in found["foreign keys"][1]
+    execute(
+        lake.url, "ALTER TABLE k ALTER n TYPE bigint, ALTER n DROP NOT NULL, ALTER a TYPE numeric(20,4), ALTER d TYPE timestamptz",
+    )  # fmt: skip
+    state, told = checked(lake.url, *tables)["table k"]
+    assert state == "advice"
+    assert (
+        "n is bigint with NULL, declared int, a is numeric(20,4) with NULL, declared numeric(9,2)?, d is timestamp"
+        in told
+    )
+    assert "t is text" not in told
+
+
 def test_the_doctor_tells_of_tables_that_nothing_reads(lake: Lake) -> None:
     execute(
         lake.url, *_ROWS, "CREATE TABLE u (id int)", "CREATE SCHEMA other", "CREATE TABLE other.v (id int)"

@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg2
 import pytest
 
 from etl_assets import project
 from etl_assets.init.writing import without_password
 from etl_assets_tests.commands import etl, use
+from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import as_role
 from etl_assets_tests.init.samples import execute
 from etl_assets_tests.init.test_projects import lint
@@ -138,13 +141,88 @@ def test_a_foreign_key_that_can_be_no_reference_is_told(shop: str, tmp_path: Pat
         shop,
         "ALTER TABLE customer ADD email text UNIQUE, ADD born date, ADD city text, ADD phone text;"
         "CREATE TABLE place (id numeric(9,0) PRIMARY KEY, town text, street text, country text, manager text);"
+        "CREATE TABLE clock (at timestamptz PRIMARY KEY, label text);"
         "CREATE TABLE visit (id int PRIMARY KEY, email text REFERENCES customer (email), place int REFERENCES place,"
-        " day date, spent numeric(5,2))",
+        " at timestamp REFERENCES clock, day date, spent numeric(5,2))",
     )
     told = etl("init", shop).output
     assert "visit.email: it refers to columns of customer that are not its key: no reference" in told
-    assert "visit.place: it refers to the key of place, which has another type: no reference" in told
-    assert project.read(tmp_path / "etl_project").star["fact_visit"].schema.links == {("day",): "dim_date"}
+    assert "visit.at: it refers to clock, and the one is timestamp, the other timestamptz: neither" in told
+    assert project.read(tmp_path / "etl_project").star["fact_visit"].schema.links == {
+        ("at_date",): "dim_date",
+        ("day",): "dim_date",
+        ("place",): "dim_place",
+    }
+
+
+# What an extension calls citext, which not every server has.
+CITEXT = """
+    CREATE TYPE citext;
+    CREATE FUNCTION citextin(cstring) RETURNS citext LANGUAGE internal IMMUTABLE STRICT AS 'textin';
+    CREATE FUNCTION citextout(citext) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+    CREATE TYPE citext (INPUT = citextin, OUTPUT = citextout, LIKE = text, COLLATABLE = true);
+    CREATE CAST (citext AS text) WITHOUT FUNCTION AS IMPLICIT;
+    CREATE FUNCTION alike(citext, citext) RETURNS bool LANGUAGE sql IMMUTABLE STRICT AS 'SELECT lower($1::text) = lower($2::text)';
+    CREATE FUNCTION compared(citext, citext) RETURNS int LANGUAGE sql IMMUTABLE STRICT
+        AS 'SELECT bttextcmp(lower($1::text), lower($2::text))';
+    CREATE OPERATOR = (LEFTARG = citext, RIGHTARG = citext, FUNCTION = alike);
+    CREATE OPERATOR CLASS citext_ops DEFAULT FOR TYPE citext USING btree
+        AS OPERATOR 3 =, FUNCTION 1 compared(citext, citext);
+"""
+# k's keys are text to o, and to nobody else; the key of tag refers to a key that is padded.
+PADDED = """
+    CREATE TABLE k (code char(5) PRIMARY KEY, label text);
+    CREATE TABLE wide (code char(8) PRIMARY KEY REFERENCES k, label text);
+    CREATE TABLE c (id int PRIMARY KEY, k varchar(8) REFERENCES k, w char(6) REFERENCES wide, name text, b text, d text, e text);
+    CREATE TABLE o (id int PRIMARY KEY, c int REFERENCES c, k text REFERENCES k, day date, spent numeric(9,2));
+    CREATE TABLE tag (k varchar(8) REFERENCES k, name text, a text, b text, d text, PRIMARY KEY (k, name));
+    CREATE TABLE loose (code citext PRIMARY KEY, label text);
+    CREATE TABLE l (id int PRIMARY KEY, loose citext REFERENCES loose, day date, spent numeric(9,2));
+    INSERT INTO k VALUES ('ab', 'one'), (' b', 'two'), ('', 'none');
+    INSERT INTO wide VALUES ('ab', 'ONE'); INSERT INTO loose VALUES ('ab', 'one');
+    INSERT INTO c VALUES (1, 'ab', 'ab'), (2, ' b ', NULL), (3, '', NULL), (4, NULL, NULL);
+    INSERT INTO o VALUES (1, 1, 'ab ', '2024-01-01', 1), (2, 2, ' b', '2024-01-01', 2), (3, 4, '', NULL, 3);
+    INSERT INTO tag VALUES ('ab', 'x'), ('ab ', 'x'); INSERT INTO l VALUES (1, 'AB', '2024-01-01', 1);
+"""
+
+
+def test_padded_keys_are_joined_as_the_source_compares_them(
+    database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = database()
+    execute(url, CITEXT + PADDED)
+    use(monkeypatch, tmp_path / "data")
+    told = etl("init", url).output
+    lint(tmp_path / "etl_project")
+    made = project.read(tmp_path / "etl_project")
+    flow = Direct(url, tmp_path / "data", made.inputs)
+    # Foreign keys compare as bpchar; that the operator would compare with a text otherwise is another matter.
+    questions = {
+        "SELECT id, k_label, w_label FROM star.dim_c WHERE id IS NOT NULL ORDER BY 1": "SELECT c.id, k.label, w.label FROM c "
+        "LEFT JOIN k ON k.code = c.k LEFT JOIN wide w ON w.code = c.w ORDER BY 1",
+        "SELECT o.id, k.label FROM star.fact_o_current o JOIN star.dim_k k ON k.code = o.k ORDER BY 1": "SELECT o.id, k.label "
+        "FROM o JOIN k ON k.code = o.k::bpchar ORDER BY 1",
+        "SELECT count(*) FROM star.dim_k": "SELECT count(*) FROM k",
+    }
+    for change in (
+        "SELECT",
+        "UPDATE k SET label = 'three' WHERE code = 'ab'; UPDATE o SET k = 'ab' WHERE id = 2",
+    ):
+        execute(url, change)
+        flow.run(certified=change != "SELECT")
+        assert [finding for finding in flow.verified(thorough=True) if not finding.equal] == []
+        with (
+            flow.reading() as warehouse,
+            closing(psycopg2.connect(url)) as connection,
+            connection.cursor() as cursor,
+        ):
+            for star, source in questions.items():
+                cursor.execute(source)
+                assert warehouse.execute(star).fetchall() == cursor.fetchall(), star
+    assert "tag.k: it refers to k, and char(n) is compared without trailing blanks: neither a ref" in told
+    assert "l.loose: it refers to loose, and its type or collation takes texts for equal" in told
+    assert "c.k: char(n) is compared without trailing blanks, as its functions do" in told
+    assert made.star["fact_l"].schema.links == {("day",): "dim_date"}
 
 
 def test_what_has_a_name_is_a_dimension_whatever_else_it_has(shop: str, tmp_path: Path) -> None:
@@ -202,6 +280,7 @@ def test_an_update_shows_what_is_new_and_adds_it_only_when_told_to(shop: str, tm
         == made.tables["orders"].columns
     )
     assert "refund" in made.tables
+    assert "dim_refund" in made.star
     assert '"name": "text"' in tables.read_text()  # nothing is taken away
     assert "+" not in etl("init", "--update", shop).output
 
@@ -224,9 +303,58 @@ def test_new_columns_of_a_declaration_that_is_written_otherwise_are_told_in_a_co
     )
 
 
-def test_an_update_needs_a_project(shop: str) -> None:
+def test_an_update_shows_what_is_otherwise_and_leaves_it_to_a_person(shop: str, tmp_path: Path) -> None:
+    execute(
+        shop, "CREATE TABLE shop (id int PRIMARY KEY, name text, a text, b text, d text);"
+        "ALTER TABLE orders ADD shop int NOT NULL DEFAULT 1; INSERT INTO shop VALUES (1, 'x')",
+    )  # fmt: skip
+    assert etl("init", shop).exit_code == 0
+    execute(
+        shop,
+        "ALTER TABLE orders ALTER amount TYPE numeric(20,4), ALTER day TYPE timestamptz, ALTER customer_id DROP NOT NULL,"
+        " ADD FOREIGN KEY (shop) REFERENCES shop (id); ALTER TABLE customer ALTER id TYPE bigint;"
+        "COMMENT ON TABLE orders IS 'What was ordered'; COMMENT ON COLUMN customer.name IS 'As it calls itself';"
+        "CREATE TABLE place (id int PRIMARY KEY, name text, a text, b text, d text);"
+        "ALTER TABLE orders ADD place int REFERENCES place; ALTER TABLE shop ADD country int REFERENCES place;"
+        "ALTER TABLE orders ADD FOREIGN KEY (customer_id) REFERENCES customer;"
+        "CREATE TABLE refund (id int PRIMARY KEY, place int REFERENCES place, day date, amount numeric(9,2))",
+    )
+    tables, facts = tmp_path / "etl_project" / "tables.py", tmp_path / "etl_project" / "facts.py"
+    before = tables.read_text()
+    shown = etl("init", "--update", shop).output
+    assert tables.read_text() == before
+    for line in (
+        '-        "amount": "numeric(9,2)?",', '+        "amount": "numeric(20,4)?",', '+        "day": "timestamptz",',
+        '+        "customer_id": "bigint?",', '+        "id": "bigint",', "+REFUND = Table(", "+def fact_refund(refund: nw.LazyFrame) -> nw.LazyFrame:",
+        '+        Column("place", "int?", references="dim_place"),', "+def refund_by_month(answer: pd.DataFrame) -> pd.DataFrame:",
+    ):  # fmt: skip
+        assert line in shown.splitlines(), line
+    for told in (
+        'orders.amount is numeric(20,4) with NULL: write "numeric(20,4)?" for "numeric(9,2)?"',
+        'customer.id is bigint: write "bigint" for "int"',
+        'orders: the source says what it is: write "What was ordered"',
+        'dim_customer.name: the source says what it is: write "As it calls itself"',
+        "fact_orders: shop refers to dim_shop by a foreign key: write references=",
+    ):
+        assert told in shown, told
+    written = etl("init", "--update", "--write", shop)
+    assert "by hand: tables.py:" in written.output
+    assert '"amount": "numeric(9,2)?"' in tables.read_text()  # what somebody wrote is theirs
+    lint(tmp_path / "etl_project")
+    assert "fact_refund" in project.read(tmp_path / "etl_project").star
+    assert facts.read_text().count("def fact_refund(") == 1
+    again = etl("init", "--update", shop).output
+    assert "REFUND" not in again
+    assert "by hand: " in again
+
+
+def test_an_update_needs_a_project_of_a_database(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     done = etl("init", "--update", shop)
     assert (done.exit_code, done.output) == (1, "etl: there is no project here: etl init begins one\n")
+    monkeypatch.setenv("ETL_PROJECT", "etl_assets.cards")
+    done = etl("init", "--update", shop)
+    assert (done.exit_code, done.output.count("\n")) == (1, 1)
+    assert done.output.startswith("etl: the project cards reads no table of a database")
 
 
 def test_500_tables_and_1500_columns_take_seconds(

@@ -47,6 +47,25 @@ def test_a_random_database_becomes_a_project_that_follows_it(
             assert made.reports[name].differences(frame, flow.warehouse.query(control.sql)) == []
 
 
+@pytest.mark.init
+def test_the_command_line_runs_a_hostile_database(
+    database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Dagster, whose keys and names are made of the catalog's, the reports and the workbook."""
+    url = database()
+    catalog = Catalog(url, 3)
+    catalog.make()
+    use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL=url)
+    assert etl("init", url).exit_code == 0
+    for count in (0, 40):
+        catalog.change(count)
+        done = etl("run", "--allow-misfits", "all", "--allow-deletions", "all")
+        assert done.exit_code == 0, done.output
+        checked = etl("verify", "--thorough")
+        assert checked.exit_code == 0, checked.output
+    assert (tmp_path / "data" / "reports.xlsx").stat().st_size
+
+
 def assert_as_many(made: project.Project, flow: Direct) -> None:
     """A star table has the keys that PostgreSQL itself counts in the table it is made of, but for what does not fit."""
     with flow.lake.open(made.inputs) as bench:

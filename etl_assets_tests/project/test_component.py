@@ -1,10 +1,14 @@
 """A project in somebody's Dagster project, beside their own assets and jobs: as a component, and merged in Python."""
 
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from etl_assets.component import EtlProject, project_definitions
 from etl_assets.errors import SettingsError
@@ -79,6 +83,29 @@ def test_a_component_brings_the_project_beside_what_is_theirs(
         assert result.success
         assert loaded.resolve_job_def("own_job").execute_in_process(instance=instance).success
     assert (theirs / "data/warehouse.duckdb").exists()
+
+
+@pytest.mark.places
+def test_dg_writes_the_component_and_finds_nothing_wrong(theirs: Path) -> None:
+    """By the entry point that dg finds it by, and the project as it stands there."""
+    shutil.rmtree(theirs / "theirs/defs/parts")
+    tool = Path(sys.executable).parent / "dg"
+    for arguments in (
+        ["scaffold", "defs", "etl_assets.component.EtlProject", "parts", "--project", "my_parts"],
+        ["check", "defs"],
+    ):
+        done = subprocess.run(
+            [tool, *arguments], cwd=theirs, capture_output=True, text=True, check=False,
+            env={**os.environ, "ETL_DATA": str(theirs / "data"), "PYTHONPATH": str(theirs)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    written = yaml.safe_load((theirs / "theirs/defs/parts/defs.yaml").read_text())
+    assert written == {"type": "etl_assets.component.EtlProject", "attributes": {"project": "my_parts"}}
+    assert (
+        dg.load_from_defs_folder(path_within_project=theirs / "theirs")
+        .resolve_asset_graph()
+        .has(dg.AssetKey(["star", "fact_sale"]))
+    )
 
 
 def test_whoever_writes_python_merges(theirs: Path) -> None:

@@ -46,10 +46,12 @@ def test_a_lake_of_another_project_is_refused_until_it_is_adopted(
     words = folder / "theirs" / "star.py"
     words.write_text(words.read_text().replace("my_parts", "theirs"))
     monkeypatch.setenv("ETL_PROJECT", "theirs")
+    planned = etl("plan", "--offline")
     refused = etl("run")
     assert refused.exit_code == 1
     last = refused.stderr.splitlines()[-1]
     assert "is that of the project my_parts, and this is theirs: name another lake" in last
+    assert (planned.exit_code, planned.stderr.splitlines()) == (1, [last])
     adopted = etl("run", "--adopt")
     assert adopted.exit_code == 0, adopted.stderr
     again = etl("run")
@@ -63,8 +65,13 @@ def test_a_warehouse_of_another_lake_is_not_overwritten(
     monkeypatch.setenv("ETL_DATA", str(folder / "more"))
     monkeypatch.setenv("ETL_WAREHOUSE_URL", f"duckdb:///{folder}/data/warehouse.duckdb")
     before = (folder / "data/warehouse.duckdb").read_bytes()
+    unfilled = etl("plan")
     refused = etl("run")
     assert refused.exit_code == 1
+    planned = etl("plan")  # the lake is filled now
+    assert planned.exit_code == unfilled.exit_code == 1
+    assert planned.stderr.splitlines()[-1] == refused.stderr.splitlines()[-1]
+    assert "was filled from the lake" in unfilled.stderr
     assert "was filled from the lake" in refused.stderr.splitlines()[-1]
     assert (
         "name another schema (ETL_WAREHOUSE_SCHEMA) or another warehouse" in refused.stderr.splitlines()[-1]

@@ -230,6 +230,28 @@ def test_what_a_run_would_do_is_told_and_not_done(
     assert shown.exit_code == 0
     line = next(line for line in shown.stdout.splitlines() if line.startswith("dim_part"))
     assert "made anew" in line
-    assert "its code, its contract or the declared types" in line
+    assert "its contract changed: price is declared no longer: 1 batches are gone through again" in line
+    assert "it reads dim_part" in next(x for x in shown.stdout.splitlines() if x.startswith("pieces_by"))
     assert "loses price, which it is no longer declared with" in shown.stdout
+    for file, old, new, why in (
+        ("words.py", "upper", "lower", "its code, its contract or the reference file colours changed: 1 batches"),
+        ("colours.csv", "R,red", "R,rot", "the reference file colours changed: 1 batches"),
+        ("tables.py", '"price": "numeric(8,2)"', '"price": "numeric(8,2)?"', "the declared types of part changed: 1 batches"),
+    ):  # fmt: skip
+        other = tmp_path / file.partition(".")[0] / "my_parts"  # a process reads a project once
+        shutil.copytree(project / "my_parts", other, ignore=shutil.ignore_patterns("__pycache__"))
+        text = (other / file).read_text()
+        assert old in text
+        (other / file).write_text(text.replace(old, new))
+        monkeypatch.setenv("ETL_PROJECT", str(other))
+        rows: list[dict[str, str]] = told("plan", "--offline")["star"]  # type: ignore[assignment]
+        assert next(row["why"] for row in rows if row["table"] == "dim_part").startswith(why)
+    monkeypatch.setenv("ETL_PROJECT", str(project / "my_parts"))
+    execute(_url(), "CREATE TABLE kept AS SELECT * FROM parts.sale", "DELETE FROM parts.sale WHERE no > 20")
+    stopped = etl("plan")
+    execute(_url(), "INSERT INTO parts.sale SELECT * FROM kept WHERE no > 20", "DROP TABLE kept")
+    assert stopped.exit_code == 1
+    assert (
+        "the run would stop: 20 of 39 rows of sale are gone from the source, more than 20%" in stopped.stderr
+    )
     assert {path: path.stat().st_mtime_ns for path in (project / "data/lake").rglob("*")} == kept
