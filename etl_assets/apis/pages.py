@@ -16,11 +16,12 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from etl_assets.apis.client import ApiError
 from etl_assets.apis.paging import dig
+from etl_assets.apis.windows import WHOLE
 from etl_assets.lake.batches import folder_of
 from etl_assets.lake.files import AlreadyExists, Files, LakeError
 from etl_assets.lake.seal import is_intact, sealed
@@ -31,11 +32,15 @@ _PAGES = re.compile(r"[0-9]{6,}-[0-9a-f]{12}\.pages")
 _MARK = re.compile(r"(.+)-([0-9]{3,})\.(complete|rejected|loaded)\.json")
 
 
+class DamagedPages(LakeError):
+    """A file of pages is not what landed."""
+
+
 @dataclass(frozen=True)
 class Page:
     """A page as it was received. `index`: from 0 on. `records`: how many it has. `total`: how many there are in all, as the
     API said in it. `following`: how the next page is asked for, where a page says that. `calls`: when each call for it was
-    made (seconds since 1970), `waited_seconds` how long all calls waited so far."""
+    made (seconds since 1970). `machine`: which journal has these calls, "" if none is known."""
 
     index: int
     body: bytes
@@ -43,6 +48,7 @@ class Page:
     total: int | None
     following: str | None
     calls: tuple[float, ...]
+    machine: str = ""
 
     def about(self) -> dict[str, Any]:
         """What stands before its bytes."""
@@ -52,6 +58,7 @@ class Page:
             "total": self.total,
             "following": self.following,
             "calls": self.calls,
+            "machine": self.machine,
             "bytes": len(self.body),
             "sha256": hashlib.sha256(self.body).hexdigest(),
         }
@@ -69,7 +76,7 @@ class PagesFile:
 @dataclass(frozen=True)
 class Summary:
     """What the mark of a complete take says: the files, and what it took to fetch them. `total` is what the API said last of
-    how many records there are, None if it does not say."""
+    how many records there are, None if it does not say. `machines`: whose journals have the calls, "" for one that is not known."""
 
     files: tuple[PagesFile, ...]
     pages: int
@@ -79,6 +86,7 @@ class Summary:
     waited_seconds: float
     total: int | None
     received: float
+    machines: tuple[str, ...] = ("",)
 
     def as_json(self) -> dict[str, Any]:
         """As the mark has it."""
@@ -88,7 +96,9 @@ class Summary:
     def from_json(cls, told: Mapping[str, Any]) -> "Summary":
         """What a mark says. Raises `KeyError` or `TypeError` for another."""
         names = ("pages", "calls", "failed_calls", "records", "waited_seconds", "total", "received")
-        return cls(tuple(PagesFile(**file) for file in told["files"]), *(told[name] for name in names))
+        files = tuple(PagesFile(**file) for file in told["files"])
+        summary = cls(files, *(told[name] for name in names))
+        return replace(summary, machines=tuple(told.get("machines", [""])))
 
     @property
     def sha256(self) -> str:
@@ -150,6 +160,7 @@ class Take:
                     about["total"],
                     about["following"],
                     tuple(about["calls"]),
+                    about.get("machine", ""),
                 )
             except (ValueError, KeyError, TypeError):
                 raise self._damaged(file) from None
@@ -157,11 +168,16 @@ class Take:
                 raise self._damaged(file)
             yield page
 
-    def _damaged(self, file: PagesFile) -> LakeError:
-        return LakeError(
-            f"{self.files.url}/{file.path} is not what landed: restore it from a backup, or remove the folder "
-            f"{self.folder}, whose pages are fetched again then"
+    def _damaged(self, file: PagesFile) -> "DamagedPages":
+        return DamagedPages(
+            f"{self.files.url}/{file.path} is not what landed: restore it from a backup, or have the window fetched anew: "
+            f"etl fetch {self.api}{'' if self.window == WHOLE else f' --window {self.window}'} --again"
         )
+
+    @property
+    def following(self) -> "Take":
+        """The take of the window that comes after this one."""
+        return Take(self.files, self.api, self.window, self.number + 1)
 
     # -- how far it is -------------------------------------------------------------------------------------------------
 
@@ -229,6 +245,20 @@ def take_to_fetch(files: Files, api: str, window: str, *, again: bool = False) -
     if known and known[-1].state == COMPLETE and not again:
         return None
     return Take(files, api, window, known[-1].number + 1 if known else 1)
+
+
+def open_takes(files: Files, api: str) -> Iterator[Take]:
+    """The takes of which pages have landed and nothing is said yet."""
+    known = {(take.window, take.number) for take in takes(files, api)}
+    beginning = f"raw/{folder_of(api)}/"
+    found = dict.fromkeys(
+        tuple(path.removeprefix(beginning).split("/")[:2])
+        for path, _ in files.walk(beginning)
+        if path.endswith(".pages")
+    )
+    for window, number in found:
+        if number.isdecimal() and (window, int(number)) not in known:
+            yield Take(files, api, window, int(number))
 
 
 def waiting(files: Files, api: str) -> list[Take]:

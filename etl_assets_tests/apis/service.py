@@ -70,7 +70,10 @@ class Client:
             return None
         windows = self.api.windows
         told = windows.told(windows.named(window)) if windows else {}
-        return Fetch(self.api, take, self.stand_in.url + path, lambda _: secret, told, lambda *_: None).run()
+        fetch = Fetch(
+            self.api, take, self.stand_in.url + path, lambda _: secret, told, lambda *_: None, self.scratch
+        )
+        return fetch.run()
 
     def load(self, **options: Any) -> Outcome:
         return load_pages(Load([self.api], "run", **options), Batches(self.files), self.scratch)
