@@ -226,7 +226,7 @@ def _loaded(
         "unchanged": changes is None,
         "rows new": changes.new if changes else 0,
         "rows changed": changes.changed if changes else 0,
-        "rows deleted": 0,
+        "rows deleted": changes.deleted if changes else 0,
         "rows quarantined": sum(take.quarantined for take in taken),
         "windows": ", ".join(take.window for take in taken) or "none",
         "pages": sum(take.pages for take in taken),

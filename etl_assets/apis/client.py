@@ -17,13 +17,14 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import httpx2
 
 from etl_assets import addresses
 from etl_assets.apis.connection import Deadlines, Transport
-from etl_assets.apis.declaration import Api
+from etl_assets.apis.declaration import Api, Records
 from etl_assets.apis.limiter import Call, Limiter
 from etl_assets.clients.waiting import retry_after
 from etl_assets.errors import EtlError
@@ -72,6 +73,23 @@ class Number(str):
     """A number of a JSON text that is no whole one, as it is written there."""
 
     __slots__ = ()
+
+
+class Written(Decimal):
+    """The same to calculate with, for functions that take the records out of an answer; as text it is as it was written."""
+
+    __slots__ = ("_text",)
+
+    def __new__(cls, text: str) -> "Written":
+        """A number that is written like this."""
+        number = super().__new__(cls, text)
+        number._text = text
+        return number
+
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
 
 
 @dataclass(frozen=True)
@@ -298,7 +316,7 @@ class Client:
 
     def _parsed(self, body: bytes) -> Any:
         try:
-            return parsed(body)
+            return parsed(body, self.api.records)
         except (ValueError, RecursionError):
             raise CallFailed(f"{self.api.name}: the answer is no JSON") from None
 
@@ -318,10 +336,11 @@ class _Streamed:
         self._response.close()
 
 
-def parsed(body: bytes) -> Any:
-    """What a JSON text says; numbers that are no whole ones as they are written. Raises `ValueError`, or `RecursionError`
-    for one that is nested too deeply."""
-    return json.loads(body, parse_float=Number, parse_constant=_refused)
+def parsed(body: bytes, records: Records = "") -> Any:
+    """What the JSON text of an answer says; numbers that are no whole ones as they are written, and to calculate with if a
+    function takes the records out of it. Raises `ValueError`, or `RecursionError` for one that is nested too deeply."""
+    number = Written if callable(records) else Number
+    return json.loads(body, parse_float=number, parse_constant=_refused)
 
 
 def _refused(constant: str) -> Any:

@@ -1,29 +1,41 @@
 """What is still to fetch of an API, derived from the lake alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import REJECTED, DamagedPages, open_takes, takes
+from etl_assets.apis.pages import REJECTED, DamagedPages, Take, open_takes, takes
 from etl_assets.apis.windows import WHOLE
 from etl_assets.lake.files import Files
 
 _EVERY = timedelta(days=1)
 """How often an API without windows is due."""
+_TAKES = 2
+"""So many takes of a window in a row are rejected, before it is fetched anew only if somebody asks for it."""
 
 
 def due(api: Api, files: Files, now: datetime) -> Iterator[str]:
     """The windows that are over and of which no take is complete, oldest first. An API without windows is due a day after
-    it was last fetched."""
-    fetched = [take for take in takes(files, api.name) if take.state != REJECTED]
+    it was last fetched. One whose pages were rejected is due once more, and no more than that: loading spends no quota."""
+    found: dict[str, list[Take]] = {}
+    for take in takes(files, api.name):
+        found.setdefault(take.window, []).append(take)
     if api.windows is None:
-        summary = fetched[-1].summary() if fetched else None
-        if summary is None or now.timestamp() - summary.received >= _EVERY.total_seconds():
+        taken = found.get(WHOLE, [])
+        last = next((summary.received for take in reversed(taken) if (summary := take.summary())), 0.0)
+        if _is_due(taken) or now.timestamp() - last >= _EVERY.total_seconds():
             yield WHOLE
         return
-    known = {take.window for take in fetched}
-    yield from (window.name for window in api.windows.ended(now) if window.name not in known)
+    yield from (window.name for window in api.windows.ended(now) if _is_due(found.get(window.name, [])))
+
+
+def _is_due(found: Sequence[Take]) -> bool:
+    """Whether a window of which there are these takes is to be fetched, as far as they tell. One that was never complete
+    could not be gone on with, and tells nothing."""
+    if any(take.state != REJECTED for take in found):
+        return False
+    return sum(1 for take in found if take.summary()) < _TAKES
 
 
 def calls_elsewhere(api: Api, files: Files, machine: str, moment: float) -> Iterator[float]:

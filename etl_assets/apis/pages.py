@@ -17,9 +17,14 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
+from numbers import Integral
 from typing import Any
+from uuid import UUID
 
-from etl_assets.apis.client import ApiError
+from etl_assets.apis.client import ApiError, Number
 from etl_assets.apis.paging import dig
 from etl_assets.apis.windows import WHOLE
 from etl_assets.lake.batches import folder_of
@@ -33,7 +38,11 @@ _MARK = re.compile(r"(.+)-([0-9]{3,})\.(complete|rejected|loaded)\.json")
 
 
 class DamagedPages(LakeError):
-    """A file of pages is not what landed."""
+    """A file of pages of a `take` is not what landed."""
+
+    def __init__(self, message: str, take: "Take") -> None:
+        super().__init__(message)
+        self.take = take
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,8 @@ class Take:
 
     def read(self, file: PagesFile) -> Iterator[Page]:
         """The pages of a file, in the order in which they landed. Raises `LakeError` if they are not what landed."""
+        if not self.files.exists(file.path):
+            raise self._damaged(file)
         content = self.files.read(file.path)
         if file.sha256 and hashlib.sha256(content).hexdigest() != file.sha256:
             raise self._damaged(file)
@@ -171,7 +182,8 @@ class Take:
     def _damaged(self, file: PagesFile) -> "DamagedPages":
         return DamagedPages(
             f"{self.files.url}/{file.path} is not what landed: restore it from a backup, or have the window fetched anew: "
-            f"etl fetch {self.api}{'' if self.window == WHOLE else f' --window {self.window}'} --again"
+            f"etl fetch {self.api}{'' if self.window == WHOLE else f' --window {self.window}'} --again",
+            self,
         )
 
     @property
@@ -280,7 +292,7 @@ def records_of(api: str, value: Any, where: Any) -> list[Any]:
     """The records of an answer; `where`: a path, or a function. Raises `ApiError` if they are not there."""
     if callable(where):
         try:
-            return list(where(value))
+            return [as_json(record) for record in where(value)]
         except Exception as error:  # noqa: BLE001  whatever a user's function raises; StopIteration would end the stream
             raise ApiError(f"{api}: the function for its records fails: {type(error).__name__}") from None
     found = dig(value, where)
@@ -289,3 +301,26 @@ def records_of(api: str, value: Any, where: Any) -> list[Any]:
         kind = "nothing" if found is None else type(found).__name__
         raise ApiError(f"{api}: its answer has {kind} {place}, where a list of records should be (records=)")
     return found
+
+
+def as_json(value: Any) -> Any:
+    """What a function gave, as a JSON text would have it; what none can have stays what it is, and fits no type."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool | str | None):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, float):
+        return Number(float.__repr__(value))
+    if isinstance(value, Decimal):
+        return Number(value)
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {name: as_json(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(one) for one in value]
+    return value
