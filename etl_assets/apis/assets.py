@@ -118,7 +118,7 @@ def _pages_asset(api: Api, naming: Naming) -> dg.AssetsDefinition:
                 _retry(context, error)
             if isinstance(cause, NotYet):
                 at = datetime.fromtimestamp(time.time() + cause.seconds, UTC)
-                context.instance.add_run_tags(context.run_id, {GOES_ON_TAG: at.isoformat()})
+                context.instance.add_run_tags(context.run.run_id, {GOES_ON_TAG: at.isoformat()})
             raise dg.Failure(str(error), allow_retries=False) from error
         return dg.MaterializeResult(
             data_version=dg.DataVersion(summary.sha256[:16]),
