@@ -81,7 +81,7 @@ def plain(url: str, folder: Path, pages: int) -> None:
 def ours(url: str, folder: Path, pages: int) -> None:
     """The pages in the lake."""
     take = Take(LocalFiles(folder / "lake"), SALE.name, "2024-01-01", 1)
-    Fetch(replace(SALE), take, f"{url}/sales", lambda _: "", DAY, lambda *_: None).run()
+    Fetch(replace(SALE), take, f"{url}/sales", lambda _: "", DAY, lambda *_: None, folder).run()
 
 
 def timed(way: str, url: str, pages: int) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import dagster as dg
 from pydantic import Field
 
 from etl_assets import addresses
-from etl_assets.apis.client import CallFailed
+from etl_assets.apis.client import CallFailed, NotYet
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.due import due
 from etl_assets.apis.fetching import Fetch
@@ -41,6 +41,8 @@ LOAD_PAGES = "load_pages"
 """The step that loads the pages that have landed."""
 LOADED_FROM_PAGES = {"loaded_from": "pages"}
 """Tags the tables that are made of pages."""
+GOES_ON_TAG = "etl/goes_on"
+"""Tags a run that ended since it has to wait for what the API allows, and did not fail: when the next one may go on."""
 # A run that found an API out of order is tried again, later than its calls were.
 _AGAIN = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
@@ -108,18 +110,20 @@ def _pages_asset(api: Api, naming: Naming) -> dg.AssetsDefinition:
             observe(api.name, 0)
 
         try:
-            summary = Fetch(api, take, apis.url(api), apis.secret, told, progress).run()
-        except CallFailed as error:
-            _retry(context, error)
-            raise
+            fetching = Fetch(api, take, apis.url(api), apis.secret, told, progress, Path(apis.scratch))
+            summary = fetching.run()
         except EtlError as error:
-            if isinstance(error.__cause__, CallFailed):
+            cause = error if isinstance(error, CallFailed | NotYet) else error.__cause__
+            if isinstance(cause, CallFailed):
                 _retry(context, error)
+            if isinstance(cause, NotYet):
+                at = datetime.fromtimestamp(time.time() + cause.seconds, UTC)
+                context.instance.add_run_tags(context.run.run_id, {GOES_ON_TAG: at.isoformat()})
             raise dg.Failure(str(error), allow_retries=False) from error
         return dg.MaterializeResult(
             data_version=dg.DataVersion(summary.sha256[:16]),
             metadata=_fetched(
-                window, summary, time.monotonic() - started, f"{lake.files().url}/{take.folder}"
+                window, summary, time.monotonic() - started, f"{lake.files().url}/{fetching.take.folder}"
             ),
         )
 
@@ -222,7 +226,7 @@ def _loaded(
         "unchanged": changes is None,
         "rows new": changes.new if changes else 0,
         "rows changed": changes.changed if changes else 0,
-        "rows deleted": 0,
+        "rows deleted": changes.deleted if changes else 0,
         "rows quarantined": sum(take.quarantined for take in taken),
         "windows": ", ".join(take.window for take in taken) or "none",
         "pages": sum(take.pages for take in taken),

@@ -11,17 +11,20 @@ import logging
 import random
 import re
 import socket
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import httpx2
 
 from etl_assets import addresses
-from etl_assets.apis.declaration import Api
+from etl_assets.apis.connection import Deadlines, Transport
+from etl_assets.apis.declaration import Api, Records
 from etl_assets.apis.limiter import Call, Limiter
 from etl_assets.clients.waiting import retry_after
 from etl_assets.errors import EtlError
@@ -50,10 +53,43 @@ class CallFailed(ApiError):
         self.after_seconds = after_seconds
 
 
+class Refused(ApiError):
+    """A call was answered with a status that another attempt would not change."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NotYet(ApiError):
+    """No call is to be made for some `seconds`: what the API allows is used up, or it asked to be left alone."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
 class Number(str):
     """A number of a JSON text that is no whole one, as it is written there."""
 
     __slots__ = ()
+
+
+class Written(Decimal):
+    """The same to calculate with, for functions that take the records out of an answer; as text it is as it was written."""
+
+    __slots__ = ("_text",)
+
+    def __new__(cls, text: str) -> "Written":
+        """A number that is written like this."""
+        number = super().__new__(cls, text)
+        number._text = text
+        return number
+
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
 
 
 @dataclass(frozen=True)
@@ -68,21 +104,33 @@ class Answer:
 
 
 class Client:
-    """Calls an API. Used in a `with` block, by any number of threads. `secret` gives what a setting holds; `url` is where the
-    API is."""
+    """Calls an API. Used in a `with` block, by any number of threads. `secret` gives what a setting holds, and is asked once,
+    and again if the API does not take it; `url` is where the API is. `stopped` raises when no answer is waited for any longer."""
 
-    def __init__(self, api: Api, url: str, secret: Callable[[str], str], limiter: Limiter) -> None:
+    def __init__(
+        self,
+        api: Api,
+        url: str,
+        secret: Callable[[str], str],
+        limiter: Limiter,
+        stopped: Callable[[], None] = lambda: None,
+    ) -> None:
         self.api = api
         self.url = httpx2.URL(url)
         self.limiter = limiter
         self.failed = 0
-        self._secret = secret
-        limits = httpx2.Limits(
-            max_connections=api.concurrency + 1, max_keepalive_connections=api.concurrency + 1
-        )
+        self._ask = secret
+        self._secret: str | None = None
+        self._asking = threading.Lock()
+        self._deadlines = Deadlines(stopped)
         timeout = httpx2.Timeout(min(api.limits.call_seconds, 30.0), connect=_CONNECT_SECONDS, pool=None)
         # Nothing from the environment: .netrc would send credentials that nobody declared.
-        self._http = httpx2.Client(limits=limits, timeout=timeout, trust_env=False, follow_redirects=False)
+        self._http = httpx2.Client(
+            transport=Transport(api.concurrency + 1, self._deadlines),
+            timeout=timeout,
+            trust_env=False,
+            follow_redirects=False,
+        )
 
     def __enter__(self) -> "Client":
         return self
@@ -96,9 +144,10 @@ class Client:
         url = self.url.join(path) if path else self.url.copy_merge_params(dict(parameters))
         for attempt in range(1, self.api.retry.attempts + 1):
             try:
-                return self._once(url, made)
+                return self._allowed(url, made)
             except CallFailed as error:
                 self.failed += 1
+                self._keep_off(error)
                 if attempt == self.api.retry.attempts:
                     times = f"{attempt} attempts" if attempt > 1 else "1 attempt"
                     raise CallFailed(f"{error} ({times})") from None
@@ -119,33 +168,50 @@ class Client:
             url = url.copy_remove_param(credential.parameter)
         return url.raw_path.decode("ascii")
 
+    def _keep_off(self, error: CallFailed) -> None:
+        """Have all threads wait for what the server asks for, and later runs too, whether this call is tried again or not."""
+        longest = self.api.retry.longest_pause_seconds
+        if error.after_seconds is None:
+            return
+        self.limiter.pause(error.after_seconds)
+        if error.after_seconds > longest:
+            raise NotYet(
+                f"{error}; it asks to wait {error.after_seconds:,.0f} s, longer than the longest pause "
+                f"({longest:,.0f} s): run again later, what has landed stays",
+                error.after_seconds,
+            ) from None
+
     def _wait(self, attempt: int, error: CallFailed) -> None:
         retry = self.api.retry
         if error.after_seconds is not None:
-            if error.after_seconds > retry.longest_pause_seconds:
-                raise ApiError(
-                    f"{error}; it asks to wait {error.after_seconds:,.0f} s, longer than the longest pause "
-                    f"({retry.longest_pause_seconds:,.0f} s): run again later, what has landed stays"
-                ) from None
-            self.limiter.pause(error.after_seconds)  # all threads wait
-            return
+            return  # all threads wait before their next call
         pause = min(retry.pause_seconds * 2 ** (attempt - 1), retry.longest_pause_seconds)
         self.limiter.rest(pause * (1 + random.uniform(-_JITTER, _JITTER)))  # noqa: S311  no secret
 
+    def _allowed(self, url: httpx2.URL, made: list[float]) -> Answer:
+        """One attempt; another one at once if the credential is not taken that was asked for before, and is another now."""
+        used = self._secret
+        try:
+            return self._once(url, made)
+        except Refused as error:
+            if error.status not in (401, 403) or used is None or not self._renewed(used):
+                raise
+            self.failed += 1
+        return self._once(url, made)
+
     def _once(self, url: httpx2.URL, made: list[float]) -> Answer:
         """One attempt, with its redirects. Each of them is a call."""
-        began = time.monotonic()
         for _ in range(_MOST_REDIRECTS + 1):
             call = self.limiter.go()
             made.append(round(time.time(), 3))
             try:
-                with self._sent(url, call) as response:
+                with self._deadlines.within(self.api.limits.call_seconds), self._sent(url, call) as response:
                     call.answers()
                     if response.status_code in _REDIRECTS and "location" in response.headers:
                         url = self._redirected(url, response.headers["location"])
                         continue
                     self._check(response)
-                    body = b"".join(self._unpacked(response, began))
+                    body = b"".join(self._unpacked(response))
                     following = response.links.get("next", {}).get("url")
                     return Answer(body, self._parsed(body), following, tuple(made))
             except httpx2.TimeoutException:
@@ -180,13 +246,27 @@ class Client:
         credential = self.api.credential
         if credential is None:
             return url
-        secret = self._secret(credential.setting)
+        secret = self._credential(credential.setting)
         if credential.parameter:
             return url.copy_set_param(credential.parameter, secret)
         if not secret.isascii() or not secret.isprintable():
             raise ApiError(f"{credential.setting} can't stand in a header: it has more than printable ASCII")
         headers[credential.header] = credential.form.format(secret)
         return url
+
+    def _credential(self, setting: str) -> str:
+        with self._asking:
+            if self._secret is None:
+                self._secret = self._ask(setting)
+            return self._secret
+
+    def _renewed(self, used: str) -> bool:
+        """Whether the secret is another than one that was used."""
+        credential = self.api.credential
+        with self._asking:
+            if self._secret == used and credential:
+                self._secret = self._ask(credential.setting)
+            return self._secret != used
 
     def _redirected(self, url: httpx2.URL, location: str) -> httpx2.URL:
         target = url.join(location)
@@ -211,18 +291,16 @@ class Client:
             403: "it does not allow this call",
             404: "there is nothing at its url",
         }.get(status, "see its url and parameters")
-        raise ApiError(f"{self.api.name}: answered {status}: {hint} ({self.api.where})")
+        raise Refused(f"{self.api.name}: answered {status}: {hint} ({self.api.where})", status)
 
-    def _unpacked(self, response: httpx2.Response, began: float) -> Iterator[bytes]:
+    def _unpacked(self, response: httpx2.Response) -> Iterator[bytes]:
         """The body, unpacked, in pieces. Raises `ApiError` for more than the limit."""
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", "", "gzip", "x-gzip"):
             raise ApiError(f"{self.api.name}: the answer is packed in a way that was not asked for")
         unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if "gzip" in encoding else None
         left, limits = self.api.limits.answer_bytes, self.api.limits
-        for block in response.iter_raw(_BLOCK_BYTES):
-            if time.monotonic() - began > limits.call_seconds:
-                raise CallFailed(f"{self.api.name}: the answer was not whole after {limits.call_seconds:g} s")
+        for block in response.iter_raw():  # as it comes: each read looks at the time
             while block:
                 piece = unpack.decompress(block, _BLOCK_BYTES) if unpack else block
                 block = unpack.unconsumed_tail if unpack else b""
@@ -238,7 +316,7 @@ class Client:
 
     def _parsed(self, body: bytes) -> Any:
         try:
-            return parsed(body)
+            return parsed(body, self.api.records)
         except (ValueError, RecursionError):
             raise CallFailed(f"{self.api.name}: the answer is no JSON") from None
 
@@ -258,10 +336,11 @@ class _Streamed:
         self._response.close()
 
 
-def parsed(body: bytes) -> Any:
-    """What a JSON text says; numbers that are no whole ones as they are written. Raises `ValueError`, or `RecursionError`
-    for one that is nested too deeply."""
-    return json.loads(body, parse_float=Number, parse_constant=_refused)
+def parsed(body: bytes, records: Records = "") -> Any:
+    """What the JSON text of an answer says; numbers that are no whole ones as they are written, and to calculate with if a
+    function takes the records out of it. Raises `ValueError`, or `RecursionError` for one that is nested too deeply."""
+    number = Written if callable(records) else Number
+    return json.loads(body, parse_float=number, parse_constant=_refused)
 
 
 def _refused(constant: str) -> Any:
@@ -295,12 +374,25 @@ def _pinned(url: httpx2.URL, headers: dict[str, str], extensions: dict[str, Any]
 def is_public(address: str) -> bool:
     """Whether an IP address is one of the internet: not of this machine, of a network of somebody's, or of a cloud's own."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None)
-    return (
-        ip.is_global
-        and not ip.is_multicast
-        and (mapped is None or (mapped.is_global and not mapped.is_multicast))
-    )
+    carried = list(_carried(ip)) if isinstance(ip, ipaddress.IPv6Address) else []
+    return ip not in _OF_A_NETWORK and all(one.is_global and not one.is_multicast for one in (ip, *carried))
+
+
+def _carried(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
+    """The addresses of the older kind that what goes to one of the newer is handed on to."""
+    if ip.ipv4_mapped:
+        yield ip.ipv4_mapped
+    if ip.sixtofour:
+        yield ip.sixtofour
+    yield from ip.teredo or ()
+    if any(ip in network for network in _IN_LAST_BITS):
+        yield ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+
+
+_IN_LAST_BITS = [ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96")]
+"""Where a translator (NAT64), or a system of old, takes the last bits for an address of the older kind."""
+_OF_A_NETWORK = ipaddress.ip_network("64:ff9b:1::/48")
+"""Of translators that are a network's own."""
 
 
 def _kind(error: Exception) -> str:

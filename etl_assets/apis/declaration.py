@@ -107,7 +107,9 @@ class Credential:
 
 
 Records = str | Callable[[Any], Iterable[Any]]
-"""Where the records stand in an answer: a path, "" for the answer itself, or a function that takes them out of it."""
+"""Where the records stand in an answer: a path, "" for the answer itself, or a function that takes them out of it. The function
+gets whole numbers as `int` and others as `Decimal`, and gives records with what JSON has, or `float`, `Decimal`, `date`,
+`datetime`, `time`, `UUID`."""
 
 
 @dataclass(frozen=True)

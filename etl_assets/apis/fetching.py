@@ -3,32 +3,47 @@
     which pages have landed ► the next ones, at the agreed rate ► land them, some in a file ► say that all have
 
 The stream is `streamable`'s: mapped with concurrency, caught, observed, grouped. An error of one page does not stop the
-others; it is raised when the stream has ended, and the next run fetches what is missing.
+others; it is raised when the stream has ended, and the next run fetches what is missing. What was begun and can't be gone on
+with, since a cursor does not last or what landed is damaged, is begun anew as another take.
 """
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from streamable import stream
 
-from etl_assets.apis.client import Answer, ApiError, CallFailed, Client
+from etl_assets.apis.client import Answer, ApiError, CallFailed, Client, NotYet, Refused
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.due import calls_since
+from etl_assets.apis.due import calls_elsewhere
+from etl_assets.apis.journal import Journal
 from etl_assets.apis.limiter import Limiter
-from etl_assets.apis.pages import Page, PagesFile, Summary, Take, records_of
+from etl_assets.apis.pages import DamagedPages, Page, PagesFile, Summary, Take, records_of
 from etl_assets.apis.paging import Cursor, Link, Numbered, OnePage, dig
 from etl_assets.failpoints import reached
 
 _MOST_FAILED_PAGES = 5
 """So many pages fail, each after all its attempts, before no other one is tried."""
-_SHORT_SECONDS = 10.0
+_NOT_FOUND = 404
+_NO_SUCH_CURSOR = {400, 404, 410, 422}
+"""What APIs answer to a cursor, or an address of a page, that they gave once and do not know any more."""
 
 Told = Callable[[int, int, int], None]
 """Gets the pages that came so far, their records, and the calls that failed."""
+
+
+class _Expired(ApiError):
+    """The API does not know any more where an earlier run was to go on."""
+
+
+class _NoSuchPage(ApiError):
+    """There is no page with this number: the one before it was the last."""
 
 
 @dataclass
@@ -49,6 +64,9 @@ class _Progress:
     failed: int = 0
     called: float = 0.0
     """When the newest call was made (seconds since 1970)."""
+    machines: set[str] = field(default_factory=set)
+    full: int = -1
+    """The index of the last page that has records."""
 
     def add(self, page: Page) -> None:
         """Take note of a page."""
@@ -59,6 +77,9 @@ class _Progress:
         self.calls += len(page.calls)
         self.failed += len(page.calls) - 1
         self.called = max(self.called, *page.calls) if page.calls else self.called
+        self.machines.add(page.machine)
+        if page.records:
+            self.full = max(self.full, page.index)
         if page.index > self.last:
             self.last, self.following = page.index, page.following
             self.total = page.total if page.total is not None else self.total
@@ -73,7 +94,8 @@ class _Progress:
 
 
 class Fetch:
-    """The pages of one take. `parameters` tell the API which window is meant."""
+    """The pages of one take. `parameters` tell the API which window is meant. In `scratch`, a folder of this machine, runs
+    tell each other of their calls."""
 
     def __init__(
         self,
@@ -83,34 +105,69 @@ class Fetch:
         secret: Callable[[str], str],
         parameters: Mapping[str, str],
         told: Told,
+        scratch: Path,
     ) -> None:
         self.api = api
         self.take = take
         self.parameters = {**api.parameters, **parameters}
         self._told = told
+        self._scratch = scratch
         self._deadline = time.monotonic() + api.limits.seconds
         self._given_up: ApiError | None = None
         self._failed: list[ApiError] = []
+        self._interrupted = threading.Event()
+        self._machine = ""
         self.progress = _Progress()
         self._before = _Progress()
+        self._landed_before = 0
+        self._not_found: int | None = None
         self.files: list[PagesFile] = []
         self.limiter = Limiter(api.rate, self._go_on)
-        self.client = Client(api, url, secret, self.limiter)
+        self.client = Client(api, url, secret, self.limiter, self._check_wanted)
 
     def run(self) -> Summary:
         """Land what is missing, and say that the take is complete. Raises `ApiError`; what has landed by then stays."""
-        self._resume()
-        with self.client:
-            pages = (
-                self._pages()
-                .catch(ApiError, do=self._note)
-                .do(self.progress.add)
-                .observe("pages", do=lambda _: self._tell())
-                .group(up_to=self.api.batch.pages, within=timedelta(seconds=self.api.batch.seconds))
-            )
-            for group in pages:
-                reached("pages fetched")
-                self.files.append(self.take.land(group))
+        files = self.take.files
+        with Journal.held(self._scratch, files.url, self.api.name, lambda: self._go_on(0.0)) as journal:
+            if summary := self.take.summary():  # by the run that held it before
+                return summary
+            self._machine = journal.machine
+            now, period = time.time(), self.api.rate.per_seconds
+            elsewhere = calls_elsewhere(self.api, files, journal.machine, now - period)
+            self.limiter.go_on(journal, [max(0.0, now - call) for call in elsewhere])
+            with self.client:
+                self._resume()
+                self._interruptible(self._land)
+                if self._failed and isinstance(self._failed[0], _Expired):
+                    self._begin_anew(str(self._failed[0]))
+                    self._interruptible(self._land)
+        return self._concluded()
+
+    def _land(self) -> None:
+        """Land the pages that are missing, as they come."""
+        pages = (
+            self._pages()
+            .catch(ApiError, do=self._note)
+            .do(self.progress.add)
+            .observe("pages", do=lambda _: self._tell())
+            .group(up_to=self.api.batch.pages, within=timedelta(seconds=self.api.batch.seconds))
+        )
+        for group in pages:
+            reached("pages fetched")
+            self.files.append(self.take.land(group))
+
+    def _interruptible(self, work: Callable[[], None]) -> None:
+        """Do work in a thread of its own: an interrupt reaches this one at once, and no thread waits or calls any longer."""
+        with ThreadPoolExecutor(1) as executor:
+            done = executor.submit(work)
+            try:
+                done.result()
+            except BaseException:
+                self._interrupted.set()
+                raise
+
+    def _concluded(self) -> Summary:
+        """Say that the take is complete, if it is. Raises `ApiError`."""
         self._tell()
         if self._failed:
             first = self._failed[0]
@@ -134,28 +191,25 @@ class Fetch:
     # -- what has landed ---------------------------------------------------------------------------------------------
 
     def _resume(self) -> None:
-        """Take note of what has landed, and of the calls that it took: the rate is that of all runs together."""
+        """Take note of what has landed."""
         self.take.files.sweep(self.take.folder)
-        for file in self.take.landed():
-            pages = list(self.take.read(file))
-            self.files.append(file)
-            for page in pages:
-                self.progress.add(page)
+        try:
+            for file in self.take.landed():
+                pages = list(self.take.read(file))
+                self.files.append(file)
+                for page in pages:
+                    self.progress.add(page)
+        except DamagedPages as error:
+            self._begin_anew(str(error))
         self._before = replace(self.progress)
-        self._count_earlier_calls()
+        self._landed_before = len(self.progress.pages)
 
-    def _count_earlier_calls(self) -> None:
-        """Let the limiter know of calls that were made before, for this window and for others."""
-        rate, now, known = self.api.rate, time.time(), [(self.progress.called, self.progress.calls)]
-        if rate.per_seconds <= _SHORT_SECONDS:
-            # Of a run that was killed only the calls are known whose pages landed. A short period is waited for instead.
-            known = [(now, rate.calls)] if now - self.progress.called < rate.per_seconds else []
-        else:
-            known += calls_since(self.api, self.take.files, now - rate.per_seconds)
-        for called, calls in sorted(known):
-            if now - called < rate.per_seconds:
-                for _ in range(min(calls, rate.calls)):
-                    self.limiter.assume(now - called)
+    def _begin_anew(self, why: str) -> None:
+        """Give up the take, and begin the next one."""
+        self.take.reject(why)
+        self.take = self.take.following
+        self.progress, self._before, self._landed_before = _Progress(), _Progress(), 0
+        self.files, self._failed, self._given_up = [], [], None
 
     # -- which pages come next ---------------------------------------------------------------------------------------
 
@@ -163,7 +217,8 @@ class Fetch:
         """The indexes of the pages behind the first that have not landed, as far as it is known that they are there."""
         index = 1
         while not self._is_past(index):
-            self._check_pages(index)
+            if index > self.api.limits.pages:  # the one behind the last tells that there is none
+                raise self._too_many()
             if index not in self.progress.pages:
                 yield index
             index += 1
@@ -171,7 +226,12 @@ class Fetch:
     def _is_past(self, index: int) -> bool:
         """Whether there is no page with an index, as far as it is known, or none is to be asked for."""
         progress = self.progress
-        if self._given_up or not progress.first or (progress.end is not None and index >= progress.end):
+        if (
+            self._given_up
+            or self._interrupted.is_set()
+            or not progress.first
+            or (progress.end is not None and index >= progress.end)
+        ):
             return True
         return progress.total is not None and index * progress.first >= progress.total
 
@@ -180,8 +240,8 @@ class Fetch:
         following, index = self.progress.following, self.progress.last + 1
         seen = {following}
         while index == 0 or following:
-            self._check_pages(index)
-            page = self._page(index, self._answer(following))
+            page = self._page(index, self._answered(following, index))
+            self._check_pages(page)
             yield page
             if page.following and page.following in seen:
                 raise ApiError(
@@ -190,13 +250,15 @@ class Fetch:
             following, index = page.following, index + 1
             seen.add(following)
 
-    def _check_pages(self, index: int) -> None:
-        most = self.api.limits.pages
-        if index >= most:
-            raise ApiError(
-                f"{self.api.name}: there are more than {most:,} pages: take shorter windows, or raise pages (Limits; "
-                f"{self.api.where})"
-            )
+    def _check_pages(self, page: Page) -> None:
+        if page.index >= self.api.limits.pages and (page.records or page.following):
+            raise self._too_many()
+
+    def _too_many(self) -> ApiError:
+        return ApiError(
+            f"{self.api.name}: there are more than {self.api.limits.pages:,} pages: take shorter windows, or raise pages "
+            f"(Limits; {self.api.where})"
+        )
 
     # -- one page --------------------------------------------------------------------------------------------------------
 
@@ -204,9 +266,28 @@ class Fetch:
         paging = self.api.paging
         assert isinstance(paging, Numbered)  # noqa: S101
         step = self.progress.first or paging.records
-        page = self._page(index, self.client.get({**self.parameters, **paging.parameters(index, step)}))
+        try:
+            answer = self.client.get({**self.parameters, **paging.parameters(index, step)})
+        except Refused as error:
+            # Some say so of a page behind the last. An API that says its total is not asked for one.
+            if error.status != _NOT_FOUND or not index or self.api.total:
+                raise
+            self._not_found = index if self._not_found is None else min(index, self._not_found)
+            self.progress.ends(Page(index, b"", 0, None, None, ()))
+            raise _NoSuchPage(str(error)) from None
+        page = self._page(index, answer)
+        self._check_pages(page)
         self.progress.ends(page)  # before its turn comes, so that none behind it is asked for
         return page
+
+    def _answered(self, following: str | None, index: int) -> Answer:
+        """The answer that an earlier page leads to."""
+        try:
+            return self._answer(following)
+        except Refused as error:
+            if self._landed_before and index == self._landed_before and error.status in _NO_SUCH_CURSOR:
+                raise _Expired(f"{error}; where it was to go on is not known there any more") from None
+            raise
 
     def _answer(self, following: str | None) -> Answer:
         paging = self.api.paging
@@ -223,13 +304,21 @@ class Fetch:
     def _page(self, index: int, answer: Answer) -> Page:
         records = records_of(self.api.name, answer.value, self.api.records)
         return Page(
-            index, answer.body, len(records), self._total(answer.value), self._following(answer), answer.calls
+            index,
+            answer.body,
+            len(records),
+            self._total(answer.value, index),
+            self._following(answer),
+            answer.calls,
+            self._machine,
         )
 
-    def _total(self, value: Any) -> int | None:
+    def _total(self, value: Any, index: int) -> int | None:
         if not self.api.total:
             return None
         total = dig(value, self.api.total)
+        if total is None and index:
+            return None  # the first page said it
         if isinstance(total, str) and total.isdecimal():
             total = int(total)
         if not isinstance(total, int) or isinstance(total, bool) or total < 0:
@@ -250,16 +339,29 @@ class Fetch:
 
     # -- how it goes -----------------------------------------------------------------------------------------------------
 
-    def _go_on(self) -> None:
-        """Raises `ApiError` when no further call is to be made."""
+    def _go_on(self, wait_seconds: float) -> None:
+        """Raises `ApiError` when no further call is to be made, or none can be in time."""
+        self._check_wanted()
         if self._given_up:
             raise self._given_up
-        if time.monotonic() > self._deadline:
-            raise ApiError(
-                f"{self.api.name}: not done within {self.api.limits.seconds:,.0f} s (Limits; {self.api.where})"
-            )
+        left = self._deadline - time.monotonic()
+        if left >= max(wait_seconds, 0.0):
+            return
+        told = f"{self.api.name}: not done within {self.api.limits.seconds:,.0f} s (Limits; {self.api.where})"
+        if wait_seconds > max(left, 0.0):
+            told = f"{told}: the next call may be made in {wait_seconds:,.0f} s"
+        if self.limiter.calls and len(self.progress.pages) == self._landed_before:
+            raise ApiError(told)
+        raise NotYet(told, wait_seconds)  # it goes on from there, and fails at nothing
+
+    def _check_wanted(self) -> None:
+        """Raises `ApiError` when nobody waits for an answer any longer."""
+        if self._interrupted.is_set():
+            raise ApiError(f"{self.api.name}: interrupted")
 
     def _note(self, error: ApiError) -> None:
+        if isinstance(error, _NoSuchPage):
+            return
         if self._given_up is None:
             self._failed.append(error)
             lasting = not isinstance(error, CallFailed) or time.monotonic() > self._deadline
@@ -275,7 +377,12 @@ class Fetch:
 
     def _check_whole(self) -> None:
         """Raises `ApiError` if the stream ended before the pages did."""
-        progress = self.progress
+        progress, behind = self.progress, self._not_found
+        if behind is not None and progress.full > behind:
+            raise ApiError(
+                f"{self.api.name}: there is no page {behind + 1:,} (404), and there is page {progress.full + 1:,}; "
+                f"{self._so_far()}"
+            )
         end = progress.last + 1 if progress.end is None else progress.end
         lacking = [index for index in range(end) if index not in progress.pages]
         numbered = isinstance(self.api.paging, Numbered)
@@ -294,6 +401,7 @@ class Fetch:
             waited_seconds=round(self.limiter.waited_seconds, 3),
             total=progress.total,
             received=progress.called,
+            machines=tuple(sorted(progress.machines)),
         )
 
     def _digested(self, file: PagesFile) -> PagesFile:

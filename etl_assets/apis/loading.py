@@ -3,8 +3,8 @@
     read the pages in order ► rows, and records kept aside ► the newest of each key ► what the lake does not hold ► commit
 
 Nothing is asked of an API here, so a load that fails costs nothing but itself. Records that are absent from a later take
-are not deleted: what counts is the newest version of each key that landed. If the declaration changes what a column is, all
-pages that are kept are read again.
+are not deleted: what counts is the newest version of each key that landed. If the declaration changes what a column is, or how
+records are taken out of an answer, all pages that are kept are read again, and what none of them says any more is deleted.
 """
 
 import time
@@ -18,9 +18,9 @@ import duckdb
 
 from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import LOADED, takes, waiting
+from etl_assets.apis.pages import LOADED, DamagedPages, Take, takes, waiting
 from etl_assets.apis.reading import TAKE, Counts, PagesRead, all_takes, layout_of, read_pages
-from etl_assets.apis.records import Rows
+from etl_assets.apis.records import MOST_SHOWN, Rows
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.scratch import own_folder
@@ -41,7 +41,7 @@ from etl_assets.lake.batches import (
 )
 from etl_assets.lake.current import DELETED, Current, view
 from etl_assets.lake.files import LakeError
-from etl_assets.raw.changes import changed_rows
+from etl_assets.raw.changes import changed_rows, missing_keys, no_keys
 from etl_assets.raw.controls import Sums, sums
 from etl_assets.raw.landing import EVERY, FEW_ROWS, TooManyMisfits
 from etl_assets.raw.writing import BatchWriter, Overtaken, check_project, history_of
@@ -102,6 +102,8 @@ class _Loading:
         self.connection = connection
         self.folder = folder
         self.started = time.monotonic()
+        self.anew: set[str] = set()
+        """The APIs of which all pages are read."""
         self.latest = batches.latest()
         if self.latest:
             check_project(self.latest, load.project, self.files)
@@ -151,13 +153,27 @@ class _Loading:
         _check(api, held)
         again = held is not None and (held.columns != rows.columns or held.layout != layout_of(api))
         chosen = all_takes(self.batches, api.name) if again else waiting(self.files, api.name)
+        if again:
+            self.anew.add(api.name)
         if not chosen:
             return None
-        read = read_pages(api, chosen, self.connection, self.folder)
+        read = self._read_pages(api, chosen)
         for number_, counts in enumerate(read.counts):
             self._count_keys(read, number_, counts)
         self._check_bad(read)
         return read
+
+    def _read_pages(self, api: Api, chosen: list[Take]) -> PagesRead:
+        """Takes as rows, but for those that are damaged and were fetched anew since. Raises `EtlError`."""
+        try:
+            return read_pages(api, chosen, self.connection, self.folder)
+        except DamagedPages as error:
+            damaged = error.take
+            if not any(take.window == damaged.window and take.number > damaged.number for take in chosen):
+                raise
+            damaged.reject(str(error))
+            self.anew.discard(api.name)  # what it alone held is kept
+            return self._read_pages(api, [take for take in chosen if take != damaged])
 
     def _count_keys(self, read: PagesRead, number_: int, counts: Counts) -> None:
         """Count duplicates in a take, and compare what it has with what the API said. Raises `ApiError`."""
@@ -169,20 +185,24 @@ class _Loading:
         counts.duplicates = counts.records - counts.bad - distinct
         if total is None:
             return
-        texts = ", ".join(f"CAST({identifier(name)} AS VARCHAR)" for name in read.relation.key)
+        texts = ", ".join(_as_told(name, len(read.relation.key)) for name in read.relation.key)
         known = f"SELECT array_to_string([{texts}], ',') AS key FROM {read.rows} WHERE {TAKE} = {number_}"
         (aside,) = duck.one(
             self.connection,
             f"SELECT count(DISTINCT key) FROM {duck.csv_rows([read.report])} ANTI JOIN ({known}) USING (key) "
             f"WHERE {TAKE} = '{number_}'",
         )
-        if distinct + aside != total:
+        if not distinct + aside <= total <= distinct + aside + counts.perhaps_again:
             why = (
                 f"{read.api.name}: for {counts.take.window} it says that there are {total:,} records, and gave "
                 f"{distinct + aside:,} different ones: they changed while they were read, or its pages leave some out"
             )
             counts.take.reject(why)
-            raise ApiError(f"{why}; nothing of it was loaded, run again to fetch the window anew")
+            window = f" --window {counts.take.window}" if read.api.windows else ""
+            raise ApiError(
+                f"{why}; nothing of it was loaded, etl fetch {read.api.name}{window} fetches it anew. If its total counts "
+                f"something else, take it out of the declaration ({read.api.where})"
+            )
 
     def _check_bad(self, read: PagesRead) -> None:
         limit = max(read.api.limits.bad_share * read.records, FEW_ROWS)
@@ -205,6 +225,7 @@ class _Loading:
         key = listing(relation.key)
         newest = read.newest(self.connection)
         removed: Sums = {}
+        deleted, deletions = 0, None
         if held is None or self.latest is None:
             (new,) = duck.one(self.connection, f"SELECT count(*) FROM {view(newest)}")
             rows, changed, first_seen = newest.order(key), 0, new
@@ -213,22 +234,30 @@ class _Loading:
             fold = Current(self.batches, self.connection).fold(name, self.latest, columns=relation.columns)
             found = changed_rows(self.connection, newest, fold)
             rows, new, changed, first_seen = found.rows, found.new, found.changed, found.first_seen
+            if name in self.anew:
+                gone, deleted = missing_keys(self.connection, newest, fold)
+                if deleted:
+                    deletions = self.writer.write(gone, self.naming.deletions(name), deleted)
+            else:
+                gone = no_keys(fold)
             left = self.connection.sql(
-                f"FROM {view(fold.relation)} SEMI JOIN {view(rows)} USING ({key}) WHERE NOT {DELETED}"
+                f"FROM {view(fold.relation)} SEMI JOIN (SELECT {key} FROM {view(rows)} UNION ALL FROM {view(gone)}) "
+                f"USING ({key}) WHERE NOT {DELETED}"
             )
             removed = sums(self.connection, relation, left)
-        if held and not new + changed and held.columns == relation.columns and not self._new_quarantine(read):
+        same = held and (held.columns, held.layout) == (relation.columns, relation.layout)
+        if same and not new + changed + deleted and not self._new_quarantine(read):
             return None
         file = self.writer.write(rows, self.naming.rows(name), new + changed, read.longest)
         added = sums(self.connection, relation, self.connection.sql(f"FROM {view(rows)}"))
         quarantined = self._quarantined(read)
         changes = TableChanges(
             rows=file,
-            deletions=None,
+            deletions=deletions,
             quarantined=quarantined,
             new=new,
             changed=changed,
-            deleted=0,
+            deleted=deleted,
             quarantined_rows=read.bad if quarantined else 0,
         )
         types = types_version(read.api.table.types)
@@ -236,7 +265,7 @@ class _Loading:
             source=name,
             columns=relation.columns,
             key=relation.key,
-            rows=(held.rows if held else 0) + new,
+            rows=(held.rows if held else 0) + new - deleted,
             members=(held.members if held else 0) + first_seen,
             versions=(held.versions if held else 0) + changes.versions,
             changed_in=self.naming.batch,
@@ -298,6 +327,15 @@ def _why(counts: Sequence[Counts]) -> str:
     pages = sum(one.summary.pages for one in counts)
     told = windows[0] if len(windows) == 1 else f"{windows[0]} to {windows[-1]}"
     return f"{pages:,} pages of {told}"
+
+
+def _as_told(column: str, parts: int) -> str:
+    """A column of a key as text, as the report of records that are kept aside has it."""
+    text = f"left(CAST({identifier(column)} AS VARCHAR), {MOST_SHOWN})"
+    if parts == 1:
+        return text
+    quoted = f"""'"' || replace({text}, '"', '""') || '"'"""
+    return f"""CASE WHEN contains({text}, ',') OR contains({text}, '"') THEN {quoted} ELSE {text} END"""
 
 
 def _check(api: Api, held: TableState | None) -> None:

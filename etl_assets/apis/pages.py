@@ -16,11 +16,17 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
+from numbers import Integral
 from typing import Any
+from uuid import UUID
 
-from etl_assets.apis.client import ApiError
+from etl_assets.apis.client import ApiError, Number
 from etl_assets.apis.paging import dig
+from etl_assets.apis.windows import WHOLE
 from etl_assets.lake.batches import folder_of
 from etl_assets.lake.files import AlreadyExists, Files, LakeError
 from etl_assets.lake.seal import is_intact, sealed
@@ -31,11 +37,19 @@ _PAGES = re.compile(r"[0-9]{6,}-[0-9a-f]{12}\.pages")
 _MARK = re.compile(r"(.+)-([0-9]{3,})\.(complete|rejected|loaded)\.json")
 
 
+class DamagedPages(LakeError):
+    """A file of pages of a `take` is not what landed."""
+
+    def __init__(self, message: str, take: "Take") -> None:
+        super().__init__(message)
+        self.take = take
+
+
 @dataclass(frozen=True)
 class Page:
     """A page as it was received. `index`: from 0 on. `records`: how many it has. `total`: how many there are in all, as the
     API said in it. `following`: how the next page is asked for, where a page says that. `calls`: when each call for it was
-    made (seconds since 1970), `waited_seconds` how long all calls waited so far."""
+    made (seconds since 1970). `machine`: which journal has these calls, "" if none is known."""
 
     index: int
     body: bytes
@@ -43,6 +57,7 @@ class Page:
     total: int | None
     following: str | None
     calls: tuple[float, ...]
+    machine: str = ""
 
     def about(self) -> dict[str, Any]:
         """What stands before its bytes."""
@@ -52,6 +67,7 @@ class Page:
             "total": self.total,
             "following": self.following,
             "calls": self.calls,
+            "machine": self.machine,
             "bytes": len(self.body),
             "sha256": hashlib.sha256(self.body).hexdigest(),
         }
@@ -69,7 +85,7 @@ class PagesFile:
 @dataclass(frozen=True)
 class Summary:
     """What the mark of a complete take says: the files, and what it took to fetch them. `total` is what the API said last of
-    how many records there are, None if it does not say."""
+    how many records there are, None if it does not say. `machines`: whose journals have the calls, "" for one that is not known."""
 
     files: tuple[PagesFile, ...]
     pages: int
@@ -79,6 +95,7 @@ class Summary:
     waited_seconds: float
     total: int | None
     received: float
+    machines: tuple[str, ...] = ("",)
 
     def as_json(self) -> dict[str, Any]:
         """As the mark has it."""
@@ -88,7 +105,9 @@ class Summary:
     def from_json(cls, told: Mapping[str, Any]) -> "Summary":
         """What a mark says. Raises `KeyError` or `TypeError` for another."""
         names = ("pages", "calls", "failed_calls", "records", "waited_seconds", "total", "received")
-        return cls(tuple(PagesFile(**file) for file in told["files"]), *(told[name] for name in names))
+        files = tuple(PagesFile(**file) for file in told["files"])
+        summary = cls(files, *(told[name] for name in names))
+        return replace(summary, machines=tuple(told.get("machines", [""])))
 
     @property
     def sha256(self) -> str:
@@ -135,6 +154,8 @@ class Take:
 
     def read(self, file: PagesFile) -> Iterator[Page]:
         """The pages of a file, in the order in which they landed. Raises `LakeError` if they are not what landed."""
+        if not self.files.exists(file.path):
+            raise self._damaged(file)
         content = self.files.read(file.path)
         if file.sha256 and hashlib.sha256(content).hexdigest() != file.sha256:
             raise self._damaged(file)
@@ -150,6 +171,7 @@ class Take:
                     about["total"],
                     about["following"],
                     tuple(about["calls"]),
+                    about.get("machine", ""),
                 )
             except (ValueError, KeyError, TypeError):
                 raise self._damaged(file) from None
@@ -157,11 +179,17 @@ class Take:
                 raise self._damaged(file)
             yield page
 
-    def _damaged(self, file: PagesFile) -> LakeError:
-        return LakeError(
-            f"{self.files.url}/{file.path} is not what landed: restore it from a backup, or remove the folder "
-            f"{self.folder}, whose pages are fetched again then"
+    def _damaged(self, file: PagesFile) -> "DamagedPages":
+        return DamagedPages(
+            f"{self.files.url}/{file.path} is not what landed: restore it from a backup, or have the window fetched anew: "
+            f"etl fetch {self.api}{'' if self.window == WHOLE else f' --window {self.window}'} --again",
+            self,
         )
+
+    @property
+    def following(self) -> "Take":
+        """The take of the window that comes after this one."""
+        return Take(self.files, self.api, self.window, self.number + 1)
 
     # -- how far it is -------------------------------------------------------------------------------------------------
 
@@ -231,6 +259,20 @@ def take_to_fetch(files: Files, api: str, window: str, *, again: bool = False) -
     return Take(files, api, window, known[-1].number + 1 if known else 1)
 
 
+def open_takes(files: Files, api: str) -> Iterator[Take]:
+    """The takes of which pages have landed and nothing is said yet."""
+    known = {(take.window, take.number) for take in takes(files, api)}
+    beginning = f"raw/{folder_of(api)}/"
+    found = dict.fromkeys(
+        tuple(path.removeprefix(beginning).split("/")[:2])
+        for path, _ in files.walk(beginning)
+        if path.endswith(".pages")
+    )
+    for window, number in found:
+        if number.isdecimal() and (window, int(number)) not in known:
+            yield Take(files, api, window, int(number))
+
+
 def waiting(files: Files, api: str) -> list[Take]:
     """The complete takes that are not loaded, in the order in which they were fetched."""
     return in_order(take for take in takes(files, api) if take.state == COMPLETE)
@@ -250,7 +292,7 @@ def records_of(api: str, value: Any, where: Any) -> list[Any]:
     """The records of an answer; `where`: a path, or a function. Raises `ApiError` if they are not there."""
     if callable(where):
         try:
-            return list(where(value))
+            return [as_json(record) for record in where(value)]
         except Exception as error:  # noqa: BLE001  whatever a user's function raises; StopIteration would end the stream
             raise ApiError(f"{api}: the function for its records fails: {type(error).__name__}") from None
     found = dig(value, where)
@@ -259,3 +301,26 @@ def records_of(api: str, value: Any, where: Any) -> list[Any]:
         kind = "nothing" if found is None else type(found).__name__
         raise ApiError(f"{api}: its answer has {kind} {place}, where a list of records should be (records=)")
     return found
+
+
+def as_json(value: Any) -> Any:
+    """What a function gave, as a JSON text would have it; what none can have stays what it is, and fits no type."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool | str | None):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, float):
+        return Number(float.__repr__(value))
+    if isinstance(value, Decimal):
+        return Number(value)
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {name: as_json(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(one) for one in value]
+    return value

@@ -6,11 +6,14 @@ Every row goes through a file as text, so memory does not grow with the records;
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 import duckdb
 
@@ -19,7 +22,7 @@ from etl_assets.apis.declaration import Api
 from etl_assets.apis.pages import COMPLETE, LOADED, Page, Summary, Take, in_order, records_of, takes
 from etl_assets.apis.records import Misfit, Rows
 from etl_assets.engine import duck
-from etl_assets.engine.code_version import declared_version
+from etl_assets.engine.code_version import code_version, declared_version
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.engine.sums import Amount, added_up
 from etl_assets.engine.types import EXACT
@@ -36,12 +39,14 @@ _REPORT = ("key", "column", "value", "reason")
 
 @dataclass
 class Counts:
-    """What came of the records of one take. `digest` is that of the report of those kept aside."""
+    """What came of the records of one take. `digest` is that of the report of those kept aside. `perhaps_again`: so many of
+    those without a key are as others on earlier pages, and may be the same ones."""
 
     take: Take
     summary: Summary
     records: int = 0
     bad: int = 0
+    perhaps_again: int = 0
     duplicates: int = 0
     digest: str = ""
 
@@ -122,14 +127,16 @@ def read_pages(
             summary = take.summary()
             if summary is None:
                 raise LakeError(f"{take} is not complete: run again")
-            count, digest = Counts(take, summary), hashlib.sha256()
+            count, digest, keyless = Counts(take, summary), hashlib.sha256(), _Keyless(take)
             for page in pages_of(take, summary):
-                for place, record in enumerate(records_of(api.name, parsed(page.body), api.records)):
+                for place, record in enumerate(
+                    records_of(api.name, parsed(page.body, api.records), api.records)
+                ):
                     count.records += 1
                     try:
                         row = rows.row(record)
                     except Misfit as misfit:
-                        key = rows.key(record) or f"{take.window}, page {page.index + 1}, record {place + 1}"
+                        key = rows.key(record) or keyless.named(record, page.index, place)
                         told = [key, misfit.column, misfit.value, misfit.reason]
                         count.bad += 1
                         digest.update(_line(told).encode())
@@ -145,6 +152,7 @@ def read_pages(
                             totals[i] = EXACT.add(totals[i], Decimal(value))
                     if not place:
                         unknown |= rows.unknown(record)
+            count.perhaps_again = keyless.again
             count.digest = digest.hexdigest() if count.bad else ""
             counts.append(count)
     longest = 4 * longest if 4 * longest > duck.MAX_LINE_BYTES else 0  # bytes of a character
@@ -152,6 +160,26 @@ def read_pages(
     read = PagesRead(api, relation_of(api), counts, good_rows, longest, report, first, frozenset(unknown))
     _check_sums(connection, read, dict(zip([names[i] for i in rows.amounts], totals, strict=True)))
     return read
+
+
+class _Keyless:
+    """The records of a take that have no key: named by the place where they were seen first, since pages that drift show the
+    last records of one again on the next. `again`: so many were named like one of an earlier page."""
+
+    def __init__(self, take: Take) -> None:
+        self._window = take.window
+        self._seen: dict[bytes, tuple[int, str]] = {}
+        self.again = 0
+
+    def named(self, record: object, page: int, place: int) -> str:
+        """What stands for the key of a record."""
+        told = json.dumps(record, sort_keys=True, default=str).encode("utf-8", "replace")
+        name = f"{self._window}, page {page + 1}, record {place + 1}"
+        first_page, first = self._seen.setdefault(hashlib.sha256(told).digest(), (page, name))
+        if first_page == page:  # on one page they are as many as there are
+            return name
+        self.again += 1
+        return first
 
 
 def _view(connection: duckdb.DuckDBPyConnection, path: Path, rows: Rows, longest: int) -> str:
@@ -176,11 +204,19 @@ def _check_sums(connection: duckdb.DuckDBPyConnection, read: PagesRead, totals: 
 
 
 def layout_of(api: Api) -> str:
-    """Identifies where in an answer the values of each column are taken from."""
-    records = (
-        api.records if isinstance(api.records, str) else getattr(api.records, "__qualname__", "function")
-    )
+    """Identifies where in an answer the values of each column are taken from: a function by what it does."""
+    records = api.records if isinstance(api.records, str) else _version(api.records)
     return declared_version(records, *(f"{name}:{api.field_of(name)}" for name in api.columns))
+
+
+def _version(function: Any) -> str:
+    if isinstance(function, partial):
+        return f"{_version(function.func)} {function.args!r} {function.keywords!r}"
+    if isinstance(function, FunctionType):
+        return code_version(function)
+    if isinstance(called := getattr(type(function), "__call__", None), FunctionType):  # noqa: B004
+        return code_version(called)
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def all_takes(batches: Batches, api: str) -> list[Take]:

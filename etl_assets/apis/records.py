@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 else:
     pa = Later("pyarrow")
 
+MOST_SHOWN = 200
+"""So many characters of a value stand in a report."""
+_UNFIT = (ValueError, TypeError, OverflowError, InvalidOperation, RecursionError)
 _MOST_DIGITS = 1_000
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -74,8 +77,12 @@ class Rows:
         found = []
         for name, type_ in self.api.table.types.items():
             path = self.api.field_of(name)
-            found.append((name, path, "." in path, _writer(type_), type_.nullable))
+            found.append((name, path, "." in path, self._writers[name], type_.nullable))
         return found
+
+    @cached_property
+    def _writers(self) -> dict[str, Callable[[Any], str]]:
+        return {name: _writer(type_) for name, type_ in self.api.table.types.items()}
 
     def row(self, record: Any) -> list[str | None]:
         """A record as a row. Raises `Misfit`."""
@@ -92,7 +99,7 @@ class Rows:
                 continue
             try:
                 row.append(write(value))
-            except (ValueError, TypeError, OverflowError, InvalidOperation, RecursionError):
+            except _UNFIT:
                 raise Misfit(name, _shown(value), f"is no {self.api.table.types[name].name}") from None
         return row
 
@@ -101,10 +108,17 @@ class Rows:
         parts = [dig(record, self.api.field_of(name)) for name in self.api.key]
         if any(part is None or isinstance(part, dict | list) for part in parts):
             return ""
-        texts = [_shown(part) or "" for part in parts]
+        texts = [self._as_row(name, part) for name, part in zip(self.api.key, parts, strict=True)]
         if len(texts) > 1:
             texts = ['"' + t.replace('"', '""') + '"' if set(t) & set(',"') else t for t in texts]
         return ",".join(texts)
+
+    def _as_row(self, name: str, value: Any) -> str:
+        """A value as a row has it, or as a report has it if it fits none."""
+        try:
+            return self._writers[name](value)[:MOST_SHOWN]
+        except _UNFIT:
+            return _shown(value) or ""
 
     def unknown(self, record: Any) -> set[str]:
         """The fields of a record that nothing is declared for."""
@@ -115,7 +129,7 @@ class Rows:
 def _shown(value: Any) -> str | None:
     """A value as a report has it."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")[:200]
+    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")[:MOST_SHOWN]
 
 
 def _writer(type_: Type) -> Callable[[Any], str]:

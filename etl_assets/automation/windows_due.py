@@ -3,16 +3,19 @@
     pages landed and not loaded? ► load them, and all that is made of them
     a window over and not fetched? ► fetch it; after a failure later, and after three no more, so that the next one has its turn
 
-What is due is read from the lake, so after a failure, a restore or a pause of weeks the right windows are fetched.
+A success makes failures before it forgotten. An API without windows has three attempts each day. A run that ended since what the
+API allows was used up did not fail: it goes on as soon as it may. What is due is read from the lake, so after a failure, a restore or a pause of weeks the right windows are fetched.
 """
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import takewhile
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from etl_assets.apis.assets import GOES_ON_TAG
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.due import due
 from etl_assets.apis.pages import waiting
@@ -27,6 +30,7 @@ from etl_assets.source.assets import source_key
 SECONDS_BETWEEN = 30
 ATTEMPTS = 3
 PAUSE_SECONDS = 60
+_DAY_SECONDS = 86_400.0
 WINDOW_TAG = "etl/window"
 PAGES_TAG = "etl/pages"
 
@@ -104,14 +108,24 @@ def _tried(
     context: dg.SensorEvaluationContext, job: str, tag: str, what: str, partition: str | None
 ) -> Iterator[dg.RunRequest]:
     """A run, unless it was tried often enough, or a moment ago."""
-    runs = context.instance.get_run_records(dg.RunsFilter(tags={tag: what}))
+    now, runs = time.time(), context.instance.get_run_records(dg.RunsFilter(tags={tag: what}))  # newest first
     # What succeeded and is due again was undone since, or is due every day.
-    failed = [run for run in runs if run.dagster_run.status != dg.DagsterRunStatus.SUCCESS]
+    since = list(takewhile(lambda run: run.dagster_run.status != dg.DagsterRunStatus.SUCCESS, runs))
+    failed = [run for run in since if GOES_ON_TAG not in run.dagster_run.tags]
+    if tag == WINDOW_TAG and partition is None:
+        failed = [run for run in failed if now - _ended(run) < _DAY_SECONDS]
     if len(failed) >= ATTEMPTS:
         return
-    last = max((run.end_time or run.create_timestamp.timestamp() for run in failed), default=0.0)
-    if failed and time.time() - last < PAUSE_SECONDS * 2 ** (len(failed) - 1):
+    if failed and now - max(map(_ended, failed)) < PAUSE_SECONDS * 2 ** (len(failed) - 1):
         return
-    yield dg.RunRequest(
-        run_key=f"{what}:{len(runs)}", job_name=job, partition_key=partition, tags={tag: what}
-    )
+    goes_on = since[0].dagster_run.tags.get(GOES_ON_TAG) if since else None
+    if goes_on and now < datetime.fromisoformat(goes_on).timestamp():
+        return
+    # How many runs there are would come again: old ones are forgotten. Which one was the last does not.
+    last = runs[0].dagster_run.run_id if runs else "first"
+    yield dg.RunRequest(run_key=f"{what}:{last}", job_name=job, partition_key=partition, tags={tag: what})
+
+
+def _ended(run: dg.RunRecord) -> float:
+    """When a run was over, or as good as that (seconds since 1970)."""
+    return run.end_time or run.create_timestamp.timestamp()

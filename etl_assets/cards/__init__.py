@@ -2,8 +2,10 @@
 
     ETL_PROJECT=etl_assets.cards CARDS_URL=… RATES_URL=… CARDS_KEY=… etl fetch
 
-It shows how APIs are declared, and how a report states amounts of several currencies in one. `WebApiStandIn` in
-`etl_assets.stand_ins.web_api` plays both APIs on this machine.
+It shows how APIs are declared, and how a report states amounts of several currencies in one. A server of both APIs on this
+machine ships with it, and plays their faults if it is asked to:
+
+    python -m etl_assets.stand_ins.web_api 8765 [--faults]
 """
 
 from etl_assets.project import Options

@@ -39,7 +39,7 @@ def _function(function: FunctionType, seen: dict[str, str], *, decorated: bool =
         return
     tree = _tree(function)
     if tree is None:  # made by `exec`, or a lambda amid an expression
-        seen[name] = f"{function.__code__.co_code.hex()} {function.__code__.co_consts!r}"
+        seen[name] = _compiled(function.__code__)
         return
     names = _names(function.__code__)
     if isinstance(tree.body[0], ast.FunctionDef | ast.AsyncFunctionDef):
@@ -159,6 +159,12 @@ def _tree(value: Any) -> ast.Module | None:
         ):
             node.body = node.body[1:]
     return tree
+
+
+def _compiled(code: CodeType) -> str:
+    """What compiled code does, with that of functions defined inside it, wherever they lie in memory."""
+    values = [_compiled(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
+    return f"{code.co_code.hex()} {' '.join(code.co_names)} ({', '.join(values)})"
 
 
 def _names(code: CodeType) -> set[str]:

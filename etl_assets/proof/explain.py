@@ -284,7 +284,7 @@ class Explainer:
             summary = take.summary()
             for file in summary.files if summary else ():
                 for page in take.read(file):
-                    records = records_of(api.name, parsed(page.body), api.records)
+                    records = records_of(api.name, parsed(page.body, api.records), api.records)
                     if ",".join(key) in map(rows.key, records):
                         yield f"{file.path}, page {page.index + 1}"
 

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
+from enum import Enum
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -90,9 +92,30 @@ def _values(api: Api, loaded: Sequence[TakeState], batches: Batches) -> Iterator
 
 def _records(api: Api, answer: Any) -> Sequence[Any]:
     if callable(api.records):
-        return list(api.records(answer))
+        return [_said(record) for record in api.records(answer)]
     found = _found(answer, api.records) if api.records else answer
     return found if isinstance(found, list) else ()
+
+
+def _said(value: Any) -> Any:
+    """What a function gave, as the JSON of a page would say it."""
+    if isinstance(value, Mapping):
+        return {name: _said(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_said, value))
+    if isinstance(value, Enum):
+        return _said(value.value)
+    if isinstance(value, float):
+        return _Written(float(value).__repr__())
+    if isinstance(value, Decimal):
+        return value if isinstance(value, _Written) else _Written(str(value))
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return value
+    return int(value)
 
 
 def _found(value: Any, path: str) -> Any:
@@ -113,6 +136,9 @@ class _Written(Decimal):
         return number
 
     text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class _Unfit:
@@ -176,6 +202,8 @@ def _number(value: Any) -> Decimal:
     if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?", value):
         raise ValueError("no number")
     number = Decimal(value)
+    if not number.is_finite():
+        raise ValueError("no number")
     if abs(number.adjusted()) > _MOST_DIGITS:
         raise ValueError("too many digits")
     return number

@@ -7,11 +7,11 @@ What goes wrong is said in `Behaviour`. It keeps when each call arrived, and how
 a client keeps to a rate is measured here. It refuses calls above `rate` as such services do.
 """
 
+import argparse
 import gzip
 import json
 import random
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -326,6 +326,32 @@ class _Handler(BaseHTTPRequestHandler):
         return status
 
 
-if __name__ == "__main__":
-    with WebApiStandIn(Behaviour(key="sesame", rate=20)).serve(int(sys.argv[1])):
+FAULTS = Behaviour(
+    key="sesame",
+    rate=20,
+    refused=0.05,
+    broken=0.05,
+    cut=0.05,
+    garbled=0.05,
+    seconds=0.05,
+    duplicates=3,
+    bad=0.005,
+)
+"""A service that has a bad day, and all the records all the same."""
+
+
+def main() -> None:
+    """Serve on a port until it is ended."""
+    options = argparse.ArgumentParser(prog="python -m etl_assets.stand_ins.web_api", description=__doc__)
+    options.add_argument("port", type=int)
+    options.add_argument(
+        "--faults", action="store_true", help="refuse, break, cut off and repeat, a little of each"
+    )
+    chosen = options.parse_args()
+    behaviour = FAULTS if chosen.faults else Behaviour(key="sesame", rate=20)
+    with WebApiStandIn(behaviour).serve(chosen.port):
         threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """An API of card sales at a stand-in, and what tests do with it: fetch a window, load what waits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
@@ -63,14 +63,20 @@ class Client:
         self.scratch = folder
 
     def fetch(
-        self, window: str = FIRST, *, again: bool = False, secret: str = "", path: str = "/sales"
+        self,
+        window: str = FIRST,
+        *,
+        again: bool = False,
+        secret: str | Callable[[], str] = "",
+        path: str = "/sales",
     ) -> Summary | None:
         take = take_to_fetch(self.files, self.api.name, window, again=again)
         if take is None:
             return None
         windows = self.api.windows
         told = windows.told(windows.named(window)) if windows else {}
-        return Fetch(self.api, take, self.stand_in.url + path, lambda _: secret, told, lambda *_: None).run()
+        url, ask = self.stand_in.url + path, secret if callable(secret) else lambda: secret
+        return Fetch(self.api, take, url, lambda _: ask(), told, lambda *_: None, self.scratch).run()
 
     def load(self, **options: Any) -> Outcome:
         return load_pages(Load([self.api], "run", **options), Batches(self.files), self.scratch)

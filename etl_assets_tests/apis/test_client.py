@@ -11,6 +11,7 @@ from etl_assets.apis.client import ApiError, is_public
 from etl_assets.apis.declaration import Credential, Retry
 from etl_assets.apis.paging import Link
 from etl_assets.clients.waiting import retry_after
+from etl_assets.stand_ins.web_api import Call
 from etl_assets_tests.apis.service import Client, service
 
 SECRET = "sesame-open-7781"
@@ -40,6 +41,32 @@ def test_a_secret_goes_with_the_call_and_nowhere_else(
     assert all(SECRET.encode() not in content for content in client.files_below().values())
     assert SECRET not in caplog.text
     assert SECRET not in f"{told.value!r} {refused.value!r} {client.api!r}"
+
+
+def test_a_secret_is_asked_once_and_again_when_it_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be renewed while pages come."""
+    asked: list[str] = []
+
+    def secret() -> str:
+        asked.append("renewed" if stand_in.behaviour.key == "renewed" else "old")
+        return asked[-1]
+
+    with service(key="old") as stand_in:
+        fault = stand_in.fault
+
+        def renewing(call: Call) -> int | None:
+            stand_in.behaviour.key = "renewed" if len(stand_in.calls) > 20 else "old"
+            return fault(call)
+
+        monkeypatch.setattr(stand_in, "fault", renewing)
+        client = Client(tmp_path, stand_in, credential=Credential("SALES_KEY"))
+        client.fetch(secret=secret)
+        assert asked == ["old"]
+        assert client.fetch("2024-01-08", secret=secret)
+        assert asked == ["old", "old", "renewed"]
+        assert stand_in.answered[401] == 1
 
 
 @pytest.mark.fault("F37")
@@ -78,6 +105,11 @@ def test_a_wait_that_is_too_long_ends_the_run(tmp_path: Path) -> None:
         ("fd00::1", False),
         ("::ffff:127.0.0.1", False),
         ("2002:7f00:1::", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("64:ff9b::808:808", True),
+        ("64:ff9b:1::808:808", False),
+        ("::7f00:1", False),
+        ("2001:0:4136:e378:8000:63bf:3fff:fdd2", False),
     ],
 )
 def test_which_addresses_are_of_the_internet(address: str, public: bool) -> None:

@@ -1,8 +1,16 @@
 """Pages come whole, once, at the agreed rate, and go on where they ended."""
 
+import contextlib
 import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,9 +19,9 @@ import pytest
 
 from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Batch, Limits, Rate, Retry
-from etl_assets.apis.pages import Take
+from etl_assets.apis.pages import Take, takes
 from etl_assets.apis.paging import Cursor, Link, Offset, PageNumber
-from etl_assets.stand_ins.web_api import Record, sales
+from etl_assets.stand_ins.web_api import Call, Record, WebApiStandIn, sales
 from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, service
 
 WEEK = [record for n in range(7) for record in sales(date(2024, 1, 1) + timedelta(days=n))]
@@ -82,6 +90,179 @@ def test_a_quota_of_an_hour_counts_the_calls_of_earlier_runs(tmp_path: Path) -> 
         with pytest.raises(ApiError, match="not done within 2 s"):
             client.fetch("2024-01-15")
         assert len(stand_in.calls) == 30
+
+
+def test_the_rate_is_that_of_all_windows_runs_and_processes_of_a_lake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row E2: whoever makes the calls, one after the other or at the same time; of a run that landed nothing too."""
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in, rate=Rate(3, per_seconds=2.1), paging=PageNumber(size="per_page"))
+        with monkeypatch.context() as patch:
+            patch.setattr(Take, "land", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                client.fetch()
+        assert len(stand_in.calls) == 3
+        with ThreadPoolExecutor(2) as runs:
+            assert all(runs.map(client.fetch, [FIRST, "2024-01-08"]))
+        assert len(stand_in.calls) == 9
+        assert stand_in.most_in(2.1) == 3
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_calls_of_other_machines_count_as_far_as_their_pages_tell(tmp_path: Path) -> None:
+    """Row E2: pages of takes that are complete, and of those that are not."""
+    with service() as stand_in:
+        one = Client(tmp_path, stand_in, rate=Rate(20, per_seconds=3_600))
+        other = Client(tmp_path, stand_in, rate=Rate(20, per_seconds=3_600))
+        other.scratch = tmp_path / "other"
+        one.fetch()
+        for client in (one, other):
+            with pytest.raises(ApiError, match="the next call may be made in 3,"):
+                client.fetch("2024-01-08")
+        assert len(stand_in.calls) == 20
+        other.scratch = tmp_path / "third"
+        with pytest.raises(ApiError):
+            other.fetch("2024-01-15")
+        assert len(stand_in.calls) == 20
+
+
+def test_what_the_server_asks_to_wait_is_kept_by_the_next_run_too(tmp_path: Path) -> None:
+    """Row E2: after the last attempt as after any other."""
+    with service(lasting=429, retry_after_seconds=1) as stand_in:
+        client = Client(tmp_path, stand_in, retry=Retry(attempts=1))
+        for _ in range(2):
+            with pytest.raises(ApiError, match="answered 429"):
+                client.fetch()
+        first, second = stand_in.calls
+        assert second.at - first.at >= 1
+        stand_in.behaviour.retry_after_seconds = 3_600
+        for told in ("it asks to wait 3,600 s", "the next call may be made in 3,"):
+            with pytest.raises(ApiError, match=told):
+                client.fetch()
+        assert len(stand_in.calls) == 3
+
+
+@pytest.mark.parametrize("how", ["waits", "is not answered"])
+def test_an_interrupt_ends_a_fetch_at_once(tmp_path: Path, how: str) -> None:
+    """What has come lands; no thread goes on waiting, and none of the calls that were to come is made."""
+    with service(seconds=30 if how == "is not answered" else 0) as stand_in:
+        client = Client(tmp_path, stand_in, rate=Rate(6, per_seconds=60), concurrency=4)
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            client.fetch()
+        assert time.monotonic() - began < 3
+        made = 1 if how == "is not answered" else 6
+        assert len(stand_in.calls) == made
+        take = Take(client.files, SALE.name, FIRST, 1)
+        assert sum(1 for file in take.landed() for _ in take.read(file)) == (made if made > 1 else 0)
+
+
+def test_an_answer_that_trickles_is_cut_off_in_time(tmp_path: Path) -> None:
+    """Its head as well as its body."""
+    stand_in = WebApiStandIn()
+    for at_once in (0, 50):
+        with trickling(at_once) as stand_in.url:
+            client = Client(tmp_path, stand_in, limits=Limits(call_seconds=0.4), retry=Retry(1))
+            began = time.monotonic()
+            with pytest.raises(ApiError, match="no answer in time"):
+                client.fetch()
+            assert 0.4 <= time.monotonic() - began < 3  # of the five that it would take
+
+
+@contextmanager
+def trickling(at_once: int) -> Iterator[str]:
+    """A server that answers some bytes at once, and the others one by one."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + b" " * 99
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with listener.accept()[0] as client, contextlib.suppress(OSError):
+                client.recv(10_000)
+                client.sendall(answer[:at_once])
+                for n in range(at_once, len(answer)):
+                    client.sendall(answer[n : n + 1])
+                    time.sleep(0.05)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_pages_may_be_as_many_as_the_limit_says(tmp_path: Path) -> None:
+    with service() as stand_in:
+        most = Client(tmp_path / "most", stand_in, total="", limits=Limits(pages=14))
+        assert most.fetch()
+        with pytest.raises(ApiError, match="more than 13 pages"):
+            Client(tmp_path / "fewer", stand_in, total="", limits=Limits(pages=13)).fetch()
+
+
+@pytest.mark.parametrize("total", ["meta.total", ""])
+def test_what_apis_say_of_their_end_in_other_words(
+    tmp_path: Path, total: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """404 behind the last page, where no total is declared; and a total that stands on the first page only."""
+    with service() as stand_in:
+        page = stand_in.page
+
+        def first_alone(call: Call) -> tuple[dict[str, Any], str | None]:
+            answer, link = page(call)
+            if call.query["page"] != "1":
+                del answer["meta"]["total"]
+            return answer, link
+
+        gone = {"15"}
+        monkeypatch.setattr(stand_in, "page", first_alone)
+        monkeypatch.setattr(stand_in, "fault", lambda call: 404 if call.query["page"] in gone else None)
+        client = Client(tmp_path, stand_in, total=total, concurrency=3)
+        client.fetch()
+        client.load()
+        assert client.rows() == ROWS
+        gone.add("9")  # and page 10 is there
+        with pytest.raises(
+            ApiError, match="nothing at its url" if total else r"no page 9 \(404\), and there is"
+        ):
+            client.fetch("2024-01-08")
+        gone.remove("9")
+        assert client.fetch("2024-01-08")
+
+
+@pytest.mark.fault("F37")
+@pytest.mark.parametrize("trouble", ["expired", "damaged"])
+def test_what_can_not_be_gone_on_with_is_begun_anew(
+    tmp_path: Path, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cursor that does not last until the next run; a landed page that is damaged. Once, and the same run gets all."""
+    with service() as stand_in:
+        retry, batch = Retry(attempts=1), Batch(pages=4)
+        client = Client(tmp_path, stand_in, retry=retry, batch=batch, **PAGINGS["cursor"])
+        status = {"160": 503}
+        monkeypatch.setattr(stand_in, "fault", lambda call: status.get(call.query.get("cursor", "")))
+        with pytest.raises(ApiError, match="answered 503"):
+            client.fetch()
+        take = Take(client.files, SALE.name, FIRST, 1)
+        if trouble == "damaged":
+            path = client.files.root / take.landed()[0].path
+            path.write_bytes(path.read_bytes()[:-9])
+        monkeypatch.setattr(
+            stand_in,
+            "fault",
+            lambda call: 410 if call.query.get("cursor") == "160" and begins(stand_in) else None,
+        )
+        summary = client.fetch()
+        assert summary
+        assert summary.pages == 14
+        client.load()
+        assert client.rows() == ROWS
+        assert [one.state for one in takes(client.files, SALE.name)] == ["rejected", "loaded"]
+
+
+def begins(stand_in: WebApiStandIn) -> bool:
+    """Whether a cursor comes that no page of the same way led to."""
+    return stand_in.calls[-2].query.get("cursor") != "140"
 
 
 def test_pages_land_in_groups_and_are_asked_for_at_the_same_time(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import duckdb
 import pytest
 
 from etl_assets import project
+from etl_assets.apis.assets import GOES_ON_TAG
 from etl_assets.apis.loading import Load, load_pages
 from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.jobs import DERIVE, jobs
-from etl_assets.automation.windows_due import fetch_jobs, windows_due
+from etl_assets.automation.windows_due import WINDOW_TAG, fetch_jobs, windows_due
 from etl_assets.definitions import definitions
 from etl_assets.lake.batches import Batches, Manifest
 from etl_assets.lake.resource import RawLake
@@ -228,6 +230,57 @@ def test_windows_that_are_due_are_fetched_oldest_first_and_their_pages_loaded(ca
             waits = sensor(context)
         assert isinstance(waits, dg.SkipReason)
         assert "waits for" in str(waits.skip_message)
+
+
+def test_an_api_without_windows_is_fetched_day_after_day(
+    cards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row E9: failures before a success count no more, nor those of yesterday; what waits for its quota did not fail; a run key
+    never comes again, whatever was forgotten."""
+    api = replace(project.load("etl_assets.cards").apis["exchange_rate"], windows=None)
+    sensor = windows_due([api], jobs()[DERIVE], fetch_jobs([api]), Breaker(None))
+    defs = definitions(Settings.read({"ETL_PROJECT": "etl_assets.cards", "ETL_DATA": str(cards / "data")}))
+    lake = RawLake(url=str(cards / "lake"), scratch=str(cards / "scratch"), cache=str(cards / "cache"))
+    failure, success = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
+    keys: list[str] = []
+    monkeypatch.setattr("etl_assets.automation.windows_due.PAUSE_SECONDS", 0)
+    with dg.instance_for_test() as instance:
+
+        def asked() -> bool:
+            with dg.build_sensor_context(
+                instance, repository_def=defs.get_repository_def(), resources={"lake": lake}
+            ) as context:
+                request = sensor(context)
+            if isinstance(request, dg.RunRequest):
+                assert (request.job_name, request.partition_key) == ("fetch_exchange_rate", None)
+                keys.append(str(request.run_key))
+            return isinstance(request, dg.RunRequest)
+
+        def ended(status: dg.DagsterRunStatus, *, goes_on_in: float | None = None) -> dg.DagsterRun:
+            tags = {WINDOW_TAG: "exchange_rate whole"}
+            if goes_on_in is not None:
+                tags[GOES_ON_TAG] = (datetime.now(UTC) + timedelta(seconds=goes_on_in)).isoformat()
+            return instance.add_run(dg.DagsterRun(job_name="fetch_exchange_rate", status=status, tags=tags))
+
+        oldest = [ended(failure) for _ in range(3)]
+        assert not asked()
+        ended(success)
+        assert asked()
+        for run in oldest:
+            instance.delete_run(run.run_id)
+        for _ in range(4):
+            ended(failure, goes_on_in=-1)
+            assert asked()
+        ended(failure, goes_on_in=60)
+        assert not asked()
+        for _ in range(2):
+            ended(failure)
+            assert asked()
+        ended(failure)
+        assert not asked()
+        monkeypatch.setattr("etl_assets.automation.windows_due._DAY_SECONDS", 0)
+        assert asked()
+    assert len(keys) == len(set(keys))
 
 
 def test_definitions_need_neither_secret_nor_service(cards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,18 +3,24 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from etl_assets.apis import reading
 from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Limits
+from etl_assets.apis.due import due
 from etl_assets.apis.pages import Page, takes
+from etl_assets.apis.windows import WHOLE
+from etl_assets.engine import duck
 from etl_assets.engine.scratch import sweep
 from etl_assets.lake.batches import MAIN, ApiState, Batches
+from etl_assets.proof.pages import newest_records
 from etl_assets.raw.landing import CaptureRequest, TooManyMisfits, take_batch
 from etl_assets.stand_ins.web_api import sales
 from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, correcting, service
@@ -96,6 +102,118 @@ def test_what_the_api_says_of_its_total_is_compared(tmp_path: Path) -> None:
         assert [take.state for take in takes(client.files, SALE.name, FIRST)] == ["rejected", "loaded"]
 
 
+def test_a_bad_record_that_pages_show_twice_is_one_record(tmp_path: Path) -> None:
+    """It has no key, and another like it stands on the same page: the total is compared all the same."""
+    with service(duplicates=3) as stand_in:
+        for record in stand_in.records(FIRST, SECOND)[18:20]:  # on the second page again
+            record.clear()
+            record["price"] = 1
+        client = Client(tmp_path, stand_in)
+        client.fetch()
+        outcome = client.load()
+        assert not outcome.failures
+        (take,) = outcome.takes["card_sale"]
+        assert (take.total, len(client.rows())) == (280, 278)
+
+
+def test_a_window_that_was_rejected_is_due_once_more_and_then_left_to_people(tmp_path: Path) -> None:
+    """A load that fails does not spend the quota for ever."""
+    now = datetime(2024, 1, 9, tzinfo=UTC)
+    with service(total=281) as stand_in:
+        for windows in (SALE.windows, None):
+            client = Client(tmp_path / str(windows is None), stand_in, windows=windows)
+            if windows is None:
+                client.api = replace(client.api, parameters={"from": FIRST, "to": SECOND})
+            takes_made = 0
+            while due_now := list(due(client.api, client.files, now if windows else datetime.now(UTC))):
+                client.fetch(due_now[0])
+                assert "gave 280 different ones" in str(client.load().failures["card_sale"])
+                takes_made += 1
+            assert takes_made == 2
+            assert windows or list(due(client.api, client.files, datetime.now(UTC) + timedelta(days=1)))
+            client.stand_in.behaviour.total = None
+            client.fetch(FIRST if windows else WHOLE)
+            client.load()
+            assert len(client.rows()) == 280
+            client.stand_in.behaviour.total = 281
+
+
+def typed(answer: Any) -> Any:
+    """Records with what Python calculates with."""
+    for one in answer["data"]:
+        day = datetime.fromisoformat(one["sold_at"])
+        yield {
+            "sale_id": Decimal(one["sale_id"]),
+            "card": f"{one['card']['name']} {one['price']}",
+            "grade": float(one["card"]["grade"]),
+            "price": one["price"] * 2,
+            "currency": UUID(int=one["sale_id"]),
+            "quantity": one["quantity"],
+            "sold_at": day,
+            "sold_on": day.date(),
+        }
+
+
+def fewer(answer: Any) -> Any:
+    return [{**one, "quantity": 0} for one in typed(answer) if one["quantity"] != 4]
+
+
+def test_a_function_for_records_calculates_with_numbers_and_is_made_anew_when_its_code_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results of ordinary types; and the verification, which calls it too, gets the same. No call is made for other code."""
+    columns = {**SALE.columns, "sold_on": "date", "currency": "uuid"}
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in, records=typed, columns=columns, fields={}, total="")
+        client.fetch()
+        assert not client.load().failures
+        calls = len(stand_in.calls)
+        week = stand_in.records(FIRST, SECOND)
+        assert sorted(row[3] for row in client.rows()) == sorted(f"{one['price'] * 2:.2f}" for one in week)
+        assert client.rows()[0][1] == f"{week[0]['card']['name']} {week[0]['price']}"
+        agrees(client)
+        assert not client.load().manifest
+        # Other code under the same name.
+        monkeypatch.setattr(fewer, "__qualname__", "typed")
+        client.api = replace(client.api, records=fewer)
+        outcome = client.load()
+        assert not outcome.failures
+        manifest = outcome.manifest
+        assert manifest
+        gone = sum(1 for one in week if one["quantity"] == 4)
+        changes = manifest.changed["card_sale"]
+        assert (changes.changed, changes.deleted) == (280 - gone, gone)
+        assert manifest.tables["card_sale"].rows == len(client.rows()) == 280 - gone
+        held = sum(Decimal(row[3]) for row in client.rows())
+        assert Decimal(str(manifest.tables["card_sale"].controls["price"].held)) == held
+        agrees(client)
+        assert not client.load().manifest
+        assert len(stand_in.calls) == calls
+
+
+def agrees(client: Client) -> None:
+    """What the lake holds is what the verification reads from the pages."""
+    batches, manifest = Batches(client.files), Batches(client.files).latest()
+    assert manifest
+    with duck.connect(client.scratch) as connection:
+        newest = newest_records(client.api, manifest, batches, connection, client.scratch)
+        listed = ", ".join(f"CAST({name} AS VARCHAR)" for name in client.api.columns if name != "sold_at")
+        found = sorted(connection.sql(f"SELECT {listed} FROM {newest}").fetchall())
+    place = list(client.api.columns).index("sold_at")
+    assert found == sorted((*map(str, row[:place]), *map(str, row[place + 1 :])) for row in client.rows())
+
+
+def test_a_field_that_stands_elsewhere_is_read_once_more_and_no_more_than_that(tmp_path: Path) -> None:
+    """Though all its values are equal."""
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in)
+        client.fetch()
+        client.load()
+        other = Client(tmp_path, stand_in, records=lambda answer: answer["data"])
+        assert other.load().takes["card_sale"]
+        assert other.load().takes == {}
+
+
 def test_bad_records_are_kept_aside_and_above_the_limit_nothing_is_loaded(tmp_path: Path) -> None:
     """Row E6: quarantined with the reason; above a threshold the run fails at its end and names the first."""
     with service(bad=0.02) as stand_in:
@@ -167,7 +285,20 @@ def test_a_damaged_page_is_not_loaded(tmp_path: Path) -> None:
         assert summary
         path = client.files.root / summary.files[0].path
         path.write_bytes(path.read_bytes().replace(b"EUR", b"USD", 1))
-        assert "is not what landed" in str(client.load().failures["card_sale"])
+        assert "fetch card_sale --window 2024-01-01 --again" in str(client.load().failures["card_sale"])
+        assert client.fetch() is None
+        client.fetch(again=True)
+        client.load()
+        assert len(client.rows()) == 280
+        assert [take.state for take in takes(client.files, SALE.name, FIRST)] == ["rejected", "loaded"]
+        # One that was loaded before it was damaged is in nobody's way either, once it was fetched anew.
+        (file,) = takes(client.files, SALE.name, FIRST)[-1].landed()[:1]
+        (client.files.root / file.path).unlink()
+        other = Client(tmp_path, stand_in, records=lambda answer: answer["data"])
+        assert "is not what landed" in str(other.load().failures["card_sale"])
+        client.fetch(again=True)
+        assert not other.load().failures
+        assert len(client.rows()) == 280
 
 
 def test_a_lake_of_a_database_takes_an_api_and_goes_on(tmp_path: Path, totesys: str) -> None:

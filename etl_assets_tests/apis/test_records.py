@@ -34,6 +34,8 @@ def written(type_: str, value: str) -> str | None:
         ("int", '"5"', "5"),
         ("smallint", "32768", None),
         ("bigint", "9223372036854775807", "9223372036854775807"),
+        ("int", "-2147483648", "-2147483648"),
+        ("int", "-2147483649", None),
         ("int", "5.5", None),
         ("int", "true", None),
         ("numeric(10,2)", "1.10", "1.10"),
