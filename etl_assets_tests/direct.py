@@ -12,7 +12,7 @@ import duckdb
 from etl_assets.engine.duck import listing
 from etl_assets.lake.batches import Manifest
 from etl_assets.proof.certificate import Certifier, TableProof
-from etl_assets.proof.verify import Finding, Verifier
+from etl_assets.proof.verify import Finding, Verifier, verifying
 from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.star.definition import Inputs
 from etl_assets.star.resource import Lake, OpenLake
@@ -111,11 +111,11 @@ class Direct:
     # -- proof ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def verifier(self) -> Iterator[tuple[Verifier, OpenLake]]:
+    def verifier(self, *, under_way: bool = False) -> Iterator[tuple[Verifier, OpenLake]]:
         scratch = self.data / "scratch"
         with (
             self.lake.open(self.inputs) as bench,
-            Verifier(bench.builder, bench.manifest, scratch) as verifier,
+            verifying(bench, scratch, loading=lambda: under_way) as verifier,
         ):
             yield verifier, bench
 

@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from etl_assets.lake.batches import (
 )
 from etl_assets.lake.checksum import checksum
 from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.holding import all_held
 from etl_assets.later import Later
 
 if TYPE_CHECKING:
@@ -327,10 +328,12 @@ class Current:
             staged.publish(f"{folder}/{number(batch)}-{checksum(staged.local)}.parquet")
         finally:
             staged.discard()
-        # The one before stays: whoever is still at an older batch reads that.
+        # The one before stays: whoever is still at an older batch reads that. So does what a verification may read.
         older = [one for one in self._bases(table) if one.batch < batch]
-        for one in older[:-1]:
-            self.bases.remove(one.path)
+        needed = [held.batch for held in all_held(self.bases)] if older[:-1] else []
+        for one, next_one in pairwise(older):
+            if not any(one.batch <= at < next_one.batch for at in needed):
+                self.bases.remove(one.path)
         self.bases.sweep(folder, older_than_seconds=_ABANDONED_SECONDS)
 
     def _bases(self, table: str) -> list[Base]:
