@@ -415,6 +415,7 @@ def test_what_runs_publish_during_a_verification_is_no_difference_at_any_hop(own
             found += verifier.warehouse(reader)
         found += verifier.source(own.url, list(own.inputs.tables.values()), thorough=True)
         assert differences(found) == {}
+        assert not [finding for finding in found if finding.skipped]
         told = {f.table: f.compared for f in found if f.hop == "warehouse"}
         assert all("as of batch 000005" in compared for compared in told.values())
         # What is really another is found beside runs too.
