@@ -42,6 +42,7 @@ from etl_assets.proof.totals import amount, current_rows, digest_of, loaded_rows
 from etl_assets.raw.controls import Unproven, proven
 from etl_assets.raw.plan import ReadPlan, plan
 from etl_assets.raw.reading import Folding, Reader
+from etl_assets.source.catalog import LeftOut
 from etl_assets.source.connection import SourceError
 from etl_assets.source.identity import check_identity
 from etl_assets.source.snapshot import take_snapshot
@@ -588,7 +589,10 @@ class Verifier:
                 )
                 how = plan(relation, self.batches.last_read(name, self.manifest), snapshot.instant)
                 fold = partial(current.fold, name, self.manifest)
-                yield self._source(reader, how, state, fold, thorough=thorough)
+                try:
+                    yield self._source(reader, how, state, fold, thorough=thorough)
+                except LeftOut as why:
+                    yield Finding(name, "source", "nothing", str(why))
 
     def _source(
         self, reader: Reader, how: ReadPlan, state: TableState, fold: Folding, *, thorough: bool

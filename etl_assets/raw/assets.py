@@ -27,7 +27,7 @@ from etl_assets.raw.volume import CHECK as VOLUME
 from etl_assets.raw.volume import HOW, judged, measures, plotted, recent
 from etl_assets.raw.writing import Overtaken
 from etl_assets.source.assets import declared_schema, source_key
-from etl_assets.source.catalog import NoKey
+from etl_assets.source.catalog import LeftOut
 from etl_assets.source.connection import SourceInterrupted
 from etl_assets.source.position import Position
 from etl_assets.source.resource import Source
@@ -240,7 +240,7 @@ def _left_out(
     context: dg.AssetExecutionContext,
     key: dg.AssetKey,
     table: str,
-    why: NoKey,
+    why: LeftOut,
     batches: Batches,
     held: Manifest,
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:

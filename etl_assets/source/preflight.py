@@ -12,7 +12,7 @@ from psycopg2.extensions import connection as Connection
 from etl_assets import addresses
 from etl_assets.errors import EtlError
 from etl_assets.preflight import CheckResult, probed
-from etl_assets.source.catalog import check_key, describe, select
+from etl_assets.source.catalog import check_readable, describe, select
 from etl_assets.source.connection import SourceError, connect, explained, find_names, unverified
 from etl_assets.source.snapshot import CONNECTIONS, LOG, SYSTEM, TIMELINE, told_by
 from etl_assets.source.table import Table
@@ -132,7 +132,7 @@ def _table(connection: Connection, table: Table) -> CheckResult:
     try:
         with explained(f"reading {table.schema}.{table.source_name}"), connection.cursor() as cursor:
             relation = describe(connection, [table])[table.name]
-            check_key(relation)
+            check_readable(relation)
             cursor.execute("BEGIN READ ONLY")
             find_names(connection, as_role=not relation.by_version)
             cursor.execute(select(relation) + sql.SQL(" LIMIT 0"))  # what is behind a view, too
