@@ -19,9 +19,11 @@ _SERVED = "interface.lock"
 def sqlite_error(error: BaseException) -> sqlite3.Error | None:
     """The error of SQLite's behind another; None if there is none."""
     link: BaseException | None = error
-    while link and not isinstance(link, sqlite3.Error):
+    while link is not None:
+        if isinstance(link, sqlite3.Error):
+            return link
         link = link.__cause__ or link.__context__
-    return link
+    return None
 
 
 def set_aside(home: Path) -> str | None:
