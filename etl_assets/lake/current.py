@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from pathlib import Path
@@ -357,6 +358,20 @@ class Current:
             if base.batch <= upto.tables[table].changed_in and self._fits(base, table, wanted):
                 return base
         return None
+
+    def without_unsound(self, table: str) -> list[str]:
+        """Remove the bases of a table that are not what they were written as, and tell which."""
+        unsound = [one.path for one in self._bases(table) if not self._is_sound(one)]
+        for path in unsound:
+            with suppress(LakeError):  # who may only read tells of it
+                self.bases.remove(path)
+        return unsound
+
+    def _is_sound(self, base: Base) -> bool:
+        try:
+            return checksum(self.bases.local(base.path)) == base.checksum
+        except OSError:
+            return False
 
     def _fits(self, base: Base, table: str, wanted: set[tuple[str, str]]) -> bool:
         """Whether a base is whole, of these batches, and keeps some columns as they are held now."""

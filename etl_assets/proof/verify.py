@@ -165,7 +165,8 @@ class Verifier:
     # -- files and raw -------------------------------------------------------------------------------------------
 
     def files(self) -> Iterator[Finding]:
-        """Compare the manifests with each other, and every landed file with the SHA-256 in its manifest."""
+        """Compare the manifests with each other, every landed file with the SHA-256 in its manifest, and what is kept of
+        a table beside them with its checksum."""
         wrong = [*self.batches.chain(self.manifest), *self._vouched()]
         yield Finding("all tables", "manifests", f"{self.manifest.batch:,} manifests", "; ".join(wrong))
         for table in filter(self._wanted, self.manifest.tables):
@@ -176,6 +177,10 @@ class Verifier:
                     for file in batch.changed[table].files:
                         self.builder.current.landed(file, fresh=True)
                         count += 1
+                if unsound := self.builder.current.without_unsound(table):
+                    difference = (
+                        f"{', '.join(unsound)} was damaged; it is removed, and made again when it is needed"
+                    )
             except LakeError as error:
                 difference = str(error)
             yield Finding(table, "files", f"{count} files", difference)
@@ -185,7 +190,9 @@ class Verifier:
         but they."""
         own, batch = self.batches.sha256(self.manifest.batch), self.manifest.batch
         star = self.builder.star.manifest
-        told = noted(self.batches.files, certificate_path(batch))
+        told = noted(self.batches.files, path := certificate_path(batch))
+        if told is None and self.batches.files.exists(path):
+            yield f"the certificate {path} is damaged: etl run makes it again"
         for what, seen in (
             ("the star", star.raw if star and star.batch == batch else own),
             ("the certificate", told.get("manifest", own) if told else own),

@@ -125,10 +125,12 @@ class CaptureRequest:
 @dataclass
 class Notes:
     """What is to be told of a batch beside its manifest: tables that were left out of it, and why; how many rows a sweep
-    found that differed from what was held, though nothing said that they changed; how many seconds each table took."""
+    found that differed from what was held, though nothing said that they changed; what was damaged of that which is kept
+    beside the batches, by table; how many seconds each table took."""
 
     left_out: dict[str, LeftOut] = field(default_factory=dict)
     strays: dict[str, int] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -179,6 +181,9 @@ def take_batch(
         notes.left_out.update(unread)
         notes.seconds.update({name: table.seconds for name, table in landed.items()})
         notes.strays.update({name: table.strays for name, table in landed.items() if table.strays})
+        notes.damaged.update({n: ", ".join(sorted(t.damaged)) for n, t in landed.items() if t.damaged})
+        for path in (path for table in landed.values() for path in table.damaged):
+            batches.files.remove(path)
         if not worth:
             return None
         return landing.commit(landed, seconds=time.monotonic() - started)
@@ -213,6 +218,7 @@ class Landed:
     worth_a_batch: bool
     strays: int = 0
     seconds: float = 0.0
+    damaged: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,7 +386,8 @@ class Landing(BatchWriter):
         controls = proven(relation, found.totals, held, found.added, found.removed, clean=clean)
         members = held.members + changed.first_seen
         state = self._state(relation, held, found.plan, found.totals.rows, controls, members, brought)
-        return Landed(state, brought is not None or found.plan.renews, found.strays)
+        worth_a_batch = brought is not None or found.plan.renews
+        return Landed(state, worth_a_batch, found.strays, damaged=frozenset(current.damaged))
 
     def begin(
         self,
