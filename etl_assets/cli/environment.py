@@ -35,8 +35,7 @@ storage:
 telemetry: {enabled: false}
 nux: {enabled: false}
 python_logs: {python_log_level: INFO}
-run_queue: {dequeue_interval_seconds: 1}
-concurrency: {runs: {max_concurrent_runs: 1}}
+run_coordinator: {module: etl_assets.automation.lanes, class: Lanes}
 run_monitoring: {enabled: true, poll_interval_seconds: 10, free_slots_after_run_end_seconds: 60}
 run_retries: {enabled: true, max_retries: 1, retry_on_asset_or_op_failure: false}
 """

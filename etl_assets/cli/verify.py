@@ -191,7 +191,7 @@ def _loading(settings: "Settings", stack: ExitStack) -> Callable[[], bool]:
     except environment.InstanceError:
         return lambda: False
     end_orphans(instance)
-    return partial(is_loading, instance, environment.naming(settings))
+    return partial(is_loading, instance)
 
 
 def _expected(manifest: "Manifest", digest: str, expect: str) -> "Finding":

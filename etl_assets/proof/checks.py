@@ -155,9 +155,7 @@ def verification_checks(
 
         with (
             lake.open(inputs) as bench,
-            verifying(
-                bench, Path(lake.scratch), names, partial(is_loading, context.instance, naming)
-            ) as verifier,
+            verifying(bench, Path(lake.scratch), names, partial(is_loading, context.instance)) as verifier,
         ):
             manifest = verifier.manifest
             found = [*verifier.files(), *verifier.raw(), *verifier.star()]
@@ -196,18 +194,19 @@ def verification_checks(
     return verification
 
 
-def only_verifies(run: dg.DagsterRun, naming: Naming = PLAIN) -> bool:
-    """Whether a run makes nothing."""
-    return run.job_name == naming.name(VERIFY) or bool(
-        run.asset_check_selection and not run.asset_selection and run.job_name.startswith("__ASSET_JOB")
+def only_verifies(run: dg.DagsterRun) -> bool:
+    """Whether a run makes nothing: one of the job of a project, whatever stands before its name, or picked checks."""
+    picked = run.asset_check_selection and not run.asset_selection
+    return run.job_name.rpartition("_")[2] == VERIFY or bool(
+        picked and run.job_name.startswith("__ASSET_JOB")
     )
 
 
-def is_loading(instance: dg.DagsterInstance, naming: Naming = PLAIN) -> bool:
+def is_loading(instance: dg.DagsterInstance) -> bool:
     """Whether a run goes on that may change what is verified."""
     status = dg.DagsterRunStatus
     going = dg.RunsFilter(statuses=[status.STARTING, status.STARTED, status.CANCELING])
-    return not all(only_verifies(run, naming) for run in instance.get_runs(going))
+    return not all(only_verifies(run) for run in instance.get_runs(going))
 
 
 def _outcome(proofs: Sequence[TableProof]) -> str:
