@@ -311,7 +311,7 @@ def _export(found: Any, report: "Report") -> "Finding":
     from collections import Counter
 
     from etl_assets.exports.contract import content_version
-    from etl_assets.proof.verify import Finding
+    from etl_assets.proof.verify import Finding, differing_rows
 
     made = report.make(found.warehouse.query(report.query))
     published = found.reports.tables.read(report.name)
@@ -323,16 +323,23 @@ def _export(found: Any, report: "Report") -> "Finding":
         return Finding(report.name, "exports", compared)
     rows, stand = (Counter(frame.itertuples(index=False, name=None)) for frame in (made, published))
     at = [list(made.columns).index(name) for name in report.key]
-    keys = sorted({tuple(row[i] for i in at) for row in (rows - stand) + (stand - rows)}, key=str)
-    if not keys:  # the same values, told differently
+    if rows == stand:  # the same values, told differently
         return Finding(report.name, "exports", compared)
-    first, last = (", ".join(map(str, key)) for key in (keys[0], keys[-1]))
-    return Finding(
-        report.name,
-        "exports",
-        compared,
-        f"{output.count(len(keys), 'key differs', 'keys differ')}, ({', '.join(report.key)}) ({first}) to ({last})",
+    expected, there = (
+        {tuple(row[i] for i in at): row for row in (tuple(map(_or_none, row)) for row in side)}
+        for side in (rows, stand)
     )
+    told = differing_rows(report.key, list(made.columns), expected, there)
+    return Finding(
+        report.name, "exports", compared, told or "rows differ that are told alike, or occur twice"
+    )
+
+
+def _or_none(value: object) -> object:
+    """A value of a frame; None for whatever it has for nothing."""
+    import pandas as pd
+
+    return None if value is pd.NA or value != value else value
 
 
 def _rebuild(found: Any, verifier: "Verifier") -> "Iterator[Finding]":

@@ -65,7 +65,7 @@ from etl_assets.warehouse.duckdb import DuckDBReader, DuckDBWarehouse
 from etl_assets.warehouse.load import load_star
 
 # Differences that are told in full.
-_TOLD = 3
+TOLD = 3
 # Beside the columns of a table: whether a side of a comparison has the row.
 _HERE = duck.own("here")
 # A warehouse that can't be read while it is loaded is looked at again.
@@ -560,12 +560,10 @@ class Verifier:
         order = ", ".join(f"k{i}" for i in range(len(keys)))
         query = (
             f"SELECT {either}, {one} AS lacking, {other} AS missing, {values} FROM {joined} WHERE {condition} "
-            f"ORDER BY {order} LIMIT {_TOLD}"
+            f"ORDER BY {order} LIMIT {TOLD}"
         )
         rows = self.connection.execute(query).fetchall()
-        told = [_difference(keys, names, row, what) for row in rows]
-        more = f"; {count - _TOLD:,} more" if count > _TOLD else ""
-        return f"{count:,} {'keys differ' if count > 1 else 'key differs'}: {'; '.join(told)}{more}"
+        return _counted(count, [_difference(keys, names, row, what) for row in rows])
 
     # -- source --------------------------------------------------------------------------------------------------
 
@@ -725,6 +723,31 @@ def _note_last_verified(files: Files, batch: int, tables: Mapping[str, str]) -> 
     content = {**(told["tables"] if told else {}), **{n: [number(batch), code] for n, code in tables.items()}}
     with files.writing(VERIFIED) as stream:
         stream.write(sealed(json.dumps({"tables": content}, indent=1).encode()))
+
+
+def differing_rows(
+    keys: Sequence[str],
+    names: Sequence[str],
+    expected: Mapping[tuple[object, ...], Sequence[object]],
+    found: Mapping[tuple[object, ...], Sequence[object]],
+) -> str:
+    """Which keys differ of rows in memory, by key in the order of `names`, and how; empty if none does."""
+    differ = sorted((k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)), key=str)
+    told = []
+    for key in differ[:TOLD]:
+        nothing = [None] * len(names)
+        pairs = zip(expected.get(key, nothing), found.get(key, nothing), strict=True)
+        values = [value for pair in pairs for value in pair]
+        row = [*key, key not in expected, key not in found, *values]
+        told.append(_difference(keys, names, row, "all columns"))
+    return _counted(len(differ), told)
+
+
+def _counted(count: int, told: Sequence[str]) -> str:
+    if not count:
+        return ""
+    more = f"; {count - TOLD:,} more" if count > TOLD else ""
+    return f"{count:,} {'keys differ' if count > 1 else 'key differs'}: {'; '.join(told)}{more}"
 
 
 def _difference(keys: Sequence[str], names: Sequence[str], row: Sequence[object], what: str) -> str:
