@@ -12,8 +12,8 @@ import duckdb
 from etl_assets.engine.duck import listing
 from etl_assets.lake.batches import Manifest
 from etl_assets.proof.certificate import Certifier, TableProof
-from etl_assets.proof.verify import Finding, Verifier
-from etl_assets.raw.landing import CaptureRequest, take_batch
+from etl_assets.proof.verify import Finding, Verifier, verifying
+from etl_assets.raw.landing import CaptureRequest, Notes, take_batch
 from etl_assets.star.definition import Inputs
 from etl_assets.star.resource import Lake, OpenLake
 from etl_assets.warehouse.assets import version_then
@@ -71,12 +71,12 @@ class Direct:
         self.derive(certified=certified)
         return manifest
 
-    def capture(self, **options: Any) -> Manifest | None:
+    def capture(self, notes: Notes | None = None, **options: Any) -> Manifest | None:
         """Take a batch, however much is deleted or does not fit."""
         scratch = self.data / "scratch"
         options = {"run_id": "a test", "deletion_brake": 1, "quarantine_limit": 1, **options}
         request = CaptureRequest(self.url, list(self.inputs.tables.values()), **options)
-        return take_batch(request, self.lake.batches(), scratch, lambda table, size: None)
+        return take_batch(request, self.lake.batches(), scratch, lambda table, size: None, notes)
 
     def derive(self, *, certified: bool = True, alone: bool = True) -> list[TableProof]:
         """Everything after the capture, as the assets do it. Of who is not `alone` others may publish in between, so that
@@ -111,11 +111,11 @@ class Direct:
     # -- proof ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def verifier(self) -> Iterator[tuple[Verifier, OpenLake]]:
+    def verifier(self, *, under_way: bool = False) -> Iterator[tuple[Verifier, OpenLake]]:
         scratch = self.data / "scratch"
         with (
             self.lake.open(self.inputs) as bench,
-            Verifier(bench.builder, bench.manifest, scratch) as verifier,
+            verifying(bench, scratch, loading=lambda: under_way) as verifier,
         ):
             yield verifier, bench
 

@@ -71,7 +71,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("F16", "R2", "A Parquet file or the manifest of the star is damaged",
           "It is noticed and made again from the batches."),
     Fault("F17", "R3", "Dagster's history is damaged, lost or locked, or the star is deleted",
-          "One line that says what to move away; all state that counts is made again from manifests."),
+          "What is damaged of the history is set aside, one line says so, and another one is begun; all state that counts is made again from manifests."),
     Fault("F18", "R2 R6", "Text with quotes, line breaks, separators, `\\.`, empty, NULL, many megabytes",
           "It is the same at the end as at the beginning, character by character."),
     Fault("F19", "R6", "NaN, infinity, numbers without bound, years BC and beyond 9999, 24:00:00, zones",

@@ -23,7 +23,6 @@ import pytest
 import yaml
 from dagster._config import validate_config
 from dagster._core.instance.config import dagster_instance_config
-from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.workspace.config_schema import process_workspace_config
 from dagster_k8s import K8sRunLauncher
 
@@ -149,13 +148,10 @@ def test_what_has_no_login_is_started_on_this_machine_only(guide: Path) -> None:
 def instance_of(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The dagster.yaml that the chart makes of values, as far as they decide about it."""
     daemon, launcher = values["dagsterDaemon"], values["runLauncher"]["config"]["k8sRunLauncher"]
-    queue = daemon["runCoordinator"]["config"]["queuedRunCoordinator"]
+    queue = daemon["runCoordinator"]["config"]["customRunCoordinator"]
     monitoring, retries = daemon["runMonitoring"], daemon["runRetries"]
     return {
-        "run_coordinator": {
-            "max_concurrent_runs": queue["maxConcurrentRuns"],
-            "dequeue_interval_seconds": queue["dequeueIntervalSeconds"],
-        },
+        "run_coordinator": queue,
         "run_launcher": {
             "dagster_home": values["global"]["dagsterHome"],
             "instance_config_map": "etl-dagster-instance",
@@ -196,12 +192,8 @@ def instance_of(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def test_dagster_accepts_the_instance_that_the_chart_makes() -> None:
     made = instance_of(loaded("helm-values.yaml"))
-    for config, type_ in (
-        (made["run_coordinator"], QueuedRunCoordinator.config_type()),
-        (made["run_launcher"], K8sRunLauncher.config_type()),  # type: ignore[no-untyped-call]
-    ):
-        result = validate_config(type_, config)
-        assert result.success, result.errors
+    result = validate_config(K8sRunLauncher.config_type(), made["run_launcher"])  # type: ignore[no-untyped-call]
+    assert result.success, result.errors
 
 
 @pytest.mark.fault("F4")
@@ -211,11 +203,7 @@ def test_runs_are_queued_watched_and_repeated_alike_everywhere(tmp_path: Path) -
     here = yaml.safe_load((ROOT / "dagster.yaml").read_text())
     for section, value in made["instance"].items():
         assert value == composed[section] == here[section], section
-    for instance in (composed, here):
-        limit = instance["concurrency"]["runs"]["max_concurrent_runs"]
-        assert made["run_coordinator"]["max_concurrent_runs"] == limit
-        interval = instance["run_queue"]["dequeue_interval_seconds"]
-        assert made["run_coordinator"]["dequeue_interval_seconds"] == interval
+    assert made["run_coordinator"] == composed["run_coordinator"] == here["run_coordinator"]
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(made["instance"]))
     config, _ = dagster_instance_config(str(tmp_path))
     assert set(made["instance"]) <= set(config)

@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import boto3
@@ -28,7 +29,7 @@ from moto.server import ThreadedMotoServer
 from etl_assets.cli import etl as command
 from etl_assets.clients.bigquery import BigQuery
 from etl_assets.source.connection import unverified
-from etl_assets.source.preflight import check_source
+from etl_assets.source.preflight import check_source, servers_at
 from etl_assets.source.table import Table
 from etl_assets.stand_ins.bigquery import BigQueryStandIn
 from etl_assets.stand_ins.sheets import serve_sheets
@@ -222,6 +223,33 @@ def test_a_time_limit_is_lifted_and_needs_no_advice(source: str) -> None:
     finally:
         change(source, f"alter database {database} reset transaction_timeout")
     assert (code, advice(found)) == (0, {})
+
+
+def test_several_servers_behind_one_address_get_advice(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(hosts: str, *, one_history: bool = False) -> list[str]:
+        parts = urlsplit(source)
+        login = parts.netloc.rpartition("@")[0]
+        ports = ",".join([str(parts.port)] * len(hosts.split(",")))
+        url = urlunsplit(parts._replace(netloc=f"{login}@", query=f"host={hosts}&port={ports}"))
+        checks = check_source(lambda: url, [], one_history=one_history)
+        return [f"{check.state}: {check.told}" for check in checks if check.name == "servers"]
+
+    assert found("127.0.0.1") == []
+    (told,) = found("127.0.0.1,localhost")
+    assert told.startswith("advice: 2 servers may answer there: whenever another one does")
+    assert found("127.0.0.1,localhost", one_history=True) == []
+
+    def addresses(*_: object, **__: object) -> list[Any]:
+        return [
+            (family, socket.SOCK_STREAM, 6, "", (address, 0))
+            for family, address in (
+                (socket.AF_INET, "192.0.2.1"), (socket.AF_INET, "192.0.2.2"), (socket.AF_INET6, "2001:db8::1"),
+            )
+        ]  # fmt: skip
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+    assert servers_at(["replicas.example.com"]) == 2
+    assert servers_at(["/var/run/postgresql"]) == 1
 
 
 def test_a_view_is_said_to_be_read_whole_and_what_is_behind_it_is_tried(source: str, reader: str) -> None:

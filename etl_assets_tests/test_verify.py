@@ -9,12 +9,19 @@ from typing import Any
 
 import duckdb
 import google_crc32c
+import narwhals as nw
 import pytest
 
+from etl_assets.lake.folder import LocalFiles
+from etl_assets.lake.holding import Held, all_held, holding
+from etl_assets.proof.history import table_then
 from etl_assets.proof.verify import Finding
 from etl_assets.raw import reading
 from etl_assets.raw.changes import changed_rows
 from etl_assets.raw.controls import Unproven
+from etl_assets.source.table import Table
+from etl_assets.star.definition import Inputs, StarFunction
+from etl_assets.star.schema import Column, Dimension
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
 from etl_assets_tests.lake_layout import landed, newest_of_star, star_files
@@ -342,6 +349,111 @@ def test_a_misfit_that_a_whole_read_finds_deleted_is_still_one_of_the_members(ow
     assert batch is not None
     assert batch.tables["worker"].clean_under is None
     assert differences(own.verified(thorough=True)) == {}
+
+
+def test_a_table_that_was_told_to_begin_later_is_so_when_it_is_made_again_too(own: Direct) -> None:
+    for statement in (DAY, "DELETE FROM sale WHERE id = 9; DELETE FROM worker WHERE id = 8"):
+        execute(own.url, statement)
+        own.run()
+    for name in INPUTS.star:
+        own.lake.star().begin_at(name, 2)
+    execute(own.url, "DELETE FROM sale WHERE id = 10; DELETE FROM worker WHERE id = 11")
+    own.run()
+    assert differences([*own.verified(), *own.rebuilt()]) == {}
+    with own.lake.open(INPUTS) as bench:
+        for batch, sales, workers in ((1, 294, 30), (2, 323, 31), (3, 322, 30)):
+            at = bench.builder.batches.get(batch)
+            for name, rows in (("fact_sale", sales), ("dim_worker", workers)):
+                with table_then(bench.builder, name, at, own.data / "scratch") as then:
+                    assert len(then.filter("NOT deleted").fetchall()) == rows, (name, batch)
+
+
+def test_columns_may_have_any_name(database: Callable[[], str], tmp_path: Path) -> None:
+    names = ["__here", "__hash", "k0", "e0", "lacking", "s"]
+
+    def dim_t(t: nw.LazyFrame) -> nw.LazyFrame:
+        return t.filter(nw.col("id") < 100)  # not row by row alone: compared whole
+
+    schema = Dimension("dim_t", "", "id", [Column("id", "int"), *(Column(n, "text?") for n in names)])
+    table = Table("t", "", {"id": "int", **dict.fromkeys(names, "text?")})
+    made = StarFunction(schema, dim_t)
+    flow = Direct(database(), tmp_path, Inputs({"t": table}, {"dim_t": made}, {}))
+    columns = ", ".join(f"{name} text" for name in names)
+    execute(
+        flow.url, f"CREATE TABLE t (id int PRIMARY KEY, {columns}); INSERT INTO t VALUES (1, 'x'), (2, 'y')"
+    )
+    flow.run()
+    execute(flow.url, "UPDATE t SET __hash = 'z' WHERE id = 1; DELETE FROM t WHERE id = 2")
+    flow.run()
+    assert differences([*flow.verified(), *flow.rebuilt()]) == {}
+    in_warehouse(flow, "UPDATE star.dim_t SET __here = 'other'")
+    told = differences(flow.verified(source=False))["warehouse", "dim_t"]
+    assert (
+        told == "2 keys differ: id 1: __here is other and should be x; id 2: __here is other and should be y"
+    )
+
+
+# -- beside runs -------------------------------------------------------------------------------------------------------
+
+
+def test_what_runs_publish_during_a_verification_is_no_difference_at_any_hop(own: Direct) -> None:
+    def run(amount: int) -> None:
+        execute(
+            own.url,
+            f"UPDATE sale SET amount = {amount} WHERE id = 3; UPDATE worker SET name = '{amount}' WHERE id = 4",
+        )
+        own.run()
+
+    with own.verifier() as (verifier, _):
+        found = [*verifier.files(), *verifier.raw()]
+        for amount in (11, 12, 13):
+            run(amount)
+        found += verifier.star()
+        run(14)
+        with own.warehouse.resting() as reader:
+            run(15)
+            found += verifier.warehouse(reader)
+        found += verifier.source(own.url, list(own.inputs.tables.values()), thorough=True)
+        assert differences(found) == {}
+        assert not [finding for finding in found if finding.skipped]
+        told = {f.table: f.compared for f in found if f.hop == "warehouse"}
+        assert all("as of batch 000005" in compared for compared in told.values())
+        # What is really another is found beside runs too.
+        in_warehouse(own, "UPDATE star.fact_sale SET amount = 99 WHERE sale_id = 7")
+        (key,) = differences(verifier.loaded(own.warehouse)).items()
+        assert key[0] == ("warehouse", "fact_sale")
+        assert "amount is 99.00 and should be 7.25" in key[1]
+    assert list((own.data / "lake/current/verifying").iterdir()) == []
+    run(16)  # with what was kept no longer needed
+    assert len(list((own.data / "lake/star/dim_worker").iterdir())) == 2
+
+
+def test_a_batch_that_a_run_is_bringing_is_verified_as_the_one_before(own: Direct) -> None:
+    execute(own.url, DAY)
+    own.capture()
+    told = "the star shows batch 000001 of it, or what other code made, not batch 000002: run etl run"
+    assert differences(own.verified(source=False))["star", "fact_sale"] == told  # nobody brings it
+    with own.verifier(under_way=True) as (verifier, _):
+        assert verifier.manifest.batch == 1
+        found = [*verifier.files(), *verifier.raw(), *verifier.star(), *verifier.loaded(own.warehouse)]
+        assert differences(found) == {}
+    with own.lake.open(own.inputs) as bench:
+        bench.publish(list(bench.builder.derive(bench.manifest)))  # and the warehouse is still to come
+    assert ("warehouse", "fact_sale") in differences(own.verified(source=False))
+    with own.verifier(under_way=True) as (verifier, _):
+        assert verifier.manifest.batch == 2
+        assert differences([*verifier.star(), *verifier.loaded(own.warehouse)]) == {}
+
+
+def test_a_note_that_a_killed_verification_left_keeps_nothing_for_good(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    with holding(files, lambda: Held(1, None)):
+        (note,) = (tmp_path / "current/verifying").iterdir()
+        assert all_held(files) == [Held(1, None)]
+        told = json.loads(note.read_text())
+        note.write_text(json.dumps(told | {"until": "2024-01-01T00:00:00+00:00"}))
+        assert all_held(files) == []
+        assert not note.exists()
 
 
 def test_runs_need_not_wait_for_a_verification(own: Direct) -> None:

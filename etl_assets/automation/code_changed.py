@@ -19,6 +19,7 @@ from etl_assets.automation.orphans import end_orphans
 from etl_assets.automation.staleness import Standing, downstream, standings
 from etl_assets.engine.code_version import declared_version
 from etl_assets.presentation import PLAIN, Naming
+from etl_assets.proof.checks import only_verifies
 from etl_assets.raw.assets import GROUP as RAW
 from etl_assets.source.assets import data_version, observation
 from etl_assets.source.files import ModelError, ObservedFiles
@@ -92,7 +93,7 @@ def _request(
     underway = [
         record.dagster_run
         for record in instance.get_run_records(dg.RunsFilter(statuses=UNDERWAY))
-        if naming.owns(record.dagster_run)
+        if naming.owns(record.dagster_run) and not only_verifies(record.dagster_run)
     ]
     all_ = standings(instance, graph, reported)
     unmade = [

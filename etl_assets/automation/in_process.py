@@ -14,6 +14,8 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.execute_in_process import core_execute_in_process
 from dagster._core.utils import make_new_run_id
 
+from etl_assets.automation.lanes import LOADS
+
 # Spawned processes would cost seconds per step; capture has threads.
 EXECUTOR = dg.in_process_executor.configured(
     {"step_dependency_config": {"require_upstream_step_success": False}}, name="in_process"
@@ -37,7 +39,7 @@ def execute(
         instance=instance,
         output_capturing_enabled=True,
         raise_on_error=False,
-        run_tags={**job.run_tags, **(tags or {})},
+        run_tags={**job.run_tags, **LOADS, **(tags or {})},
         run_id=run_id or make_new_run_id(),
         asset_selection=frozenset(assets or ()),
     )

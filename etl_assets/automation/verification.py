@@ -8,15 +8,13 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from etl_assets.lake.batches import Manifest
 from etl_assets.presentation import PLAIN, Naming
-from etl_assets.proof.checks import verification_key, verified_tables
+from etl_assets.proof.checks import VERIFY, verification_key, verified_tables
 from etl_assets.star.definition import Inputs
 from etl_assets.star.resource import Lake
 
 VERIFY_EVERY_NIGHT = "30 3 * * *"
 NIGHTS = 7
 """Within so many nights every table is verified, however large all of them are together."""
-
-VERIFY = "verify"
 
 
 def verify(naming: Naming = PLAIN) -> UnresolvedAssetJobDefinition:

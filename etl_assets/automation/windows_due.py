@@ -25,6 +25,7 @@ from etl_assets.automation.history import UNDERWAY, History, told
 from etl_assets.errors import EtlError
 from etl_assets.lake.resource import RawLake
 from etl_assets.presentation import PLAIN, Naming
+from etl_assets.proof.checks import only_verifies
 from etl_assets.source.assets import source_key
 
 SECONDS_BETWEEN = 30
@@ -67,9 +68,10 @@ def windows_due(
     )
     @naming.resources
     def sensor(context: dg.SensorEvaluationContext, lake: RawLake) -> dg.RunRequest | dg.SkipReason:
-        underway = context.instance.get_run_records(dg.RunsFilter(statuses=UNDERWAY), limit=1)
+        records = context.instance.get_run_records(dg.RunsFilter(statuses=UNDERWAY))
+        underway = [record.dagster_run for record in records if not only_verifies(record.dagster_run)]
         if underway:
-            return dg.SkipReason(f"waits for {told(underway[0].dagster_run)}")
+            return dg.SkipReason(f"waits for {told(underway[0])}")
         if reason := breaker.held_back(History.of(context, naming)):
             return dg.SkipReason(reason)
         try:

@@ -2,13 +2,14 @@
 
 import fcntl
 import os
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etl_assets import addresses, permissions
+from etl_assets.cli import output
+from etl_assets.cli.history_damage import set_aside, sqlite_error
 from etl_assets.errors import EtlError
 from etl_assets.plain import plain
 from etl_assets.settings import Settings, keep
@@ -34,8 +35,7 @@ storage:
 telemetry: {enabled: false}
 nux: {enabled: false}
 python_logs: {python_log_level: INFO}
-run_queue: {dequeue_interval_seconds: 1}
-concurrency: {runs: {max_concurrent_runs: 1}}
+run_coordinator: {module: etl_assets.automation.lanes, class: Lanes}
 run_monitoring: {enabled: true, poll_interval_seconds: 10, free_slots_after_run_end_seconds: 60}
 run_retries: {enabled: true, max_retries: 1, retry_on_asset_or_op_failure: false}
 """
@@ -120,17 +120,21 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def open_instance() -> "dg.DagsterInstance":
-    """The instance in DAGSTER_HOME. Raises `InstanceError`."""
+    """The instance in DAGSTER_HOME; a history that is damaged is set aside, and another one begun. Raises
+    `InstanceError`."""
     import dagster as dg
 
+    home = Path(os.environ["DAGSTER_HOME"])
     try:
-        with _alone(Path(os.environ["DAGSTER_HOME"])):
-            instance = dg.DagsterInstance.get()
-            # Each makes its tables when it is first asked for, and says only then that it is damaged.
-            instance.get_runs_count()
-            instance.event_log_storage.get_maximum_record_id()
-            instance.all_instigator_state()
-            return instance
+        with _alone(home):
+            try:
+                return _instance()
+            except Exception as error:
+                told = set_aside(home) if sqlite_error(error) else None
+                if told is None:
+                    raise
+            output.say(f"etl: {told}", err=True)
+            return _instance()
     except Exception as error:
         if fault := history_fault(error):
             raise InstanceError(fault) from None
@@ -142,12 +146,21 @@ def open_instance() -> "dg.DagsterInstance":
         ) from None
 
 
+def _instance() -> "dg.DagsterInstance":
+    import dagster as dg
+
+    instance = dg.DagsterInstance.get()
+    # Each makes its tables when it is first asked for, and says only then that it is damaged.
+    instance.get_runs_count()
+    instance.event_log_storage.get_maximum_record_id()
+    instance.all_instigator_state()
+    return instance
+
+
 def history_fault(error: BaseException) -> str | None:
     """What to do about an error that comes from Dagster's history in SQLite; None if it comes from elsewhere. It may be
-    told of at any time: a file's pages are read when they are needed."""
-    link: BaseException | None = error
-    while link and not isinstance(link, sqlite3.Error):
-        link = link.__cause__ or link.__context__
+    told of at any time: a file's pages are read when they are needed. What is damaged is set aside."""
+    link = sqlite_error(error)
     home = os.environ.get("DAGSTER_HOME")
     if link is None or not home:
         return None
@@ -156,8 +169,12 @@ def history_fault(error: BaseException) -> str | None:
         return f"Dagster's history in {home} can't be used: {told}; see that nobody else holds it and that this user can write there"
     if any(sign in told for sign in _NO_ROOM):
         return f"Dagster's history in {home} can't be written: {told}; make room there and run again, what was committed stays"
+    with _alone(Path(home)):
+        if done := set_aside(Path(home)):
+            return f"{done}; what this command did is not in it: run again"
     return (
-        f"Dagster's history in {home} is damaged ({told}): move {home}/history and {home}/schedules away, and run "
+        f"Dagster's history in {home} is damaged ({told}): end the interface, if one goes on with it, and run again, which "
+        f"begins another; if that says the same, move {home}/history and {home}/schedules away, and run "
         "again. What goes with it is the list of runs and which sensors and schedules are switched on; lake, warehouse "
         "and source are not touched"
     )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from etl_assets.exports.contract import Report
     from etl_assets.lake.batches import Manifest
     from etl_assets.proof.verify import Finding, Verifier
+    from etl_assets.settings import Settings
     from etl_assets.source.table import Table
     from etl_assets.star.resource import OpenLake
 
@@ -59,7 +61,7 @@ def verify(
     source     what is held, plus what changed since, is what the source holds now
 
     BATCH is the newest if it is left out. Of an older one, what is kept of it is compared: files, rows and facts.
-    Ends with 0 if all is equal, with 1 at any difference.
+    Ends with 0 if all is equal, with 1 at any difference. What runs publish and load meanwhile is none.
     """
     settings = environment.settings()
     wanted = _number(batch)
@@ -72,7 +74,7 @@ def verify(
     from etl_assets.lake.batches import number
     from etl_assets.lake.files import LakeError
     from etl_assets.proof.history import at_batch
-    from etl_assets.proof.verify import record_verified
+    from etl_assets.proof.verify import record_verified, verifying
 
     project = environment.project(settings)
     names = ["lake", "warehouse", "reports", *([] if offline else ["source"])]
@@ -83,18 +85,24 @@ def verify(
         found.lake.open(project.inputs) as bench,
         ExitStack() as stack,
     ):
-        manifest = at_batch(bench.builder.batches, wanted) if wanted else bench.manifest
-        older = manifest.batch != bench.manifest.batch
+        loading = _loading(settings, stack)
+        older = wanted is not None and wanted != bench.manifest.batch
         if older and rebuild:
             raise click.UsageError("--rebuild is for the newest batch: leave BATCH out")
+        if older and wanted:
+            verifier = _older(found, bench, at_batch(bench.builder.batches, wanted), stack)
+        else:
+            scratch = Path(found.lake.scratch)
+            verifier = stack.enter_context(verifying(bench, scratch, loading=loading))
+        manifest = verifier.manifest
         hops = (
-            _older(found, bench, manifest, stack)
+            {"files": verifier.files, "raw": verifier.raw, "star": verifier.facts}
             if older
             else _newest(
                 found,
-                bench,
+                verifier,
+                loading,
                 list(project.reports.values()),
-                stack,
                 list(project.tables.values()),
                 list(project.apis.values()),
                 thorough=thorough,
@@ -118,7 +126,9 @@ def verify(
                 record_verified(bench.builder, manifest, findings)
             except LakeError as error:  # who may only read the lake may verify it all the same
                 shown.say(f"not noted in the lake: {error}")
+    findings_of_runs = sorted({f"{f.hop} of {f.table} (a run is at it)" for f in findings if f.skipped})
     skipped = [_OLDER] if older else ["the live source (--offline)"] if offline else []
+    skipped += findings_of_runs
     differences = [finding for finding in findings if not finding.equal]
     if as_json:
         told: dict[str, Any] = {
@@ -132,7 +142,7 @@ def verify(
                     "hop": f.hop,
                     "table": f.table,
                     "compared": f.compared,
-                    "equal": f.equal,
+                    "equal": f.equal and not f.skipped,
                     "difference": f.difference,
                 }
                 for f in findings
@@ -143,7 +153,7 @@ def verify(
     else:
         output.table(
             ["hop", "table", "compared", "outcome"],
-            [(f.hop, f.table, f.compared, "equal" if f.equal else "DIFFERENT") for f in findings],
+            [(f.hop, f.table, f.compared, _outcome(f)) for f in findings],
         )
         output.say()
         for finding in differences:
@@ -156,12 +166,32 @@ def verify(
         outcome = f"{len(differences)} of {{}} differ" if differences else "{} are equal"
         output.say(
             f"batch {number(manifest.batch)}, the source as of {output.moment(manifest.server_time)} UTC: "
-            + outcome.format(output.count(len(findings), "comparison", "comparisons"))
+            + outcome.format(output.count(sum(not f.skipped for f in findings), "comparison", "comparisons"))
         )
     if failure:
         raise failure
     if differences:
         ctx.exit(1)
+
+
+def _outcome(finding: "Finding") -> str:
+    return "not compared" if finding.skipped else "equal" if finding.equal else "DIFFERENT"
+
+
+def _loading(settings: "Settings", stack: ExitStack) -> Callable[[], bool]:
+    """Whether a run goes on, as the history knows; of one that can't be read, none does."""
+    if environment.dagster_home(settings) is None:
+        return lambda: False
+    environment.arrange_dagster_home(settings)
+    from etl_assets.automation.orphans import end_orphans
+    from etl_assets.proof.checks import is_loading
+
+    try:
+        instance = stack.enter_context(environment.open_instance())
+    except environment.InstanceError:
+        return lambda: False
+    end_orphans(instance)
+    return partial(is_loading, instance)
 
 
 def _expected(manifest: "Manifest", digest: str, expect: str) -> "Finding":
@@ -189,9 +219,9 @@ _Hops = dict[str, Callable[[], "Iterator[Finding]"]]
 
 def _newest(
     found: Any,
-    bench: "OpenLake",
+    verifier: "Verifier",
+    loading: Callable[[], bool],
     reports: "Sequence[Report]",
-    stack: ExitStack,
     tables: "Sequence[Table]",
     apis: "Sequence[Api]",
     *,
@@ -199,15 +229,12 @@ def _newest(
     rebuild: bool,
     offline: bool,
 ) -> _Hops:
-    from etl_assets.proof.verify import Verifier
-
-    verifier = stack.enter_context(Verifier(bench.builder, bench.manifest, Path(found.lake.scratch)))
     hops: _Hops = {
         "files": verifier.files,
         "raw": verifier.raw,
         "star": verifier.star,
         "warehouse": lambda: _warehouse(found, verifier),
-        "exports": lambda: _exports(found, reports),
+        "exports": lambda: _exports(found, reports, loading),
     }
     if tables and not offline:
         hops["source"] = lambda: verifier.source(found.source.address(), tables, thorough=thorough)
@@ -218,7 +245,7 @@ def _newest(
     return hops
 
 
-def _older(found: Any, bench: "OpenLake", manifest: "Manifest", stack: ExitStack) -> _Hops:
+def _older(found: Any, bench: "OpenLake", manifest: "Manifest", stack: ExitStack) -> "Verifier":
     """What can be said of an older batch: of the star, only facts keep what they were."""
     from etl_assets.proof.history import StarFilesThen
     from etl_assets.proof.verify import Verifier
@@ -227,8 +254,8 @@ def _older(found: Any, bench: "OpenLake", manifest: "Manifest", stack: ExitStack
     builder = bench.builder
     then = StarFilesThen(builder.star.files, builder.batches, manifest.batch)
     facts = Builder(builder.inputs, builder.current, then, bench.connection)
-    verifier = stack.enter_context(Verifier(facts, manifest, Path(found.lake.scratch)))
-    return {"files": verifier.files, "raw": verifier.raw, "star": verifier.facts}
+    stack.enter_context(builder.star.held())
+    return stack.enter_context(Verifier(facts, manifest, Path(found.lake.scratch)))
 
 
 def _warehouse(found: Any, verifier: "Verifier") -> "Iterator[Finding]":
@@ -241,11 +268,10 @@ def _warehouse(found: Any, verifier: "Verifier") -> "Iterator[Finding]":
                 name, "warehouse", "nothing", f"there is no warehouse {warehouse.where}: run etl run"
             )
         return
-    with warehouse.reading() as reader:
-        yield from verifier.warehouse(reader)
+    yield from verifier.loaded(warehouse)
 
 
-def _exports(found: Any, reports: "Sequence[Report]") -> "Iterator[Finding]":
+def _exports(found: Any, reports: "Sequence[Report]", loading: Callable[[], bool]) -> "Iterator[Finding]":
     import duckdb
 
     from etl_assets import faults
@@ -259,9 +285,25 @@ def _exports(found: Any, reports: "Sequence[Report]") -> "Iterator[Finding]":
             )
             continue
         try:
-            yield _export(found, report)
+            yield _settled(partial(_export, found, report), loading)
         except (EtlError, duckdb.Error) as error:
             yield Finding(report.name, "exports", "nothing", faults.told(error))
+
+
+def _settled(compare: "Callable[[], Finding]", loading: Callable[[], bool]) -> "Finding":
+    """A comparison of what a run changes one after the other. A difference counts where none did meanwhile."""
+    from dataclasses import replace
+
+    under_way = loading()
+    finding = compare()
+    if finding.equal:
+        return finding
+    if not under_way and not loading():
+        finding = compare()  # a run may have begun and ended in between
+        under_way = loading()
+    if finding.equal or not under_way:
+        return finding
+    return replace(finding, compared="nothing: a run is at it", difference="", skipped=True)
 
 
 def _export(found: Any, report: "Report") -> "Finding":
@@ -269,7 +311,7 @@ def _export(found: Any, report: "Report") -> "Finding":
     from collections import Counter
 
     from etl_assets.exports.contract import content_version
-    from etl_assets.proof.verify import Finding
+    from etl_assets.proof.verify import Finding, differing_rows
 
     made = report.make(found.warehouse.query(report.query))
     published = found.reports.tables.read(report.name)
@@ -281,20 +323,27 @@ def _export(found: Any, report: "Report") -> "Finding":
         return Finding(report.name, "exports", compared)
     rows, stand = (Counter(frame.itertuples(index=False, name=None)) for frame in (made, published))
     at = [list(made.columns).index(name) for name in report.key]
-    keys = sorted({tuple(row[i] for i in at) for row in (rows - stand) + (stand - rows)}, key=str)
-    if not keys:  # the same values, told differently
+    if rows == stand:  # the same values, told differently
         return Finding(report.name, "exports", compared)
-    first, last = (", ".join(map(str, key)) for key in (keys[0], keys[-1]))
+    expected, there = (
+        {tuple(row[i] for i in at): row for row in (tuple(map(_or_none, row)) for row in side)}
+        for side in (rows, stand)
+    )
+    told = differing_rows(report.key, list(made.columns), expected, there)
     return Finding(
-        report.name,
-        "exports",
-        compared,
-        f"{output.count(len(keys), 'key differs', 'keys differ')}, ({', '.join(report.key)}) ({first}) to ({last})",
+        report.name, "exports", compared, told or "rows differ that are told alike, or occur twice"
     )
 
 
+def _or_none(value: object) -> object:
+    """A value of a frame; None for whatever it has for nothing."""
+    import pandas as pd
+
+    return None if value is pd.NA or value != value else value
+
+
 def _rebuild(found: Any, verifier: "Verifier") -> "Iterator[Finding]":
-    with found.warehouse.reading() as live:
+    with found.warehouse.resting() as live:
         yield from verifier.rebuild(live)
 
 

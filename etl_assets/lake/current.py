@@ -10,8 +10,9 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from etl_assets.lake.batches import (
 )
 from etl_assets.lake.checksum import checksum
 from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.holding import all_held
 from etl_assets.later import Later
 
 if TYPE_CHECKING:
@@ -326,10 +328,12 @@ class Current:
             staged.publish(f"{folder}/{number(batch)}-{checksum(staged.local)}.parquet")
         finally:
             staged.discard()
-        # The one before stays: whoever is still at an older batch reads that.
+        # The one before stays: whoever is still at an older batch reads that. So does what a verification may read.
         older = [one for one in self._bases(table) if one.batch < batch]
-        for one in older[:-1]:
-            self.bases.remove(one.path)
+        needed = [held.batch for held in all_held(self.bases)] if older[:-1] else []
+        for one, next_one in pairwise(older):
+            if not any(one.batch <= at < next_one.batch for at in needed):
+                self.bases.remove(one.path)
         self.bases.sweep(folder, older_than_seconds=_ABANDONED_SECONDS)
 
     def _bases(self, table: str) -> list[Base]:
@@ -353,6 +357,20 @@ class Current:
             if base.batch <= upto.tables[table].changed_in and self._fits(base, table, wanted):
                 return base
         return None
+
+    def without_unsound(self, table: str) -> list[str]:
+        """Remove the bases of a table that are not what they were written as, and tell which."""
+        unsound = [one.path for one in self._bases(table) if not self._is_sound(one)]
+        for path in unsound:
+            with suppress(LakeError):  # who may only read tells of it
+                self.bases.remove(path)
+        return unsound
+
+    def _is_sound(self, base: Base) -> bool:
+        try:
+            return checksum(self.bases.local(base.path)) == base.checksum
+        except OSError:
+            return False
 
     def _fits(self, base: Base, table: str, wanted: set[tuple[str, str]]) -> bool:
         """Whether a base is whole, of these batches, and keeps some columns as they are held now."""

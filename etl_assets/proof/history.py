@@ -1,6 +1,7 @@
 """The star as it was after a batch, from what the lake keeps for good.
 
-    facts        their files hold every version with the batch that brought it, so what is newer is left out
+    facts        their files hold every version with the batch that brought it, so what is newer is left out; what was
+                 before the batch that one was told to begin at is made as of dimensions
     dimensions   their files hold the latest state, so the batches up to that one are gone through again, in a scratch place
 
 The warehouse's facts answer the same question with `facts_then`. What is shown is what the code of today makes of
@@ -55,7 +56,8 @@ def table_then(
                 f"batch {number(manifest.batch)} holds nothing of {needed}, from which {name} is made; name a later batch"
             )
     keys = listing(schema.key_columns)
-    if isinstance(schema, Fact):
+    begins = builder.star.baseline(name)
+    if isinstance(schema, Fact) and not (begins and begins > manifest.batch):
         wanted = [changing.batch for changing in builder.changing(name, manifest)]
         held = builder.star.fact_files(name)
         if lacking := [b for b in wanted if not any(file.first <= b <= file.batch for file in held)]:
@@ -66,14 +68,16 @@ def table_then(
         yield builder.connection.sql(f"FROM {current_rows(schema, rows)}").order(keys)
         return
     with own_folder(scratch, "history-") as folder:
-        star = StarFiles(LocalFiles(folder), builder.batches)
+        star = StarFiles(LocalFiles(folder), builder.batches, decided_in=builder.star.files)
         again = Builder(builder.inputs, builder.current, star, builder.connection)
         (build,) = again.derive(manifest, [name])
         if build.shows is None:
             raise LakeError(str(build.failure))
         publish(star, [build], builder.connection)
-        (path,) = star.paths(schema)
-        yield duck.read_parquet(builder.connection, [star.local(path)]).order(keys)
+        made = duck.read_parquet(builder.connection, [star.local(path) for path in star.paths(schema)])
+        if isinstance(schema, Fact):
+            made = builder.connection.sql(f"FROM {current_rows(schema, made)}")
+        yield made.order(keys)
 
 
 def facts_then(fact: Fact) -> str:

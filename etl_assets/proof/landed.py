@@ -31,6 +31,7 @@ from etl_assets.source.table import Table
 # Of the memory of a machine this takes a part that does not grow with the table.
 _BATCH_ROWS = 50_000
 _PAST = own("past")
+LANDED_IN = own("landed_in")
 _INTEGERS = {"smallint": (16, pa.int16()), "int": (32, pa.int32()), "bigint": (64, pa.int64())}
 # A type of PostgreSQL -> the declared types that hold all of its usual values as they are written.
 _NATIVE = {
@@ -55,7 +56,7 @@ class LandedTable:
     """A source table as of a batch. `path`: a Parquet file with the rows that exist and fit, in declared columns and
     types (an identifier as text), and the key as it was landed under names that no column of a source has (`keys`). `misfits`
     counts the existing rows that do not fit. `once`: a Parquet file with the keys, in declared types, of versions that
-    fitted and that a later one or a deletion took the place of."""
+    fitted and that a later one or a deletion took the place of, and the batch that brought each (`LANDED_IN`)."""
 
     path: Path
     once: Path
@@ -75,10 +76,11 @@ def landed_table(
     keys = [pa.field(_KEY + name, pa.int64() if _whole(state, name) else pa.string()) for name in state.key]
     schema = pa.schema([*declared, *keys])
     past_keys = pa.schema([field for field in declared if field.name in state.key])
+    past_schema = past_keys.append(pa.field(LANDED_IN, pa.int64()))
     rows = misfits = 0
     with (
         pq.ParquetWriter(path, schema, compression="lz4") as writer,
-        pq.ParquetWriter(once, past_keys, compression="lz4") as past,
+        pq.ParquetWriter(once, past_schema, compression="lz4") as past,
     ):
         for texts, held in _versions(table.name, manifest, batches, connection):
             typed, fits = _typed(table.types, held, texts, schema)
@@ -88,8 +90,9 @@ def landed_table(
             rows, misfits = rows + count, misfits + (pc.sum(current).as_py() or 0) - count
             writer.write_batch(typed if count == len(fits) else typed.filter(shown))
             if count < len(fits):
-                ended = typed.filter(pc.and_(fits, pc.invert(current)))
-                past.write_batch(ended.select(past_keys.names))
+                ended = typed.filter(pc.and_(fits, pc.invert(current))).select(past_keys.names)
+                landed_in = pa.array([held.changed_in] * ended.num_rows, pa.int64())
+                past.write_batch(pa.RecordBatch.from_arrays([*ended.columns, landed_in], schema=past_schema))
     return LandedTable(path, once, rows, misfits, tuple(field.name for field in keys))
 
 

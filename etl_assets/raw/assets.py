@@ -27,7 +27,7 @@ from etl_assets.raw.volume import CHECK as VOLUME
 from etl_assets.raw.volume import HOW, judged, measures, plotted, recent
 from etl_assets.raw.writing import Overtaken
 from etl_assets.source.assets import declared_schema, source_key
-from etl_assets.source.catalog import NoKey
+from etl_assets.source.catalog import LeftOut
 from etl_assets.source.connection import SourceInterrupted
 from etl_assets.source.position import Position
 from etl_assets.source.resource import Source
@@ -199,7 +199,7 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
                     notes.seconds.get(table.name, 0.0),
                     manifest is not None,
                 )
-                | _notice(state, held.batch if manifest else None, notes.strays.get(table.name, 0)),
+                | _notice(table.name, state, held.batch if manifest else None, notes),
             )
             # A result costs Dagster more than all the arithmetic: there is none where nothing changed.
             check = dg.AssetCheckKey(key, VOLUME)
@@ -218,15 +218,19 @@ def _taken(
         return take_batch(request, batches, scratch, progress, notes)
 
 
-def _notice(state: TableState, batch: int | None, strays: int) -> dict[str, str]:
+def _notice(table: str, state: TableState, batch: int | None, notes: Notes) -> dict[str, str]:
     """What is unusual about how a table was read, and what of it does not fit."""
     told = []
+    if damaged := notes.damaged.get(table):
+        told.append(
+            f"{damaged} was damaged: it was not believed, the landed files were read in its place, and it is made again"
+        )
     if state.read_in == batch and state.changes and state.changes.quarantined_rows:
         told.append(
             f"{state.changes.quarantined_rows:,} rows do not fit their declared types and are left out of the star: "
             "etl quarantine names them"
         )
-    if strays:
+    if strays := notes.strays.get(table, 0):
         told.append(
             f"{strays:,} rows were other than the lake held, though no row version said so; the table was read whole, and "
             "they are right now. What changes rows past the server: a restored file, a faulty disk, another program?"
@@ -240,7 +244,7 @@ def _left_out(
     context: dg.AssetExecutionContext,
     key: dg.AssetKey,
     table: str,
-    why: NoKey,
+    why: LeftOut,
     batches: Batches,
     held: Manifest,
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:

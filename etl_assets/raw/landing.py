@@ -50,7 +50,7 @@ from etl_assets.raw.plan import ReadPlan, plan
 from etl_assets.raw.reading import Reader
 from etl_assets.raw.recent import Share
 from etl_assets.raw.writing import BatchWriter, check_project, history_of
-from etl_assets.source.catalog import NoKey, Relation, check_key
+from etl_assets.source.catalog import LeftOut, Relation, check_readable
 from etl_assets.source.connection import SourceInterrupted, hang_up
 from etl_assets.source.identity import check_identity, older_by
 from etl_assets.source.snapshot import CONNECTIONS, UNTOLD, ClaimLost, Snapshot, take_snapshot
@@ -125,10 +125,12 @@ class CaptureRequest:
 @dataclass
 class Notes:
     """What is to be told of a batch beside its manifest: tables that were left out of it, and why; how many rows a sweep
-    found that differed from what was held, though nothing said that they changed; how many seconds each table took."""
+    found that differed from what was held, though nothing said that they changed; what was damaged of that which is kept
+    beside the batches, by table; how many seconds each table took."""
 
-    left_out: dict[str, NoKey] = field(default_factory=dict)
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
     strays: dict[str, int] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -179,6 +181,9 @@ def take_batch(
         notes.left_out.update(unread)
         notes.seconds.update({name: table.seconds for name, table in landed.items()})
         notes.strays.update({name: table.strays for name, table in landed.items() if table.strays})
+        notes.damaged.update({n: ", ".join(sorted(t.damaged)) for n, t in landed.items() if t.damaged})
+        for path in (path for table in landed.values() for path in table.damaged):
+            batches.files.remove(path)
         if not worth:
             return None
         return landing.commit(landed, seconds=time.monotonic() - started)
@@ -213,6 +218,7 @@ class Landed:
     worth_a_batch: bool
     strays: int = 0
     seconds: float = 0.0
+    damaged: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +254,7 @@ class Landing(BatchWriter):
             progress=progress,
         )
 
-    def land(self) -> tuple[dict[str, Landed], dict[str, NoKey]]:
+    def land(self) -> tuple[dict[str, Landed], dict[str, LeftOut]]:
         """Land all tables, as many at a time as there are connections to the source; and those that are left out."""
         free: SimpleQueue[Connection] = SimpleQueue()
         for connection in self.snapshot.connections:
@@ -256,16 +262,16 @@ class Landing(BatchWriter):
         relations = self.snapshot.relations.items()
         plans = {name: self._plan(relation) for name, relation in relations if relation.key}
 
-        def land_with_a_free_connection(name: str) -> Landed | NoKey | Stopped:
+        def land_with_a_free_connection(name: str) -> Landed | LeftOut | Stopped:
             source = free.get()
             started = time.monotonic()
             try:
-                check_key(self.snapshot.relations[name])
+                check_readable(self.snapshot.relations[name])
                 with self.connection.cursor() as duck:
                     reader = Reader(self.snapshot.relations[name], source, duck, self.folder, self.progress)
                     landed = self._land_table(reader, plans[name])
                     return replace(landed, seconds=time.monotonic() - started)
-            except (NoKey, Stopped) as why:
+            except (LeftOut, Stopped) as why:
                 return why
             except OSError as error:
                 raise LakeError(
@@ -292,7 +298,7 @@ class Landing(BatchWriter):
                     raise TooMuch(stopped)
                 return (
                     {name: table for name, table in done.items() if isinstance(table, Landed)},
-                    {name: why for name, why in done.items() if isinstance(why, NoKey)},
+                    {name: why for name, why in done.items() if isinstance(why, LeftOut)},
                 )
             finally:
                 # After an error, or when the run is told to stop, nobody waits for tables that are still being read.
@@ -380,7 +386,8 @@ class Landing(BatchWriter):
         controls = proven(relation, found.totals, held, found.added, found.removed, clean=clean)
         members = held.members + changed.first_seen
         state = self._state(relation, held, found.plan, found.totals.rows, controls, members, brought)
-        return Landed(state, brought is not None or found.plan.renews, found.strays)
+        worth_a_batch = brought is not None or found.plan.renews
+        return Landed(state, worth_a_batch, found.strays, damaged=frozenset(current.damaged))
 
     def begin(
         self,
@@ -527,6 +534,6 @@ class Landing(BatchWriter):
         )
 
 
-def _pending(future: Future[Landed | NoKey | Stopped]) -> bool:
+def _pending(future: Future[Landed | LeftOut | Stopped]) -> bool:
     """Whether an error elsewhere overtook a future; `result` of those that ended raises what went wrong."""
     return not future.done()

@@ -30,7 +30,7 @@ from etl_assets.raw.controls import SourceTotals, Sums, Unproven, check_rows, pr
 from etl_assets.raw.copying import Copied, Progress, copy
 from etl_assets.raw.plan import ReadPlan
 from etl_assets.raw.recent import Share, since
-from etl_assets.source.catalog import NoKey, Relation, check_key, select
+from etl_assets.source.catalog import NoKey, Relation, check_readable, select
 from etl_assets.source.connection import explained, find_names
 
 _LARGE_ROWS = threading.Lock()
@@ -181,7 +181,7 @@ class Reader:
     def _begin(self) -> None:
         """See names as whoever made the table did, where they count, and see to it that its rows can be told apart: a
         declared key that the source does not enforce would let rows of the same key hide one another."""
-        check_key(self.relation)
+        check_readable(self.relation)
         find_names(self.source, as_role=not self.relation.by_version)
         if self.relation.unique:
             return

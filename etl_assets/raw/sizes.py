@@ -20,6 +20,8 @@ _TEXT = re.compile(r"(text|character.*)")
 # What is kept outside of its row is compressed 255-fold at the most: below this no row can be large.
 _KEPT_ELSEWHERE_BYTES = MAX_LINE_BYTES // 256
 _COMPRESSED_BYTES = 32 << 10
+# Tables, partitioned ones and materialized views.
+_STORED = {"r", "p", "m"}
 
 
 class TooLarge(SourceError):
@@ -27,10 +29,12 @@ class TooLarge(SourceError):
 
 
 def may_be_large(connection: Connection, relation: Relation) -> bool:
-    """Whether a table can have large rows at all; asking costs nothing. What is no table is not asked: its rows may cost
-    much to compute."""
-    if not relation.lockable or not _wide(relation):
+    """Whether a table can have large rows at all; asking costs nothing. Of a view, and of what lies on another server,
+    nobody knows."""
+    if not _wide(relation):
         return False
+    if relation.kind not in _STORED:
+        return True
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT coalesce(sum(pg_relation_size(reltoastrelid::regclass)), 0) FROM pg_class "

@@ -25,7 +25,7 @@ from etl_assets.lake.current import materialized, storage
 from etl_assets.lake.files import Files, LakeError, open_files
 from etl_assets.raw.landing import UNBORN, CaptureRequest, Landed, Landing, claimed
 from etl_assets.raw.plan import ReadPlan
-from etl_assets.source.catalog import Relation, check_key
+from etl_assets.source.catalog import Relation, check_readable
 from etl_assets.source.snapshot import Snapshot
 from etl_assets.source.table import Table
 
@@ -153,7 +153,7 @@ def _of_no_instant(snapshot: Snapshot) -> Snapshot:
 
 def _land(files: Files, table: OldTable, relation: Relation, landing: Landing) -> tuple[Landed, Taken]:
     """Land an old file in the form of a first batch."""
-    check_key(relation)
+    check_readable(relation)
     where = f"{files.url}/{table.path}"
     path = files.local(table.path)
     header = _header(path, where)

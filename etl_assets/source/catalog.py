@@ -150,12 +150,22 @@ def select(relation: Relation, where: Sequence[sql.Composable] = ()) -> sql.Comp
     return sql.SQL(" UNION ALL ").join(rows + sql.SQL(" WHERE ") + one for one in where) if where else rows
 
 
-class NoKey(SourceError):
+class LeftOut(SourceError):
+    """A table can't be read as it is. The others can."""
+
+
+class NoKey(LeftOut):
     """Nothing tells the rows of a table apart."""
 
 
-def check_key(relation: Relation) -> None:
-    """Raise `NoKey` for a table of which nothing says what tells its rows apart."""
+def check_readable(relation: Relation) -> None:
+    """Raise `LeftOut` for a table that can't be read, `NoKey` if that is since nothing says what tells its rows apart."""
+    same = [name for name in relation.names if [n.lower() for n in relation.names].count(name.lower()) > 1]
+    if same:
+        raise LeftOut(
+            f"table {relation.table.name} has columns that differ only in case ({', '.join(same)}): leave all but one out "
+            "(exclude=), or declare a view over it that calls them otherwise"
+        )
     if not relation.key:
         raise NoKey(
             f"table {relation.table.name} has no primary key: name its key columns in its declaration (key=); if rows of "
@@ -235,11 +245,6 @@ def _lacking(table: Table, has: Sequence[_Column]) -> list[str]:
     if lacking := [name for name in table.exclude if name not in names]:
         complaints.append(
             f"table {table.name} has no column {', '.join(lacking)} to leave out (exclude=): what is meant might be read"
-        )
-    read = [name for name in names if name not in table.exclude]
-    if len({name.lower() for name in read}) < len(read):
-        complaints.append(
-            f"table {table.name} has columns that differ only in case: leave one out (exclude=), or declare a view over it"
         )
     return complaints
 

@@ -1,7 +1,9 @@
 """Everything that a capture needs of the source, tried without reading a row."""
 
+import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +14,7 @@ from psycopg2.extensions import connection as Connection
 from etl_assets import addresses
 from etl_assets.errors import EtlError
 from etl_assets.preflight import CheckResult, probed
-from etl_assets.source.catalog import Relation, check_key, describe, select
+from etl_assets.source.catalog import Relation, check_readable, describe, select
 from etl_assets.source.connection import SourceError, connect, explained, find_names, unverified
 from etl_assets.source.equality import unlike
 from etl_assets.source.fitting import holds
@@ -51,8 +53,11 @@ _GUARDS = (
 )
 
 
-def check_source(address: Callable[[], str], tables: Sequence[Table]) -> Iterator[CheckResult]:
-    """Try the connection, each declared table, and what snapshots, locks and increments rest on."""
+def check_source(
+    address: Callable[[], str], tables: Sequence[Table], *, one_history: bool = False
+) -> Iterator[CheckResult]:
+    """Try the connection, each declared table, and what snapshots, locks and increments rest on. `one_history`: servers
+    behind the address are said to be replicas of one another."""
     try:
         url = address()
         connection = connect(url, _NAME)
@@ -64,6 +69,13 @@ def check_source(address: Callable[[], str], tables: Sequence[Table]) -> Iterato
         yield CheckResult("connect", f"{addresses.database(url)}: PostgreSQL {version}, as {role}")
         if advice := unverified(connection, "ETL_SOURCE_URL"):
             yield CheckResult("tls", advice, "advice")
+        if (servers := servers_at(_asked(connection))) > 1 and not one_history:
+            yield CheckResult(
+                "servers",
+                f"{servers} servers may answer there: whenever another one does than at the run before, all tables are read "
+                "whole; if they are replicas of one another, say so (ETL_SOURCE_ONE_HISTORY=yes), else name one",
+                "advice",
+            )
         if major < OLDEST_VERSION:
             yield CheckResult("version", f"PostgreSQL {OLDEST_VERSION} or newer is needed", "missing")
             return
@@ -88,6 +100,25 @@ def check_source(address: Callable[[], str], tables: Sequence[Table]) -> Iterato
             yield CheckResult(
                 "statistics", "track_counts is off: a change is noticed only by reading; turn it on", "advice"
             )
+
+
+def _asked(connection: Connection) -> list[str]:
+    """The hosts that a connection was to be made to one of."""
+    told = connection.get_dsn_parameters()
+    return [host for host in (told.get("hostaddr") or told.get("host") or "").split(",") if host]
+
+
+def servers_at(hosts: Sequence[str]) -> int:
+    """How many servers may answer at hosts, each with its addresses (of one kind: a server may have one of each)."""
+    count = 0
+    for host in dict.fromkeys(hosts):
+        kinds: Counter[int] = Counter()
+        if not host.startswith(("/", "@")):
+            with suppress(OSError):
+                found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+                kinds.update(family for family, _ in {(family, place[0]) for family, *_, place in found})
+        count += max(kinds.values(), default=1)
+    return max(count, 1)
 
 
 def _undeclared(connection: Connection, tables: Sequence[Table]) -> list[str]:
@@ -152,7 +183,7 @@ def _table(connection: Connection, table: Table) -> CheckResult:
     try:
         with explained(f"reading {table.schema}.{table.source_name}"), connection.cursor() as cursor:
             relation = describe(connection, [table])[table.name]
-            check_key(relation)
+            check_readable(relation)
             cursor.execute("BEGIN READ ONLY")
             find_names(connection, as_role=not relation.by_version)
             cursor.execute(select(relation) + sql.SQL(" LIMIT 0"))  # what is behind a view, too

@@ -42,7 +42,7 @@ class Source(dg.ConfigurableResource):
 
     def check(self, tables: Sequence[Table]) -> Iterator[CheckResult]:
         """Try all that a capture of the tables needs."""
-        return check_source(self.address, tables)
+        return check_source(self.address, tables, one_history=self.one_history)
 
     def keep_up(self) -> None:
         """For a process that asks again and again: the source is not to be started and stopped for each question."""

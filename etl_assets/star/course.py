@@ -20,6 +20,9 @@ from etl_assets.star.frames import hidden
 from etl_assets.star.reach import InputChange
 from etl_assets.star.schema import Dimension, Fact, StarTable
 
+# Beside a key, what stands for the values of its row.
+_HASH = duck.own("hash")
+
 
 @dataclass(frozen=True)
 class Step:
@@ -78,11 +81,11 @@ class Course(ABC):
         `forced`: keys of rows that have a new version though nothing differs."""
         # A hash beside the key stands for the values: of the other side not more than that need be kept at hand.
         names = [column.name for column in self.schema.declared]
-        same = f"{self._equal('r', 'o')} AND hash({listing(names, 'r.')}) = o.__hash"
+        same = f"{self._equal('r', 'o')} AND hash({listing(names, 'r.')}) = o.{_HASH}"
         come = materialized(
             self.connection,
             f"SELECT {self.declared} FROM {now} AS r ANTI JOIN "
-            f"(SELECT {self.keys}, hash({self.declared}) AS __hash FROM {was}) AS o ON {same}"
+            f"(SELECT {self.keys}, hash({self.declared}) AS {_HASH} FROM {was}) AS o ON {same}"
             + (
                 f" UNION SELECT {self.declared} FROM {now} SEMI JOIN {forced} USING ({self.keys})"
                 if forced

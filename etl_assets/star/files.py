@@ -13,7 +13,8 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from etl_assets.lake.batches import Batches, folder_of, number
 from etl_assets.lake.checksum import checksum
 from etl_assets.lake.files import AlreadyExists, Files, LakeError, StagedFile
+from etl_assets.lake.holding import Held, all_held, holding
 from etl_assets.lake.seal import is_intact, sealed
 from etl_assets.star.schema import Fact, StarTable
 
@@ -97,11 +99,13 @@ def manifest_path(batch: int, edition: int) -> str:
 
 
 class StarFiles:
-    """The star's files of a lake, as its newest manifest lists them."""
+    """The star's files of a lake, as its newest manifest lists them. `decided_in`: the lake that says from which batch on
+    each table is made, where that is another one."""
 
-    def __init__(self, files: Files, batches: Batches) -> None:
+    def __init__(self, files: Files, batches: Batches, decided_in: Files | None = None) -> None:
         self.files = files
         self.batches = batches
+        self.decided_in = decided_in or files
         self.damaged: dict[str, str] = {}
         """Tables with a file that is not as listed, and what is wrong with it."""
         self._baselines: dict[str, int | None] = {}
@@ -133,6 +137,9 @@ class StarFiles:
         if found is None or found.raw != self.batches.sha256(found.batch):
             return None
         return found, hashlib.sha256(content).hexdigest()
+
+    def _read(self, path: str) -> StarManifest | None:
+        return self._parsed(self.files.read(path), path)
 
     def _places(self) -> list[tuple[int, int]]:
         """The batches and editions of which there is a manifest, in order."""
@@ -204,6 +211,23 @@ class StarFiles:
             raise LakeError(f"the star of {self.files.url} is being published by other runs; run it again")
         self.reread()
 
+    def history(self) -> Iterator[StarManifest]:
+        """The manifests that are kept and can be believed, newest first."""
+        for place in reversed(self._places()):
+            if found := self._believable(place):
+                yield found[0]
+
+    @contextmanager
+    def held(self) -> Iterator[Held]:
+        """Look at what is published now, and keep it for as long as the block lasts, whatever runs publish meanwhile."""
+
+        def newest() -> Held:
+            self.reread()
+            return Held(self.batches.newest() or 0, self.manifest.path if self.manifest else None)
+
+        with holding(self.files, newest) as held:
+            yield held
+
     def reread(self) -> None:
         """Look again at what is published."""
         for name in ("manifest", "_by_path"):
@@ -212,16 +236,21 @@ class StarFiles:
 
     def _tidy(self, before: StarManifest | None, now: StarManifest) -> None:
         """Remove what neither the newest manifest lists nor the one before it, of tables that were changed: files of
-        killed runs, of manifests that nobody reads any more; and manifests that would pass for newer ones, or are old."""
+        killed runs, of manifests that nobody reads any more; and manifests that would pass for newer ones, or are old.
+        What a verification is at stays."""
         self._remove_later(now)
+        held = {one.star for one in all_held(self.files) if one.star}
         for place in self._places()[:-_MANIFESTS]:
-            self.files.remove(manifest_path(*place))
+            if manifest_path(*place) not in held:
+                self.files.remove(manifest_path(*place))
+        read = [found for path in held if self.files.exists(path) if (found := self._read(path))]
         folders = []
         for name, files in now.tables.items():
             was = before.tables.get(name) if before else None
             if was == files:
                 continue
-            listed = {file.path for one in (was, files) if one for file in one.files}
+            kept = (was, files, *(one.tables.get(name) for one in read))
+            listed = {file.path for one in kept if one for file in one.files}
             folder = f"{STAR}/{folder_of(name)}"
             for entry in self.files.names(folder):
                 batch = re.match(r"([0-9]+)[-.]", entry)
@@ -345,18 +374,18 @@ class StarFiles:
         """The batch from which on a table is made, if that was decided not to be the first one."""
         if name not in self._baselines:
             path = baseline_path(name)
-            self._baselines[name] = self._begins_at(name, path) if self.files.exists(path) else None
+            self._baselines[name] = self._begins_at(name, path) if self.decided_in.exists(path) else None
         return self._baselines[name]
 
     def _begins_at(self, name: str, path: str) -> int:
-        content = self.files.read(path)
+        content = self.decided_in.read(path)
         try:
             kept = json.loads(content)["batch"] if is_intact(content) else None
         except (ValueError, KeyError, TypeError):
             kept = None
         if not isinstance(kept, int):
             raise LakeError(
-                f"{self.files.url}/{path} is damaged; restore the file from a backup, or decide again from which batch on "
+                f"{self.decided_in.url}/{path} is damaged; restore the file from a backup, or decide again from which batch on "
                 f"{name} is made: etl run --from-now {name}"
             )
         return kept

@@ -472,6 +472,12 @@ class Warehouse(dg.ConfigurableResource, ABC):
         return None
 
     @contextmanager
+    def resting(self) -> Iterator[WarehouseReader]:
+        """As `reading`, for who asks for long: loads go on meanwhile."""
+        with self.reading() as reader:
+            yield reader
+
+    @contextmanager
     def glancing(self) -> Iterator[WarehouseReader]:
         """As `reading`, but raises `WarehouseInUse` at once rather than wait."""
         with self.reading() as reader:

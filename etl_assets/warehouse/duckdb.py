@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -176,6 +177,22 @@ class DuckDBWarehouse(Warehouse):
     def reading(self) -> Iterator[WarehouseReader]:
         with self.connect() as connection:
             yield DuckDBReader(connection, self.schemas)
+
+    @contextmanager
+    def resting(self) -> Iterator[WarehouseReader]:
+        """The same in a copy of the file: who reads that itself keeps everybody from loading."""
+        with own_folder(Path(self.scratch), "warehouse-") as folder, self._damage_set_aside():
+            copy = folder / "copy.duckdb"
+            with self.connect():  # nobody writes meanwhile
+                for path in (self.path, f"{self.path}.wal"):
+                    if Path(path).exists():
+                        shutil.copyfile(path, path.replace(self.path, str(copy), 1))
+            with (
+                closing(self.model_copy(update={"path": str(copy)})._open(read_only=False)) as connection,
+                own_folder(Path(self.scratch), "warehouse-") as spill,
+            ):
+                configure(connection, spill)
+                yield DuckDBReader(connection, self.schemas)
 
     @contextmanager
     def glancing(self) -> Iterator[WarehouseReader]:

@@ -92,6 +92,18 @@ def test_a_row_that_is_too_large_is_named_before_anything_lands(
     assert lake.held("t").rows == {("1",): 1, ("7",): 1}
 
 
+@pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW"])
+def test_a_row_of_a_view_that_is_too_large_is_named_too(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(sizes, "MAX_ROW_BYTES", 2 << 20)
+    monkeypatch.setattr(sizes, "_KEPT_ELSEWHERE_BYTES", 1 << 13)
+    execute(lake.url, f"CREATE {kind} t AS SELECT 7 AS id, repeat('x', 3 << 20) AS a")
+    with pytest.raises(TooLarge, match=r"row \(7\) of t is too large: its column a alone has 3 MiB"):
+        lake.sync(Table("t", "", {"id": "int"}, key=("id",)))
+    assert lake.everything() == {}
+
+
 def test_large_rows_that_are_too_many_for_the_memory_are_named_too(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
