@@ -152,6 +152,13 @@ class Reach:
             told.append(", ".join(names))
         return " and ".join(dict.fromkeys(told))
 
+    def column(self, source: From, expression: Expression) -> tuple[str, str] | None:
+        """The input and its column that an expression over a FROM is; None if it is computed, or not always that."""
+        traced = self._trace_from(source, expression)
+        if traced is None or not isinstance(traced[1], exp.Column):
+            return None
+        return traced[0].input, traced[1].name
+
     def _trace_anchor(self, anchor: Anchor, key: Expression) -> tuple[Scan, Expression] | None:
         if isinstance(anchor.node, Scan):
             return anchor.node, key

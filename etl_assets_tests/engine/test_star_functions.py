@@ -348,6 +348,24 @@ def test_a_function_that_does_not_say_one_thing_is_refused(case: Case) -> None:
     assert case.outcome in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("query", "by_row"),
+    [
+        ("SELECT id, upper(name) AS name FROM employee", True),
+        ("SELECT id, (SELECT CAST(count(*) AS VARCHAR) FROM employee) AS name FROM employee", False),
+        ("SELECT id, CAST(boss IN (SELECT id FROM employee) AS VARCHAR) AS name FROM employee", False),
+        ("SELECT id, CAST(EXISTS (SELECT id FROM employee) AS VARCHAR) AS name FROM employee", False),
+        ("SELECT CAST(max(id) AS INTEGER) AS id, max(name) AS name FROM employee", False),
+    ],
+)
+def test_rows_that_depend_on_others_are_not_taken_to_stand_alone(query: str, by_row: bool) -> None:
+    def function(employee: nw.LazyFrame) -> Any:
+        return nw.from_native(nw.to_native(employee).query("employee", query))
+
+    made = inputs(Case("", function, {"id": INT, "name": TEXT}, ["id"], ""))
+    assert made.by_row(made.star["made"]) == by_row
+
+
 @pytest.mark.parametrize("case", SAID, ids=lambda case: case.title)
 def test_a_table_declared_strict_is_refused_where_it_would_be_compared_whole(case: Case) -> None:
     if case.outcome.startswith("compared whole"):
