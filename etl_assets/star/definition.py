@@ -460,9 +460,8 @@ class Inputs:
         found: list[str] = []
         if sql is not None:
             found += determinism.undetermined(connection, sql)
-            if determinism.may_depend_on_order(sql):
-                query, tree = plan(definition, self)
-                found += determinism.floats_added_up(connection, query.sql)
+            if "row_number" in sql.lower():  # a second look is worth its time
+                _, tree = plan(definition, self)
                 found += [] if isinstance(tree, Opaque) else determinism.numbered_anyhow(tree)
         if found:
             raise ContractError(f"{definition.name}: {'; '.join(dict.fromkeys(found))}")
