@@ -200,7 +200,7 @@ class Reach:
         self, node: "Node | From", candidates: Sequence[Expression], what: str
     ) -> tuple[Expression, ...]:
         """Those of the expressions by which the inputs of a node can be cut down, group by group."""
-        found = [c for c in candidates if self._allows(node, [c])]
+        found = [c for c in candidates if not _over_rows(c) and self._allows(node, [c])]
         while found and not self._allows(node, found):
             found.pop()
         if not found:
