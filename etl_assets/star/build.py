@@ -30,19 +30,20 @@ from etl_assets.lake.folder import LocalFiles
 from etl_assets.later import Later
 from etl_assets.star.application import Application, Applied
 from etl_assets.star.course import Course, DimensionCourse, FactCourse, Step, audits_of
-from etl_assets.star.definition import ContractError, StarFunction
+from etl_assets.star.definition import ContractError, StarFunction, function_fails
 from etl_assets.star.files import StarFile, StarFiles, TableFiles, listed, with_files
 from etl_assets.star.frames import Arrivals, Frames, shown_key
 from etl_assets.star.merging import merged as with_fewer_files
 from etl_assets.star.reach import InputChange
 from etl_assets.star.schema import Dimension, Fact
-from etl_assets.star.trial import Verdict, tried
+from etl_assets.star.trial import Refuted, Verdict, tried
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 else:
     pq = Later("pyarrow.parquet")
 
+_MEND_IT = "its rows are not behind that: change the function or its declaration, and run again"
 _numbers = count()
 # A dimension up to this size is written in the order of its keys; a larger one that is brought up to a batch is not.
 _SORTED_ROWS = 100_000
@@ -409,15 +410,16 @@ class _Derivation:
                 f"{name} is made from {', '.join(blocked)}, which can't show batch {number(batch.batch)}"
             )
             return
+        refuted = False
         try:
             failure = self._step(definition, course, build, batch)
-        except _function_fails() as error:
+        except function_fails() as error:
             told = faults.told(error).removeprefix(f"{name}: ")
             failure = told if isinstance(error, ContractError) else f"its function fails: {told}"
-            build.error = faults.bare(error)
+            build.error, refuted = faults.bare(error), isinstance(error, Refuted)
         if failure:
             course.stopped, course.last = True, None
-            cause = self._cause(definition, course.at, batch)
+            cause = _MEND_IT if refuted else self._cause(definition, course.at, batch)
             shown = build.shows and number(build.shows)
             stays = f"it stays at batch {shown}" if shown else "there is no earlier version of it"
             build.failure = f"{name} can't show batch {number(batch.batch)}: {failure}; {cause}; {stays}"
@@ -554,9 +556,7 @@ class _Derivation:
         self, definition: StarFunction, course: Course, changes: Mapping[str, InputChange]
     ) -> Applied:
         application = Application(definition, self.inputs, self.connection)
-        verdict = Verdict()
-        if not self.inputs.by_row(definition):  # row by row there is nothing to be wrong about
-            verdict = tried(definition, self.inputs, changes, self.connection, self.star.files)
+        verdict = self._tried(definition, changes)
         if course.at is None:
             applied = application.whole(changes, "it is made for the first time, or anew")
             return applied if isinstance(course, FactCourse) else self._computed(applied, changes)
@@ -568,6 +568,12 @@ class _Derivation:
             return application.to_changes(changes)
         except Opaque as reason:
             return self._computed(application.whole(changes, str(reason)), changes)
+
+    def _tried(self, definition: StarFunction, changes: Mapping[str, InputChange]) -> Verdict:
+        """What trying a function came to. Where its SQL shows that it goes row by row there is nothing to be wrong about."""
+        if self.inputs.is_seen_by_row(definition):
+            return Verdict()
+        return tried(definition, self.inputs, changes, self.connection, self.star.files)
 
     def _computed(self, applied: Applied, changes: Mapping[str, InputChange]) -> Applied:
         """What a function gives for all rows, computed once, to be looked at several times."""
@@ -715,11 +721,6 @@ class _Derivation:
         if build.held is None or build.held.rows <= _SORTED_ROWS or course.touched is None:
             rows = rows.order(course.keys)
         self._stage(build, rows, at)
-
-
-def _function_fails() -> tuple[type[Exception], ...]:
-    """What shows that a function can't be applied to the rows that there are. Anything else is a mistake of ours."""
-    return (duckdb.Error, ContractError, *faults.raised_by("pyarrow.lib", "ArrowException"))
 
 
 def _broken(audits: Sequence[Audit]) -> str:

@@ -152,6 +152,13 @@ class Reach:
             told.append(", ".join(names))
         return " and ".join(dict.fromkeys(told))
 
+    def column(self, source: From, expression: Expression) -> tuple[str, str] | None:
+        """The input and its column that an expression over a FROM is; None if it is computed, or not always that."""
+        traced = self._trace_from(source, expression)
+        if traced is None or not isinstance(traced[1], exp.Column):
+            return None
+        return traced[0].input, traced[1].name
+
     def _trace_anchor(self, anchor: Anchor, key: Expression) -> tuple[Scan, Expression] | None:
         if isinstance(anchor.node, Scan):
             return anchor.node, key
@@ -193,7 +200,7 @@ class Reach:
         self, node: "Node | From", candidates: Sequence[Expression], what: str
     ) -> tuple[Expression, ...]:
         """Those of the expressions by which the inputs of a node can be cut down, group by group."""
-        found = [c for c in candidates if self._allows(node, [c])]
+        found = [c for c in candidates if not _over_rows(c) and self._allows(node, [c])]
         while found and not self._allows(node, found):
             found.pop()
         if not found:

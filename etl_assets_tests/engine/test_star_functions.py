@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import narwhals as nw
 import pandas as pd
 import pytest
 
+from etl_assets.engine.determinism import undetermined
 from etl_assets.source.table import Table
 from etl_assets.star.application import classified
 from etl_assets.star.definition import ContractError, Inputs, StarFunction, star_table
@@ -171,6 +173,23 @@ def first_rows(employee: nw.LazyFrame) -> nw.LazyFrame:
     return employee.select("id", "name").head(10)
 
 
+def exploded(product: nw.LazyFrame) -> nw.LazyFrame:
+    """A row for each of its tags."""
+    return product.select("product_id", nw.col("tags").str.split(",")).explode("tags").unique()
+
+
+def latest(employee: nw.LazyFrame) -> nw.LazyFrame:
+    return employee.group_by("team").agg(nw.col("name").last(order_by="boss"))
+
+
+def latest_and_alike(employee: nw.LazyFrame) -> nw.LazyFrame:
+    return employee.group_by("team").agg(nw.col("name").last(order_by=["boss", "name"]))
+
+
+def at_the_time(orders: nw.LazyFrame) -> Any:
+    return nw.from_native(nw.to_native(orders).project("order_id, current_date - shipped AS days"))
+
+
 SAID = (
     Case(
         "Columns chosen, renamed, computed",
@@ -241,6 +260,22 @@ SAID = (
         {"id": INT, "name": TEXT, "kind": TEXT},
         ["kind", "id"],
         "by row",
+        "any",
+    ),
+    Case(
+        "Rows made of the items of a list (explode)",
+        exploded,
+        {"product_id": INT, "tags": TEXT},
+        ["product_id", "tags"],
+        "by key: product.product_id",
+        "any",
+    ),
+    Case(
+        "The last of each group, in an order that ends with the value itself",
+        latest_and_alike,
+        {"team": TEXT, "name": TEXT},
+        ["team"],
+        "by key: employee.team",
         "any",
     ),
     Case(
@@ -320,6 +355,21 @@ REFUSED = (
         "any",
     ),
     Case(
+        "The last of each group, in an order that does not end with the value itself",
+        latest,
+        {"team": TEXT, "name": TEXT},
+        ["team"],
+        "last takes any of the rows that its order leaves side by side: let the order end with the value itself",
+        "any",
+    ),
+    Case(
+        "The clock",
+        at_the_time,
+        {"order_id": INT, "days": "bigint?"},
+        ["order_id"],
+        "current_date gives something else each time: take it from a column",
+    ),
+    Case(
         "The first rows of no order",
         first_rows,
         {"id": INT, "name": TEXT},
@@ -328,6 +378,104 @@ REFUSED = (
         "any",
     ),
 )
+
+
+# What a query gives that is refused, with what is said of it; and the same written so that it says one thing.
+OF_ORDER = "end with the value itself"
+ROUNDED = "rounded otherwise, or chosen otherwise"
+FLOATS = "adds up floating-point numbers"
+CHANGING = "gives something else each time"
+BESIDE = "reads what no parameter names"
+NOT_ONE_THING = {
+    **{f"{name}(price)": FLOATS for name in ("sum", "avg", "mean", "sum(DISTINCT price) + sum")},
+    **{f"{name}(amount)": ROUNDED for name in ("fsum", "kahan_sum", "sumkahan", "favg")},
+    **{f"{name}(price)": ROUNDED for name in ("stddev", "var_pop", "var_samp", "product", "skewness", "sem", "entropy")},
+    "geomean(price)": FLOATS,
+    "weighted_avg(amount, price)": FLOATS,
+    **{f"{name}(price, product_id)": ROUNDED for name in ("corr", "covar_pop", "regr_slope", "regr_r2", "regr_avgx")},
+    **{f"{name}(product_id)": ROUNDED for name in ("mode", "approx_count_distinct", "approx_top_k(product_id, 3), min")},
+    "reservoir_quantile(product_id, 0.5)": ROUNDED,
+    "list_aggregate([1, 2], 'reservoir_quantile', 0.5)": ROUNDED,
+    **{f"{name}(name)": "takes rows in whatever order" for name in ("first", "last", "any_value", "list", "array_agg")},
+    "string_agg(name, ',')": "takes rows in whatever order",
+    "json_group_array(name)": "takes rows in whatever order",
+    "first(name ORDER BY amount)": OF_ORDER,
+    "string_agg(name, ',' ORDER BY amount)": OF_ORDER,
+    "first(name ORDER BY amount) OVER (PARTITION BY product_id)": OF_ORDER,
+    "first_value(name) OVER (PARTITION BY product_id ORDER BY amount)": OF_ORDER,
+    "arg_max(name, amount)": "arg_max(name, row(day, name))",
+    "max_by(name, row(amount, product_id))": "let the value be part of what it goes by",
+    "min_by(name, amount, 2)": "let the value be part of what it goes by",
+    "list(name) OVER (PARTITION BY product_id)": "takes rows in whatever order",
+    "sum(amount) OVER (ROWS 1 PRECEDING)": "over rows without an order",
+    "lag(name) OVER ()": "over rows without an order",
+    **{f"age({day})": CHANGING for day in ("day", "min(day)")},
+    **{
+        f"{now}": CHANGING
+        for now in (
+            "now()", "current_date", "current_date - CAST(day AS DATE)", "age(localtimestamp, day)", "today()", "current_timestamp", "get_current_timestamp()", "current_localtime()",
+            "current_localtimestamp()", "transaction_timestamp()", "random()", "uuid()", "gen_random_uuid()", "uuidv7()",
+            "setseed(0.5)", "current_setting('threads')", "current_user", "current_schema()", "current_database()",
+            "nextval('numbers')", "getvariable('x')", "txid_current()", "version()", "ago(INTERVAL 1 DAY)",
+            "list_transform([1], lambda x: random())",
+        )
+    },
+}  # fmt: skip
+ONE_THING = (
+    "sum(amount)", "avg(amount)", "avg(product_id)", "count(DISTINCT name)", "median(price)", "quantile_cont(price, 0.5)",
+    "max(price)", "bool_or(price > 1)", "histogram(name)", "regr_count(price, amount)", "count(*) FILTER (price > 1)",
+    "first(name ORDER BY amount, name)", "list(upper(name) ORDER BY name)", "string_agg(name, ',' ORDER BY name)",
+    "first(name ORDER BY amount) OVER (PARTITION BY name)", "arg_max(name, row(amount, name))", "max_by(name, {'a': amount, 'b': name})",
+    "first_value(name) OVER (PARTITION BY product_id ORDER BY amount, name)", "sum(amount) OVER ()",
+    "count(*) OVER (PARTITION BY name)", "rank() OVER (ORDER BY amount)", "age(day, day)", "list_sum([1, 2])",
+    "list_aggregate(['a', 'b'], 'string_agg', '')", "date_trunc('month', day)", "regexp_extract(name, 'a')", "hash(name)",
+    "(SELECT min(amount) FROM sale)", "(SELECT name FROM sale WHERE product_id = 1)",
+    "EXISTS (SELECT 1 FROM sale AS s WHERE s.product_id = sale.product_id)", "CASE WHEN price > 1 THEN error('high') END",
+)  # fmt: skip
+OF_ROWS = {
+    "FROM sale USING SAMPLE 10%": "a sample is another one each time",
+    "FROM sale LIMIT 1": "the first rows of no order",
+    "FROM sale POSITIONAL JOIN sale AS other": "a positional join",
+    "FROM sale, read_csv('pyproject.toml', columns={'a': 'VARCHAR'}, delim='|')": BESIDE,
+    "FROM sale, read_text('pyproject.toml')": BESIDE,
+    "FROM sale, glob('*')": BESIDE,
+    "FROM sale, duckdb_settings() AS s": BESIDE,
+    "FROM sale, information_schema.tables AS t": BESIDE,
+    "FROM sale, 'pyproject.toml'": "",
+    "FROM sale ORDER BY name LIMIT 1": None,
+    "FROM (SELECT * FROM sale ORDER BY name) AS sale LIMIT 1": None,
+    "FROM sale, range(3) AS r(i)": None,
+    "FROM sale, (VALUES (1), (2)) AS v(i)": None,
+}
+
+
+@pytest.fixture(scope="module")
+def sales() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as connection:
+        connection.execute(
+            "CREATE SCHEMA raw; CREATE SEQUENCE numbers; CREATE TABLE raw.sale (product_id INT, name VARCHAR, "
+            "price DOUBLE, amount DECIMAL(10, 2), day TIMESTAMP)"
+        )
+        yield connection
+
+
+def refusals(connection: duckdb.DuckDBPyConnection, query: str) -> str:
+    return "; ".join(undetermined(connection, f"WITH sale AS (FROM raw.sale) {query}"))
+
+
+@pytest.mark.fault("F26")
+def test_what_gives_another_thing_each_time_is_refused_by_name(sales: duckdb.DuckDBPyConnection) -> None:
+    asked = {what: refusals(sales, f"SELECT {what} FROM sale") for what in NOT_ONE_THING}
+    assert {w: told for w, told in asked.items() if not told or NOT_ONE_THING[w] not in told} == {}
+    asked = {what: refusals(sales, f"SELECT {what} FROM sale") for what in ONE_THING}
+    assert {what: told for what, told in asked.items() if told} == {}
+
+
+@pytest.mark.fault("F26")
+@pytest.mark.parametrize("rows", OF_ROWS)
+def test_rows_that_nobody_can_name_are_refused(rows: str, sales: duckdb.DuckDBPyConnection) -> None:
+    said, told = OF_ROWS[rows], refusals(sales, f"SELECT sale.name {rows}")
+    assert told == "" if said is None else told and said in told
 
 
 def inputs(case: Case, *, strict: bool = False) -> Inputs:
@@ -346,6 +494,24 @@ def test_a_function_that_does_not_say_one_thing_is_refused(case: Case) -> None:
     with pytest.raises(ContractError) as refusal:
         inputs(case)
     assert case.outcome in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "by_row"),
+    [
+        ("SELECT id, upper(name) AS name FROM employee", True),
+        ("SELECT id, (SELECT CAST(count(*) AS VARCHAR) FROM employee) AS name FROM employee", False),
+        ("SELECT id, CAST(boss IN (SELECT id FROM employee) AS VARCHAR) AS name FROM employee", False),
+        ("SELECT id, CAST(EXISTS (SELECT id FROM employee) AS VARCHAR) AS name FROM employee", False),
+        ("SELECT CAST(max(id) AS INTEGER) AS id, max(name) AS name FROM employee", False),
+    ],
+)
+def test_rows_that_depend_on_others_are_not_taken_to_stand_alone(query: str, by_row: bool) -> None:
+    def function(employee: nw.LazyFrame) -> Any:
+        return nw.from_native(nw.to_native(employee).query("employee", query))
+
+    made = inputs(Case("", function, {"id": INT, "name": TEXT}, ["id"], ""))
+    assert made.by_row(made.star["made"]) == by_row
 
 
 @pytest.mark.parametrize("case", SAID, ids=lambda case: case.title)
@@ -425,8 +591,10 @@ What a change costs follows from the function. Its SQL is read when the definiti
 change can reach, only those rows are computed, from the old and the new version of each changed row; where it does not,
 the function is applied to all rows and the outcome compared. The result is the same. Each run says which it was, and why,
 in the metadata of the table (`compared`). `strict=True` makes it an error, when definitions are loaded, if a table would
-be compared whole. Before a function is relied upon it is tried on some rows: the same rows in another order must give
-the same, and rows that come or go must not change more than is believed.
+be compared whole. Before a function is relied upon it is tried on some rows that belong together: the same rows in
+other orders must give the same, and rows that come or go, chosen by chance several times, must not change more than is
+said or believed. Where there were few rows it is tried again when there are more. A `by=` that is refuted stops the table,
+and the run says so; a function that fails on some of the rows says nothing, and is taken by its word.
 
 ## What is read from the function
 """
@@ -434,9 +602,15 @@ REFUSALS = """\
 ## What is refused
 
 Two readers must see the same star, and what is made again must be what was made. So a function may not depend on the
-order in which rows come, on chance or on the clock. What its SQL shows of that is refused when definitions are loaded;
-ties in an order are found by applying it twice. (A date of today that is written into a function as a literal shows
-nowhere: the star then changes with the code, not with the day.)
+order in which rows come, on chance, on the clock, on a setting, nor on a file or table that no parameter names. What its
+SQL shows of that is refused when definitions are loaded, and so is an aggregate of which it is not known that the order of
+rows is all the same to it: a `mode`, a deviation, a correlation, what is approximate, a sum of floating-point numbers.
+What takes one of several rows, or lines rows up (`first`, `last`, `list`, `string_agg`), needs an order that ends with
+the value itself, so that rows which the order leaves side by side are alike; `arg_max(name, day)` is written
+`arg_max(name, row(day, name))`. Ties in the order of a window (`row_number`, `lag`, a running sum) are found by applying
+the function to the same rows in several orders, which finds no tie that is not there yet: order by the whole key. (A date
+of today that is written into a function as a literal shows nowhere: the star then changes with the code, not with the
+day.)
 """
 COSTS = """\
 ## When code changes

@@ -188,6 +188,14 @@ def _distinct(tree: trees.Distinct, inputs: Any) -> list[Values]:
     return list({tuple(row.items()): row for row in rows}.values())
 
 
+def _explode(tree: trees.Explode, inputs: Any) -> list[Values]:
+    rows = []
+    for row in interpret(tree.of, inputs):
+        text = row[tree.column]
+        rows += [{**row, tree.name: p} for p in ([None] if text is None else text.split(tree.separator))]
+    return rows
+
+
 _RELATIONS: dict[type, Callable[..., list[Values]]] = {
     trees.Input: _input,
     trees.Select: _select,
@@ -197,4 +205,5 @@ _RELATIONS: dict[type, Callable[..., list[Values]]] = {
     trees.Group: _group,
     trees.Window: _window,
     trees.Distinct: _distinct,
+    trees.Explode: _explode,
 }

@@ -25,6 +25,9 @@ def run(tree: Relation, inputs: Mapping[str, Any]) -> Any:
         return run(tree.of, inputs).group_by(*tree.by).agg(*(_total(t).alias(t.name) for t in tree.totals))
     if isinstance(tree, trees.Window):
         return run(tree.of, inputs).with_columns(*(_over(t).alias(t.name) for t in tree.totals))
+    if isinstance(tree, trees.Explode):
+        parts = nw.col(tree.column).str.split(tree.separator).alias(tree.name)
+        return run(tree.of, inputs).with_columns(parts).explode(tree.name)
     return run(tree.of, inputs).unique()
 
 

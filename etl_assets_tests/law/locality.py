@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from etl_assets_tests.law.trees import (
     Distinct,
+    Explode,
     Filter,
     Group,
     Input,
@@ -23,7 +24,7 @@ def rows_stay_alone(tree: Relation, first: str) -> bool:
         return False
     if isinstance(tree, Input):
         return True
-    if isinstance(tree, Select | Filter):
+    if isinstance(tree, Select | Filter | Explode):
         return rows_stay_alone(tree.of, first)
     if isinstance(tree, Join):
         mine, other = (tree.left, tree.right) if first in inputs(tree.left) else (tree.right, tree.left)
@@ -39,7 +40,7 @@ def groups_stay_together(tree: Relation, first: str, by: Sequence[str]) -> bool:
     besides the first that have such columns must be joined on them, since they are cut up likewise."""
     if isinstance(tree, Input):
         return tree.name == first
-    if isinstance(tree, Select | Filter):
+    if isinstance(tree, Select | Filter | Explode):
         return groups_stay_together(tree.of, first, by)
     if isinstance(tree, Union):
         return all(groups_stay_together(part, first, by) for part in tree.parts)

@@ -52,6 +52,9 @@ _WAYS = (
     ("looked_up", "first_of_groups"),
     ("first_of_groups", "looked_up"),
     ("looked_up", "distinct"),
+    ("exploded", "looked_up"),
+    ("exploded", "grouped"),
+    ("looked_up", "exploded", "with_windows"),
     ("looked_up", "put_together_with_another"),
     ("put_together_with_another", "grouped"),
     ("put_together_with_another", "with_windows"),
@@ -93,6 +96,7 @@ class Pieces(Steps):
             self.put_together_with_another: 1,
             self.grouped: 1.5,
             self.distinct: 0.7,
+            self.exploded: 0.7,
         }
         while True:
             (kind,) = self.rng.choices(list(steps), list(steps.values()))

@@ -37,6 +37,10 @@ def run(tree: Relation, inputs: Mapping[str, duckdb.DuckDBPyRelation]) -> duckdb
         return made.project(
             ", ".join(["*", *(f"{write.total(t, t.partition)} AS {quoted(t.name)}" for t in tree.totals)])
         )
+    if isinstance(tree, trees.Explode):
+        column, separator = write.name(tree.column), _text(tree.separator)
+        parts = f"CASE WHEN {column} IS NULL THEN [NULL] ELSE string_split({column}, {separator}) END"
+        return made.project(f"*, unnest({parts}) AS {quoted(tree.name)}")
     return made.distinct()
 
 

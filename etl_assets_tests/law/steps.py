@@ -16,6 +16,7 @@ from etl_assets_tests.law.expressions import (
 from etl_assets_tests.law.trees import (
     Call,
     Distinct,
+    Explode,
     Expression,
     Filter,
     Group,
@@ -114,6 +115,15 @@ class Steps:
             return None
         chosen = Select(piece.tree, tuple((name, column(piece.tree.types, name)) for name in names))
         return self.named_by(Distinct(chosen), names, piece.most)
+
+    def exploded(self, piece: Piece) -> Piece | None:
+        """A row for each of the different parts of a text."""
+        texts = [name for name, type_ in piece.tree.types.items() if type_.base == "text"]
+        if not texts:
+            return None
+        part = self.name("part")
+        tree = Explode(piece.tree, part, self.rng.choice(texts), self.rng.choice((",", "a", " ", "'")))
+        return self.named_by(Distinct(tree), (*piece.key, part), 2 * piece.most)
 
     def _some(self, piece: Piece, count: int) -> tuple[str, ...]:
         """Columns of which a key can be made."""

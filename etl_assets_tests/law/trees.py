@@ -210,7 +210,24 @@ class Distinct:
         return f"{self.of}\n.unique()"
 
 
-Relation: TypeAlias = Input | Select | Filter | Join | Union | Group | Window | Distinct
+@dataclass(frozen=True)
+class Explode:
+    """A row for each part of a text, as a separator parts it; a text that is NULL is a row without a part."""
+
+    of: "Relation"
+    name: str
+    column: str
+    separator: str
+
+    @cached_property
+    def types(self) -> Types:
+        return {**self.of.types, self.name: Type("text", self.of.types[self.column].nullable)}
+
+    def __str__(self) -> str:
+        return f"{self.of}\n.explode({self.name}=split({self.column}, {self.separator!r}))"
+
+
+Relation: TypeAlias = Input | Select | Filter | Join | Union | Group | Window | Distinct | Explode
 
 
 def parts(tree: Relation) -> tuple[Relation, ...]:
