@@ -1,6 +1,5 @@
 """The export assets: one per report, and the workbook that holds them all."""
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from etl_assets.engine.code_version import code_version
-from etl_assets.exports.contract import Report, content_version
+from etl_assets.exports.contract import Report, content_version, workbook_name
 from etl_assets.exports.lineage import Query
 from etl_assets.exports.publishing import ReportsWarehouse, Sheet, Workbook
 from etl_assets.lake.certificates import uncertified
@@ -103,10 +102,9 @@ def report_asset(
 
 def workbook_asset(title: str, reports: Sequence[Report], naming: Naming = PLAIN) -> dg.AssetsDefinition:
     """Reports as the sheets of a workbook."""
-    name = f"{re.sub('[^a-z0-9]+', '_', title.lower()).strip('_')}_workbook"
 
     @dg.asset(
-        key=export_key(name, naming),
+        key=export_key(workbook_name(title), naming),
         ins={report.name: dg.AssetIn(key=export_key(report.name, naming)) for report in reports},
         description=f"One sheet is a report: {', '.join(report.title for report in reports)}.",
         group_name=naming.name(GROUP),
