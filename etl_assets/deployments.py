@@ -13,9 +13,9 @@ from etl_assets.errors import SettingsError
 from etl_assets.exports.duckdb import DuckDBReportTables, ReportIOManager
 from etl_assets.exports.publishing import ReportTables, Workbook
 from etl_assets.exports.workbook import XlsxWorkbook
-from etl_assets.project import load
+from etl_assets.project import SHIPPED, load, place
 from etl_assets.settings import Settings, duckdb_path, warehouse_engine
-from etl_assets.source.resource import Source
+from etl_assets.source.resource import Source, UnnamedSource
 from etl_assets.star.resource import Lake, StarIOManager
 from etl_assets.steps.resource import StepSurroundings
 from etl_assets.totesys.demo.resource import EmbeddedSource
@@ -26,17 +26,8 @@ Resources = Mapping[str, Any]
 
 
 def local(settings: Settings) -> Resources:
-    """Everything on this machine; the source is the embedded demo unless one is named."""
+    """Everything on this machine; the source of the project that ships is the embedded demo unless one is named."""
     scratch = str(settings.data / "scratch")
-    source = (
-        Source(
-            url=_variable(settings, "ETL_SOURCE_URL", settings.source_url),
-            scratch=scratch,
-            one_history=settings.one_history,
-        )
-        if settings.source_url
-        else EmbeddedSource(folder=str(settings.data / "source"), scratch=scratch)
-    )
     lake = Lake(
         url=settings.lake_url,
         scratch=scratch,
@@ -46,7 +37,7 @@ def local(settings: Settings) -> Resources:
     warehouse, report_tables = _warehouse(settings, scratch)
     told = _alerts(settings)
     return {
-        "source": source,
+        "source": _source(settings, scratch),
         "apis": Apis(scratch=scratch),
         "lake": lake,
         "star_io": StarIOManager(lake=lake),
@@ -70,6 +61,19 @@ def production(settings: Settings) -> Resources:
     if unset := [name for name in settings.unset if name not in needless]:
         raise SettingsError(f"ETL_DEPLOYMENT=production needs {', '.join(unset)} to be set")
     return local(settings)
+
+
+def _source(settings: Settings, scratch: str) -> Source:
+    """The database that the URL names. Without one the project that ships has its demo, and nobody else."""
+    if settings.source_url:
+        return Source(
+            url=_variable(settings, "ETL_SOURCE_URL", settings.source_url),
+            scratch=scratch,
+            one_history=settings.one_history,
+        )
+    if place(settings.project) == SHIPPED:
+        return EmbeddedSource(folder=str(settings.data / "source"), scratch=scratch)
+    return UnnamedSource(scratch=scratch)
 
 
 def _warehouse(settings: Settings, scratch: str) -> tuple[Warehouse, ReportTables]:

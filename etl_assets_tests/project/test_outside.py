@@ -162,6 +162,19 @@ def test_every_command_works_on_it(project: Path) -> None:
     assert "totesys" not in (etl("status").stdout + doctor.stdout).lower()
 
 
+def test_a_database_of_another_project_is_told_in_one_short_line(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside the folder of a project nobody names it."""
+    url = _url()
+    use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL=url)
+    monkeypatch.chdir(project / "my_parts")
+    (line,) = [line for line in etl("run").stderr.splitlines() if line.startswith("etl: ")]
+    assert "none of the 11 tables of the project totesys (" in line
+    assert "ETL_PROJECT=. where it is this folder" in line
+    assert len(line) < 400
+
+
 def _url() -> str:
     import os
 

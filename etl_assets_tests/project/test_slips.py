@@ -170,6 +170,24 @@ def test_a_slip_is_one_line_with_its_place_and_what_to_write(write: Write, slip:
         assert abs(line - line_of(folder / f"{module}.py", near)) <= 12, said
 
 
+def test_reference_files_lie_beside_modules_and_nowhere_else(write: Write) -> None:
+    folder = write()
+    for path in ("more/sizes.csv", "more/__init__.py", "tests/__init__.py", "colours.csv", *(
+        f"{place}/other.csv" for place in ("tests", "demo", "data/lake/raw/cat", ".venv/lib", ".hidden", "notes")
+    )):  # fmt: skip
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text("" if path.endswith(".py") else "code\n1\n")
+    assert read(folder).references == {"colours": folder / "colours.csv", "sizes": folder / "more/sizes.csv"}
+    (folder / "more" / "Colours.csv").write_text("code\n2\n")
+    with pytest.raises(ProjectError, match=r"^etl_project/more/Colours.csv.*one name.*colours.csv.*rename"):
+        read(folder)
+    (folder / "more" / "Colours.csv").rename(folder / "more" / "colours.csv")
+    with pytest.raises(
+        ProjectError, match=r"more/colours.csv: colours is also etl_project/colours.csv: give one"
+    ):
+        read(folder)
+
+
 def test_two_functions_of_one_name_are_refused(write: Write) -> None:
     again = STAR + STAR.partition("from etl_assets.project import Column, calendar, dimension, fact\n")[2]
     folder = write(star=again.replace("dim_date = calendar()", "", 1))
@@ -256,6 +274,22 @@ def test_a_folder_that_hides_a_module_is_refused(
     done = etl("init", "postgresql://nobody@127.0.0.1:1/none", f"new/{name}")
     assert (done.exit_code, (tmp_path / "new").exists()) == (1, False)
     assert f"would hide {hidden}" in done.stderr
+
+
+def test_only_the_project_that_ships_has_the_demo_for_a_source(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write()
+    use(monkeypatch, tmp_path / "data")
+    done = etl("run")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "etl: the project's source is not named: set ETL_SOURCE_URL=postgresql://"
+    )
+    assert not (tmp_path / "data/source").exists()
+    for command in ("demo", "simulate"):
+        assert etl(command).exit_code == 2
+    assert not (tmp_path / "data/source").exists()
 
 
 def test_a_project_that_is_right_is_told_so(
