@@ -12,12 +12,13 @@ Settings that are not named come from the environment, as everywhere. Whoever as
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 import dagster as dg
 
 from etl_assets.definitions import definitions
 from etl_assets.errors import SettingsError
-from etl_assets.settings import Settings
+from etl_assets.settings import NAMES, Settings
 
 
 def project_definitions(project: str, settings: Mapping[str, str] | None = None) -> dg.Definitions:
@@ -27,8 +28,14 @@ def project_definitions(project: str, settings: Mapping[str, str] | None = None)
     `SettingsError` for a setting that names no setting, `ProjectError` for what is wrong in the project.
     """
     given = {"ETL_PROJECT": project, **(settings or {})}
-    if unknown := sorted(name for name in given if not name.startswith("ETL_")):
-        raise SettingsError(f"{', '.join(unknown)} is no setting of ours: their names begin with ETL_")
+    for name in given:
+        if name not in NAMES:
+            near = get_close_matches(name, NAMES, 1)
+            raise SettingsError(
+                f"{name} is no setting of ours: "
+                + (f"write {near[0]}; " if near else "")
+                + f"there are {', '.join(NAMES)}. What else a step needs is set in the environment"
+            )
     return definitions(Settings.read({**os.environ, **given}))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets import addresses, permissions
+from etl_assets import addresses
 from etl_assets.apis.resource import Apis
 from etl_assets.clients.alerts import Alerts, alerts
 from etl_assets.errors import SettingsError
@@ -33,6 +33,7 @@ def local(settings: Settings) -> Resources:
         scratch=scratch,
         cache=str(settings.data / "cache"),
         most_batches=settings.replay_batches,
+        file_mode=settings.file_mode,
     )
     warehouse, report_tables = _warehouse(settings, scratch)
     told = _alerts(settings)
@@ -136,10 +137,9 @@ DEPLOYMENTS = {"local": local, "production": production}
 
 
 def resources(settings: Settings) -> Resources:
-    """The resources of the deployment that the settings name. What they write is for those whom ETL_FILE_MODE names."""
+    """The resources of the deployment that the settings name."""
     if settings.deployment not in DEPLOYMENTS:
         raise SettingsError(
             f"ETL_DEPLOYMENT={addresses.word(settings.deployment)} is not a deployment; there are {', '.join(DEPLOYMENTS)}"
         )
-    permissions.apply(settings.file_mode)
     return DEPLOYMENTS[settings.deployment](settings)

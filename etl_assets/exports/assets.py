@@ -58,7 +58,7 @@ def report_asset(
         owners=_OWNERS,
         code_version=report.code_version,
         dagster_type=report.dagster_type(naming.name(report.name)),
-        io_manager_key=naming.name("reports"),
+        io_manager_key=naming.resource("reports"),
         metadata={
             "dagster/column_schema": report.column_schema,
             "dagster/column_lineage": _column_lineage(report, query, naming),

@@ -37,13 +37,16 @@ def step_assets(
     return [_assets(group, star, naming) for group in groups]
 
 
-def step_jobs(groups: Sequence[Steps], naming: Naming = PLAIN) -> list[Any]:
-    """A job per group that runs it whole."""
+def step_jobs(
+    groups: Sequence[Steps], naming: Naming = PLAIN, executor: dg.ExecutorDefinition | None = None
+) -> list[Any]:
+    """A job per group that runs it whole; None: as the code location runs jobs."""
     return [
         dg.define_asset_job(
             naming.name(group.name),
             selection=dg.AssetSelection.groups(naming.name(group.name)),
             description=group.description,
+            executor_def=executor,
         )
         for group in groups
     ]
