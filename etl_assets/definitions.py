@@ -45,7 +45,12 @@ def definitions(settings: Settings) -> dg.Definitions:
     """The assets of the project, the same in every deployment; only the resources follow the settings. Its jobs have their
     executor; what else is run in the same Dagster is not ours to say. Raises `ProjectError`."""
     project = load(settings.project)
-    naming = Naming(settings.key_prefix, resource_prefix=settings.key_prefix or OURS)
+    naming = Naming(
+        settings.key_prefix,
+        settings.key_prefix or OURS,
+        project.options.owners,
+        project.options.source_owners,
+    )
     inputs, tables, apis = project.inputs, list(project.tables.values()), list(project.apis.values())
     breaker = Breaker(settings.breaker_failures)
     observed = observed_files(project, settings)

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -17,6 +17,9 @@ DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=25), fail_win
 
 JOBS = ("etl", "derive", "raw", "star", "warehouse", "exports", "verify", "forget_old_runs")
 """The jobs of a project."""
+OWNERS = ("team:data-platform",)
+SOURCE_OWNERS = ("team:operations",)
+"""Whose things are where a project does not say."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Naming:
     prefix: tuple[str, ...] = ()
     resource_prefix: tuple[str, ...] | None = None
     """What the keys of resources begin with, if not with `prefix`."""
+    owners: Sequence[str] = OWNERS
+    source_owners: Sequence[str] = SOURCE_OWNERS
+    """Whose the assets are, and whose what is outside is."""
 
     def key(self, stage: str, name: str) -> dg.AssetKey:
         """The asset key of something in a stage."""

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GROUP = "exports"
-_OWNERS = ["team:data-platform"]
 _CHECK = "control_totals"
 
 
@@ -55,7 +54,7 @@ def report_asset(
         description=report.description,
         group_name=naming.name(GROUP),
         kinds={"pandas", "table"},
-        owners=_OWNERS,
+        owners=naming.owners,
         code_version=report.code_version,
         dagster_type=report.dagster_type(naming.name(report.name)),
         io_manager_key=naming.resource("reports"),
@@ -109,7 +108,7 @@ def workbook_asset(title: str, reports: Sequence[Report], naming: Naming = PLAIN
         description=f"One sheet is a report: {', '.join(report.title for report in reports)}.",
         group_name=naming.name(GROUP),
         kinds={"excel"},
-        owners=_OWNERS,
+        owners=naming.owners,
         code_version=code_version(_sheets, repr([(r.name, r.title, r.description) for r in reports])),
     )
     @naming.resources

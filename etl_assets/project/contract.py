@@ -1,17 +1,22 @@
 """What a project is once it is read, and what is wrong with one that can't be."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from etl_assets.apis.declaration import Api
+from etl_assets.engine.mistakes import refuse
 from etl_assets.errors import EtlError
 from etl_assets.exports.contract import Report
 from etl_assets.exports.lineage import Query
+from etl_assets.presentation import OWNERS, SOURCE_OWNERS
 from etl_assets.source.table import Table
 from etl_assets.star.definition import Inputs, StarFunction
 from etl_assets.star.schema import StarTable
 from etl_assets.steps.group import Steps
+
+_OWNER = re.compile(r"team:[A-Za-z0-9_-]+|[^@\s:]+@[^@\s]+\.[^@\s]+")
 
 
 @dataclass(frozen=True)
@@ -19,10 +24,29 @@ class Options:
     """What a project says of itself beside its tables: `OPTIONS = Options(…)` in one of its modules, if at all.
 
     `workbook`: the title of the workbook that has all reports. `references`: what one row of a reference file is, by name.
+    `owners`: whose the assets are, as Dagster takes it: `team:…`, or an e-mail address; `source_owners`: whose what is outside
+    is, the tables and APIs that are read.
     """
 
     workbook: str = "Reports"
     references: Mapping[str, str] = field(default_factory=dict)
+    owners: Sequence[str] = OWNERS
+    source_owners: Sequence[str] = SOURCE_OWNERS
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for an owner that Dagster does not take."""
+        for owner in (*_several(self.owners), *_several(self.source_owners)):
+            if not _OWNER.fullmatch(owner):
+                refuse(
+                    self,
+                    f"{owner!r} is no owner: write team:NAME, of letters, digits, _ and -, or an e-mail address",
+                )
+        object.__setattr__(self, "owners", _several(self.owners))
+        object.__setattr__(self, "source_owners", _several(self.source_owners))
+
+
+def _several(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 @dataclass(frozen=True)

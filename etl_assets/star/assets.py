@@ -145,7 +145,7 @@ def _spec(definition: StarFunction, inputs: Inputs, naming: Naming) -> dg.AssetS
         description=schema.description,
         group_name=naming.name(GROUP),
         kinds={"duckdb", "parquet"},
-        owners=["team:data-platform"],
+        owners=naming.owners,
         tags={"type": "fact" if isinstance(schema, Fact) else "dimension"},
         code_version=inputs.code_version(definition),
         metadata={"dagster/column_schema": column_schema(schema)} | _lineage(definition, inputs, naming),

@@ -21,7 +21,6 @@ from etl_assets.steps.parameters import Parameter, Part, Partitions, values
 from etl_assets.steps.resource import StepSurroundings
 from etl_assets.steps.running import Done, Failed, StepsFailed, missing, run
 
-_OWNERS = ["team:data-platform"]
 _CONFIGURED = {"int": dg.Int, "bigint": dg.Int, "double": dg.Float, "boolean": dg.Bool}
 
 
@@ -100,7 +99,7 @@ def _spec(group: Steps, one: Step, star: Sequence[str], naming: Naming) -> dg.As
         description=one.description,
         group_name=naming.name(group.name),
         kinds={*one.kinds, *also},
-        owners=_OWNERS,
+        owners=naming.owners,
         code_version=one.code_version,
         metadata={name: dg.MetadataValue.md(text) for name, text in one.shown().items()},
     )

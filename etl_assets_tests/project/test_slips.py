@@ -125,7 +125,7 @@ SLIPS = {
     "a table of a report": (("reports", "star.dim_cat", "star.dim_kat"), "reports", "@report", r"can read only star\."),
     "a syntax": (("star", "return item.select(", "return item.select(("), "star", "", "never closed|invalid syntax"),
     "an import": (("star", "import narwhals as nw", "import narwals as nw"), "star", "import narwals", "No module named 'narwals'"),
-    "a calendar of nothing": (("star", ', references="dim_date"', ""), "star", "calendar()", "no fact refers to this calendar"),
+    "a calendar of nothing": (("star", ', references="dim_date"', ""), "star", "calendar()", "nothing refers to this calendar"),
     "a control table of the warehouse": (("star", "def dim_cat", "def loads"), "star", "@dimension", "loads is a table of the warehouse's own"),
     "another, in capitals": (("star", "def dim_cat", "def Inferred_Members"), "star", "@dimension", "Inferred_Members is a table of the warehouse's own"),
     "a view of the warehouse": (("star", "def dim_cat", "def Fact_item_current"), "star", "@dimension", r"Fact_item_current is the view of the current rows of fact_item \(etl_project/star"),
@@ -134,7 +134,7 @@ SLIPS = {
     "columns that differ in capitals": (("star", 'Column("label", "text")', 'Column("label", "text"), Column("ID", "int")'), "star", "@dimension", "'id' is declared twice .as ID: capitals make no other name.*$"),
     "columns of a table that do": (("tables", '"label": "text"', '"label": "text", "ID": "int"'), "tables", "CAT", "ID, id are one name where capitals make no other"),
     "columns of a report that do": (("reports", 'ReportColumn("items"', 'ReportColumn("Label"'), "reports", "@report", "declared twice, in whatever case"),
-    "star tables that do": (("star", "dim_date = calendar()", 'dim_date = calendar()\nother = calendar("DIM_CAT")'), "star", "other =", "DIM_CAT.* no fact refers|DIM_CAT and dim_cat are one name"),
+    "star tables that do": (("star", "dim_date = calendar()", 'dim_date = calendar()\nother = calendar("DIM_CAT")'), "star", "other =", "DIM_CAT.* nothing refers|DIM_CAT and dim_cat are one name"),
     "a table that is called like a star table": (("tables", '"label": "text"})', '"label": "text"}, as_="Dim_Cat")'), "tables", "CAT", r"Dim_Cat and dim_cat are one name: that is a star table at etl_project/star.py:\d+, and here a table: .*as_="),
     "a name that is no folder": (("star", '@dimension(key="id"', '@dimension(name="dim/cat", key="id"'), "star", "@dimension", "'dim/cat' can't name a star table: write letters"),
     "a name that no warehouse takes": (("star", '@dimension(key="id"', f'@dimension(name="{"d" * 64}", key="id"'), "star", "@dimension", "has 64 characters, and PostgreSQL takes 63"),
@@ -186,6 +186,21 @@ def test_reference_files_lie_beside_modules_and_nowhere_else(write: Write) -> No
         ProjectError, match=r"more/colours.csv: colours is also etl_project/colours.csv: give one"
     ):
         read(folder)
+
+
+def test_a_calendar_spans_dimensions_that_refer_to_it_too(write: Write) -> None:
+    folder = write(
+        (
+            "star",
+            'Column("label", "text")]',
+            'Column("label", "text"), Column("since", "date", references="dim_date")]',
+        ),
+        ("star", '"id", "label")', '"id", "label", "since")'),
+        ("tables", '"label": "text"', '"label": "text", "since": "date"'),
+    )
+    dim_date = read(folder).star["dim_date"]
+    assert set(dim_date.inputs) == {"dim_cat", "fact_item"}
+    assert dim_date.schema.facts_with_versions == ("fact_item",)
 
 
 def test_two_functions_of_one_name_are_refused(write: Write) -> None:
