@@ -1,5 +1,6 @@
 """The declaration of a source table: what a user writes to have it read."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -67,8 +68,8 @@ class Table:
             refuse(self, f"{self.name}: exclude names columns: write exclude=({self.exclude!r},)")
         elif used := {*self.columns, *self.key} & set(self.exclude):
             refuse(self, f"{self.name}: {sorted(used)} can't be left out (exclude=) and used")
-        names = [name.casefold() for name in self.columns]
-        if alike := sorted(name for name in self.columns if names.count(name.casefold()) > 1):
+        names = Counter(name.casefold() for name in self.columns)
+        if alike := sorted(name for name in self.columns if names[name.casefold()] > 1):
             refuse(
                 self,
                 f"{self.name}: {', '.join(alike)} are one name where capitals make no other: leave out all but one (exclude=)",
