@@ -20,6 +20,9 @@ from etl_assets.definitions import definitions
 from etl_assets.errors import SettingsError
 from etl_assets.settings import NAMES, Settings
 
+_OURS = ("etl",)
+"""What the keys of our resources begin with beside those of others: `warehouse` may be anybody's."""
+
 
 def project_definitions(project: str, settings: Mapping[str, str] | None = None) -> dg.Definitions:
     """The assets, checks, jobs, schedules and sensors of a project, to be merged with others.
@@ -36,7 +39,7 @@ def project_definitions(project: str, settings: Mapping[str, str] | None = None)
                 + (f"write {near[0]}; " if near else "")
                 + f"there are {', '.join(NAMES)}. What else a step needs is set in the environment"
             )
-    return definitions(Settings.read({**os.environ, **given}))
+    return definitions(Settings.read({**os.environ, **given}), _OURS)
 
 
 class EtlProject(dg.Component, dg.Model, dg.Resolvable):

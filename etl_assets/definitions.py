@@ -29,9 +29,6 @@ from etl_assets.star.assets import star_assets
 from etl_assets.steps.assets import step_assets, step_jobs
 from etl_assets.warehouse.assets import warehouse_assets
 
-OURS = ("etl",)
-"""What the keys of our resources begin with where nothing else is set: `warehouse` may be anybody's."""
-
 
 def observed_files(project: Project, settings: Settings) -> list[ObservedFiles]:
     """The reference files, and the model files that the settings name."""
@@ -41,13 +38,14 @@ def observed_files(project: Project, settings: Settings) -> list[ObservedFiles]:
     ]
 
 
-def definitions(settings: Settings) -> dg.Definitions:
+def definitions(settings: Settings, resource_prefix: tuple[str, ...] = ()) -> dg.Definitions:
     """The assets of the project, the same in every deployment; only the resources follow the settings. Its jobs have their
-    executor; what else is run in the same Dagster is not ours to say. Raises `ProjectError`."""
+    executor; what else is run in the same Dagster is not ours to say. `resource_prefix`: what the keys of its resources begin with where
+    it has no prefix of its own. Raises `ProjectError`."""
     project = load(settings.project)
     naming = Naming(
         settings.key_prefix,
-        settings.key_prefix or OURS,
+        settings.key_prefix or resource_prefix,
         project.options.owners,
         project.options.source_owners,
     )
