@@ -14,6 +14,7 @@ Settings that are not named come from the environment, as everywhere. Whoever as
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 import dagster as dg
 from pydantic import BaseModel, Field
@@ -21,7 +22,10 @@ from pydantic import BaseModel, Field
 from etl_assets.definitions import definitions
 from etl_assets.errors import SettingsError
 from etl_assets.project import FOLDER
-from etl_assets.settings import Settings
+from etl_assets.settings import NAMES, Settings
+
+_OURS = ("etl",)
+"""What the keys of our resources begin with beside those of others: `warehouse` may be anybody's."""
 
 
 def project_definitions(project: str, settings: Mapping[str, str] | None = None) -> dg.Definitions:
@@ -31,9 +35,15 @@ def project_definitions(project: str, settings: Mapping[str, str] | None = None)
     `SettingsError` for a setting that names no setting, `ProjectError` for what is wrong in the project.
     """
     given = {"ETL_PROJECT": project, **(settings or {})}
-    if unknown := sorted(name for name in given if not name.startswith("ETL_")):
-        raise SettingsError(f"{', '.join(unknown)} is no setting of ours: their names begin with ETL_")
-    return definitions(Settings.read({**os.environ, **given}))
+    for name in given:
+        if name not in NAMES:
+            near = get_close_matches(name, NAMES, 1)
+            raise SettingsError(
+                f"{name} is no setting of ours: "
+                + (f"write {near[0]}; " if near else "")
+                + f"there are {', '.join(NAMES)}. What else a step needs is set in the environment"
+            )
+    return definitions(Settings.read({**os.environ, **given}), _OURS)
 
 
 class ScaffoldParameters(BaseModel):

@@ -4,6 +4,7 @@ import os
 
 import dagster as dg
 
+from etl_assets import permissions
 from etl_assets.apis.assets import api_assets, api_tables
 from etl_assets.automation.alerting import alerting
 from etl_assets.automation.breaker import Breaker
@@ -37,11 +38,17 @@ def observed_files(project: Project, settings: Settings) -> list[ObservedFiles]:
     ]
 
 
-def definitions(settings: Settings) -> dg.Definitions:
-    """The assets of the project, the same in every deployment; only the resources follow the settings. Raises
-    `ProjectError`."""
+def definitions(settings: Settings, resource_prefix: tuple[str, ...] = ()) -> dg.Definitions:
+    """The assets of the project, the same in every deployment; only the resources follow the settings. Its jobs have their
+    executor; what else is run in the same Dagster is not ours to say. `resource_prefix`: what the keys of its resources begin with where
+    it has no prefix of its own. Raises `ProjectError`."""
     project = load(settings.project)
-    naming = Naming(settings.key_prefix)
+    naming = Naming(
+        settings.key_prefix,
+        settings.key_prefix or resource_prefix,
+        project.options.owners,
+        project.options.source_owners,
+    )
     inputs, tables, apis = project.inputs, list(project.tables.values()), list(project.apis.values())
     breaker = Breaker(settings.breaker_failures)
     observed = observed_files(project, settings)
@@ -69,7 +76,7 @@ def definitions(settings: Settings) -> dg.Definitions:
             *fetching.values(),
             verify(naming),
             forget_old_runs(naming),
-            *step_jobs(list(project.steps.values()), naming),
+            *step_jobs(list(project.steps.values()), naming, EXECUTOR),
         ],
         schedules=[
             every_15_minutes(breaker, naming),
@@ -84,8 +91,7 @@ def definitions(settings: Settings) -> dg.Definitions:
             code_changed(observed, breaker, naming),
             alerting(settings.ui_url, naming),
         ],
-        resources={naming.name(name): one for name, one in resources(settings).items()},
-        executor=EXECUTOR,
+        resources={naming.resource(name): one for name, one in resources(settings).items()},
     )
 
 
@@ -93,4 +99,6 @@ def definitions(settings: Settings) -> dg.Definitions:
 def defs() -> dg.Definitions:
     """What a code location loads: not before it is asked for, since who imports this module may mean another project."""
     restore(os.environ)
-    return definitions(Settings.read(os.environ))
+    settings = Settings.read(os.environ)
+    permissions.apply(settings.file_mode)
+    return dg.Definitions.merge(definitions(settings), dg.Definitions(executor=EXECUTOR))

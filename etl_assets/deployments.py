@@ -6,16 +6,16 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets import addresses, permissions
+from etl_assets import addresses
 from etl_assets.apis.resource import Apis
 from etl_assets.clients.alerts import Alerts, alerts
 from etl_assets.errors import SettingsError
 from etl_assets.exports.duckdb import DuckDBReportTables, ReportIOManager
 from etl_assets.exports.publishing import ReportTables, Workbook
 from etl_assets.exports.workbook import XlsxWorkbook
-from etl_assets.project import load
+from etl_assets.project import SHIPPED, load, place
 from etl_assets.settings import Settings, duckdb_path, warehouse_engine
-from etl_assets.source.resource import Source
+from etl_assets.source.resource import Source, UnnamedSource
 from etl_assets.star.resource import Lake, StarIOManager
 from etl_assets.steps.resource import StepSurroundings
 from etl_assets.totesys.demo.resource import EmbeddedSource
@@ -26,27 +26,19 @@ Resources = Mapping[str, Any]
 
 
 def local(settings: Settings) -> Resources:
-    """Everything on this machine; the source is the embedded demo unless one is named."""
+    """Everything on this machine; the source of the project that ships is the embedded demo unless one is named."""
     scratch = str(settings.data / "scratch")
-    source = (
-        Source(
-            url=_variable(settings, "ETL_SOURCE_URL", settings.source_url),
-            scratch=scratch,
-            one_history=settings.one_history,
-        )
-        if settings.source_url
-        else EmbeddedSource(folder=str(settings.data / "source"), scratch=scratch)
-    )
     lake = Lake(
         url=settings.lake_url,
         scratch=scratch,
         cache=str(settings.data / "cache"),
         most_batches=settings.replay_batches,
+        file_mode=settings.file_mode,
     )
     warehouse, report_tables = _warehouse(settings, scratch)
     told = _alerts(settings)
     return {
-        "source": source,
+        "source": _source(settings, scratch),
         "apis": Apis(scratch=scratch),
         "lake": lake,
         "star_io": StarIOManager(lake=lake),
@@ -70,6 +62,19 @@ def production(settings: Settings) -> Resources:
     if unset := [name for name in settings.unset if name not in needless]:
         raise SettingsError(f"ETL_DEPLOYMENT=production needs {', '.join(unset)} to be set")
     return local(settings)
+
+
+def _source(settings: Settings, scratch: str) -> Source:
+    """The database that the URL names. Without one the project that ships has its demo, and nobody else."""
+    if settings.source_url:
+        return Source(
+            url=_variable(settings, "ETL_SOURCE_URL", settings.source_url),
+            scratch=scratch,
+            one_history=settings.one_history,
+        )
+    if place(settings.project) == SHIPPED:
+        return EmbeddedSource(folder=str(settings.data / "source"), scratch=scratch)
+    return UnnamedSource(scratch=scratch)
 
 
 def _warehouse(settings: Settings, scratch: str) -> tuple[Warehouse, ReportTables]:
@@ -132,10 +137,9 @@ DEPLOYMENTS = {"local": local, "production": production}
 
 
 def resources(settings: Settings) -> Resources:
-    """The resources of the deployment that the settings name. What they write is for those whom ETL_FILE_MODE names."""
+    """The resources of the deployment that the settings name."""
     if settings.deployment not in DEPLOYMENTS:
         raise SettingsError(
             f"ETL_DEPLOYMENT={addresses.word(settings.deployment)} is not a deployment; there are {', '.join(DEPLOYMENTS)}"
         )
-    permissions.apply(settings.file_mode)
     return DEPLOYMENTS[settings.deployment](settings)

@@ -6,7 +6,9 @@ What is there already stays as it is; `etl doctor` tells of what others can read
 
 import os
 import secrets
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,9 +17,30 @@ MODES: Mapping[str, int] = MappingProxyType({PRIVATE: 0o077, "group": 0o027, "pu
 """What is taken from the owner's group, and from all others: by the names that ETL_FILE_MODE can have."""
 
 
+_lock = threading.Lock()
+_inside: list[int] = []  # what the umask was before, for each block that runs
+
+
 def apply(mode: str) -> None:
     """Let what this process and its children create from now on be for those whom a mode names."""
     os.umask(MODES[mode])
+
+
+@contextmanager
+def kept(mode: str) -> Iterator[None]:
+    """The same while the block runs, in a process that is not ours alone. Blocks may overlap, in several threads."""
+    with _lock:
+        if not _inside:
+            _inside.append(os.umask(MODES[mode]))
+        else:
+            _inside.append(_inside[0])
+    try:
+        yield
+    finally:
+        with _lock:
+            before = _inside.pop()
+            if not _inside:
+                os.umask(before)
 
 
 def new_file(folder: Path, prefix: str, suffix: str = "") -> Path:

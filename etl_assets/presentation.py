@@ -3,7 +3,7 @@
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -17,6 +17,9 @@ DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=25), fail_win
 
 JOBS = ("etl", "derive", "raw", "star", "warehouse", "exports", "verify", "forget_old_runs")
 """The jobs of a project."""
+OWNERS = ("team:data-platform",)
+SOURCE_OWNERS = ("team:operations",)
+"""Whose things are where a project does not say."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,24 @@ class Naming:
     """What the parts of a project are called in one Dagster. Behind a `prefix` they clash with those of no other project."""
 
     prefix: tuple[str, ...] = ()
+    resource_prefix: tuple[str, ...] | None = None
+    """What the keys of resources begin with, if not with `prefix`."""
+    owners: Sequence[str] = OWNERS
+    source_owners: Sequence[str] = SOURCE_OWNERS
+    """Whose the assets are, and whose what is outside is."""
 
     def key(self, stage: str, name: str) -> dg.AssetKey:
         """The asset key of something in a stage."""
         return dg.AssetKey([*self.prefix, stage, name])
 
     def name(self, plain: str) -> str:
-        """The name of a job, a step, a sensor, a schedule, a group or a resource."""
+        """The name of a job, a step, a sensor, a schedule or a group."""
         return "_".join([*self.prefix, plain])
+
+    def resource(self, plain: str) -> str:
+        """The key of a resource."""
+        prefix = self.prefix if self.resource_prefix is None else self.resource_prefix
+        return "_".join([*prefix, plain])
 
     def stage(self, key: dg.AssetKey) -> str | None:
         """The stage of an asset of this project; None of somebody else's."""
@@ -49,9 +62,9 @@ class Naming:
     def resources(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function that asks for resources by parameters, asking for those of this project: Dagster finds a resource by
         the parameter's name."""
-        if not self.prefix:
+        if self.resource("") == "":
             return function
-        asked = {self.name(parameter.name): parameter.name for parameter in get_resource_args(function)}
+        asked = {self.resource(parameter.name): parameter.name for parameter in get_resource_args(function)}
         renamed = {plain: name for name, plain in asked.items()}
 
         def asking(*args: Any, **kwargs: Any) -> Any:

@@ -20,7 +20,28 @@ WAREHOUSES = {
     "postgresql": "postgresql://user:password@host:port/database",
     "bigquery": "bigquery://project",
 }
-
+NAMES = (
+    "ETL_DEPLOYMENT",
+    "ETL_PROJECT",
+    "ETL_SOURCE_URL",
+    "ETL_SOURCE_ONE_HISTORY",
+    "ETL_LAKE_URL",
+    "ETL_WAREHOUSE_URL",
+    "ETL_WAREHOUSE_SCHEMA",
+    "ETL_KEY_PREFIX",
+    "ETL_SHEET_ID",
+    "ETL_SHEETS_ENDPOINT",
+    "ETL_EVERY",
+    "ETL_ALERTS_URL",
+    "ETL_UI_URL",
+    "ETL_BREAKER_FAILURES",
+    "ETL_REPLAY_BATCHES",
+    "ETL_VERIFY_ROWS",
+    "ETL_MODELS",
+    "ETL_FILE_MODE",
+    "ETL_DATA",
+)
+"""The settings' names."""
 
 _SCHEMA = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _BESIDE = ("reporting", "_staging")
@@ -81,8 +102,10 @@ class Settings:
     def read(cls, environment: Mapping[str, str]) -> "Settings":
         """The settings of an environment. Raises `SettingsError` for one that can't be read."""
 
+        known = {name: environment.get(name, "").strip() for name in (*NAMES, GOOGLE_KEY)}
+
         def get(name: str, default: str | None = None) -> str | None:
-            return environment.get(name, "").strip() or default
+            return known[name] or default
 
         data = Path(_data(get("ETL_DATA") or "data")).absolute()
         places = (get("ETL_LAKE_URL") or "", get("ETL_WAREHOUSE_URL") or "")

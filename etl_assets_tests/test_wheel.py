@@ -87,7 +87,7 @@ def test_the_wheel_has_the_project_that_ships_and_no_tests(wheel: Path) -> None:
     names = ZipFile(wheel).namelist()
     assert {
         "etl_assets/totesys/iso_4217.csv", "etl_assets/totesys/demo/schema.sql", "etl_assets/py.typed",
-        "etl_assets/project.py",
+        "etl_assets/project/__init__.py",
     } <= set(names)  # fmt: skip
     assert not [name for name in names if "etl_assets_tests" in name or name.startswith("data/")]
 

@@ -81,7 +81,7 @@ def _pages_asset(api: Api, naming: Naming) -> dg.AssetsDefinition:
         description=f"{api.description} The pages of the API, as it gave them.",
         group_name=naming.name(GROUP),
         kinds={"api", "json"},
-        owners=["team:operations"],
+        owners=naming.source_owners,
         partitions_def=partitions(api.windows) if api.windows else None,
         code_version=_asked_version(api),
         metadata={
@@ -173,7 +173,7 @@ def api_tables(apis: Sequence[Api], project: str, naming: Naming = PLAIN) -> dg.
                 description=f"{api.description} Every version of it, in batches, as the API said it.",
                 group_name=naming.name(RAW),
                 kinds={"api", "csv"},
-                owners=["team:data-platform"],
+                owners=naming.owners,
                 tags=LOADED_FROM_PAGES,
                 code_version=declared_version(repr(replace(api, description="").table), layout_of(api)),
             )

@@ -9,6 +9,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from etl_assets.apis.assets import LOADED_FROM_PAGES
 from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.history import FLOW, NOT_BEGUN, History, told
+from etl_assets.automation.in_process import EXECUTOR
 from etl_assets.presentation import PLAIN, Naming
 
 EVERY_15_MINUTES = "*/15 * * * *"
@@ -38,14 +39,18 @@ def jobs(naming: Naming = PLAIN) -> dict[str, UnresolvedAssetJobDefinition]:
         description="The whole flow: what changed in the source, up to the exports.",
         # A run whose worker died begins anew, from a new snapshot. What it had done already costs nothing.
         tags={"dagster/retry_strategy": "ALL_STEPS"},
+        executor_def=EXECUTOR,
     )
     derive = dg.define_asset_job(
         naming.name(DERIVE),
         selection=of("source", "star", "warehouse", "exports") | (of("raw") & from_pages),
         description="Bring star, warehouse and exports up to the batches and the pages of APIs that are landed; no source is read.",
+        executor_def=EXECUTOR,
     )
     single = {
-        stage: dg.define_asset_job(naming.name(stage), selection=of(stage), description=description)
+        stage: dg.define_asset_job(
+            naming.name(stage), selection=of(stage), description=description, executor_def=EXECUTOR
+        )
         for stage, description in _STAGES.items()
     }
     return {FLOW: etl, DERIVE: derive, **single}

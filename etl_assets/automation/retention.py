@@ -14,6 +14,7 @@ import dagster as dg
 from pydantic import Field
 
 from etl_assets.automation.history import UNCHANGED_SINCE
+from etl_assets.automation.in_process import EXECUTOR
 from etl_assets.errors import EtlError
 from etl_assets.later import Later
 from etl_assets.presentation import PLAIN, Naming
@@ -64,6 +65,7 @@ def forget_old_runs(naming: Naming = PLAIN) -> dg.JobDefinition:
     @dg.job(
         name=naming.name(FORGET),
         description=f"Forget runs older than {DAYS} days that nothing stands on; at most {AT_A_TIME} at a time.",
+        executor_def=EXECUTOR,
     )
     def job() -> None:
         forget()

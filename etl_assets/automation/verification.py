@@ -6,6 +6,7 @@ from datetime import date
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from etl_assets.automation.in_process import EXECUTOR
 from etl_assets.lake.batches import Manifest
 from etl_assets.presentation import PLAIN, Naming
 from etl_assets.proof.checks import VERIFY, verification_key, verified_tables
@@ -23,6 +24,7 @@ def verify(naming: Naming = PLAIN) -> UnresolvedAssetJobDefinition:
         naming.name(VERIFY),
         selection=dg.AssetSelection.checks_for_assets(verification_key(naming)),
         description="Recompute what lake and warehouse claim, from the landed files and the source, and compare.",
+        executor_def=EXECUTOR,
     )
 
 

@@ -22,6 +22,7 @@ from etl_assets.apis.pages import waiting
 from etl_assets.apis.windows import WHOLE
 from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.history import UNDERWAY, History, told
+from etl_assets.automation.in_process import EXECUTOR
 from etl_assets.errors import EtlError
 from etl_assets.lake.resource import RawLake
 from etl_assets.presentation import PLAIN, Naming
@@ -43,6 +44,7 @@ def fetch_jobs(apis: Sequence[Api], naming: Naming = PLAIN) -> dict[str, Unresol
             naming.name(f"fetch_{api.name}"),
             selection=dg.AssetSelection.assets(source_key(api.name, naming)),
             description=f"Land the pages of a window of {api.name}. A run ends after {api.limits.seconds:,.0f} s.",
+            executor_def=EXECUTOR,
             # The fetch keeps to its time by itself. This is for one that hangs.
             tags={"dagster/max_runtime": str(round(api.limits.seconds) + 60)},
         )

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from etl_assets.settings import Settings
     from etl_assets.totesys.demo.simulator import DaySummary
 
+NOT_THE_DEMO = (
+    "etl: the demo is of the project that ships, and a project of yours is taken here: start it in another folder, without "
+    "ETL_PROJECT, or call etl run"
+)
 _REPORT = """
     SELECT strftime(created_date, '%Y-%m') AS month, currency_code AS currency, count(*) AS orders,
         sum(units_sold)::BIGINT AS units, sum(units_sold * unit_price)::DECIMAL(18, 2) AS revenue
@@ -40,6 +44,9 @@ def demo(ctx: click.Context) -> None:
             "etl: the demo brings its own source: unset ETL_SOURCE_URL (it may be in .env), or call etl run",
             err=True,
         )
+        ctx.exit(2)
+    if not environment.is_demo(settings):
+        output.say(NOT_THE_DEMO, err=True)
         ctx.exit(2)
     environment.arrange_dagster_home(settings)
 

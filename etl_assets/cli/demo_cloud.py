@@ -41,6 +41,8 @@ def demo_cloud(ctx: click.Context) -> None:
         shutil.rmtree(data / left, ignore_errors=True)
     data.mkdir(parents=True, exist_ok=True)
     let_the_server_in(data.parent)
+    from etl_assets.project import SHIPPED
+
     with ExitStack() as stack:
         aws = stack.enter_context(serve_s3(_BUCKET))
         google = stack.enter_context(BigQueryStandIn(_PROJECT).serve())
@@ -50,6 +52,7 @@ def demo_cloud(ctx: click.Context) -> None:
         settings = {
             "ETL_DEPLOYMENT": production.__name__,
             "ETL_DATA": str(data),
+            "ETL_PROJECT": SHIPPED,
             "ETL_SOURCE_URL": source,
             "ETL_LAKE_URL": f"s3://{_BUCKET}/etl",
             "ETL_WAREHOUSE_URL": f"bigquery://{_PROJECT}?location=EU",

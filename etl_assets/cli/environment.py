@@ -68,6 +68,13 @@ def project(known: Settings) -> "Project":
     return load(known.project)
 
 
+def is_demo(known: Settings) -> bool:
+    """Whether the project is the one that ships, which has a source of its own. Raises `ProjectError`."""
+    from etl_assets.project import SHIPPED, place
+
+    return place(known.project) == SHIPPED
+
+
 def naming(known: Settings) -> "Naming":
     """What the project's parts are called in Dagster."""
     from etl_assets.presentation import Naming

@@ -17,7 +17,7 @@ def files(table: str | None, as_json: bool) -> None:
     """List the files of the lake's star, or those of one TABLE, one to a line.
 
     \b
-      duckdb -c "SELECT count(*) FROM read_parquet([$(etl files dim_staff | sed "s/.*/'&'/" | paste -sd,)])"
+      duckdb -c "SELECT count(*) FROM read_parquet([$(etl files TABLE | sed "s/.*/'&'/" | paste -sd,)])"
 
     What is not listed does not exist: a folder may hold files of runs that were killed, or that were replaced a moment
     ago. Of a fact the files are in the order of their batches.

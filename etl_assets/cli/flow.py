@@ -30,13 +30,13 @@ from etl_assets.raw.assets import CAPTURE, FIRST, SWEPT
 from etl_assets.raw.assets import GROUP as RAW
 from etl_assets.source.assets import source_key
 from etl_assets.star.assets import DERIVE
+from etl_assets.star.assets import GROUP as STAR
 from etl_assets.warehouse.assets import LOAD
 
 _LOGGER = "command_line"
 # A key as people write it, where it is not said already that it is one. A lone one Dagster takes as it is.
 _KEY = re.compile(r'(?<![\w:"/*])(\w+(?:/[\w*]+)+)')
 _GROUP = re.compile(r'\bgroup:"?(\w+)"?')
-_EXAMPLES = "write star/dim_staff, star/*, +star/dim_staff (with all it needs) or group:star"
 # The second is what the UI finds the runs of a job by.
 TAGS = {"etl/started_by": "command line", ".dagster/repository": "__repository__@etl_assets"}
 
@@ -186,7 +186,9 @@ def _named(graph: Any, selection: str, naming: Naming) -> set[dg.AssetKey]:
     except dg.DagsterInvalidSubsetError:  # a key that is not there
         keys = set()
     except dg.DagsterError as error:
-        raise SelectionError(f"{selection!r} is not in Dagster's selection syntax; {_EXAMPLES}") from error
+        raise SelectionError(
+            f"{selection!r} is not in Dagster's selection syntax; {_examples(graph)}"
+        ) from error
     makeable = keys & set(graph.materializable_asset_keys)
     if makeable:
         return makeable
@@ -194,8 +196,18 @@ def _named(graph: Any, selection: str, naming: Naming) -> set[dg.AssetKey]:
     near = sorted(k.to_user_string() for k in graph.materializable_asset_keys if k.path[-1] == wanted)
     raise SelectionError(
         f"{selection!r} selects nothing that can be made: "
-        + (f"did you mean {' or '.join(near)}?" if near else _EXAMPLES)
+        + (f"did you mean {' or '.join(near)}?" if near else _examples(graph))
     )
+
+
+def _examples(graph: Any) -> str:
+    """What to write, of the project at hand."""
+    keys = [
+        "/".join(k.path[-2:]) for k in graph.toposorted_asset_keys if k in graph.materializable_asset_keys
+    ]
+    key = next((one for one in keys if one.startswith(f"{STAR}/")), keys[0])
+    stage = key.partition("/")[0]
+    return f"write {key}, {stage}/*, +{key} (with all it needs) or group:{stage}"
 
 
 def _key(naming: Naming, found: re.Match[str]) -> str:

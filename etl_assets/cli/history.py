@@ -2,8 +2,8 @@
 
 Of facts, the warehouse answers that too:
 
-    SELECT * FROM star.fact_sales_order WHERE batch <= 5
-    QUALIFY row_number() OVER (PARTITION BY sales_order_id ORDER BY sales_record_id DESC) = 1 AND NOT deleted
+    SELECT * FROM star.<fact> WHERE batch <= 5
+    QUALIFY row_number() OVER (PARTITION BY <its key> ORDER BY <its record> DESC) = 1 AND NOT deleted
 """
 
 import datetime
@@ -37,8 +37,8 @@ def history(
 
     \b
     Of facts the warehouse answers that too:
-      SELECT * FROM star.fact_sales_order WHERE batch <= 5
-      QUALIFY row_number() OVER (PARTITION BY sales_order_id ORDER BY sales_record_id DESC) = 1
+      SELECT * FROM star.FACT WHERE batch <= 5
+      QUALIFY row_number() OVER (PARTITION BY its_key ORDER BY its_record DESC) = 1
           AND NOT deleted
     """
     settings = environment.settings()

@@ -85,7 +85,12 @@ def _begin(url: str, folder: str, schemas: Sequence[str], patterns: Sequence[str
     from etl_assets.init import writing
     from etl_assets.init.declaring import declare
     from etl_assets.init.design import design
+    from etl_assets.project import hidden_by
 
+    if hidden := hidden_by(root):
+        raise InitError(
+            f"a project in {folder} would hide {hidden}: name another folder; nothing was written"
+        )
     catalog = _read(url, schemas, patterns)
     declaration = declare(catalog)
     if not declaration.tables:
@@ -225,7 +230,7 @@ def _update(
     from etl_assets.init.declaring import declare
 
     found = project.load(folder or setting)
-    if found.root == Path(project.__file__).parent / "totesys" and not (folder or setting):
+    if found.is_shipped and not (folder or setting):
         raise InitError("there is no project here: etl init begins one")
     if not found.tables:
         raise InitError(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "--select",
     "selection",
     metavar="SELECTION",
-    help="Only these assets, in Dagster's syntax: star/dim_staff, 'star/* or raw/staff', +warehouse/fact_payment.",
+    help="Only these assets, in Dagster's syntax: star/TABLE, 'star/* or raw/TABLE', +warehouse/TABLE (with all it needs).",
 )
 @click.option(
     "--allow-deletions",
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     "--rebuild",
     metavar="TABLE",
     multiple=True,
-    help="Make a star table anew from its first batch on, as star/dim_staff. Repeatable.",
+    help="Make a star table anew from its first batch on. Repeatable.",
 )
 @click.option(
     "--replay",

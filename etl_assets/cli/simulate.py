@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from etl_assets.cli import environment, output
+from etl_assets.cli.demo import NOT_THE_DEMO
 
 
 @click.command()
@@ -24,6 +25,9 @@ def simulate(ctx: click.Context, every: float, with_parent: bool) -> None:
     settings = environment.settings()
     if settings.source_url:
         output.say("etl: only the demo's own database is written to: unset ETL_SOURCE_URL", err=True)
+        ctx.exit(2)
+    if not environment.is_demo(settings):
+        output.say(NOT_THE_DEMO, err=True)
         ctx.exit(2)
 
     from etl_assets.deployments import resources

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from etl_assets.engine.mistakes import refuse
 from etl_assets.later import Later
 
 if TYPE_CHECKING:
@@ -140,7 +141,9 @@ class Type:
     def __post_init__(self) -> None:
         if self.name not in _EXACT and self.name not in _AS_TEXT and not _NUMERIC.fullmatch(self.name):
             known = sorted([*_EXACT, *_AS_TEXT, "numeric(p,s)"])
-            near = _SUGGESTED.get(self.name) or next(iter(get_close_matches(self.name, known, 1)), None)
+            near = _SUGGESTED.get(self.name) or next(
+                iter(get_close_matches(self.name, [*known, *_SPELLINGS], 1)), None
+            )
             raise ValueError(
                 f"unknown type {self.declared!r}: write "
                 + (f"{near!r}, or one of " if near else "one of ")
@@ -261,3 +264,12 @@ class Type:
         if self.name == "time":
             return f" AND {column} <> '24:00:00'"
         return f" AND isfinite({value})" if self.name in {"real", "double"} else ""
+
+
+def checked(declared: object, name: str, type_: str) -> Type:
+    """The type that a declaration gives a column. What there is not is refused; `text` stands for it."""
+    try:
+        return Type(type_)
+    except ValueError as error:
+        refuse(declared, f"{name}: {error}")
+        return Type("text")

@@ -1,6 +1,5 @@
 """The export assets: one per report, and the workbook that holds them all."""
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from etl_assets.engine.code_version import code_version
-from etl_assets.exports.contract import Report, content_version
+from etl_assets.exports.contract import Report, content_version, workbook_name
 from etl_assets.exports.lineage import Query
 from etl_assets.exports.publishing import ReportsWarehouse, Sheet, Workbook
 from etl_assets.lake.certificates import uncertified
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GROUP = "exports"
-_OWNERS = ["team:data-platform"]
 _CHECK = "control_totals"
 
 
@@ -56,10 +54,10 @@ def report_asset(
         description=report.description,
         group_name=naming.name(GROUP),
         kinds={"pandas", "table"},
-        owners=_OWNERS,
+        owners=naming.owners,
         code_version=report.code_version,
         dagster_type=report.dagster_type(naming.name(report.name)),
-        io_manager_key=naming.name("reports"),
+        io_manager_key=naming.resource("reports"),
         metadata={
             "dagster/column_schema": report.column_schema,
             "dagster/column_lineage": _column_lineage(report, query, naming),
@@ -103,15 +101,14 @@ def report_asset(
 
 def workbook_asset(title: str, reports: Sequence[Report], naming: Naming = PLAIN) -> dg.AssetsDefinition:
     """Reports as the sheets of a workbook."""
-    name = f"{re.sub('[^a-z0-9]+', '_', title.lower()).strip('_')}_workbook"
 
     @dg.asset(
-        key=export_key(name, naming),
+        key=export_key(workbook_name(title), naming),
         ins={report.name: dg.AssetIn(key=export_key(report.name, naming)) for report in reports},
         description=f"One sheet is a report: {', '.join(report.title for report in reports)}.",
         group_name=naming.name(GROUP),
         kinds={"excel"},
-        owners=_OWNERS,
+        owners=naming.owners,
         code_version=code_version(_sheets, repr([(r.name, r.title, r.description) for r in reports])),
     )
     @naming.resources

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import localcontext
@@ -20,7 +21,8 @@ import dagster as dg
 from etl_assets import faults
 from etl_assets.engine.code_version import code_version
 from etl_assets.engine.location import location
-from etl_assets.engine.types import EXACT, Type
+from etl_assets.engine.mistakes import columns_of, refuse
+from etl_assets.engine.types import EXACT, Type, checked
 from etl_assets.errors import EtlError
 from etl_assets.later import Later
 
@@ -33,6 +35,9 @@ else:
     pa = Later("pyarrow")
     csv = Later("pyarrow.csv")
 
+ABOUT = "About"
+"""The sheet of a workbook that says what the others are."""
+_TITLES_TAKEN = {"history"}  # by Excel
 _TITLE_LENGTH = 31  # of a sheet, in Excel
 _TITLE_FORBIDS = frozenset("[]:*?/\\'")
 
@@ -60,7 +65,7 @@ class ReportColumn:
 
     @cached_property
     def type(self) -> Type:
-        return Type(self.declared)
+        return checked(self, self.name, self.declared)
 
 
 @dataclass(frozen=True)
@@ -86,18 +91,27 @@ class Report:
         return location(self.shape)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", columns_of(self, self.name, self.columns, ReportColumn))
         names = [column.name for column in self.columns]
-        if len(set(names)) != len(names):
-            raise ValueError(f"{self.name}: a column is declared twice in {names}")
+        if len({name.casefold() for name in names}) != len(names):
+            refuse(self, f"{self.name}: a column is declared twice, in whatever case, in {names}")
         if not self.key or not set(self.key) <= set(names):
-            raise ValueError(f"{self.name}: its key {list(self.key)} must name columns among {names}")
+            refuse(self, f"{self.name}: its key {list(self.key)} must name columns among {names}")
         if not 0 < len(self.title) <= _TITLE_LENGTH or _TITLE_FORBIDS & set(self.title):
-            raise ValueError(
+            refuse(
+                self,
                 f"{self.name}: the title {self.title!r} names a sheet: use 1 to {_TITLE_LENGTH} characters and none of "
-                + " ".join(sorted(_TITLE_FORBIDS))
+                + " ".join(sorted(_TITLE_FORBIDS)),
             )
+        elif not self.title.isprintable() or self.title != self.title.strip():
+            refuse(
+                self,
+                f"{self.name}: the title {self.title!r} names a sheet: write it in one line, without space around it",
+            )
+        elif self.title.casefold() in _TITLES_TAKEN:
+            refuse(self, f"{self.name}: Excel has a sheet {self.title} of its own: write another title")
         if not self.description:
-            raise ValueError(f"{self.name}: its function needs a docstring that says what one row is")
+            refuse(self, f"{self.name}: its function needs a docstring that says what one row is")
 
     @cached_property
     def by_name(self) -> Mapping[str, ReportColumn]:
@@ -208,7 +222,12 @@ class Report:
 
 
 def report(
-    *, title: str, columns: Sequence[ReportColumn], key: Sequence[str], query: str, control: str | None = None
+    *,
+    title: str,
+    columns: Sequence[ReportColumn],
+    key: str | Sequence[str],
+    query: str,
+    control: str | None = None,
 ) -> Callable[[Callable[[pd.DataFrame], pd.DataFrame]], Report]:
     """Declare that the function below shapes a report from what `query` answers; its docstring says what a row is."""
 
@@ -218,13 +237,18 @@ def report(
             title=title,
             description=inspect.getdoc(shape) or "",
             columns=columns,
-            key=key,
+            key=(key,) if isinstance(key, str) else key,
             query=inspect.cleandoc(query),
             control=inspect.cleandoc(control) if control else None,
             shape=shape,
         )
 
     return declared
+
+
+def workbook_name(title: str) -> str:
+    """What the asset of a workbook with a title is called."""
+    return f"{re.sub('[^a-z0-9]+', '_', title.lower()).strip('_')}_workbook"
 
 
 def totals(

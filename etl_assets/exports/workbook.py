@@ -13,6 +13,7 @@ from pydantic import Field
 
 from etl_assets.engine.types import EXACT
 from etl_assets.errors import EtlError
+from etl_assets.exports.contract import ABOUT
 from etl_assets.exports.publishing import Published, Sheet, Workbook
 from etl_assets.later import Later
 from etl_assets.permissions import new_file
@@ -46,7 +47,6 @@ _OPTIONS = {"strings_to_formulas": False, "strings_to_urls": False, "strings_to_
 _CREATED = datetime.datetime(2000, 1, 1)  # noqa: DTZ001  xlsxwriter writes it as it is, as UTC
 _WIDTHS = (8, 50)
 _WIDTH_ROWS = 1_000
-_ABOUT = "About"
 
 
 class WorkbookError(EtlError):
@@ -123,7 +123,7 @@ def write_workbook(path: Path, title: str, sheets: Sequence[Sheet]) -> None:
     with xlsxwriter.Workbook(str(path), _OPTIONS) as book:
         book.set_properties({"title": title, "created": _CREATED})
         header = book.add_format({"bold": True, "bottom": 1, "bg_color": "#E7ECF2"})
-        about = book.add_worksheet(_ABOUT)
+        about = book.add_worksheet(ABOUT)
         about.write_string(0, 0, title, book.add_format({"bold": True, "font_size": 16}))
         for position, text in enumerate(["Sheet", "Rows", "What it shows"]):
             about.write_string(2, position, text, header)

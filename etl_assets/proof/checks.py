@@ -115,7 +115,7 @@ def verification_asset(inputs: Inputs, naming: Naming = PLAIN) -> dg.AssetSpec:
         "by the job `verify`: a check for each table.",
         group_name=naming.name(GROUP),
         kinds={"duckdb"},
-        owners=["team:data-platform"],
+        owners=naming.owners,
     )
 
 

@@ -103,7 +103,7 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
                 description=f"{table.description} Every version of it, in batches, as the source wrote it.",
                 group_name=naming.name(GROUP),
                 kinds={"postgres", "csv"},
-                owners=["team:data-platform"],
+                owners=naming.owners,
                 freshness_policy=DAILY,
                 metadata={
                     "dagster/column_schema": declared_schema(table),

@@ -30,7 +30,7 @@ def source_assets(tables: Sequence[Table], naming: Naming = PLAIN) -> list[dg.As
             description=table.description,
             group_name=naming.name(GROUP),
             kinds={"postgres"},
-            owners=["team:operations"],
+            owners=naming.source_owners,
             metadata={
                 "dagster/table_name": f"{table.schema}.{table.source_name}",
                 "dagster/column_schema": declared_schema(table),
@@ -66,7 +66,7 @@ def _file_asset(files: ObservedFiles, description: str, naming: Naming) -> dg.As
         description=description,
         group_name=naming.name(GROUP),
         kinds={Path(files.pattern).suffix.lstrip(".") or "file"},
-        owners=["team:data-platform"],
+        owners=naming.owners,
         code_version=code_version(observation, files.pattern),
         metadata={"folder": str(files.folder), "pattern": files.pattern},
     )

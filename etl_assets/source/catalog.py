@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from psycopg2 import sql
@@ -216,6 +217,12 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
             filtered=filtered,
             # A primary key says nothing of the rows of tables that inherit.
             unique=table.key in {(), tuple(key)} and not (kind == "r" and partitions),
+        )
+    if len(tables) > 1 and not found:
+        folder = Path(tables[0].where.rpartition(":")[0]).parent
+        raise SourceError(
+            f"the source has none of the {len(tables)} tables of the project {folder.name} ({folder}): name your own by "
+            "ETL_PROJECT (ETL_PROJECT=. where it is this folder), or its database by ETL_SOURCE_URL. Nothing was read"
         )
     if complaints:
         raise SourceError(

@@ -8,6 +8,7 @@ from pydantic import Field
 from etl_assets.clients.secrets import database_url
 from etl_assets.faults import without_values
 from etl_assets.preflight import CheckResult
+from etl_assets.source.connection import SourceError
 from etl_assets.source.position import Position, read_position
 from etl_assets.source.preflight import check_source
 from etl_assets.source.table import Table
@@ -51,3 +52,14 @@ class Source(dg.ConfigurableResource):
         """Where the source stands (see `etl_assets.source.position`)."""
         with without_values():
             return read_position(self.address(), tables)
+
+
+class UnnamedSource(Source):
+    """The source of a project as long as nobody has named one: whoever needs it is told what to set."""
+
+    url: str = ""
+
+    def address(self) -> str:
+        raise SourceError(
+            "the project's source is not named: set ETL_SOURCE_URL=postgresql://user@host:port/database, in .env or the environment"
+        )

@@ -1,13 +1,17 @@
 """The declaration of a source table: what a user writes to have it read."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from etl_assets.engine.location import caller
-from etl_assets.engine.types import Type
+from etl_assets.engine.mistakes import refuse
+from etl_assets.engine.types import Type, checked
 from etl_assets.lake.batches import MAIN
+
+Drift = Literal["evolve", "freeze"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Table:
     columns: Mapping[str, str]
     key: tuple[str, ...] = ()
     schema: str = "public"
-    drift: Literal["evolve", "freeze"] = "evolve"
+    drift: Drift = "evolve"
     exclude: Sequence[str] = field(default=(), repr=False)
     as_: str = field(default="", repr=False)
     source_name: str = field(default="", repr=False)
@@ -45,19 +49,33 @@ class Table:
             object.__setattr__(self, "source_name", self.name)
         if self.as_:
             object.__setattr__(self, "name", self.as_)
+        key: Any = self.key
+        object.__setattr__(self, "key", (key,) if isinstance(key, str) else tuple(key))
         if not self.name or "/" in self.name or self.name.startswith("."):
-            raise ValueError(f'{self.name!r} can\'t name a table: write as_="…"')
-        if not self.columns:
-            raise ValueError(f"{self.name}: declare the columns that the star uses")
-        missing = set(self.key) - set(self.columns)
-        if missing:
-            raise ValueError(f"{self.name}: key columns {sorted(missing)} are not among its columns")
+            refuse(self, f'{self.name!r} can\'t name a table: write as_="…"')
+        columns: Any = self.columns
+        if not isinstance(columns, Mapping) or not columns:
+            refuse(self, f'{self.name}: declare the columns that the star uses: write {{"name": "type", …}}')
+            object.__setattr__(self, "columns", {})
+        elif missing := set(self.key) - set(self.columns):
+            refuse(self, f"{self.name}: key columns {sorted(missing)} are not among its columns")
+        if self.drift not in (options := get_args(Drift)):
+            refuse(
+                self,
+                f"{self.name}: drift={self.drift!r} means nothing: write {' or '.join(map(repr, options))}",
+            )
         if isinstance(self.exclude, str):
-            raise ValueError(f"{self.name}: exclude names columns: write exclude=({self.exclude!r},)")
-        if used := {*self.columns, *self.key} & set(self.exclude):
-            raise ValueError(f"{self.name}: {sorted(used)} can't be left out (exclude=) and used")
+            refuse(self, f"{self.name}: exclude names columns: write exclude=({self.exclude!r},)")
+        elif used := {*self.columns, *self.key} & set(self.exclude):
+            refuse(self, f"{self.name}: {sorted(used)} can't be left out (exclude=) and used")
+        names = Counter(name.casefold() for name in self.columns)
+        if alike := sorted(name for name in self.columns if names[name.casefold()] > 1):
+            refuse(
+                self,
+                f"{self.name}: {', '.join(alike)} are one name where capitals make no other: leave out all but one (exclude=)",
+            )
         _ = self.types
 
     @cached_property
     def types(self) -> Mapping[str, Type]:
-        return {name: Type(declared) for name, declared in self.columns.items()}
+        return {name: checked(self, name, declared) for name, declared in self.columns.items()}

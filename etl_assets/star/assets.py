@@ -145,11 +145,11 @@ def _spec(definition: StarFunction, inputs: Inputs, naming: Naming) -> dg.AssetS
         description=schema.description,
         group_name=naming.name(GROUP),
         kinds={"duckdb", "parquet"},
-        owners=["team:data-platform"],
+        owners=naming.owners,
         tags={"type": "fact" if isinstance(schema, Fact) else "dimension"},
         code_version=inputs.code_version(definition),
         metadata={"dagster/column_schema": column_schema(schema)} | _lineage(definition, inputs, naming),
-    ).with_io_manager_key(naming.name(IO_MANAGER))
+    ).with_io_manager_key(naming.resource(IO_MANAGER))
 
 
 def _lineage(definition: StarFunction, inputs: Inputs, naming: Naming) -> dict[str, Any]:

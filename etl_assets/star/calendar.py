@@ -1,4 +1,4 @@
-"""The calendar: a dimension that has the days that facts refer to. It finds those facts by itself.
+"""The calendar: a dimension that has the days that facts and dimensions refer to. It finds those by itself.
 
 Between 1900 and 2199 it has no hole. Of the days beyond, which mostly mean "never", it has those that are used.
 """
@@ -29,7 +29,7 @@ _AT_ONCE = 50  # columns of a scan: what a frame asks of a thousand expressions 
 
 @dataclass(frozen=True)
 class Calendar:
-    """A calendar that is declared; which facts it spans shows when all of them are known."""
+    """A calendar that is declared; which tables it spans shows when all of them are known."""
 
     name: str
     key: str
@@ -37,16 +37,16 @@ class Calendar:
     where: str
 
     def spanning(self, star: Mapping[str, StarFunction]) -> StarFunction:
-        """The star table, made from the facts that refer to it. Raises `ContractError` if none does."""
+        """The star table, made from the facts and dimensions that refer to it. Raises `ContractError` if none does."""
         days = {
             name: [columns[0] for columns, dimension in made.schema.links.items() if dimension == self.name]
             for name, made in star.items()
-            if isinstance(made.schema, Fact) and self.name in made.schema.links.values()
+            if name != self.name and self.name in made.schema.links.values()
         }
         if not days:
             raise ContractError(
-                f'{self.name}: no fact refers to this calendar: write references="{self.name}" at a column of a fact, or '
-                "leave the calendar out"
+                f'{self.name}: nothing refers to this calendar: write references="{self.name}" at a column of a fact or a '
+                "dimension, or leave the calendar out"
             )
         schema = Dimension(
             self.name,
@@ -64,7 +64,7 @@ class Calendar:
             ],
             rows="any",
             # A version that was corrected since refers to its days all the same.
-            versions_of=tuple(days),
+            versions_of=tuple(name for name in days if isinstance(star[name].schema, Fact)),
         )
         return StarFunction(schema, _of(self.key, days), is_ours=True)
 

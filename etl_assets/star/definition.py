@@ -7,7 +7,7 @@ compared with what is promised before any data exists, by running it on empty ta
 import difflib
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -171,7 +171,7 @@ def dimension(
 def fact(
     *,
     key: str | Sequence[str],
-    record: str,
+    record: str = "",
     columns: Sequence[Column],
     name: str = "",
     description: str = "",
@@ -264,25 +264,35 @@ class Inputs:
     plain: dict[str, bool] = field(default_factory=dict, repr=False)
     """What `by_row` found out so far."""
 
+    untried: frozenset[str] = field(default=frozenset(), repr=False)
+    """What is declared wrongly, which was told already: nothing that is made from it is tried."""
+
     def __post_init__(self) -> None:
-        mistakes: dict[str, str] = {}
+        mistakes: list[tuple[str, str]] = []
         with duckdb.connect() as connection:
             for definition in self.star.values():
-                try:
-                    self._check_inputs(definition)
-                    self._check_links(definition.schema)
-                    self._check_declared(definition)
-                except ContractError as error:
-                    mistakes[definition.name] = str(error)
-            for definition in self.in_order():
+                told = [
+                    *self._wrong_inputs(definition),
+                    *self._wrong_links(definition.schema),
+                    *self._wrong_promises(definition),
+                ]
+                mistakes += [(definition.name, what) for what in told]
+            try:
+                order = self.in_order()
+            except ContractError as error:
+                mistakes += error.mistakes
+                order = []
+            for definition in order:
                 # What is made from something that is wrong can't be tried.
-                if not {definition.name, *definition.inputs} & mistakes.keys():
+                if not {definition.name, *definition.inputs} & (
+                    {name for name, _ in mistakes} | self.untried
+                ):
                     try:
                         self._check(definition, connection)
                     except ContractError as error:
-                        mistakes[definition.name] = str(error)
+                        mistakes.append((definition.name, str(error)))
         if mistakes:
-            raise ContractError(next(iter(mistakes.values())), list(mistakes.items()))
+            raise ContractError(mistakes[0][1], mistakes)
 
     def in_order(self) -> list[StarFunction]:
         """The star tables such that each comes after those it is made from. Raises `ContractError` for a circle."""
@@ -290,9 +300,9 @@ class Inputs:
         try:
             return [self.star[name] for name in order.static_order()]
         except CycleError as error:
-            raise ContractError(
-                f"star tables are made from each other: {' from '.join(error.args[1])}"
-            ) from error
+            circle = error.args[1]
+            told = f"star tables are made from each other: {' from '.join(circle)}"
+            raise ContractError(told, [(circle[0], told)]) from error
 
     def types(self, name: str) -> Mapping[str, str]:
         """The columns of an input, as DuckDB types, as a function sees them."""
@@ -367,48 +377,50 @@ class Inputs:
         connection.execute(f"CREATE TABLE IF NOT EXISTS {schema}.{identifier(name)} ({declared})")
         return connection.table(f"{schema}.{identifier(name)}")
 
-    def _check_inputs(self, definition: StarFunction) -> None:
-        """Refuse parameters that name nothing, or two things."""
+    def _wrong_inputs(self, definition: StarFunction) -> Iterator[str]:
+        """Parameters that name nothing, or two things."""
         known = [*self.tables, *self.star, *self.references]
         for name in definition.inputs:
-            if known.count(name) != 1:
+            if known.count(name) != 1 and name not in self.untried:
                 near = difflib.get_close_matches(name, known, 1)
                 what = f"did you mean {near[0]}? There are" if near and name not in known else "there are"
-                raise ContractError(
+                yield (
                     f"{definition.name}: its parameter {name!r} must name one source table, star table or "
                     f"reference file; {what} {', '.join(known)}"
                 )
 
-    def _check_links(self, schema: StarTable) -> None:
-        """Refuse references that lead nowhere."""
+    def _wrong_links(self, schema: StarTable) -> Iterator[str]:
+        """References that lead nowhere."""
         for columns, name in schema.links.items():
             told = f"{schema.name}: {', '.join(columns)} refers to {name}"
             found = self.star.get(name)
             dimensions = [n for n, d in self.star.items() if isinstance(d.schema, Dimension)]
             if found is None or not isinstance(found.schema, Dimension):
                 close = difflib.get_close_matches(name, dimensions, 1)
-                raise ContractError(
+                yield (
                     f"{told}, which is no dimension: "
                     + (f"write {close[0]}" if close else f"there are {', '.join(dimensions) or 'none'}")
                 )
-            key = found.schema.key_columns
-            if len(key) != len(columns):
-                raise ContractError(
+            elif {schema.name, name} & self.untried:
+                continue
+            elif len(key := found.schema.key_columns) != len(columns):
+                yield (
                     f"{told}, whose key is ({', '.join(key)}): write "
                     + "references={("
                     + ", ".join(f'"…{part}"' for part in key)
                     + f'): "{name}"}}'
                 )
-            for column, part in zip(columns, key, strict=True):
-                own, other = schema.by_name[column].type, found.schema.by_name[part].type
-                if own.name != other.name:
-                    raise ContractError(
-                        f"{schema.name}: {column} is {own.name}, and refers to {name}, whose {part} is {other.name}: "
-                        "declare both as the same type"
-                    )
+            else:
+                for column, part in zip(columns, key, strict=True):
+                    own, other = schema.by_name[column].type, found.schema.by_name[part].type
+                    if own.name != other.name:
+                        yield (
+                            f"{schema.name}: {column} is {own.name}, and refers to {name}, whose {part} is {other.name}: "
+                            "declare both as the same type"
+                        )
 
-    def _check_declared(self, definition: StarFunction) -> None:
-        """Refuse what a table says of its inputs and they are not."""
+    def _wrong_promises(self, definition: StarFunction) -> Iterator[str]:
+        """What a table says of its inputs and they are not."""
         schema = definition.schema
         for name in schema.facts_with_versions:
             if (
@@ -416,13 +428,15 @@ class Inputs:
                 or name not in self.star
                 or not isinstance(self.star[name].schema, Fact)
             ):
-                raise ContractError(
+                yield (
                     f"{schema.name}: versions_of names {name}, which is no fact among its parameters "
                     f"({', '.join(definition.inputs)})"
                 )
-        for name in schema.by_columns or ():
-            if not any(name in self.types(i) for i in definition.inputs if i not in self.references):
-                raise ContractError(f"{schema.name}: by names {name}, which is no column of its inputs")
+        typed = [i for i in definition.inputs if i not in self.references]
+        is_known = all(i in self.tables or i in self.star for i in typed)
+        for name in (schema.by_columns or ()) if is_known else ():
+            if not any(name in self.types(i) for i in typed):
+                yield f"{schema.name}: by names {name}, which is no column of its inputs"
 
     def _check(self, definition: StarFunction, connection: duckdb.DuckDBPyConnection) -> None:
         """Compare what a function gives for empty inputs with what is declared."""

@@ -10,6 +10,7 @@ import dagster as dg
 import duckdb
 from pydantic import Field, PrivateAttr
 
+from etl_assets import permissions
 from etl_assets.engine import duck
 from etl_assets.engine.scratch import own_folder
 from etl_assets.faults import without_values
@@ -62,6 +63,10 @@ class Lake(RawLake):
     most_batches: int = Field(
         default=5_000, description="A star table is not made anew from more batches than this unless told so."
     )
+    file_mode: str = Field(
+        default="",
+        description="Who may read what is written, as ETL_FILE_MODE says; else as the process has it.",
+    )
     _stack: ExitStack = PrivateAttr(default_factory=ExitStack)
     _folder: Path = PrivateAttr()
     _database: duckdb.DuckDBPyConnection | None = PrivateAttr(default=None)
@@ -92,6 +97,11 @@ class Lake(RawLake):
             star = StarFiles(files, batches)
             builder = Builder(inputs, Current(batches, connection), star, connection)
             yield OpenLake(manifest, builder, star, connection, self._touched)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """From here on what the process writes is for whom `file_mode` names, until it is torn down."""
+        if self.file_mode:
+            self._stack.enter_context(permissions.kept(self.file_mode))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         self._stack.close()

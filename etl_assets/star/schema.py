@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from etl_assets.engine.code_version import declared_version
-from etl_assets.engine.types import Type
+from etl_assets.engine.mistakes import columns_of, refuse
+from etl_assets.engine.types import Type, checked
 from etl_assets.later import Later
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ class Column:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a type that there is not."""
-        _ = self.type
+        self.__dict__["type"] = checked(self, self.name, self.declared)
 
     @cached_property
     def type(self) -> Type:
-        return Type(self.declared)
+        return checked(self, self.name, self.declared)
 
 
 @dataclass(frozen=True)
@@ -64,33 +65,44 @@ class StarTable:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a declaration that contradicts itself."""
+        object.__setattr__(self, "declared", columns_of(self, self.name, self.declared, Column))
         names = [column.name for column in self.declared]
         if self.rows not in ("one per row", "any"):
-            raise ValueError(f'{self.name}: rows={self.rows!r} means nothing: write "one per row" or "any"')
+            refuse(self, f'{self.name}: rows={self.rows!r} means nothing: write "one per row" or "any"')
         if not self.key_columns:
-            raise ValueError(f"{self.name}: name the column, or the columns, of its key")
+            refuse(self, f"{self.name}: name the column, or the columns, of its key")
         for name in self.key_columns:
             if name not in names:
-                raise ValueError(f"{self.name}: the key {name!r} is not among its columns {names}")
-            if self.by_name[name].type.nullable:
-                raise ValueError(
+                refuse(self, f"{self.name}: the key {name!r} is not among its columns {names}")
+            elif self.by_name[name].type.nullable:
+                refuse(
+                    self,
                     f"{self.name}: the key {name!r} is declared {self.by_name[name].declared!r}, but no part of a key is "
-                    "NULL: take the ? away"
+                    "NULL: take the ? away",
                 )
-        every = [column.name for column in self.columns]
-        for name in every:
-            if every.count(name) > 1:
-                added = (
-                    ""
-                    if names.count(name) > 1
-                    else "; the platform adds a column of that name, give yours another"
-                )
-                raise ValueError(f"{self.name}: the column {name!r} is declared twice{added}")
+        self._check_columns()
         for columns, dimension in self.links.items():
             if lacking := [name for name in columns if name not in names]:
-                raise ValueError(
-                    f"{self.name}: {', '.join(lacking)}, which refers to {dimension}, is not among its columns {names}"
+                refuse(
+                    self,
+                    f"{self.name}: {', '.join(lacking)}, which refers to {dimension}, is not among its columns {names}",
                 )
+
+    def _check_columns(self) -> None:
+        """Refuse columns of one name, in whatever case: no warehouse tells them apart."""
+        alike: dict[str, list[Column]] = {}
+        for column in self.columns:
+            alike.setdefault(column.name.casefold(), []).append(column)
+        for columns in alike.values():
+            if len(columns) > 1:
+                own = [one for one in columns if any(one is declared for declared in self.declared)]
+                name = (own or columns)[0].name
+                others = sorted({one.name for one in columns} - {name})
+                told = f" (as {', '.join(others)}: capitals make no other name)" if others else ""
+                added = (
+                    "" if len(own) > 1 else "; the platform adds a column of that name, give yours another"
+                )
+                refuse(self, f"{self.name}: the column {name!r} is declared twice{told}{added}")
 
     @cached_property
     def key_columns(self) -> tuple[str, ...]:
@@ -182,8 +194,8 @@ class Fact(StarTable):
 
     def __post_init__(self) -> None:
         if not self.record:
-            raise ValueError(
-                f'{self.name}: a fact needs the name of its surrogate key: write record="…_record_id"'
+            refuse(
+                self, f'{self.name}: a fact needs the name of its surrogate key: write record="…_record_id"'
             )
         super().__post_init__()
 

@@ -22,7 +22,6 @@ from etl_assets.steps.parameters import Parameter, ParameterError, Part, Partiti
 from etl_assets.steps.resource import StepSurroundings
 from etl_assets.steps.running import Done, Failed, StepsFailed, missing, run
 
-_OWNERS = ["team:data-platform"]
 _CONFIGURED = {"int": dg.Int, "bigint": dg.Int, "double": dg.Float, "boolean": dg.Bool}
 
 
@@ -38,13 +37,16 @@ def step_assets(
     return [_assets(group, star, naming) for group in groups]
 
 
-def step_jobs(groups: Sequence[Steps], naming: Naming = PLAIN) -> list[Any]:
-    """A job per group that runs it whole."""
+def step_jobs(
+    groups: Sequence[Steps], naming: Naming = PLAIN, executor: dg.ExecutorDefinition | None = None
+) -> list[Any]:
+    """A job per group that runs it whole; None: as the code location runs jobs."""
     return [
         dg.define_asset_job(
             naming.name(group.name),
             selection=dg.AssetSelection.groups(naming.name(group.name)),
             description=group.description,
+            executor_def=executor,
         )
         for group in groups
     ]
@@ -109,7 +111,7 @@ def _spec(group: Steps, one: Step, star: Sequence[str], naming: Naming) -> dg.As
         description=one.description,
         group_name=naming.name(group.name),
         kinds={*one.kinds, *also},
-        owners=_OWNERS,
+        owners=naming.owners,
         code_version=one.code_version,
         metadata={name: dg.MetadataValue.md(text) for name, text in one.shown().items()},
     )

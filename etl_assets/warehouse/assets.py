@@ -71,7 +71,7 @@ def warehouse_assets(
                 ),
                 group_name=naming.name(GROUP),
                 kinds={"table"},
-                owners=["team:data-platform"],
+                owners=naming.owners,
                 freshness_policy=DAILY,
                 code_version=table.version,
                 tags={"type": "fact" if table in facts else "dimension"},

@@ -26,6 +26,7 @@ from etl_assets.preflight import CheckResult, probed
 from etl_assets.star.schema import Column
 from etl_assets.warehouse.contract import (
     DUCKDB,
+    LAST_CHANGE,
     SCHEMA,
     Dialect,
     Kind,
@@ -38,7 +39,6 @@ from etl_assets.warehouse.contract import (
 )
 from etl_assets.warehouse.schemas import REPORTING, Schemas
 
-LAST_CHANGE = "last_change"
 _NAMES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
 _KINDS: Mapping[str, Kind] = {"TABLE": "table", "VIEW": "view"}
 _PROJECT = re.compile(r"[a-z][a-z0-9.:-]{4,62}[a-z0-9]")

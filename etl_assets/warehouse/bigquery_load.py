@@ -34,7 +34,6 @@ from etl_assets.failpoints import reached
 from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.bigquery import (
     DIALECT,
-    LAST_CHANGE,
     Places,
     columns,
     kind,
@@ -43,6 +42,7 @@ from etl_assets.warehouse.bigquery import (
 )
 from etl_assets.warehouse.contract import (
     BOOKS,
+    LAST_CHANGE,
     LOADS,
     SCHEMA,
     ControlTable,

@@ -101,6 +101,10 @@ BATCHES = ControlTable(
 OF_TABLES = (LOADS, SUPERSEDED, INFERRED)
 """Books whose rows are each about a table of the star."""
 BOOKS = (*OF_TABLES, BATCHES)
+LAST_CHANGE = "last_change"
+"""A table in which an engine without a transaction over all tables notes whose turn it is."""
+OWN_NAMES = frozenset({*(book.name for book in BOOKS), LAST_CHANGE})
+"""What no table of a star can be called. Beside it there is the view of each fact (`current`)."""
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ def test_a_component_brings_the_project_beside_what_is_theirs(
     monkeypatch.setenv("ETL_SOURCE_URL", url)
     from theirs.definitions import defs  # type: ignore[import-not-found]
 
+    os.umask(0o022)
     loaded = defs()
     keys = {spec.key.to_user_string() for spec in loaded.resolve_all_asset_specs()}
     assert {"mine", "raw/part", "star/fact_sale", "exports/pieces_by_part"} <= keys
@@ -82,7 +83,9 @@ def test_a_component_brings_the_project_beside_what_is_theirs(
         result = loaded.resolve_job_def("etl").execute_in_process(instance=instance, raise_on_error=False)
         assert result.success
         assert loaded.resolve_job_def("own_job").execute_in_process(instance=instance).success
-    assert (theirs / "data/warehouse.duckdb").exists()
+    for path in ("data/warehouse.duckdb", "data/lake/raw/batches/000001.json", "data/reports.xlsx"):
+        assert (theirs / path).stat().st_mode & 0o077 == 0, "what is ours is private"
+    assert os.umask(0o022) == 0o022, "what is theirs is as they have it"
 
 
 @pytest.mark.places
@@ -109,12 +112,29 @@ def test_dg_writes_the_component_and_finds_nothing_wrong(theirs: Path) -> None:
 
 
 def test_whoever_writes_python_merges(theirs: Path) -> None:
-    own = dg.Definitions([dg.AssetSpec("theirs")])
+    @dg.asset
+    def theirs_too() -> None: ...
+
+    own = dg.Definitions(
+        [dg.AssetSpec("theirs"), theirs_too],
+        jobs=[dg.define_asset_job("theirs", selection=[theirs_too])],
+        executor=dg.multiprocess_executor,
+        resources={name: object() for name in ("warehouse", "lake", "source", "alerts", "reports")},
+    )
     merged = dg.Definitions.merge(own, project_definitions("my_parts", {"ETL_DATA": str(theirs / "data")}))
     assert {"theirs", "star/dim_part"} <= {s.key.to_user_string() for s in merged.resolve_all_asset_specs()}
+    assert merged.resolve_job_def("theirs").executor_def is dg.multiprocess_executor
+    ours = [one for one in merged.resolve_all_job_defs() if not one.name.startswith(("__", "theirs"))]
+    assert {one.executor_def.name for one in ours} == {"in_process"}
+    assert len(ours) > 6
+    dg.Definitions.validate_loadable(merged)
 
 
 def test_what_is_no_setting_is_refused() -> None:
     with pytest.raises(SettingsError, match="PGPASSWORD is no setting of ours"):
         project_definitions("etl_assets.totesys", {"PGPASSWORD": "x"})
+    with pytest.raises(
+        SettingsError, match="ETL_LAKE_ULR is no setting of ours: write ETL_LAKE_URL; there are"
+    ):
+        project_definitions("etl_assets.totesys", {"ETL_LAKE_ULR": "x"})
     assert EtlProject.__doc__

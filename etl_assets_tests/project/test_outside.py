@@ -1,6 +1,7 @@
 """A project that somebody keeps elsewhere, over a schema of theirs and with a reference file: every command works on it."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ SOURCE = (
     "INSERT INTO parts.sale SELECT n, 1 + n % 3, DATE '2026-01-01' + n, n FROM generate_series(1, 40) n",
 )
 MODULES = {
-    "__init__.py": 'from etl_assets.project import Options\n\nOPTIONS = Options(workbook="Parts")\n',
+    "__init__.py": 'from etl_assets.project import Options\n\nOPTIONS = Options(workbook="Parts", owners=["team:parts", "shop@example.com"])\n',
     "tables.py": """
 from etl_assets.project import Table
 
@@ -162,6 +163,26 @@ def test_every_command_works_on_it(project: Path) -> None:
     assert "totesys" not in (etl("status").stdout + doctor.stdout).lower()
 
 
+def test_a_database_of_another_project_is_told_in_one_short_line(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside the folder of a project nobody names it."""
+    url = _url()
+    use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL=url)
+    monkeypatch.chdir(project / "my_parts")
+    (line,) = [line for line in etl("run").stderr.splitlines() if line.startswith("etl: ")]
+    assert "none of the 11 tables of the project totesys (" in line
+    assert "ETL_PROJECT=. where it is this folder" in line
+    assert len(line) < 400
+
+
+def test_messages_and_help_name_its_tables(project: Path) -> None:
+    told = etl("run", "--select", "nonsense").stderr
+    assert re.search(r"write star/(dim_part|fact_sale), star/\*, \+star/(dim_part|fact_sale) \(", told)
+    for command in ("run", "history", "files", "init"):
+        assert not re.search("staff|sales_order|payment", etl(command, "--help").output), command
+
+
 def _url() -> str:
     import os
 
@@ -182,6 +203,8 @@ def test_the_definitions_name_nobody_elses_tables(project: Path) -> None:
     } <= keys
     assert {"exports/parts_workbook", "source/colours"} <= keys
     assert not [key for key in keys if "staff" in key or "sales_order" in key]
+    owners = {tuple(spec.owners) for spec in defs.resolve_all_asset_specs()}
+    assert owners == {("team:parts", "shop@example.com"), ("team:operations",)}
     assert isinstance(defs, dg.Definitions)
 
 

@@ -1,5 +1,6 @@
 """What is misspelt in a project is refused when it loads, in one line with its place and what to write."""
 
+import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_everything_that_modules_declare_is_collected(write: Write) -> None:
 
 
 SLIPS = {
-    "a type": (("tables", '"cat_id": "int?"', '"cat_id": "integre?"'), "tables", "ITEM =", r"unknown type 'integre\?': write 'int"),
+    "a type": (("tables", '"cat_id": "int?"', '"cat_id": "integre?"'), "tables", "ITEM =", r"unknown type 'integre\?': write 'integer'"),
     "a type of another database": (("star", '"text?"', '"datetime"'), "star", "text", r"'datetime': write 'timestamp'"),
     "a scale": (("tables", '"int"', '"numeric(5,-2)"'), "tables", "ITEM =", r"numeric\(5,-2\)"),
     "a dimension": (("star", '"dim_cat")', '"dim_kat")'), "star", "@fact", "refers to dim_kat, which is no dimension: write dim_cat"),
@@ -124,7 +125,33 @@ SLIPS = {
     "a table of a report": (("reports", "star.dim_cat", "star.dim_kat"), "reports", "@report", r"can read only star\."),
     "a syntax": (("star", "return item.select(", "return item.select(("), "star", "", "never closed|invalid syntax"),
     "an import": (("star", "import narwhals as nw", "import narwals as nw"), "star", "import narwals", "No module named 'narwals'"),
-    "a calendar of nothing": (("star", ', references="dim_date"', ""), "star", "calendar()", "no fact refers to this calendar"),
+    "a calendar of nothing": (("star", ', references="dim_date"', ""), "star", "calendar()", "nothing refers to this calendar"),
+    "a control table of the warehouse": (("star", "def dim_cat", "def loads"), "star", "@dimension", "loads is a table of the warehouse's own"),
+    "another, in capitals": (("star", "def dim_cat", "def Inferred_Members"), "star", "@dimension", "Inferred_Members is a table of the warehouse's own"),
+    "a view of the warehouse": (("star", "def dim_cat", "def Fact_item_current"), "star", "@dimension", r"Fact_item_current is the view of the current rows of fact_item \(etl_project/star"),
+    "a name of ours in capitals": (("star", 'Column("name", "text?")', 'Column("Deleted", "text?")'), "star", "@fact", "'Deleted' is declared twice .as deleted.*; the platform adds"),
+    "a record in capitals": (("star", 'record="item_record_id"', 'record="Batch"'), "star", "@fact", "'Batch' is declared twice .as batch"),
+    "columns that differ in capitals": (("star", 'Column("label", "text")', 'Column("label", "text"), Column("ID", "int")'), "star", "@dimension", "'id' is declared twice .as ID: capitals make no other name.*$"),
+    "columns of a table that do": (("tables", '"label": "text"', '"label": "text", "ID": "int"'), "tables", "CAT", "ID, id are one name where capitals make no other"),
+    "columns of a report that do": (("reports", 'ReportColumn("items"', 'ReportColumn("Label"'), "reports", "@report", "declared twice, in whatever case"),
+    "star tables that do": (("star", "dim_date = calendar()", 'dim_date = calendar()\nother = calendar("DIM_CAT")'), "star", "other =", "DIM_CAT.* nothing refers|DIM_CAT and dim_cat are one name"),
+    "a table that is called like a star table": (("tables", '"label": "text"})', '"label": "text"}, as_="Dim_Cat")'), "tables", "CAT", r"Dim_Cat and dim_cat are one name: that is a star table at etl_project/star.py:\d+, and here a table: .*as_="),
+    "a name that is no folder": (("star", '@dimension(key="id"', '@dimension(name="dim/cat", key="id"'), "star", "@dimension", "'dim/cat' can't name a star table: write letters"),
+    "a name that no warehouse takes": (("star", '@dimension(key="id"', f'@dimension(name="{"d" * 64}", key="id"'), "star", "@dimension", "has 64 characters, and PostgreSQL takes 63"),
+    "a table that no asset can be called by": (("tables", '"label": "text"})', '"label": "text"}, as_="größe")'), "tables", "CAT", "'größe' can't name a table: .*as_="),
+    "an option of a table": (("tables", '"label": "text"})', '"label": "text"}, drift="evolv")'), "tables", "CAT", "drift='evolv' means nothing: write 'evolve' or 'freeze'"),
+    "an option of a star table": (("star", '@dimension(key="id"', '@dimension(rows="one", key="id"'), "star", "@dimension", "rows='one' means nothing"),
+    "a title that is too long": (("reports", '"Items"', f'"{"I" * 32}"'), "reports", "@report", "1 to 31 characters"),
+    "a title of Excel's own": (("reports", '"Items"', '"history"'), "reports", "@report", "Excel has a sheet history of its own"),
+    "a title of the workbook's own": (("reports", '"Items"', '"about"'), "reports", "@report", "about and About are one name"),
+    "a report that is called like the workbook": (("reports", "def items", "def reports_workbook"), "reports", "@report", "reports_workbook is what the workbook 'Reports' is called"),
+    "a dimension without brackets": (("star", '@dimension(key="id", columns=[Column("id", "int"), Column("label", "text")])', "@dimension"), "star", "@dimension", r"write @dimension\(…\)"),
+    "a report without brackets": (("reports", "import pandas as pd", "import pandas as pd\nfrom etl_assets.project import report as again\n\n\n@again\ndef x(made): ...\n"), "reports", "@again", r"write @report\(…\)"),
+    "columns without types": (("tables", '{"id": "int", "label": "text"}', '["id"]'), "tables", "CAT", r'write {"name": "type", …}'),
+    "columns that are texts": (("star", '[Column("id", "int"), Column("label", "text")]', '["id", "label"]'), "star", "@dimension", r"'id' declares no column: write columns=\[Column"),
+    "a spelling of PostgreSQL": (("tables", '"cat_id": "int?"', '"cat_id": "timestmp without time zone"'), "tables", "ITEM =", "write 'timestamp without time zone'"),
+    "a function over another": (("star", "dim_date = calendar()", "dim_date = calendar()\n\n\ndef dim_cat(): ...\n"), "star", "def dim_cat(): ", r"dim_cat is defined here and in line \d+: give one another name"),
+    "a table over another": (("tables", "CAT =", 'ITEM = Table("other", "", {"id": "int"})\nCAT ='), "tables", "ITEM = Table(\"other", r"ITEM is defined here and in line \d+"),
     "a key of a table": (("tables", '"text"})', '"text"}, key=("ident",))'), "tables", "CAT", r"key columns \['ident'\] are not"),
 }  # fmt: skip
 
@@ -143,11 +170,69 @@ def test_a_slip_is_one_line_with_its_place_and_what_to_write(write: Write, slip:
         assert abs(line - line_of(folder / f"{module}.py", near)) <= 12, said
 
 
+def test_reference_files_lie_beside_modules_and_nowhere_else(write: Write) -> None:
+    folder = write()
+    for path in ("more/sizes.csv", "more/__init__.py", "tests/__init__.py", "colours.csv", *(
+        f"{place}/other.csv" for place in ("tests", "demo", "data/lake/raw/cat", ".venv/lib", ".hidden", "notes")
+    )):  # fmt: skip
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text("" if path.endswith(".py") else "code\n1\n")
+    assert read(folder).references == {"colours": folder / "colours.csv", "sizes": folder / "more/sizes.csv"}
+    (folder / "more" / "Colours.csv").write_text("code\n2\n")
+    with pytest.raises(ProjectError, match=r"^etl_project/more/Colours.csv.*one name.*colours.csv.*rename"):
+        read(folder)
+    (folder / "more" / "Colours.csv").rename(folder / "more" / "colours.csv")
+    with pytest.raises(
+        ProjectError, match=r"more/colours.csv: colours is also etl_project/colours.csv: give one"
+    ):
+        read(folder)
+
+
+def test_a_calendar_spans_dimensions_that_refer_to_it_too(write: Write) -> None:
+    folder = write(
+        (
+            "star",
+            'Column("label", "text")]',
+            'Column("label", "text"), Column("since", "date", references="dim_date")]',
+        ),
+        ("star", '"id", "label")', '"id", "label", "since")'),
+        ("tables", '"label": "text"', '"label": "text", "since": "date"'),
+    )
+    dim_date = read(folder).star["dim_date"]
+    assert set(dim_date.inputs) == {"dim_cat", "fact_item"}
+    assert dim_date.schema.facts_with_versions == ("fact_item",)
+
+
 def test_two_functions_of_one_name_are_refused(write: Write) -> None:
     again = STAR + STAR.partition("from etl_assets.project import Column, calendar, dimension, fact\n")[2]
     folder = write(star=again.replace("dim_date = calendar()", "", 1))
     with pytest.raises(ProjectError, match=r"dim_cat is defined here and in line \d+: give one another name"):
         read(folder)
+
+
+def test_reports_of_one_title_or_name_are_refused(write: Write) -> None:
+    again = REPORTS.replace('"Items"', '"items"').replace("def items", "def Items")
+    folder = write(more=again)
+    with pytest.raises(ProjectError) as refused:
+        read(folder)
+    assert [slip.what.partition(" one name")[0] for slip in refused.value.slips] == [
+        "items and Items are", "Items and items are",
+    ]  # fmt: skip
+
+
+def test_a_name_that_is_bound_anew_from_itself_is_no_double(write: Write) -> None:
+    folder = write(
+        ("tables", "CAT =", "ITEM = replace(ITEM, drift='freeze')\nCAT ="),
+        ("tables", "from etl", "from dataclasses import replace\nfrom etl"),
+    )
+    assert read(folder).tables["item"].drift == "freeze"
+
+
+def test_one_column_is_a_key_by_itself(write: Write) -> None:
+    folder = write(("tables", '"text"})', '"text"}, key="id")'), ("reports", '["label"]', '"label"'))
+    project = read(folder)
+    assert project.tables["cat"].key == ("id",)
+    assert list(project.reports["items"].key) == ["label"]
 
 
 def test_tables_of_one_name_in_two_modules_are_refused(write: Write) -> None:
@@ -172,16 +257,54 @@ def test_every_slip_is_told_by_etl_check(
         ("star", '"dim_cat")', '"dim_kat")'),
         ("star", 'Column("label", "text")', 'Column("lable", "text")'),
         ("reports", "COUNT(*)", "COUNT(*"),
+        ("tables", '"id": "int", "name"', '"id": "itn", "name"'),
+        ("tables", '"label": "text"', '"label": "txet"'),
+        ("star", 'Column("name", "text?")', 'Column("name", "txt?"), Column("no", "nmeric(5,2)")'),
     )
     use(monkeypatch, tmp_path / "data")
     done = etl("check")
     assert done.exit_code == 1
     lines = done.stdout.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["etl_project/star.py", "etl_project/star.py"]
+    told = {"itn", "txet", "'txt", "nmeric", "dim_kat"}
+    assert {said for said in told for line in lines if said in line} == told
+    assert len(lines) == len(told), "what is made of something that is wrong is not told of"
     run = etl("run")
     assert run.exit_code == 1
-    assert run.stderr.splitlines()[-1].endswith("(and 1 more: etl check)")
+    assert run.stderr.splitlines()[-1].endswith("(and 4 more: etl check)")
     assert not (tmp_path / "data" / "lake").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"), [("platform", "the module platform of Python"), ("pytest", "the package pytest in")]
+)
+def test_a_folder_that_hides_a_module_is_refused(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, hidden: str
+) -> None:
+    write().rename(tmp_path / name)
+    before = sys.modules[name]
+    with pytest.raises(ProjectError, match=f"^{name}: a project of this name hides {hidden}.*another name$"):
+        read(tmp_path / name)
+    assert sys.modules[name] is before
+    use(monkeypatch, tmp_path / "data")
+    done = etl("init", "postgresql://nobody@127.0.0.1:1/none", f"new/{name}")
+    assert (done.exit_code, (tmp_path / "new").exists()) == (1, False)
+    assert f"would hide {hidden}" in done.stderr
+
+
+def test_only_the_project_that_ships_has_the_demo_for_a_source(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write()
+    use(monkeypatch, tmp_path / "data")
+    done = etl("run")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "etl: the project's source is not named: set ETL_SOURCE_URL=postgresql://"
+    )
+    assert not (tmp_path / "data/source").exists()
+    for command in ("demo", "simulate"):
+        assert etl(command).exit_code == 2
+    assert not (tmp_path / "data/source").exists()
 
 
 def test_a_project_that_is_right_is_told_so(
