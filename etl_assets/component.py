@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 
 from etl_assets.definitions import definitions
 from etl_assets.errors import SettingsError
-from etl_assets.project import FOLDER
+from etl_assets.project.finding import FOLDER
 from etl_assets.settings import NAMES, Settings
 
 _OURS = ("etl",)
