@@ -49,6 +49,7 @@ def definitions(settings: Settings, resource_prefix: tuple[str, ...] = ()) -> dg
         project.options.owners,
         project.options.source_owners,
     )
+    is_at_home = bool(settings.key_prefix) or not resource_prefix  # else the history is somebody else's, with runs of theirs
     inputs, tables, apis = project.inputs, list(project.tables.values()), list(project.apis.values())
     breaker = Breaker(settings.breaker_failures)
     observed = observed_files(project, settings)
@@ -75,7 +76,7 @@ def definitions(settings: Settings, resource_prefix: tuple[str, ...] = ()) -> dg
             *flow.values(),
             *fetching.values(),
             verify(naming),
-            forget_old_runs(naming),
+            *([forget_old_runs(naming)] if is_at_home else []),
             *step_jobs(list(project.steps.values()), naming, EXECUTOR),
         ],
         schedules=[
@@ -83,7 +84,7 @@ def definitions(settings: Settings, resource_prefix: tuple[str, ...] = ()) -> dg
             every_night(breaker, naming),
             verify_every_night(inputs, settings.verify_rows, naming),
             *([sweep_every_night(breaker, naming)] if tables else []),
-            forget_every_night(naming),
+            *([forget_every_night(naming)] if is_at_home else []),
         ],
         sensors=[
             *([source_changed(tables, breaker, naming, settings.every)] if tables else []),

@@ -127,6 +127,7 @@ def test_whoever_writes_python_merges(theirs: Path) -> None:
     ours = [one for one in merged.resolve_all_job_defs() if not one.name.startswith(("__", "theirs"))]
     assert {one.executor_def.name for one in ours} == {"in_process"}
     assert len(ours) > 6
+    assert not any(one.name.startswith("forget") for one in ours), "their old runs are theirs"
     dg.Definitions.validate_loadable(merged)
 
 
