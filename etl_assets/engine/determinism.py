@@ -2,9 +2,9 @@
 
 Two readers of the same lake must see the same star, and what is made again must be what was made. So what depends on the
 order of rows, on chance, on the clock, on a setting or on what no parameter names is refused, as far as the plan that
-DuckDB makes of the function's SQL shows it, with what to write instead. What is not known to be safe is refused too. What
-the plan does not show, ties in the order of a window above all, is found by applying the function several times
-(`etl_assets.star.trial`).
+DuckDB makes of the function's SQL shows it, with what to write instead. What is not known to be safe is refused too. Whether
+an order leaves rows side by side depends on the data: that is found by applying the function several times
+(`etl_assets.star.trial`), to many rows where the plan does not show that it makes no difference.
 """
 
 import json
@@ -57,6 +57,14 @@ _WORDS = {
 _FAILS = "error"
 
 _NO_ORDER = "{name} over rows without an order names any of them: give it an order by the key (order_by=)"
+
+
+class Tie(str):
+    """What is refused only where rows are found of which the order does not say which comes first."""
+
+    __slots__ = ()
+
+
 _UNORDERED = "{name} takes rows in whatever order they come: give it an order, or take min or max"
 _TIES = (
     "{name} takes any of the rows that its order leaves side by side: let the order end with the value itself (ORDER BY day, "
@@ -80,7 +88,7 @@ _UNKNOWN = "{name} is not known to give the same for the same rows: annotate a p
 
 
 def undetermined(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[str]:
-    """What in the SQL of a function does not say one thing; each with what to do about it."""
+    """What in the SQL of a function does not say one thing, or, a `Tie`, may not; each with what to do about it."""
     ((tree,),) = connection.execute("SELECT json_serialize_sql($sql)", {"sql": sql}).fetchall()
     written = _Written()
     written.read(json.loads(tree))
@@ -186,11 +194,11 @@ class _Plan:
             ):  # a query for a value has a first of its own
                 yield _UNORDERED.format(name=name)
             elif order and not _determined(item["children"][0], [*order, *groups]):
-                yield _TIES.format(name=name)
+                yield Tie(_TIES.format(name=name))
         elif name in _OF_EXTREME:
             value, by = item["children"][:2]
             if not _determined(value, [*_parts(by), *groups]):
-                yield _TIED.format(name=name)
+                yield Tie(_TIED.format(name=name))
         elif name not in _EXACT:
             yield _ROUNDED.format(name=name)
 
@@ -208,7 +216,7 @@ class _Plan:
         if name in _BY_PLACE and not order:
             yield _NO_ORDER.format(name=name)
         elif name in _VALUES_BY_PLACE and not _determined(item["children"][0], alike):
-            yield _TIES.format(name=name)
+            yield Tie(_TIES.format(name=name))
 
     def _rows(self, item: Item, name: str) -> Iterator[str]:
         kind = item.get("type")

@@ -263,6 +263,8 @@ class Inputs:
     """The SQL of each star function; None for one that computes its frame in memory."""
     plain: dict[str, bool] = field(default_factory=dict, repr=False)
     """What `by_row` found out so far."""
+    ties: dict[str, Sequence[str]] = field(default_factory=dict, repr=False)
+    """What in the SQL of each star function may depend on the order of rows, and does if an order leaves some side by side."""
 
     untried: frozenset[str] = field(default=frozenset(), repr=False)
     """What is declared wrongly, which was told already: nothing that is made from it is tried."""
@@ -473,14 +475,16 @@ class Inputs:
         sql = self.queries[definition.name]
         found: list[str] = []
         if sql is not None:
-            found += determinism.undetermined(connection, sql)
+            told = list(determinism.undetermined(connection, sql))
+            self.ties[definition.name] = tuple(str(one) for one in told if isinstance(one, determinism.Tie))
+            found += [one for one in told if not isinstance(one, determinism.Tie)]
             if "row_number" in sql.lower():  # a second look is worth its time
                 _, tree = plan(definition, self)
                 found += [] if isinstance(tree, Opaque) else determinism.numbered_anyhow(tree)
         if found:
             raise ContractError(f"{definition.name}: {'; '.join(dict.fromkeys(found))}")
-        if definition.schema.strict and (told := classified(definition, self)).startswith("compared whole"):
-            raise ContractError(f"{definition.name}: it is declared strict, and would be {told}")
+        if definition.schema.strict and (class_ := classified(definition, self)).startswith("compared whole"):
+            raise ContractError(f"{definition.name}: it is declared strict, and would be {class_}")
 
 
 def reference(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:

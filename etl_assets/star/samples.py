@@ -51,7 +51,7 @@ def sampled(
         if not change.keys:  # a reference file: it has few rows, and counts as code
             found[name] = change
             continue
-        limit = _MOST if found else rows
+        limit = max(_MOST, rows) if found else rows
         few = f"SELECT * FROM {change.rows} LIMIT {limit}"
         large = change.size is None or change.size > limit
         query = _belonging(change, linked, found[linked.one].rows, rows) if linked and large else few
@@ -72,7 +72,7 @@ def _belonging(change: InputChange, link: Link, sample: str, some: int) -> str:
         f"UNION SELECT {values(own)} FROM (SELECT * FROM {change.rows} LIMIT {some})"
     )
     same = " AND ".join(f"CAST(r.{identifier(name)} AS VARCHAR) = w.v{i}" for i, name in enumerate(own))
-    return f"SELECT r.* FROM {change.rows} AS r SEMI JOIN ({wanted}) AS w ON {same} LIMIT {_MOST}"
+    return f"SELECT r.* FROM {change.rows} AS r SEMI JOIN ({wanted}) AS w ON {same} LIMIT {max(_MOST, some)}"
 
 
 def _links(definition: StarFunction, inputs: Inputs, changes: Mapping[str, InputChange]) -> Iterator[Link]:

@@ -28,6 +28,8 @@ from etl_assets.star.reach import InputChange
 from etl_assets.star.samples import sampled
 
 _ENOUGH = 300
+_ENOUGH_OF_TIES = 20_000
+"""Where an order may leave rows side by side: such rows may be few."""
 # An input's rows are parted at random, several times: so many eighths of them come and go each time. What somebody says of
 # a function needs more than what is read from its SQL.
 _PARTS_OF_WHAT_IS_SAID = (4, 4, 4, 1)
@@ -54,9 +56,9 @@ class Verdict:
             return True
         return all(now < max(1, 2 * self.rows.get(name, 0)) for name, now in rows.items())
 
-    @property
-    def final(self) -> bool:
-        return bool(self.order or self.parts) or all(tried > _ENOUGH // 2 for tried in self.rows.values())
+    def final(self, enough: int) -> bool:
+        """Whether there is nothing to try again, however many rows there will be."""
+        return bool(self.order or self.parts) or all(tried > enough // 2 for tried in self.rows.values())
 
 
 # What this process knows already, by lake and version of the code: the star is opened many times.
@@ -78,10 +80,11 @@ def tried(
         code_version, verdict = kept
         _known[files.url, code_version] = verdict
     verdict = _known.get(this, Verdict())
-    if this not in _known or not verdict.final:
-        rows = {name: _rows(change, connection) for name, change in changes.items() if change.keys}
+    enough = _ENOUGH_OF_TIES if inputs.ties.get(definition.name) else _ENOUGH
+    if this not in _known or not verdict.final(enough):
+        rows = {name: _rows(change, connection, enough) for name, change in changes.items() if change.keys}
         if not verdict.stands(rows):
-            verdict = _known[this] = _tried(definition, inputs, changes, connection, rows)
+            verdict = _known[this] = _tried(definition, inputs, changes, connection, rows, enough)
             with files.writing(path) as stream:
                 stream.write(sealed(json.dumps({"code_version": version} | asdict(verdict)).encode()))
     if verdict.order:
@@ -91,11 +94,11 @@ def tried(
     return verdict
 
 
-def _rows(change: InputChange, connection: duckdb.DuckDBPyConnection) -> int:
+def _rows(change: InputChange, connection: duckdb.DuckDBPyConnection, enough: int) -> int:
     """About how many rows an input has, up to as many as are enough."""
     if change.size is not None:
-        return min(change.size, _ENOUGH)
-    return _count(f"(SELECT 1 FROM {change.rows} LIMIT {_ENOUGH})", connection)
+        return min(change.size, enough)
+    return _count(f"(SELECT 1 FROM {change.rows} LIMIT {enough})", connection)
 
 
 def _verdict_kept(files: Files, path: str) -> tuple[str, Verdict] | None:
@@ -119,10 +122,11 @@ def _tried(
     changes: Mapping[str, InputChange],
     connection: duckdb.DuckDBPyConnection,
     rows: Mapping[str, int],
+    enough: int,
 ) -> Verdict:
     since = made_so_far()
     try:
-        some = sampled(definition, inputs, changes, connection, _ENOUGH)
+        some = sampled(definition, inputs, changes, connection, enough)
         order, parts = _Trial(definition, inputs, some, connection).found()
     finally:
         forget(connection, (), since)
@@ -141,6 +145,7 @@ class _Trial:
     ) -> None:
         self.application = Application(definition, inputs, connection)
         self.seed = inputs.code_version(definition)
+        self.ties = inputs.ties.get(definition.name, ())
         self.partings = _PARTS_OF_WHAT_IS_SAID if definition.schema.by else _PARTS_OF_WHAT_IS_READ
         self.some = some
         self.connection = connection
@@ -166,10 +171,12 @@ class _Trial:
             finally:
                 self.connection.execute(f"SET threads = {threads}")
             if not _same(given, again, self.connection):
-                yield (
-                    "it gives something else when the same rows come in another order: something in it depends on that, "
-                    "such as a number given among rows that an order leaves side by side (order by the whole key)"
+                why = "; ".join(dict.fromkeys(self.ties)) or (
+                    "something in it depends on that, such as a number given among rows that an order leaves side by side "
+                    "(order by the whole key)"
                 )
+                yield f"it gives something else when the same rows come in another order: {why}"
+                return
 
     def _turned(self, change: InputChange, nth: int) -> InputChange:
         columns = ", ".join(map(identifier, [*change.columns, *change.keys]))
