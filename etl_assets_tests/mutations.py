@@ -219,6 +219,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "automation/test_sweep.py::test_parts_are_swept_in_turn_and_what_is_found_is_mended_and_told",
     ),
     Mutation(
+        "F28", "a row that leaves is recorded as one that is there", "star/course.py",
+        '            parts += f" UNION ALL SELECT {self.declared}, true AS deleted FROM {step.left}"',
+        '            parts += f" UNION ALL SELECT {self.declared}, false AS deleted FROM {step.left}"',
+        "test_increments.py::test_a_row_that_is_deleted_and_comes_back_is_there_again",
+    ),
+    Mutation(
         "F29", "the same job has another name each time", "clients/bigquery_jobs.py",
         '        job_id = f"{name}_{number}"', '        job_id = f"{name}_{number}_{time.time_ns()}"',
         "resources/test_bigquery.py::test_an_append_whose_answer_was_lost_for_good_is_not_done_twice_by_the_next_run",
@@ -255,6 +261,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "lake/test_files.py::test_a_path_out_of_the_lake_is_refused",
     ),
     Mutation(
+        "F35", "an address is shown as it is written", "addresses.py",
+        "        return str(Database.read(dsn))\n", "        return dsn\n",
+        "test_failures.py::test_the_password_is_nowhere_but_in_the_environment",
+    ),
+    Mutation(
         "F36", "every address is listened to", "interface/serving.py",
         ".is_loopback and not anybody:", ".is_loopback and False:",
         "interface/test_serving.py::test_other_machines_are_let_in_only_by_who_says_so",
@@ -273,6 +284,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         "F37", "an answer may have any size", "apis/client.py",
         "                if left < 0:\n", "                if False:\n",
         "apis/test_fetching.py::test_what_never_ends_or_is_too_much_is_given_up",
+    ),
+    Mutation(
+        "F38", "the machine's memory counts, whatever a container may have", "engine/duck.py",
+        '"memory.max")', '"memory.high")',
+        "capture/test_large_rows.py::test_the_limit_of_a_container_is_the_one_that_counts",
+    ),
+    Mutation(
+        "F40", "a request to Sheets is made once", "clients/sheets.py",
+        "stop=stop_after_attempt(self._attempts)", "stop=stop_after_attempt(1)",
+        "resources/test_sheets.py::test_a_fault_at_any_one_request_is_overcome",
     ),
     Mutation(
         "F41", "a newer format is read as if it were known", "lake/batches.py",
