@@ -77,6 +77,7 @@ def test_a_table_of_any_name_is_kept_apart_from_those_that_it_matches(
     assert lake.is_exact(*tables)
 
 
+@pytest.mark.places
 @pytest.mark.fault("F42")
 def test_the_flow_and_its_proofs_read_what_is_in_the_files_wherever_they_lie(
     totesys: str, tmp_path: Path

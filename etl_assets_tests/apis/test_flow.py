@@ -129,6 +129,7 @@ def test_a_failed_window_is_told_and_what_landed_before_is_loaded(
     assert etl("fetch", "nothing").exit_code == 2
 
 
+@pytest.mark.places
 def test_a_project_that_init_made_gets_an_api_by_one_file(
     database: Callable[..., str], stand_in: WebApiStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def history(
         yield home, added
 
 
+@pytest.mark.places
 def test_a_run_leaves_little_in_the_history(history: tuple[Path, list[int]]) -> None:
     _, (_, *changed, first_without, second_without) = history
     print(changed, first_without, second_without)  # noqa: T201

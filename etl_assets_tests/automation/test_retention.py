@@ -152,6 +152,7 @@ QUERY = """{
 }"""
 
 
+@pytest.mark.places
 def test_the_interface_shows_the_same_before_and_after(
     instance: dg.DagsterInstance, home: Path, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
 
 
+@pytest.mark.places
 def test_a_new_fact_with_a_report_is_two_files_and_two_edits(
     totesys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ def shop(database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.Monke
     return tmp_path
 
 
+@pytest.mark.places
 def test_a_project_gets_steps_by_one_file_more(shop: Path) -> None:
     checked = etl("check")
     assert checked.exit_code == 0, checked.output
