@@ -20,6 +20,8 @@ _HEAD = struct.Struct("<8sdd")
 _CALL = struct.Struct("<dd")
 _LOOK_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 86_400.0
+_AHEAD_SECONDS = 2.0
+"""A call that had not arrived is noted as arriving so much later at the most."""
 
 
 class Journal:
@@ -98,7 +100,3 @@ def _ago(wall: float, since_start: float) -> float:
     """How long ago a moment was; of what two clocks say the less, unless that lies ahead."""
     found = [ago for ago in (time.time() - wall, time.monotonic() - since_start) if ago > -_AHEAD_SECONDS]
     return min(found, default=0.0)
-
-
-_AHEAD_SECONDS = 2.0
-"""A call that had not arrived is noted as arriving so much later at the most."""
