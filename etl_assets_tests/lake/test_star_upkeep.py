@@ -1,6 +1,8 @@
 """What becomes of a lake's star when the lake is set back, and of what killed runs left in it."""
 
 import os
+import re
+import runpy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,8 @@ from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
 from etl_assets_tests.lake_layout import newest_of_star, star_files
 from etl_assets_tests.shop import DAY, INPUTS, SOURCE
+
+LAKES = Path(__file__).parents[2] / "docs/lakes.md"
 
 
 @pytest.fixture
@@ -47,6 +51,27 @@ def test_a_lake_that_was_set_back_shows_what_it_showed_then(shop: Direct, of_fac
     execute(shop.url, "UPDATE sale SET amount = amount + 1; UPDATE worker SET name = 'n' WHERE id < 9")
     shop.run()
     assert [f.difference for f in (*shop.verified(thorough=True), *shop.rebuilt()) if not f.equal] == []
+
+
+def test_who_has_no_etl_finds_the_files_as_the_docs_say(
+    shop: Direct, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(shop.url, DAY)
+    shop.run()
+    (code,) = re.findall(
+        r"## Reading the star without etl.*?```python\n(.*?)```", LAKES.read_text(), re.DOTALL
+    )
+    script = tmp_path / "reader.py"
+    script.write_text(code.replace("data/lake", str(shop.data / "lake")))
+    names = runpy.run_path(str(script))
+    with shop.lake.open(INPUTS) as bench:
+        listed = {
+            name: [str(bench.star.local(path)) for path in bench.star.paths_of_any(name)]
+            for name in INPUTS.star
+        }
+    assert names["files"] == listed
+    assert len(listed["fact_sale"]) == 2
+    assert "fact_sale [(" in capsys.readouterr().out
 
 
 def abandoned(folder: Path, *, hours: float) -> Path:
