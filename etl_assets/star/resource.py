@@ -26,6 +26,8 @@ from etl_assets.star.schema import StarTable
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_MOST_TOUCHED = 1_000_000
+"""So many keys of a dimension's members are handed to the load, in memory."""
 Touched: TypeAlias = "dict[str, tuple[str | None, str, pa.Table]]"
 """Dimension -> the version of its file before, the one after, and the keys of the members that may differ."""
 
@@ -43,9 +45,11 @@ class OpenLake:
     def publish(self, builds: Sequence[Build]) -> None:
         """Show what builds staged, all at once, and remember which members they touched, for the load that follows."""
         for build in builds:
+            self.touched.pop(build.definition.name, None)
             if build.touched is not None and build.held:
-                keys = build.touched.to_arrow_table()
-                self.touched[build.definition.name] = (build.held.version, build.version, keys)
+                keys = build.touched.limit(_MOST_TOUCHED + 1).to_arrow_table()
+                if keys.num_rows <= _MOST_TOUCHED:  # else the load finds out by itself, within its memory
+                    self.touched[build.definition.name] = (build.held.version, build.version, keys)
         publish(self.star, builds, self.connection)
 
     def changed_members(self, table: StarTable, held: str) -> "pa.Table | None":

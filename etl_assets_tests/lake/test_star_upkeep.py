@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from etl_assets.lake import current
+from etl_assets.star import resource
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
 from etl_assets_tests.lake_layout import newest_of_star, star_files
@@ -51,6 +52,15 @@ def test_a_lake_that_was_set_back_shows_what_it_showed_then(shop: Direct, of_fac
     execute(shop.url, "UPDATE sale SET amount = amount + 1; UPDATE worker SET name = 'n' WHERE id < 9")
     shop.run()
     assert [f.difference for f in (*shop.verified(thorough=True), *shop.rebuilt()) if not f.equal] == []
+
+
+def test_a_load_after_very_many_changed_members_finds_them_by_itself(
+    shop: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "_MOST_TOUCHED", 1)
+    execute(shop.url, "UPDATE worker SET name = name || '!' WHERE id <= 5")
+    shop.run()
+    assert unequal(shop) == []
 
 
 def test_who_has_no_etl_finds_the_files_as_the_docs_say(
