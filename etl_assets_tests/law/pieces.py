@@ -132,7 +132,9 @@ class Pieces(Steps):
         name, target = self.rng.choice(pairs)
         filled, type_ = self.name("x"), Type(types[name].base)
         default: Expression = constant(self.rng, type_)
-        if values := target.values.get(target.key[0]):
+        # A key of the target may be too large for a column that refers to it.
+        values = [v for v in target.values.get(target.key[0], ()) if type_.base != "int" or abs(v) < 2**31]
+        if values:
             default = Literal(type_, self.rng.choice(values))
         default = Call(type_, "coalesce", (column(types, name), default))
         made = replace(piece, tree=Select(piece.tree, (*same(types), (filled, default))))
