@@ -56,7 +56,7 @@ test-histories: .venv/.stamp ## HISTORIES random histories of transactions, each
 
 test-law: .venv/.stamp ## LAW random models with their histories: the star is what its functions give
 	@ETL_LAW=$(LAW) ETL_LAW_REACH=$(REACH) $(BIN)/python -m pytest -n $(WORKERS) -m "" \
-	    etl_assets_tests/law/test_law.py etl_assets_tests/law/test_reach.py etl_assets_tests/law/test_mistakes.py $(ARGS)
+	    etl_assets_tests/law/test_mistakes.py etl_assets_tests/law/test_law.py etl_assets_tests/law/test_reach.py $(ARGS)
 
 test-init: .venv/.stamp ## databases that nobody declared: etl init, a run, changes, another run, verified
 	@ETL_CATALOGS=$(CATALOGS) $(BIN)/python -m pytest -n $(WORKERS) -m init etl_assets_tests/init $(ARGS)

@@ -93,7 +93,7 @@ class Report:
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", columns_of(self, self.name, self.columns, ReportColumn))
         names = [column.name for column in self.columns]
-        if len({name.casefold() for name in names}) != len(names):
+        if len({name.lower() for name in names}) != len(names):
             refuse(self, f"{self.name}: a column is declared twice, in whatever case, in {names}")
         if not self.key or not set(self.key) <= set(names):
             refuse(self, f"{self.name}: its key {list(self.key)} must name columns among {names}")

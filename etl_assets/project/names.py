@@ -93,4 +93,4 @@ def _unfit(name: str, longest: str, what: str, where: str) -> Iterator[Slip]:
 
 
 def _folded(name: str) -> str:
-    return name.casefold()
+    return name.lower()

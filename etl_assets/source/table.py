@@ -68,8 +68,8 @@ class Table:
             refuse(self, f"{self.name}: exclude names columns: write exclude=({self.exclude!r},)")
         elif used := {*self.columns, *self.key} & set(self.exclude):
             refuse(self, f"{self.name}: {sorted(used)} can't be left out (exclude=) and used")
-        names = Counter(name.casefold() for name in self.columns)
-        if alike := sorted(name for name in self.columns if names[name.casefold()] > 1):
+        names = Counter(name.lower() for name in self.columns)
+        if alike := sorted(name for name in self.columns if names[name.lower()] > 1):
             refuse(
                 self,
                 f"{self.name}: {', '.join(alike)} are one name where capitals make no other: leave out all but one (exclude=)",

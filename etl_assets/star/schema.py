@@ -92,7 +92,7 @@ class StarTable:
         """Refuse columns of one name, in whatever case: no warehouse tells them apart."""
         alike: dict[str, list[Column]] = {}
         for column in self.columns:
-            alike.setdefault(column.name.casefold(), []).append(column)
+            alike.setdefault(column.name.lower(), []).append(column)
         for columns in alike.values():
             if len(columns) > 1:
                 own = [one for one in columns if any(one is declared for declared in self.declared)]
