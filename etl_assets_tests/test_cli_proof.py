@@ -94,6 +94,7 @@ def flow(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flow:
 # -- run -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.places
 def test_whole_reads_every_table_whole(kept: Kept) -> None:
     batches = kept.flow.manifests()
     assert {state["read"] for state in batches[1]["tables"].values()} == {"horizon"}

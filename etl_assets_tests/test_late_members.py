@@ -24,6 +24,7 @@ _STAFF = "SELECT first_name, last_name, department_name, deleted FROM star.dim_s
 _INFERRED = "SELECT table_name, member_key FROM star.inferred_members ORDER BY ALL"
 
 
+@pytest.mark.places
 @pytest.mark.fault("F23")
 def test_the_whole_flow_waits_for_nobody_and_forgets_nobody(classroom: str, tmp_path: Path) -> None:
     execute(

@@ -98,6 +98,7 @@ def assert_reported(made: project.Project, flow: Direct) -> None:
         assert made.reports[name].differences(frame, flow.warehouse.query(control.sql)) == []
 
 
+@pytest.mark.places
 def test_the_command_line_runs_it_by_what_was_written_and_a_password_from_elsewhere(
     database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

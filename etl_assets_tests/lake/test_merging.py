@@ -66,6 +66,7 @@ def listed(flow: Direct) -> list[StarFile]:
     return list(flow.lake.star().fact_files(FACT))
 
 
+@pytest.mark.places
 def test_a_fact_has_few_files_which_hold_each_batch_once_and_in_order(shop: Direct) -> None:
     files = listed(shop)
     assert len(files) <= 1 + 2 + 3 * 3

@@ -43,6 +43,7 @@ def forecast(flow: Flow, **config: object) -> tuple[dg.ExecuteInProcessResult, d
         return result, told
 
 
+@pytest.mark.places
 def test_b11_sales_are_forecast_compared_written_and_told(
     totesys: str, tmp_path: Path, serve: Callable[..., Mail]
 ) -> None:
