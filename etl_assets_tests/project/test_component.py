@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -46,7 +47,7 @@ attributes:
 
 
 @pytest.fixture
-def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The layout that create-dagster makes, with our project beside their package."""
     for name, text in {
         "pyproject.toml": PYPROJECT,
@@ -61,9 +62,9 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    yield tmp_path
     for known in [one for one in sys.modules if one.partition(".")[0] == "theirs"]:
-        monkeypatch.delitem(sys.modules, known)
-    return tmp_path
+        del sys.modules[known]  # else it would be a module that a project can't be called like
 
 
 def test_a_component_brings_the_project_beside_what_is_theirs(
