@@ -81,14 +81,18 @@ def _cases_left_out(items: list[pytest.Item]) -> Iterator[pytest.Item]:
         yield from (item for item in of_one if chance[item] % _ONE_IN and item is not first)
 
 
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
+
 @pytest.fixture(autouse=True)
 def surroundings() -> Iterator[None]:
     """What a command sets for its process is for itself, and here the process is that of all tests: what others may read of
     what is written, and what it took from a `.env`."""
-    before, settings = os.umask(0o022), {n: v for n, v in os.environ.items() if n.startswith("ETL_")}
-    os.umask(before)
+    os.umask(_UMASK)  # what a wider fixture ran may have set it
+    settings = {n: v for n, v in os.environ.items() if n.startswith("ETL_")}
     yield
-    os.umask(before)
+    os.umask(_UMASK)
     for name in [name for name in os.environ if name.startswith("ETL_") and name not in settings]:
         del os.environ[name]
     os.environ.update(settings)
