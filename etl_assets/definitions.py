@@ -49,9 +49,8 @@ def definitions(settings: Settings, resource_prefix: tuple[str, ...] = ()) -> dg
         project.options.owners,
         project.options.source_owners,
     )
-    is_at_home = (
-        bool(settings.key_prefix) or not resource_prefix
-    )  # else the history is somebody else's, with runs of theirs
+    # Elsewhere the history is somebody else's, with runs of theirs.
+    is_at_home = bool(settings.key_prefix) or not resource_prefix
     inputs, tables, apis = project.inputs, list(project.tables.values()), list(project.apis.values())
     breaker = Breaker(settings.breaker_failures)
     observed = observed_files(project, settings)

@@ -416,9 +416,8 @@ class Batches:
     def newest(self) -> int | None:
         """The newest committed batch; None of an empty lake. What it costs does not depend on how many there are."""
         noted = self._noted()
-        if noted is not None and self.files.exists(
-            manifest_path(noted)
-        ):  # none of the newest is in a checkpoint
+        # None of the newest is in a checkpoint: the files alone are asked for.
+        if noted is not None and self.files.exists(manifest_path(noted)):
             for batch in range(noted, noted + _ASKED):
                 if not self.files.exists(manifest_path(batch + 1)):
                     return batch
@@ -493,12 +492,10 @@ class Batches:
 
     def _content(self, path: str) -> bytes:
         try:
-            return self.files.read(path)
+            return self.checkpoints.content(path)
         except LakeError as error:
-            if self.files.exists(path):
+            if self.files.exists(path) or self.checkpoints.covering(batch_of(path)) is not None:
                 raise
-            if (content := self.checkpoints.read(path.rpartition("/")[2])) is not None:
-                return content
             raise LakeError(
                 f"{self.files.url}/{path} is not there; restore the file from a backup"
             ) from error

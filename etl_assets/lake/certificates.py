@@ -29,23 +29,11 @@ def uncertified(files: Files, batches: Batches, tables: Sequence[str]) -> str | 
 def noted(files: Files, path: str) -> dict[str, Any] | None:
     """What a certificate, or a note of a verification, says; None if it says nothing, or is damaged."""
     try:
-        content = _content(files, path)
+        content = Checkpoints(files, FOLDER).content(path)
         told = json.loads(content) if is_intact(content) else None
     except (ValueError, LakeError):
         return None
     return told if isinstance(told, dict) and isinstance(told.get("tables"), dict) else None
-
-
-def _content(files: Files, path: str) -> bytes:
-    """What lies at a path, or lay there. Raises `LakeError` if nothing did."""
-    try:
-        return files.read(path)
-    except LakeError:
-        folder, _, name = path.rpartition("/")
-        kept = Checkpoints(files, FOLDER).read(name) if folder == FOLDER else None
-        if kept is None:
-            raise
-        return kept
 
 
 VERIFIED = "raw/verified.json"

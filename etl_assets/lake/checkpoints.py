@@ -18,9 +18,7 @@ from etl_assets.lake.files import AlreadyExists, Files, LakeError
 from etl_assets.lake.seal import is_intact
 
 _NAME = re.compile(r"([0-9]+)-([0-9]+)\.tar\.xz")
-_OF_A_BATCH = re.compile(r"([0-9]+)((?:\.[a-z]+)?\.json)")
-MANIFEST = ".json"
-"""How the name of a manifest ends, after the number of its batch."""
+_OF_A_BATCH = re.compile(r"([0-9]+)(?:\.[a-z]+)?\.json")
 AT_ONCE = 500
 """So many batches are in a checkpoint, or fewer that make `_BYTES`."""
 KEPT = 1000
@@ -73,6 +71,15 @@ class Checkpoints:
             self._open = covered, self._unpacked(covered)
         return self._open[1].get(name)
 
+    def content(self, path: str) -> bytes:
+        """What lies at a path, or lay there before a checkpoint took it. Raises `LakeError` if nothing did."""
+        try:
+            return self.files.read(path)
+        except LakeError:
+            if self.files.exists(path) or (kept := self.read(path.rpartition("/")[2])) is None:
+                raise
+            return kept
+
     def fold(self, newest: int) -> None:
         """Move all but the newest batches into checkpoints. Raises `LakeError` if a manifest is missing, damaged or does not
         follow the one before; then it stays where it is, and all after it."""
@@ -103,7 +110,7 @@ class Checkpoints:
         return f"{self._below}/{covered.start:06d}-{covered.stop - 1:06d}.tar.xz"
 
     def _sha256(self, batch: int) -> str:
-        content = self.read(f"{batch:06d}{MANIFEST}")
+        content = self.read(f"{batch:06d}.json")
         return hashlib.sha256(content or b"").hexdigest()
 
     def _gathered(
@@ -114,7 +121,7 @@ class Checkpoints:
         size = 0
         batch = wanted.start
         for batch in wanted:
-            manifest = f"{batch:06d}{MANIFEST}"
+            manifest = f"{batch:06d}.json"
             for name in {manifest, *there.get(batch, ())}:
                 content[name] = self.files.read(f"{self.folder}/{name}")
                 size += len(content[name])

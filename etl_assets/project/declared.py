@@ -219,8 +219,9 @@ class _Declared:
         """Tables and star tables with whose declaration something is wrong: what is made of them can't be tried."""
         wrong = {t.name for t in self.tables.values() if self.noted.has(t)}
         wrong |= {n for n, d in self.star.items() if self.noted.has(d.schema, *d.schema.declared)}
-        every = Counter(n.lower() for n in (*self.tables, *self.apis, *self.star))
-        return wrong | {n for n in (*self.tables, *self.apis, *self.star) if every[n.lower()] > 1}
+        every = [*self.tables, *self.apis, *self.star]
+        times = Counter(map(names.without_case, every))
+        return wrong | {name for name in every if times[names.without_case(name)] > 1}
 
     def _traced(self) -> dict[str, tuple[Query, Query | None]]:
         """The queries of the reports. One of a report, or over a star table, with which something is wrong can't be traced."""

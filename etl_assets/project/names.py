@@ -29,7 +29,7 @@ def one_name(named: Iterable[Named]) -> Iterator[Slip]:
     """Of names that are equal but for capitals all but the first."""
     seen: dict[str, Named] = {}
     for one in named:
-        other = seen.setdefault(_folded(one.name), one)
+        other = seen.setdefault(without_case(one.name), one)
         if other is not one:
             same = "is" if other.name == one.name else f"and {other.name} are one name: that is"
             yield Slip(
@@ -49,10 +49,12 @@ def of_star(star: Iterable[tuple[StarFunction, str]]) -> Iterator[Slip]:
     """Star tables, with where they are declared, whose names a warehouse has already, or does not take."""
     tables = [(one, at(where)) for one, where in star]
     views = {
-        _folded(current(one.name)): (one.name, where) for one, where in tables if isinstance(one.schema, Fact)
+        without_case(current(one.name)): (one.name, where)
+        for one, where in tables
+        if isinstance(one.schema, Fact)
     }
     for one, where in tables:
-        folded = _folded(one.name)
+        folded = without_case(one.name)
         if folded in OWN_NAMES:
             yield Slip(
                 where,
@@ -75,7 +77,7 @@ def of_reports(reports: Iterable[Report], workbook: str) -> Iterator[Slip]:
     about = [Named(ABOUT, "the sheet that says what the others are", made[0].where)] if made else []
     yield from one_name([*about, *titles])
     for one in made:
-        if _folded(one.name) == workbook_name(workbook):
+        if without_case(one.name) == workbook_name(workbook):
             yield Slip(
                 at(one.where), f"{one.name} is what the workbook {workbook!r} is called: write another name"
             )
@@ -92,5 +94,6 @@ def _unfit(name: str, longest: str, what: str, where: str) -> Iterator[Slip]:
         )
 
 
-def _folded(name: str) -> str:
+def without_case(name: str) -> str:
+    """A name without what makes no other name where it is used: capitals."""
     return name.lower()
