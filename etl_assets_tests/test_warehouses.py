@@ -31,6 +31,8 @@ from etl_assets.exports.duckdb import ReportTablesError
 from etl_assets.exports.postgres import PostgresReportTables
 from etl_assets.proof.certificate import Certifier
 from etl_assets.proof.history import facts_then
+from etl_assets.proof.parts import PARTS
+from etl_assets.proof.verify import verifying
 from etl_assets.settings import Settings
 from etl_assets.source.table import Table
 from etl_assets.stand_ins.bigquery import BigQueryStandIn
@@ -1125,6 +1127,22 @@ def test_postgresql_enforces_keys_and_references_over_several_columns(shelf: Cal
 
 
 # -- proofs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.many
+def test_a_part_of_the_keys_is_compared_with_postgresql_too(make: Callable[..., Direct]) -> None:
+    flow = make("postgres")
+    flow.run()
+    execute(str(flow.warehouse_url), "UPDATE star.fact_sale SET amount = amount + 1 WHERE sale_id = 8")
+    found = []
+    with flow.lake.open(flow.inputs) as bench:
+        for part in range(PARTS):
+            with verifying(bench, Path(flow.lake.scratch), parts={"fact_sale": [part]}) as verifier:
+                findings = {f.table: f for f in verifier.loaded(flow.warehouse)}
+                assert f"part {part + 1} of 7 of its keys" in findings["fact_sale"].compared
+                found += [f.difference for f in findings.values() if not f.equal]
+    assert len(found) == 1
+    assert "amount is 9.25 and should be 8.25" in found[0]
 
 
 @pytest.mark.many

@@ -9,7 +9,8 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from etl_assets.automation.in_process import EXECUTOR
 from etl_assets.lake.batches import Manifest
 from etl_assets.presentation import PLAIN, Naming
-from etl_assets.proof.checks import VERIFY, verification_key, verified_tables
+from etl_assets.proof.checks import VERIFICATION, VERIFY, verification_key, verified_tables
+from etl_assets.proof.parts import PARTS
 from etl_assets.star.definition import Inputs
 from etl_assets.star.resource import Lake
 
@@ -29,7 +30,8 @@ def verify(naming: Naming = PLAIN) -> UnresolvedAssetJobDefinition:
 
 
 def verify_every_night(inputs: Inputs, rows_a_night: int, naming: Naming = PLAIN) -> dg.ScheduleDefinition:
-    """The schedule; in one night checks read at most about `rows_a_night` rows, or a seventh of all if that is more."""
+    """The schedule; in one night checks read at most about `rows_a_night` rows, or a seventh of all if that is more: of a
+    star table that is larger alone, a part of its keys."""
 
     @dg.schedule(
         name=naming.name("verify_every_night"),
@@ -38,7 +40,7 @@ def verify_every_night(inputs: Inputs, rows_a_night: int, naming: Naming = PLAIN
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"The verification, every night at 03:30: of all tables, or, where they hold more than "
-        f"{rows_a_night:,} rows together, of a share of them, each within a week. What differs makes its run fail, and is "
+        f"{rows_a_night:,} rows together, of a share of them, large ones by parts of their keys, each within a week. What differs makes its run fail, and is "
         "told like any failure.",
     )
     @naming.resources
@@ -48,9 +50,11 @@ def verify_every_night(inputs: Inputs, rows_a_night: int, naming: Naming = PLAIN
             return dg.SkipReason("the lake holds no batch yet")
         weights = rows_read(inputs, manifest)
         chosen = share_of(weights, context.scheduled_execution_time.date(), rows_a_night)
-        tags = {"verification": f"{len(chosen)} of {len(weights)} tables"}
+        parts = {name.removeprefix("star_"): which for name, which in chosen.items() if which is not None}
         return dg.RunRequest(
-            asset_check_keys=[dg.AssetCheckKey(verification_key(naming), name) for name in chosen], tags=tags
+            asset_check_keys=[dg.AssetCheckKey(verification_key(naming), name) for name in chosen],
+            run_config={"ops": {naming.name(VERIFICATION): {"config": {"parts": parts}}}},
+            tags={"verification": f"{len(chosen)} of {len(weights)} tables"},
         )
 
     return schedule
@@ -67,15 +71,23 @@ def rows_read(inputs: Inputs, manifest: Manifest) -> dict[str, int]:
     return {check: rows(name) for check, name in verified_tables(inputs).items()}
 
 
-def share_of(weights: Mapping[str, int], day: date, most: int) -> list[str]:
-    """What is verified on a day. All that there is lies on a line as long as it weighs, which is cut into as many pieces
-    as it takes nights: so every piece is about as heavy, and which one it is depends on the day alone."""
-    total = sum(weights.values())
-    nights = max(1, min(NIGHTS, -(-total // most), len(weights)))
-    chosen, before = [], 0
+def share_of(weights: Mapping[str, int], day: date, most: int) -> dict[str, list[int] | None]:
+    """What is verified on a day, and which parts of it (None: all). All that there is lies on a line as long as it weighs,
+    which is cut into as many pieces as it takes nights: so every piece is about as heavy, and which one it is depends on the
+    day alone. A star table that is more than a night is to bear lies there in parts."""
+    pieces: list[tuple[str, int | None, int]] = []
     for name, weight in weights.items():
+        if name.startswith("star_") and weight > most:
+            pieces += [(name, part, weight // PARTS) for part in range(PARTS)]
+        else:
+            pieces.append((name, None, weight))
+    total = sum(weight for _, _, weight in pieces)
+    nights = max(1, min(NIGHTS, -(-total // most), len(pieces)))
+    chosen: dict[str, list[int] | None] = {}
+    before = 0
+    for name, part, weight in pieces:
         place = (2 * before + weight) * nights // (2 * total) if total else 0
         if min(place, nights - 1) == day.toordinal() % nights:
-            chosen.append(name)
+            chosen[name] = None if part is None else [*(chosen.get(name) or []), part]
         before += weight
     return chosen

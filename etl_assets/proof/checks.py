@@ -11,6 +11,7 @@ from etl_assets.apis.declaration import Api
 from etl_assets.lake.batches import MAIN, TableState, in_words, number
 from etl_assets.presentation import PLAIN, Naming
 from etl_assets.proof.certificate import Certifier, TableProof
+from etl_assets.proof.parts import PARTS, Parts
 from etl_assets.proof.totals import Totals
 from etl_assets.raw.assets import raw_key
 from etl_assets.source.resource import Source
@@ -24,6 +25,8 @@ _NAME = "equals_the_source"
 GROUP = "proof"
 VERIFY = "verify"
 """The job of the verification."""
+VERIFICATION = "verification"
+"""Its step."""
 SAID = "etl/batch"
 """Tags a run with what it brought and what that came to, in a sentence."""
 _PLACES = ("source", "raw", "star", "warehouse")
@@ -40,7 +43,7 @@ def differing(bench: OpenLake, scratch: Path) -> Sequence[str]:
 
 def verification_key(naming: Naming = PLAIN) -> dg.AssetKey:
     """The asset key of what the checks of the verification hang on."""
-    return naming.key(GROUP, "verification")
+    return naming.key(GROUP, VERIFICATION)
 
 
 def certificate_checks(inputs: Inputs, naming: Naming = PLAIN) -> dg.AssetChecksDefinition:
@@ -129,10 +132,18 @@ def verification_checks(
 ) -> dg.AssetChecksDefinition:
     """Recompute from storage and source what lake and warehouse claim; a run that finds a difference is red."""
     tables = verified_tables(inputs)
+    parts = dg.Field(
+        {str: [int]},
+        is_required=False,
+        default_value={},
+        description=f"Star tables of which only parts of the keys are compared, and which, from 0 to {PARTS - 1}: a seventh "
+        "each. Of those that are not named all keys are.",
+    )
 
     @dg.multi_asset_check(
-        name=naming.name("verification"),
+        name=naming.name(VERIFICATION),
         can_subset=True,
+        config_schema={"parts": parts},
         specs=[
             dg.AssetCheckSpec(
                 check,
@@ -151,11 +162,13 @@ def verification_checks(
     ) -> Iterator[dg.AssetCheckResult]:
         chosen = sorted(context.selected_asset_check_keys, key=lambda k: k.name)
         names = {tables[key.name] for key in chosen}
+        parts = checked_parts(context.op_execution_context.op_config["parts"], inputs)
         from etl_assets.proof.verify import record_verified, verifying
 
+        going = partial(is_loading, context.instance)
         with (
             lake.open(inputs) as bench,
-            verifying(bench, Path(lake.scratch), names, partial(is_loading, context.instance)) as verifier,
+            verifying(bench, Path(lake.scratch), names, going, parts) as verifier,
         ):
             manifest = verifier.manifest
             found = [*verifier.files(), *verifier.raw(), *verifier.star()]
@@ -163,7 +176,7 @@ def verification_checks(
             if read := [table for table in inputs.tables.values() if table.source == MAIN]:
                 found += verifier.source(source.address(), read, thorough=False)
             found += verifier.pages(apis)
-            record_verified(bench.builder, manifest, found)
+            record_verified(verifier, found)
         for key in chosen:
             own = [
                 finding
@@ -192,6 +205,16 @@ def verification_checks(
             )
 
     return verification
+
+
+def checked_parts(config: Mapping[str, Sequence[int]], inputs: Inputs) -> Parts:
+    """The parts of star tables that a run was asked for. Raises `dg.Failure` where there are none such."""
+    for name, parts in config.items():
+        if name not in inputs.star:
+            raise dg.Failure(f"parts of {name}: the star has no such table", allow_retries=False)
+        if not parts or not set(parts) <= set(range(PARTS)):
+            raise dg.Failure(f"parts of {name}: give numbers from 0 to {PARTS - 1}", allow_retries=False)
+    return config
 
 
 def only_verifies(run: dg.DagsterRun) -> bool:

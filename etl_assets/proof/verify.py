@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import duckdb
@@ -38,6 +38,7 @@ from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.seal import sealed
 from etl_assets.proof.landed import LANDED_IN, LandedTable, landed_table
 from etl_assets.proof.pages import altered, compared, newest_records
+from etl_assets.proof.parts import PARTS, Parts, in_words, of_parts
 from etl_assets.proof.totals import amount, current_rows, digest_of, loaded_rows
 from etl_assets.raw.controls import Unproven, proven
 from etl_assets.raw.plan import ReadPlan, plan
@@ -104,6 +105,7 @@ def verifying(
     scratch: Path,
     only: Collection[str] | None = None,
     loading: Callable[[], bool] = lambda: False,
+    parts: Parts = MappingProxyType({}),
 ) -> Iterator["Verifier"]:
     """A verifier of the newest batch, of which nothing goes away while the block lasts. `loading` tells whether a run is
     under way: then the newest batch may be one that the star does not show yet, and the one before is verified."""
@@ -112,17 +114,18 @@ def verifying(
             loading()
         )  # asked first: whatever is behind the newest batch of now is so for good, or is told of here
         manifest, star = bench.builder.batches.latest() or bench.manifest, bench.star.manifest
-        verifier = Verifier(bench.builder, manifest, scratch, only, under_way=under_way)
+        verifier = Verifier(bench.builder, manifest, scratch, only, under_way=under_way, parts=parts)
         if under_way and star and star.batch < manifest.batch and verifier.is_behind():
             before = bench.builder.batches.get(star.batch)
-            verifier = Verifier(bench.builder, before, scratch, only, under_way=True)
+            verifier = Verifier(bench.builder, before, scratch, only, under_way=True, parts=parts)
         with verifier:
             yield verifier
 
 
 class Verifier:
     """Recomputes what a lake claims as of a manifest. `scratch` is a folder for what is made meanwhile; `only` names the
-    source and star tables to compare (None: all). `under_way`: a run was, when this began.
+    source and star tables to compare (None: all), `parts` those of which only parts of the keys are compared. `under_way`: a
+    run was, when this began.
 
     Used in a `with` block: what is made meanwhile goes with it.
     """
@@ -135,6 +138,7 @@ class Verifier:
         only: Collection[str] | None = None,
         *,
         under_way: bool = False,
+        parts: Parts = MappingProxyType({}),
     ) -> None:
         self.builder = builder
         self.inputs = builder.inputs
@@ -143,9 +147,10 @@ class Verifier:
         self.scratch = scratch
         self.only = only
         self.under_way = under_way
+        self.parts = parts
         self._stack = ExitStack()
         self._landed: dict[str, LandedTable] = {}
-        self._expected: dict[str, str] = {}
+        self._expected: dict[tuple[str, bool], str] = {}
         self._begun: dict[tuple[str, int], str] = {}
 
     def __enter__(self) -> Self:
@@ -264,8 +269,8 @@ class Verifier:
         schema, star = definition.schema, self.builder.star
         if behind := self._behind(definition):
             return Finding(schema.name, "star", "nothing", behind)
-        expected = self._applied(definition)
-        found = self._shown(schema)
+        expected = self._applied(definition, in_parts=True)
+        found = self._in_parts(schema, self._shown(schema))
         names = [c.name for c in schema.declared]
         finding = self._compare(schema, "star", expected, f"(SELECT {listing(names)} FROM {found})", names)
         if finding.equal:
@@ -305,17 +310,26 @@ class Verifier:
             f"{number(self.manifest.batch)}: run etl run"
         )
 
-    def _applied(self, definition: StarFunction) -> str:
-        """A FROM clause with what a function gives for all rows of its inputs, computed once."""
-        if definition.name not in self._expected:
+    def _applied(self, definition: StarFunction, *, in_parts: bool = False) -> str:
+        """A FROM clause with what a function gives for all rows of its inputs, computed once; `in_parts`: of it the rows
+        that are compared."""
+        name, schema = definition.name, definition.schema
+        if in_parts and name in self.parts and (name, False) in self._expected:
+            return self._in_parts(schema, self._expected[name, False])
+        wanted = (name, in_parts and name in self.parts)
+        if wanted not in self._expected:
             made = definition.apply(
                 self.connection, {n: self._input(definition, n) for n in definition.inputs}
-            )
-            names = listing([column.name for column in definition.schema.declared])
+            ).project(listing([column.name for column in schema.declared]))
+            if wanted[1]:
+                made = self.connection.sql(f"FROM {self._in_parts(schema, view(made))}")
             path = self.folder / f"star-{len(self._expected)}.parquet"
-            duck.write_parquet(made.project(names), path, {}, for_now=True)
-            self._expected[definition.name] = duck.parquet([path])
-        return self._expected[definition.name]
+            duck.write_parquet(made, path, {}, for_now=True)
+            self._expected[wanted] = duck.parquet([path])
+        return self._expected[wanted]
+
+    def _in_parts(self, schema: StarTable, rows: str) -> str:
+        return of_parts(schema, rows, self.parts)
 
     def _input(self, definition: StarFunction, name: str) -> duckdb.DuckDBPyRelation:
         """An input as of the batch, in the order of its keys for a function that computes in memory."""
@@ -372,7 +386,8 @@ class Verifier:
         keys = listing(schema.key_columns)
         once = self._once(table, state.key, self.builder.star.baseline(schema.name))
         gone = f"(SELECT DISTINCT {keys} FROM (SELECT {own} FROM {once}) ANTI JOIN {expected} USING ({keys}))"
-        marked = f"(SELECT {keys} FROM {self._everything(schema)} WHERE deleted)"
+        gone = self._in_parts(schema, gone)
+        marked = f"(SELECT {keys} FROM {self._in_parts(schema, self._everything(schema))} WHERE deleted)"
         if isinstance(schema, Fact):
             marked = f"(SELECT DISTINCT {keys} FROM {marked} ANTI JOIN {expected} USING ({keys}))"
         return self._compare(
@@ -462,20 +477,22 @@ class Verifier:
         if not paths or not reader.has(schema.name):
             return Finding(schema.name, "warehouse", "nothing", "the warehouse does not have it: run etl run")
         names = [c.name for c in schema.columns]
-        finding = self._loaded(schema, reader, duck.parquet(paths), loaded_rows(schema, reader), names)
+        finding = self._loaded(
+            schema, reader, self._in_parts(schema, duck.parquet(paths)), loaded_rows(schema, reader), names
+        )
         if not finding.equal or self._behind(definition):
             return finding
-        shown = self._current(schema, reader, self._applied(definition))
+        shown = self._current(schema, reader, self._applied(definition, in_parts=True))
         return finding if shown.equal else shown
 
     def _as_loaded(self, schema: StarTable, reader: WarehouseReader, edition: "_Edition") -> Finding:
         """Compare a table that a run brought to another batch meanwhile, or has not brought to this one yet."""
-        names, files = [c.name for c in schema.columns], duck.parquet(edition.paths)
+        names, files = [c.name for c in schema.columns], self._in_parts(schema, duck.parquet(edition.paths))
         finding = self._loaded(schema, reader, files, loaded_rows(schema, reader), names)
         if finding.equal:
             existing = f"(FROM {files} WHERE NOT deleted)"
             if isinstance(schema, Fact):
-                existing = latest_versions(schema, edition.paths)
+                existing = self._in_parts(schema, latest_versions(schema, edition.paths))
             shown = self._current(schema, reader, existing)
             finding = finding if shown.equal else shown
         return replace(finding, compared=f"{finding.compared}, as of batch {number(edition.batch)}")
@@ -491,12 +508,13 @@ class Verifier:
     def _loaded(
         self, schema: StarTable, reader: WarehouseReader, expected: str, rows: str, names: Sequence[str]
     ) -> Finding:
-        if isinstance(reader, DuckDBReader) and self._digest(schema, expected, names) == reader.one(
-            digest_of(schema, rows, names)
-        ):
-            return Finding(schema.name, "warehouse", self._size(expected, names))
+        """Compare rows of the lake (those that are compared) with rows of the warehouse."""
+        if isinstance(reader, DuckDBReader):
+            rows = self._in_parts(schema, rows)
+            if self._digest(schema, expected, names) == reader.one(digest_of(schema, rows, names)):
+                return Finding(schema.name, "warehouse", self._size(schema, expected))
         with self._copied(schema, reader, rows, names) as copy:
-            return self._compare(schema, "warehouse", expected, copy, names)
+            return self._compare(schema, "warehouse", expected, self._in_parts(schema, copy), names)
 
     @contextmanager
     def _copied(
@@ -522,7 +540,7 @@ class Verifier:
         before: str = "",
     ) -> Finding:
         """Compare all rows. A difference names the table's keys, columns and both values."""
-        compared = before or self._size(expected, names, what)
+        compared = before or self._size(schema, expected, what)
         if self._digest(schema, expected, names) == self._digest(schema, found, names):
             return Finding(schema.name, hop, compared)
         return Finding(schema.name, hop, compared, self._told(schema, expected, found, names, what))
@@ -531,9 +549,10 @@ class Verifier:
         """How many rows there are, and a sum over all values of each, whatever their order."""
         return duck.one(self.connection, digest_of(schema, rows, names))
 
-    def _size(self, rows: str, names: Sequence[str], what: str = "all columns") -> str:
+    def _size(self, schema: StarTable, rows: str, what: str = "all columns") -> str:
         (count,) = duck.one(self.connection, f"SELECT count(*) FROM {rows}")
-        return f"{count:,} rows, {what}"
+        parts = self.parts.get(schema.name)
+        return f"{count:,} rows, {what}" + (f", {in_words(parts)}" if parts else "")
 
     def _told(self, schema: StarTable, expected: str, found: str, names: Sequence[str], what: str) -> str:
         """Which keys differ, and how."""
@@ -700,29 +719,42 @@ class Verifier:
             return self._compare(schema, "rebuilt warehouse", again, have, names)
 
 
-def record_verified(builder: Builder, manifest: Manifest, findings: Sequence[Finding]) -> None:
+def record_verified(verifier: Verifier, findings: Sequence[Finding]) -> None:
     """Note in the lake which star tables were found equal as of a batch, and what code made them, beside those that were
     before."""
+    builder, batch = verifier.builder, verifier.manifest.batch
     equal = {f.table for f in findings if f.hop == "star" and f.equal and not f.skipped}
-    tables = {name: made.code_version for name, made in builder.inputs.star.items() if name in equal}
-    if tables:
-        files, path = builder.star.files, verified_path(manifest.batch)
-        told = noted(files, path) if files.exists(path) else None
-        before = told["tables"] if told else {}
-        differ = {f.table for f in findings if not f.equal}
-        tables = {name: code for name, code in before.items() if name not in differ} | tables
+    codes = {name: made.code_version for name, made in builder.inputs.star.items() if name in equal}
+    if not codes:
+        return
+    files, path = builder.star.files, verified_path(batch)
+    told = noted(files, path) if files.exists(path) else None
+    before = told["tables"] if told else {}
+    differ = {f.table for f in findings if not f.equal}
+    whole = {name: code for name, code in codes.items() if name not in verifier.parts}
+    tables = {name: code for name, code in before.items() if name not in differ} | whole
+    if whole:
         with files.writing(path) as stream:
-            content = {"batch": number(manifest.batch), "tables": tables}
-            stream.write(sealed(json.dumps(content, indent=1).encode()))
-        _note_last_verified(files, manifest.batch, tables)
+            stream.write(sealed(json.dumps({"batch": number(batch), "tables": tables}, indent=1).encode()))
+    _note_last_verified(files, batch, codes, verifier.parts)
 
 
-def _note_last_verified(files: Files, batch: int, tables: Mapping[str, str]) -> None:
-    """Note of tables, with their code versions, that they were found equal as of a batch, in the note of all."""
-    told = noted(files, VERIFIED) if files.exists(VERIFIED) else None
-    content = {**(told["tables"] if told else {}), **{n: [number(batch), code] for n, code in tables.items()}}
+def _note_last_verified(files: Files, batch: int, codes: Mapping[str, str], parts: Parts) -> None:
+    """Note of tables, with their code versions, that they were found equal as of a batch, in the note of all. One that is
+    verified by parts was as of the oldest batch of them, once each was."""
+    told = (noted(files, VERIFIED) if files.exists(VERIFIED) else None) or {"tables": {}}
+    tables, by_parts = told["tables"], told.get("parts", {})
+    for name, code in codes.items():
+        if name not in parts:
+            tables[name] = [number(batch), code]
+            continue
+        known = {part: note for part, note in by_parts.get(name, {}).items() if note[1] == code}
+        known |= {str(part): [number(batch), code] for part in parts[name]}
+        by_parts[name] = known
+        if len(known) == PARTS:
+            tables[name] = [min((note[0] for note in known.values()), key=int), code]
     with files.writing(VERIFIED) as stream:
-        stream.write(sealed(json.dumps({"tables": content}, indent=1).encode()))
+        stream.write(sealed(json.dumps({"tables": tables, "parts": by_parts}, indent=1).encode()))
 
 
 def differing_rows(
