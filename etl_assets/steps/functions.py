@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import narwhals as nw
@@ -30,6 +31,27 @@ _PLAIN: Mapping[Any, Output] = {
     list: "json",
     type(None): "",
 }
+
+
+class _Pandas:
+    """What `pd.DataFrame` stands for in a file that imports pandas for type checkers alone, and in its functions."""
+
+
+class _Arrow:
+    """The same of `pa.Table`."""
+
+
+_LATER = {
+    **dict.fromkeys(("pd", "pandas"), SimpleNamespace(DataFrame=_Pandas)),
+    **dict.fromkeys(("pa", "pyarrow"), SimpleNamespace(Table=_Arrow)),
+}
+_CALLED = {_Pandas: ("pandas", "DataFrame"), _Arrow: ("pyarrow", "Table")}
+
+
+def _is(hint: Any, frame: type[object]) -> bool:
+    """Whether an annotation means a kind of frame. Its library need not be there for that: most commands make no frame."""
+    package = getattr(hint, "__module__", "").partition(".")[0]
+    return hint is frame or (package, getattr(hint, "__name__", "")) == _CALLED[frame]
 
 
 @dataclass(frozen=True)
@@ -70,7 +92,7 @@ class FunctionStep(Step):
         hint = get_origin(hint) or hint
         if hint in _PLAIN:
             return _PLAIN[hint]
-        if hint not in (pd.DataFrame, pa.Table):
+        if not (_is(hint, _Pandas) or _is(hint, _Arrow)):
             raise ValueError(
                 f"{self.name}: it must say what it returns: -> pd.DataFrame, pa.Table, str, bytes, dict, list or None, or "
                 "StepResult[…] of one of these"
@@ -79,7 +101,9 @@ class FunctionStep(Step):
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
-        return get_type_hints(self.function)
+        known = getattr(self.function, "__globals__", {})
+        later = {alias: frames for alias, frames in _LATER.items() if alias not in known}
+        return get_type_hints(self.function, localns=later)
 
     @cached_property
     def arguments(self) -> Sequence[str]:
@@ -113,9 +137,9 @@ class FunctionStep(Step):
         frame = work.keeping.frame(name)
         hint = self._hints.get(name)
         wanted = get_args(hint) or (hint,)  # of one with `always`, `pd.DataFrame | None`
-        if pd.DataFrame in wanted:
+        if any(_is(hint, _Pandas) for hint in wanted):
             return frame.to_pandas(types_mapper=pd.ArrowDtype)
-        return frame if pa.Table in wanted else nw.from_native(frame)
+        return frame if any(_is(hint, _Arrow) for hint in wanted) else nw.from_native(frame)
 
     def _checked(self, value: Any) -> Any:
         wanted = {"text": str, "bytes": bytes, "json": (dict, list)}[self.gives]

@@ -3,9 +3,10 @@
 It needs the extra `forecast` (statsmodels, matplotlib): pip install 'etl-assets[forecast]'.
 """
 
-import io
+from __future__ import annotations
 
-import pandas as pd
+import io
+from typing import TYPE_CHECKING
 
 from etl_assets.project import (
     Message,
@@ -19,6 +20,9 @@ from etl_assets.project import (
     Upload,
     step,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DAYS_OF_A_WEEK = 7
 _NEEDED = "the forecast needs statsmodels and matplotlib: pip install 'etl-assets[forecast]'"
@@ -54,6 +58,8 @@ def predictions(training: pd.DataFrame, recent: pd.DataFrame, ahead_days: int) -
         from statsmodels.tsa.exponential_smoothing.ets import ETSModel
     except ImportError:
         raise StepError(_NEEDED) from None
+    import pandas as pd  # here, since most commands make no forecast, and it takes long to import
+
     learnt, seen = by_day(training), by_day(recent)
     if len(learnt) < 4 * DAYS_OF_A_WEEK or seen.empty:
         raise StepError("a forecast needs four weeks to learn from, and a day to be compared with")
@@ -87,6 +93,8 @@ def predictions(training: pd.DataFrame, recent: pd.DataFrame, ahead_days: int) -
 
 def by_day(sales: pd.DataFrame) -> pd.Series:
     """Bags by day, without a gap: a day without a sale has none."""
+    import pandas as pd
+
     days = pd.to_datetime(sales["day"].astype("object"))
     bags = pd.Series(sales["bags"].astype("float64").to_numpy(), index=pd.DatetimeIndex(days))
     return bags.asfreq("D", fill_value=0.0)
@@ -105,6 +113,8 @@ def plot(learnt: pd.Series, table: pd.DataFrame) -> bytes:
         from matplotlib.figure import Figure
     except ImportError:
         raise StepError(_NEEDED) from None
+    import pandas as pd
+
     figure = Figure(figsize=(9, 3.6), dpi=90, layout="constrained")
     axes = figure.subplots()
     before, days = learnt.tail(8 * DAYS_OF_A_WEEK), pd.to_datetime(table["day"])

@@ -1,6 +1,7 @@
 """B4, B5: files in S3 and the lake, any number of them listed, encrypted there; CSV files here. Nothing is overwritten unless
 that is said."""
 
+import importlib.util
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -265,3 +266,39 @@ def test_a_run_that_sweeps_meanwhile_takes_nothing_from_a_frame_that_is_kept(tmp
 
     kept = Keeping(LocalFiles(tmp_path / "lake"), "lot", "", scratch).put_frame("all", pieces())
     assert kept.rows == 2
+
+
+LATER = """
+from __future__ import annotations
+from typing import TYPE_CHECKING
+from etl_assets.project import StepResult, step
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow
+
+@step()
+def doubled(frame: pyarrow.Table) -> StepResult[pd.DataFrame]:
+    \"\"\"All of it twice.\"\"\"
+    import pandas as pd
+    both = frame.to_pandas()
+    return StepResult(pd.concat([both, both]), {"was": type(frame).__name__})
+
+@step()
+def counted(doubled: pd.DataFrame | None) -> str:
+    \"\"\"How many rows there are.\"\"\"
+    return f"{type(doubled).__name__} {len(doubled)}"
+"""
+
+
+def test_a_library_of_frames_may_be_imported_for_type_checkers_alone(tmp_path: Path) -> None:
+    """Most commands make no frame, and need not wait for it."""
+    (tmp_path / "later_steps.py").write_text(LATER)
+    spec = importlib.util.spec_from_file_location("later_steps", tmp_path / "later_steps.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    ran = play(Steps("later", "Later.", [frame, module.doubled, module.counted]), tmp_path / "data")
+    assert ran.told("doubled")["was"] == "Table"
+    (text,) = (tmp_path / "data/lake/steps/later").glob("counted.*")
+    assert text.read_text() == "DataFrame 6"
