@@ -114,7 +114,7 @@ def wrong(package: Path) -> Iterator[str]:
 
 
 def circles(package: Path) -> Iterator[str]:
-    """Files that need each other when they are imported."""
+    """Files that need each other: when they are imported, later, or for their types."""
     files = {
         ".".join(("etl_assets", *path.relative_to(package).with_suffix("").parts)).removesuffix(
             ".__init__"
@@ -124,7 +124,7 @@ def circles(package: Path) -> Iterator[str]:
     needs: dict[str, set[str]] = {}
     for module, path in files.items():
         found = set()
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
                 found |= {name if name in files else node.module for name in names}

@@ -40,9 +40,12 @@ def test_an_arrow_against_the_rule_is_told(tmp_path: Path, file: str, line: str,
     assert found.startswith(f"{file}:")
 
 
-def test_files_that_need_each_other_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "later", ["", "def f() -> None:\n    ", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "]
+)
+def test_files_that_need_each_other_are_told(tmp_path: Path, later: str) -> None:
     (tmp_path / "a.py").write_text("from etl_assets.b import x\n")
-    (tmp_path / "b.py").write_text("from etl_assets import a\n")
+    (tmp_path / "b.py").write_text(f"{later}from etl_assets import a\n")
     (found,) = circles(tmp_path)
     assert "needs" in found
 

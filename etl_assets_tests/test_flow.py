@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 
 from etl_assets.lake import current
-from etl_assets.lake.files import open_files
+from etl_assets.lake.opening import open_files
 from etl_assets.totesys.demo.generator import Variant
 from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests import oracle

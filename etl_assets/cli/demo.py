@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from etl_assets.cli.display import Display
-    from etl_assets.cli.flow import MadeAsset, Outcome
+    from etl_assets.cli.flow import Outcome
+    from etl_assets.cli.made import MadeAsset
     from etl_assets.settings import Settings
     from etl_assets.totesys.demo.simulator import DaySummary
 

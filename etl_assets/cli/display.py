@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from etl_assets.cli.flow import MadeAsset
+    from etl_assets.cli.made import MadeAsset
 
 
 class Display:

@@ -52,7 +52,7 @@ def fetch(
     from etl_assets.cli import flow
     from etl_assets.cli.display import display
     from etl_assets.definitions import definitions
-    from etl_assets.lake.files import open_files
+    from etl_assets.lake.opening import open_files
 
     project, naming = environment.project(settings), environment.naming(settings)
     apis = _chosen(project.apis, names)

@@ -22,11 +22,11 @@ from etl_assets.automation.failures import failure_line, failure_trace
 from etl_assets.automation.in_process import execute
 from etl_assets.automation.orphans import process_tag
 from etl_assets.cli.display import Display
-from etl_assets.notices import NOTICE
+from etl_assets.cli.made import MadeAsset
 from etl_assets.presentation import Naming
 from etl_assets.progress import observed_by
 from etl_assets.proof.checks import SAID
-from etl_assets.raw.assets import CAPTURE, FIRST, SWEPT
+from etl_assets.raw.assets import CAPTURE, SWEPT
 from etl_assets.raw.assets import GROUP as RAW
 from etl_assets.source.assets import source_key
 from etl_assets.star.assets import DERIVE
@@ -39,48 +39,6 @@ _KEY = re.compile(r'(?<![\w:"/*])(\w+(?:/[\w*]+)+)')
 _GROUP = re.compile(r'\bgroup:"?(\w+)"?')
 # The second is what the UI finds the runs of a job by.
 TAGS = {"etl/started_by": "command line", ".dagster/repository": "__repository__@etl_assets"}
-
-
-@dataclass(frozen=True)
-class MadeAsset:
-    """An asset that a run brought up to date. `seconds` are those of the step that made it, maybe with others."""
-
-    stage: str
-    name: str
-    rows: int | None
-    unchanged: bool
-    batch: str | None
-    new: int
-    changed: int
-    deleted: int
-    bytes_read: int
-    bytes: int
-    seconds: float
-    notice: str
-
-    @classmethod
-    def of(cls, materialization: dg.AssetMaterialization) -> "MadeAsset":
-        """What an asset's event tells."""
-        told: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
-        stage, name = materialization.asset_key.path[-2:]
-        return cls(
-            stage,
-            name,
-            told.get("dagster/row_count"),
-            bool(told.get("unchanged")),
-            told.get("batch"),
-            told.get("rows new", told.get(FIRST, 0)),
-            told.get("rows changed", 0),
-            told.get("rows deleted", 0),
-            told.get("bytes read", 0),
-            told.get("bytes landed", told.get("bytes written", 0)),
-            told.get("seconds", 0.0),
-            told.get(NOTICE, ""),
-        )
-
-    @property
-    def key(self) -> str:
-        return f"{self.stage}/{self.name}"
 
 
 @dataclass

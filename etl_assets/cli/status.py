@@ -81,7 +81,7 @@ def _print_last_success(settings: Settings, wanted: str) -> None:
 
 def _lake(settings: Settings) -> dict[str, Any]:
     from etl_assets.lake.batches import Batches, number
-    from etl_assets.lake.files import open_files
+    from etl_assets.lake.opening import open_files
 
     files = open_files(settings.lake_url, settings.data / "cache")
     batches = Batches(files)
@@ -106,7 +106,7 @@ def _apis(settings: Settings) -> dict[str, Any]:
 
     from etl_assets.apis.due import due
     from etl_assets.apis.pages import COMPLETE, LOADED, REJECTED, takes
-    from etl_assets.lake.files import open_files
+    from etl_assets.lake.opening import open_files
 
     files, now = open_files(settings.lake_url, settings.data / "cache"), datetime.now(UTC)
     told = {}
@@ -147,7 +147,7 @@ def _warehouse(settings: Settings) -> dict[str, Any]:
 def _star(settings: Settings, warehouse: dict[str, Any]) -> dict[str, Any]:
     """Which batch lake and warehouse show of each star table, and what there is of tables that aren't declared."""
     from etl_assets.lake.batches import Batches
-    from etl_assets.lake.files import open_files
+    from etl_assets.lake.opening import open_files
     from etl_assets.star.files import StarFiles
     from etl_assets.star.retired import in_lake
 

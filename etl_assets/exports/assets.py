@@ -56,7 +56,7 @@ def report_asset(
         kinds={"pandas", "table"},
         owners=naming.owners,
         code_version=report.code_version,
-        dagster_type=report.dagster_type(naming.name(report.name)),
+        dagster_type=report_type(report, naming.name(report.name)),
         io_manager_key=naming.resource("reports"),
         metadata={
             "dagster/column_schema": report.column_schema,
@@ -97,6 +97,22 @@ def report_asset(
         yield dg.MaterializeResult(value=frame, data_version=dg.DataVersion(content_version(frame)))
 
     return made
+
+
+def report_type(report: Report, name: str) -> dg.DagsterType:
+    """The contract of a report as the type of an asset's output; `name` as a table is called. It is made with dagster-pandas
+    when a frame is there to be checked."""
+
+    def check(context: dg.TypeCheckContext, frame: object) -> dg.TypeCheck:
+        from etl_assets.exports.frame_type import frame_type
+
+        return frame_type(report).type_check(context, frame)
+
+    return dg.DagsterType(
+        check,
+        name="".join(word.capitalize() for word in name.split("_")),
+        description=report.description,
+    )
 
 
 def workbook_asset(title: str, reports: Sequence[Report], naming: Naming = PLAIN) -> dg.AssetsDefinition:

@@ -121,21 +121,6 @@ class Report:
     def code_version(self) -> str:
         return code_version(self.shape, self.query, repr(self.control), repr(self.columns), repr(self.key))
 
-    def dagster_type(self, name: str) -> dg.DagsterType:
-        """The contract, as the type of the asset's output; `name` as a table is called. It is made with dagster-pandas when a
-        frame is there to be checked."""
-
-        def check(context: dg.TypeCheckContext, frame: object) -> dg.TypeCheck:
-            from etl_assets.exports.frame_type import frame_type
-
-            return frame_type(self).type_check(context, frame)
-
-        return dg.DagsterType(
-            check,
-            name="".join(word.capitalize() for word in name.split("_")),
-            description=self.description,
-        )
-
     @property
     def column_schema(self) -> dg.TableSchema:
         """The columns as the UI shows them."""

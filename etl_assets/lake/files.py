@@ -132,24 +132,6 @@ class StagedFile:
         self.local.unlink(missing_ok=True)
 
 
-def open_files(url: str, cache: Path) -> Files:
-    """The files under a URL: a folder (`data/lake`, `file:///srv/lake`), `s3://bucket/prefix`, `gs://bucket/prefix`.
-    Below `cache` lie the local copies of what is kept in a bucket. Nothing is asked of a bucket yet."""
-    # Here, since the clients of the clouds take their time to import.
-    scheme, rest = parts(url)
-    if scheme == "s3":
-        from etl_assets.lake.s3 import open_s3
-
-        return open_s3(url, cache)
-    if scheme == "gs":
-        from etl_assets.lake.gcs import open_gcs
-
-        return open_gcs(url, cache)
-    from etl_assets.lake.folder import LocalFiles
-
-    return LocalFiles(Path(rest).absolute())
-
-
 def parts(url: str) -> tuple[str, str]:
     """`s3`, `gs` or `file`, and what stands behind it. Raises `LakeError` for what is more than a place, which it does not
     repeat: it may hold a password."""

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.checkup import check_files
-from etl_assets.lake.files import Files, open_files
+from etl_assets.lake.files import Files
+from etl_assets.lake.opening import open_files
 from etl_assets.preflight import CheckResult, room
 
 

@@ -33,6 +33,7 @@ from etl_assets.source.connection import connect, explained, find_names
 from etl_assets.source.table import Table
 from etl_assets.star.definition import StarFunction
 from etl_assets.star.frames import Frames
+from etl_assets.star.lineage import carried_key
 from etl_assets.star.schema import Fact
 from etl_assets.warehouse.contract import WarehouseReader
 from etl_assets.warehouse.duckdb import DuckDBReader
@@ -154,7 +155,7 @@ class Explainer:
             raise LakeError(f"the lake holds nothing of {self.table.name} yet: run etl run")
         key = self.manifest.tables[self.table.name].key
         if self.name in self.inputs.star:
-            carried = self.inputs.carried_key(self.made[0], key)
+            carried = carried_key(self.made[0], self.inputs, key)
             if carried is None or list(carried) != list(self.made[0].schema.key_columns):
                 raise UnknownTable(
                     f"the key of {self.name} is none of the source's: ask for {self.table.name}"
@@ -213,7 +214,7 @@ class Explainer:
 
     def _named(self, made: StarFunction, key: Sequence[str]) -> tuple[object, ...] | None:
         """The key as a star table has it, None if it can't have it, or if it is not made of the source's key alone."""
-        carried = self.key if self.table is None else self.inputs.carried_key(made, self.key)
+        carried = self.key if self.table is None else carried_key(made, self.inputs, self.key)
         if carried is None:
             return None
         if any(n in self._integers and not _INTEGER.fullmatch(k) for n, k in zip(self.key, key, strict=True)):

@@ -52,6 +52,7 @@ from etl_assets.star.build import Builder, publish
 from etl_assets.star.course import latest_versions
 from etl_assets.star.definition import ContractError, StarFunction
 from etl_assets.star.files import StarFiles, kind_of
+from etl_assets.star.lineage import carried_key
 from etl_assets.star.resource import OpenLake
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 from etl_assets.warehouse.contract import (
@@ -376,7 +377,7 @@ class Verifier:
         if table not in self.inputs.tables or table not in self.manifest.tables:
             return finding
         state = self.manifest.tables[table]
-        carried = self.inputs.carried_key(definition, state.key)
+        carried = carried_key(definition, self.inputs, state.key)
         if carried is None or not set(state.key) <= self.inputs.tables[table].types.keys():
             return finding
         own = ", ".join(

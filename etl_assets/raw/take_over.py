@@ -22,7 +22,8 @@ from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.errors import EtlError
 from etl_assets.lake.batches import Batches, Manifest, SourceColumn, SourceIdentity, number
 from etl_assets.lake.current import materialized, storage
-from etl_assets.lake.files import Files, LakeError, open_files
+from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.opening import open_files
 from etl_assets.raw.landing import UNBORN, CaptureRequest, Landed, Landing, claimed
 from etl_assets.raw.plan import ReadPlan
 from etl_assets.source.catalog import Relation, check_readable

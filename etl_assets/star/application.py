@@ -8,15 +8,14 @@ all rows. The outcome is the same; what it costs is not.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import duckdb
 
 from etl_assets.engine.duck import identifier, listing
-from etl_assets.engine.operators import Node, Opaque, Query, Scan, nodes, parse
+from etl_assets.engine.operators import Opaque
 from etl_assets.lake.current import materialized, view
 from etl_assets.star.definition import Inputs, StarFunction
-from etl_assets.star.frames import hidden
+from etl_assets.star.planning import compared_by
 from etl_assets.star.reach import InputChange, Reach, rewritten
 
 
@@ -59,7 +58,7 @@ class Application:
             return self._declared_by_row(changes)
         if schema.by_columns:
             return self._declared_by_columns(changes, schema.by_columns)
-        query, tree = plan(self.definition, self.inputs)
+        query, tree = self.inputs.plan(self.definition)
         if isinstance(tree, Opaque):
             raise Opaque(str(tree))
         reach = Reach(tree, changes, self.connection)
@@ -68,7 +67,7 @@ class Application:
             materialized(self.connection, f"FROM {view(self._declared(self.connection.sql(sql)))}")
             for sql in (rewritten(query, reach, now=True), rewritten(query, reach, now=False))
         )
-        told = _by(tree, changes, anchors)
+        told = compared_by(tree, changes, anchors)
         return Applied(now, was, f"{told}: {reach.reached:,} of {reach.describe(anchors)}")
 
     def _declared_by_row(self, changes: Mapping[str, InputChange]) -> Applied:
@@ -131,69 +130,3 @@ class Application:
     def _count(self, rows: str) -> int:
         ((count,),) = self.connection.execute(f"SELECT count(*) FROM {rows}").fetchall()
         return int(count)
-
-
-def plan(definition: StarFunction, inputs: Inputs) -> tuple[Query, Node | Opaque]:
-    """The query of a function and its tree, or why there is none."""
-    sql = inputs.queries[definition.name]
-    if sql is None:
-        kinds = "it computes its frame in memory, and declares no by="
-        return Query("", (), ()), Opaque(kinds)
-    types = {name: inputs.types(name) for name in definition.inputs}
-    return _plan(sql, tuple((name, tuple(columns.items())) for name, columns in types.items()))
-
-
-@cache
-def _plan(
-    sql: str, types: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-) -> tuple[Query, Node | Opaque]:
-    query = Query("", (), ())
-    try:
-        query = Query.of(sql)
-        tree = parse(query, {name: dict(columns) for name, columns in types})
-        seen = [node.occurrence for node in nodes(tree) if isinstance(node, Scan)]
-        if len(seen) != len(set(seen)):
-            raise Opaque("a table that is read in more than one way")
-    except Opaque as error:
-        return query, error
-    return query, tree
-
-
-def classified(definition: StarFunction, inputs: Inputs) -> str:
-    """What a change of any input will be compared by, in words: "by row", "by key: …", "compared whole: …"."""
-    changes = {
-        name: InputChange(
-            name,
-            tuple(inputs.types(name)),
-            (hidden("key"),) if name not in inputs.references else (),
-            name,
-            None,
-            *(("gone", "come") if name not in inputs.references else ()),
-        )
-        for name in definition.inputs
-    }
-    schema = definition.schema
-    if schema.by is not None:
-        return "by row" if schema.by == "row" else f"by key: {', '.join(schema.by_columns or ())}"
-    _, tree = plan(definition, inputs)
-    try:
-        if isinstance(tree, Opaque):
-            raise tree
-        reach = Reach(tree, changes)
-        anchors = reach.run()
-    except Opaque as error:
-        return f"compared whole: {error}"
-    told = _by(tree, changes, anchors)
-    return told if told == "by row" else f"{told}: {reach.describe(anchors)}"
-
-
-def _by(tree: Node, changes: Mapping[str, InputChange], anchors: Sequence[object]) -> str:
-    """Whether rows are made one by one: nothing that can change is read beside what drives the function."""
-    driving = [anchor.node for anchor in anchors]  # type: ignore[attr-defined]
-    alone = all(isinstance(node, Scan) for node in driving)
-    beside = [
-        node
-        for node in nodes(tree)
-        if isinstance(node, Scan) and not any(node is d for d in driving) and changes[node.input].keys
-    ]
-    return "by row" if alone and not beside else "by key"

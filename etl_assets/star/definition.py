@@ -24,11 +24,12 @@ from etl_assets.engine import duck
 from etl_assets.engine.code_version import code_version, declared_version
 from etl_assets.engine.duck import identifier
 from etl_assets.engine.location import location
-from etl_assets.engine.operators import aggregate_names
+from etl_assets.engine.operators import Node, Opaque, Query, aggregate_names
 from etl_assets.engine.typing import types_version
 from etl_assets.errors import EtlError
 from etl_assets.later import Later
 from etl_assets.source.table import Table
+from etl_assets.star import planning
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 
 if TYPE_CHECKING:
@@ -315,6 +316,18 @@ class Inputs:
                 return dict.fromkeys(reference(connection, self.references[name]).columns, "VARCHAR")
         return {c.name: c.type.duckdb for c in self.star[name].schema.columns}
 
+    def plan(self, definition: StarFunction) -> tuple[Query, Node | Opaque]:
+        """The query of a function and its tree, or why there is none."""
+        return planning.plan(self.queries[definition.name], self._types_of(definition))
+
+    def classified(self, definition: StarFunction) -> str:
+        """What a change of any input of a function will be compared by: see `planning.classified`."""
+        sql, types = self.queries[definition.name], self._types_of(definition)
+        return planning.classified(definition.schema, sql, types, self.references.keys())
+
+    def _types_of(self, definition: StarFunction) -> Mapping[str, Mapping[str, str]]:
+        return {name: self.types(name) for name in definition.inputs}
+
     def by_row(self, definition: StarFunction) -> bool:
         """Whether a function makes each row from one row of its only input, a source table."""
         if definition.name not in self.plain:
@@ -342,22 +355,6 @@ class Inputs:
             return []
         found = [table for one in self.star[name].inputs for table in self.sources(one)]
         return list(dict.fromkeys(found))
-
-    def carried_key(self, definition: StarFunction, key: Sequence[str]) -> Sequence[str] | None:
-        """The columns of a star table's key that carry, unchanged, the columns of its first table's `key`, in that
-        order; None where the star's key is another."""
-        from etl_assets.star.lineage import column_lineage
-
-        first, columns = definition.inputs[0], definition.schema.key_columns
-        if definition.schema.rows != "one per row" or first not in self.tables or len(key) != len(columns):
-            return None
-        origins = column_lineage(definition, self)
-        carried = {
-            origins[name].columns[0][1]: name
-            for name in columns
-            if name in origins and origins[name].unchanged and origins[name].columns[0][0] == first
-        }
-        return [carried[name] for name in key] if carried.keys() == set(key) else None
 
     def code_version(self, definition: StarFunction) -> str:
         """What a star table is made by: its function, and as what its source tables are typed for it."""
@@ -469,8 +466,6 @@ class Inputs:
     def _check_promises(self, definition: StarFunction, connection: duckdb.DuckDBPyConnection) -> None:
         """Refuse a function that does not say one thing, and one that costs more than its contract allows."""
         from etl_assets.engine import determinism
-        from etl_assets.engine.operators import Opaque
-        from etl_assets.star.application import classified, plan
 
         sql = self.queries[definition.name]
         found: list[str] = []
@@ -479,11 +474,11 @@ class Inputs:
             self.ties[definition.name] = tuple(str(one) for one in told if isinstance(one, determinism.Tie))
             found += [one for one in told if not isinstance(one, determinism.Tie)]
             if "row_number" in sql.lower():  # a second look is worth its time
-                _, tree = plan(definition, self)
+                _, tree = self.plan(definition)
                 found += [] if isinstance(tree, Opaque) else determinism.numbered_anyhow(tree)
         if found:
             raise ContractError(f"{definition.name}: {'; '.join(dict.fromkeys(found))}")
-        if definition.schema.strict and (class_ := classified(definition, self)).startswith("compared whole"):
+        if definition.schema.strict and (class_ := self.classified(definition)).startswith("compared whole"):
             raise ContractError(f"{definition.name}: it is declared strict, and would be {class_}")
 
 

@@ -15,26 +15,14 @@ from etl_assets.lake.current import DELETED, Current, materialized, view
 from etl_assets.lake.files import LakeError
 from etl_assets.star.definition import Inputs, StarFunction, reference
 from etl_assets.star.files import StarFiles
-from etl_assets.star.reach import InputChange
+from etl_assets.star.lineage import carried_key
+from etl_assets.star.reach import InputChange, hidden, shown_key
 
-# A row's key, beside the columns that a function sees: under a name that is not seen (U+2060 is the word joiner), and
-# longer than PostgreSQL lets any be.
-_HIDDEN = "\N{WORD JOINER}" * 22
 # What the rules say that make a table from its function. Tables that are more than the rows of one source table under
 # that table's key were made by others before, and are made anew.
 _RULES = "the law"
 # Rows in quarantine that are named.
 _NAMED = 3
-
-
-def hidden(name: str) -> str:
-    """The name under which a key column stands beside those that a function sees."""
-    return _HIDDEN + name
-
-
-def shown_key(name: str) -> str:
-    """What people call a key column that stands under a hidden name."""
-    return name.removeprefix(_HIDDEN)
 
 
 @dataclass(frozen=True)
@@ -88,7 +76,7 @@ class Frames:
         table = definition.inputs[0]
         if table not in self.inputs.tables:
             return None
-        return self.inputs.carried_key(definition, self.as_of(table, manifest).tables[table].key)
+        return carried_key(definition, self.inputs, self.as_of(table, manifest).tables[table].key)
 
     def plain(self, definition: StarFunction, manifest: Manifest) -> bool:
         """Whether each row of a star table is made from one row of its only input, and has that row's key."""

@@ -1,6 +1,6 @@
 """Column lineage, computed from what a star function does to empty tables: it never has to be declared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import duckdb
 from sqlglot import exp
@@ -20,6 +20,21 @@ def column_lineage(definition: StarFunction, inputs: Inputs) -> Origins:
             for one in inputs.star.values():
                 inputs.lineage[one.name] = _column_lineage(one, inputs, connection)
     return inputs.lineage[definition.name]
+
+
+def carried_key(definition: StarFunction, inputs: Inputs, key: Sequence[str]) -> Sequence[str] | None:
+    """The columns of a star table's key that carry, unchanged, the columns of its first table's `key`, in that
+    order; None where the star's key is another."""
+    first, columns = definition.inputs[0], definition.schema.key_columns
+    if definition.schema.rows != "one per row" or first not in inputs.tables or len(key) != len(columns):
+        return None
+    origins = column_lineage(definition, inputs)
+    carried = {
+        origins[name].columns[0][1]: name
+        for name in columns
+        if name in origins and origins[name].unchanged and origins[name].columns[0][0] == first
+    }
+    return [carried[name] for name in key] if carried.keys() == set(key) else None
 
 
 def _column_lineage(

@@ -44,6 +44,21 @@ _ROW, _VALUE = "t", "v"
 _DRIVEN = {"inner", "left", "semi", "anti", "cross"}
 
 
+# A row's key, beside the columns that a function sees: under a name that is not seen (U+2060 is the word joiner), and
+# longer than PostgreSQL lets any be.
+_HIDDEN = "\N{WORD JOINER}" * 22
+
+
+def hidden(name: str) -> str:
+    """The name under which a key column stands beside those that a function sees."""
+    return _HIDDEN + name
+
+
+def shown_key(name: str) -> str:
+    """What people call a key column that stands under a hidden name."""
+    return name.removeprefix(_HIDDEN)
+
+
 @dataclass(frozen=True)
 class InputChange:
     """An input of a function at a batch. All fields but `name`, `keys` and `changed` are names of relations with the
@@ -146,8 +161,8 @@ class Reach:
                     names.append(text(key).replace('"', ""))
                     continue
                 scan, expression = traced
-                hidden = [k for k in self.inputs[scan.input].keys if expression.name == k]
-                shown = hidden[0].lstrip("\N{WORD JOINER}") if hidden else text(expression).replace('"', "")
+                is_key = expression.name in self.inputs[scan.input].keys
+                shown = shown_key(expression.name) if is_key else text(expression).replace('"', "")
                 names.append(f"{scan.input}.{shown}")
             told.append(", ".join(names))
         return " and ".join(dict.fromkeys(told))

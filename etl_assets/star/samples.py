@@ -12,10 +12,8 @@ import duckdb
 from etl_assets.engine.duck import identifier
 from etl_assets.engine.operators import Join, Opaque, Select, nodes
 from etl_assets.lake.current import materialized
-from etl_assets.star.application import plan
 from etl_assets.star.definition import Inputs, StarFunction
-from etl_assets.star.frames import shown_key
-from etl_assets.star.reach import InputChange, Reach
+from etl_assets.star.reach import InputChange, Reach, shown_key
 
 # An input with up to so many rows is taken as it is, and of a larger one at most so many rows.
 _MOST = 2_000
@@ -76,7 +74,7 @@ def _belonging(change: InputChange, link: Link, sample: str, some: int) -> str:
 
 
 def _links(definition: StarFunction, inputs: Inputs, changes: Mapping[str, InputChange]) -> Iterator[Link]:
-    _, tree = plan(definition, inputs)
+    _, tree = inputs.plan(definition)
     if isinstance(tree, Opaque):
         yield from _by_name(changes)
         return

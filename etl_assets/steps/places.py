@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from etl_assets.errors import EtlError
-from etl_assets.lake.files import AlreadyExists, Files, open_files
+from etl_assets.lake.files import AlreadyExists, Files
+from etl_assets.lake.opening import open_files
 from etl_assets.steps.parameters import Value, named, placeholders
 
 LAKE_FOLDER = "files"

@@ -32,7 +32,7 @@ from etl_assets.engine.duck import connect, identifier
 from etl_assets.engine.scratch import own_folder
 from etl_assets.failpoints import reached
 from etl_assets.star.schema import Column, Fact, StarTable
-from etl_assets.warehouse.bigquery import (
+from etl_assets.warehouse.bigquery_places import (
     DIALECT,
     Places,
     columns,

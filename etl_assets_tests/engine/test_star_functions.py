@@ -19,7 +19,6 @@ import pytest
 
 from etl_assets.engine.determinism import undetermined
 from etl_assets.source.table import Table
-from etl_assets.star.application import classified
 from etl_assets.star.definition import ContractError, Inputs, StarFunction, star_table
 from etl_assets.star.schema import Column, Dimension, Fact
 
@@ -485,7 +484,7 @@ def inputs(case: Case, *, strict: bool = False) -> Inputs:
 @pytest.mark.parametrize("case", SAID, ids=lambda case: case.title)
 def test_what_a_change_is_compared_by_is_read_from_the_function(case: Case) -> None:
     made = inputs(case)
-    assert classified(made.star["made"], made) == case.outcome
+    assert made.classified(made.star["made"]) == case.outcome
 
 
 @pytest.mark.fault("F26")
@@ -629,4 +628,4 @@ def test_a_fact_is_told_the_same() -> None:
     columns = [Column("order_id", INT), Column("line_no", INT), Column("customer_id", "int?")]
     fact = Fact("made", "", ("order_id", "line_no"), columns, record="record_id")
     made = Inputs(TABLES, {"made": star_table(fact)(header_and_line)}, {})
-    assert classified(made.star["made"], made) == "by key: order_line.key"
+    assert made.classified(made.star["made"]) == "by key: order_line.key"

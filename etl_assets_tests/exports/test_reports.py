@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 from psycopg2.extras import execute_values
 
-from etl_assets.exports.assets import export_assets, export_key
+from etl_assets.exports.assets import export_assets, export_key, report_type
 from etl_assets.exports.contract import Report, ReportColumn, ReportError, content_version, report
 from etl_assets.exports.lineage import Query, traced
 from etl_assets.lake.batches import manifest_path
@@ -217,7 +217,7 @@ def test_a_contract_violation_publishes_nothing(star: Star, column: str, value: 
 
     broken = dataclasses.replace(sales_by_month, control=None, shape=shape)
     made = broken.make(star.warehouse.query(broken.query))
-    verdict = broken.dagster_type("x").type_check(None, made)  # type: ignore[arg-type]
+    verdict = report_type(broken, "x").type_check(None, made)  # type: ignore[arg-type]
     assert not verdict.success
     with pytest.raises(dg.DagsterTypeCheckDidNotPass):
         dg.materialize(

@@ -14,14 +14,16 @@ from typing import BinaryIO
 import pytest
 import time_machine
 
-from etl_assets.lake.files import AlreadyExists, Files, LakeError, open_files
+from etl_assets.lake.files import AlreadyExists, Files, LakeError
 from etl_assets.lake.folder import LocalFiles
+from etl_assets.lake.opening import open_files
 from etl_assets_tests.object_stores import Store
 
 _RACE = """
 import sys
 from pathlib import Path
-from etl_assets.lake.files import AlreadyExists, open_files
+from etl_assets.lake.files import AlreadyExists
+from etl_assets.lake.opening import open_files
 files = open_files(sys.argv[1], Path(sys.argv[2]))
 sys.stdin.readline()
 for n in range(20):
@@ -34,7 +36,7 @@ for n in range(20):
 _HALF = """
 import sys
 from pathlib import Path
-from etl_assets.lake.files import open_files
+from etl_assets.lake.opening import open_files
 files = open_files(sys.argv[1], Path(sys.argv[2]))
 with files.writing("raw/t/000002.csv") as stream:
     for _ in range(20):
@@ -46,7 +48,7 @@ with files.writing("raw/t/000002.csv") as stream:
 _STREAM = """
 import resource, sys
 from pathlib import Path
-from etl_assets.lake.files import open_files
+from etl_assets.lake.opening import open_files
 files = open_files(sys.argv[1], Path(sys.argv[2]))
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -63,7 +65,8 @@ print(before, peak())
 _FULL = """
 import resource, sys
 from pathlib import Path
-from etl_assets.lake.files import LakeError, open_files
+from etl_assets.lake.files import LakeError
+from etl_assets.lake.opening import open_files
 files = open_files(sys.argv[1], Path(sys.argv[2]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:

@@ -13,7 +13,6 @@ import duckdb
 
 from etl_assets.errors import EtlError
 from etl_assets.lake.folder import LocalFiles
-from etl_assets.star.application import classified
 from etl_assets.star.definition import Inputs
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.law import published
@@ -217,7 +216,7 @@ class Play:
     def _classify(self, inputs: Inputs) -> None:
         """Count by what changes of each table's inputs will be compared."""
         for definition in inputs.star.values():
-            self.tally[classified(definition, inputs).partition(":")[0]] += 1
+            self.tally[inputs.classified(definition).partition(":")[0]] += 1
 
 
 def play(seed: int, data: Path, url: str = "") -> Counter[str]:
