@@ -75,7 +75,8 @@ def _number(operand: Any, type_: str) -> Any:
 _STRICT: dict[str, Callable[..., Any]] = {
     "add": lambda a, b: _EXACT.add(a, b) if isinstance(a, Decimal) else a + b,
     "subtract": lambda a, b: _EXACT.subtract(a, b) if isinstance(a, Decimal) else a - b,
-    "multiply": lambda a, b: _EXACT.multiply(a, b) if isinstance(a, Decimal) else a * b,
+    # A decimal of Python's may be -0.00; SQL knows one zero.
+    "multiply": lambda a, b: _EXACT.plus(_EXACT.multiply(a, b)) if isinstance(a, Decimal) else a * b,
     "eq": lambda a, b: a == b,
     "ne": lambda a, b: a != b,
     "lt": lambda a, b: a < b,
