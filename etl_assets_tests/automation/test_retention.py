@@ -13,8 +13,10 @@ import pytest
 from dagster_webserver.app import create_app_from_workspace_process_context
 from starlette.testclient import TestClient
 
+from etl_assets.automation.history_size import history_bytes
 from etl_assets.automation.retention import (
     DAYS,
+    forget_beyond,
     forget_every_night,
     forget_old_runs,
     forget_run,
@@ -139,6 +141,28 @@ def test_the_room_of_forgotten_runs_is_used_again(instance: dg.DagsterInstance, 
     for _ in range(5):
         run(instance)
     assert size() <= full
+
+
+def on_disk(home: Path) -> int:
+    folders = [home / name for name in ("history", "schedules", "storage")]
+    return sum(f.stat().st_size for folder in folders for f in folder.rglob("*") if f.is_file())
+
+
+def test_the_oldest_go_while_the_history_takes_more_than_it_may(
+    instance: dg.DagsterInstance, home: Path
+) -> None:
+    rare, *frequent = run(instance, "rare"), *(run(instance) for _ in range(8))
+    before = on_disk(home)
+    assert history_bytes(instance, 0) == before
+    assert forget_beyond(instance, before) == (0, before)
+    limit = before * 2 // 3
+    gone, size = forget_beyond(instance, limit)
+    kept = [run_id for run_id in frequent if instance.get_run_by_id(run_id)]
+    assert kept == frequent[gone:]
+    assert len(kept) > 2, "more went than had to"
+    assert on_disk(home) == size <= limit
+    assert forget_beyond(instance, 1)[0] == len(kept) - 2  # on the others something stands
+    assert instance.get_run_by_id(rare)
 
 
 QUERY = """{
