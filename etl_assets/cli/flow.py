@@ -22,11 +22,12 @@ from etl_assets.automation.failures import failure_line, failure_trace
 from etl_assets.automation.in_process import execute
 from etl_assets.automation.orphans import process_tag
 from etl_assets.cli.display import Display
+from etl_assets.cost import FIRST
 from etl_assets.notices import NOTICE
 from etl_assets.presentation import Naming
 from etl_assets.progress import observed_by
 from etl_assets.proof.checks import SAID
-from etl_assets.raw.assets import CAPTURE, FIRST, SWEPT
+from etl_assets.raw.assets import CAPTURE, SWEPT
 from etl_assets.raw.assets import GROUP as RAW
 from etl_assets.source.assets import source_key
 from etl_assets.star.assets import DERIVE
@@ -61,7 +62,8 @@ class MadeAsset:
     @classmethod
     def of(cls, materialization: dg.AssetMaterialization) -> "MadeAsset":
         """What an asset's event tells."""
-        told: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
+        metadata = materialization.metadata
+        told: dict[str, Any] = {name.removesuffix(FIRST): value.value for name, value in metadata.items()}
         stage, name = materialization.asset_key.path[-2:]
         return cls(
             stage,
@@ -69,7 +71,7 @@ class MadeAsset:
             told.get("dagster/row_count"),
             bool(told.get("unchanged")),
             told.get("batch"),
-            told.get("rows new", told.get(FIRST, 0)),
+            told.get("rows new", told.get("rows", 0)),
             told.get("rows changed", 0),
             told.get("rows deleted", 0),
             told.get("bytes read", 0),
