@@ -92,7 +92,8 @@ def _sqlite_databases(instance: dg.DagsterInstance) -> list[Path]:
         if isinstance(ticks, schedules.SqlScheduleStorage):
             with ticks.connect() as third:
                 connected.append(third)
-        return [Path(c.engine.url.database or "") for c in connected if c.dialect.name == "sqlite"]
+        files = [Path(c.engine.url.database or "") for c in connected if c.dialect.name == "sqlite"]
+    return [file for file in files if file.is_file()]  # those of a test may be in memory
 
 
 def _files(database: Path) -> list[Path]:

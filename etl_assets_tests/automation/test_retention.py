@@ -209,15 +209,22 @@ def test_the_job_forgets_and_the_schedule_starts_it_only_if_there_is_something_t
     instance: dg.DagsterInstance, home: Path
 ) -> None:
     first = run(instance)
-    for _ in range(3):
+    for _ in range(6):
         run(instance)
 
-    def tick() -> dg.RunRequest | str | None:
+    def tick(megabytes: int = 0) -> dg.RunRequest | str | None:
         now = datetime.now(UTC)
         with dg.build_schedule_context(instance, scheduled_execution_time=now) as context:
-            tick = forget_every_night().evaluate_tick(context)
+            tick = forget_every_night(megabytes=megabytes).evaluate_tick(context)
         return tick.run_requests[0] if tick.run_requests else tick.skip_message
 
+    size = history_bytes(instance, 0) / 1e6
+    assert size > 1
+    assert isinstance(tick(megabytes=1), dg.RunRequest)
+    assert (
+        tick(megabytes=1000)
+        == f"no run older than {DAYS} days can be forgotten; the history takes {size:.1f} MB, of 1,000 that it may"
+    )
     assert tick() == f"no run older than {DAYS} days can be forgotten"
     age(home, DAYS + 1)
     assert isinstance(tick(), dg.RunRequest)
@@ -230,4 +237,6 @@ def test_the_job_forgets_and_the_schedule_starts_it_only_if_there_is_something_t
 def test_housekeeping_is_part_of_the_platform_and_on(tmp_path: Path) -> None:
     defs = definitions(Settings.read({"ETL_DATA": str(tmp_path)}))
     assert defs.resolve_job_def("forget_old_runs").name == "forget_old_runs"
-    assert defs.resolve_schedule_def("forget_every_night").default_status == dg.DefaultScheduleStatus.RUNNING
+    schedule = defs.resolve_schedule_def("forget_every_night")
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    assert "if the history takes more than 1,500 MB" in (schedule.description or "")
