@@ -3,7 +3,8 @@
     python -m benchmarks.year [--batches 10000] [--folder data/year]
 
 The first ten batches are taken, and the last forty; those between are written as batches are that bring one version of a row
-each, with what their merged files and folded books would be. All runs are the whole flow, with Dagster's history in SQLite.
+each, with what their merged files and folded books would be, and old ones are moved into checkpoints as a run would do it. Their
+landed files are links to a few, so that half a million of them (a year at the default pace) need no disk to speak of. All runs are the whole flow, with Dagster's history in SQLite.
 CPU seconds are this process's, so that a busy machine counts less; requests are what an object store would be asked.
 """
 
@@ -26,8 +27,17 @@ import psycopg2
 from etl_assets.cli import environment
 from etl_assets.definitions import definitions
 from etl_assets.engine import duck
-from etl_assets.lake import resource
-from etl_assets.lake.batches import FileNames, LandedFile, Manifest, TableChanges, number
+from etl_assets.lake import checkpoints, resource
+from etl_assets.lake.batches import (
+    FORMAT,
+    FORMAT_WITH_CHECKPOINTS,
+    FileNames,
+    LandedFile,
+    Manifest,
+    TableChanges,
+    manifest_path,
+    number,
+)
 from etl_assets.lake.certificates import certificate_path
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.seal import sealed
@@ -68,6 +78,7 @@ INSERT INTO sale SELECT max(id) + 1, 1, 5 FROM sale;
 UPDATE item SET name = name || '.' WHERE id = 7
 """
 _EARLY, _LATE, _JUDGED = 10, 40, 8
+_LINKS = 10_000  # to one file: file systems have a limit
 _PAGE = 1000  # keys that an object store lists in one answer
 _TABLE, _FACT = "sale", "fact_sale"
 
@@ -179,8 +190,15 @@ def grow(folder: Path, batches: int) -> None:
         header, row = landed.splitlines(keepends=True)[:2]
         certificate = bench.star.files.read(certificate_path(before.batch))
         for _ in range(batches):
-            newest = _with_one_more(bench, newest, header + row)
+            newest = _one_more(newest, header + row)
+            _landed(data / "lake", newest, header + row)
             (data / "lake" / certificate_path(newest.batch)).write_bytes(certificate)
+            if newest.batch == before.batch + batches:
+                bench.builder.batches.commit(newest)
+            else:  # not durable: a machine that fails begins the benchmark anew
+                (data / "lake" / manifest_path(newest.batch)).write_bytes(_written(newest))
+                if checkpoints.is_due(newest.batch):
+                    bench.builder.batches.checkpoints.fold(newest.batch)
         bench.star.publish({_FACT: _grown(bench, before, newest, int(row.split(b",")[0]))}, newest.batch)
     with closing(duckdb.connect(str(data / "warehouse.duckdb"))) as warehouse:
         warehouse.execute(
@@ -189,10 +207,24 @@ def grow(folder: Path, batches: int) -> None:
         )
 
 
-def _with_one_more(bench: OpenLake, before: Manifest, content: bytes) -> Manifest:
+def _written(manifest: Manifest) -> bytes:
+    return sealed(manifest.model_dump_json(indent=1).encode())
+
+
+def _landed(lake: Path, manifest: Manifest, content: bytes) -> None:
+    """The file that a batch landed, as a link to one with its content."""
+    changes = manifest.tables[_TABLE].changes
+    assert changes
+    assert changes.rows
+    linked = lake.parent / f"landed-{manifest.batch // _LINKS}.csv"
+    if not linked.exists():
+        linked.write_bytes(content)
+    (lake / changes.rows.path).hardlink_to(linked)
+
+
+def _one_more(before: Manifest, content: bytes) -> Manifest:
+    """The manifest of the next batch, which brought one row."""
     names = FileNames.of_a_run(before.batch + 1)
-    path = bench.star.files.root / names.rows(_TABLE)  # type: ignore[attr-defined]
-    path.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     file = LandedFile(path=names.rows(_TABLE), rows=1, bytes=len(content), sha256=digest)
     changes = TableChanges(rows=file, deletions=None, quarantined=None, new=0, changed=1, deleted=0)
@@ -208,16 +240,14 @@ def _with_one_more(bench: OpenLake, before: Manifest, content: bytes) -> Manifes
         }
     )
     others = {name: one.model_copy(update={"changes": None}) for name, one in before.tables.items()}
-    written = sealed(before.model_dump_json(indent=1).encode())
-    manifest = before.model_copy(
+    return before.model_copy(
         update={
+            "format": FORMAT_WITH_CHECKPOINTS if checkpoints.may_be(names.batch) else FORMAT,
             "batch": names.batch,
-            "previous": hashlib.sha256(written).hexdigest(),
+            "previous": hashlib.sha256(_written(before)).hexdigest(),
             "tables": {**others, _TABLE: state},
         }
     )
-    bench.builder.batches.commit(manifest)
-    return manifest
 
 
 def _grown(bench: OpenLake, before: Manifest, newest: Manifest, sale: int) -> TableFiles:

@@ -77,7 +77,7 @@ def definitions(settings: Settings, resource_prefix: tuple[str, ...] = ()) -> dg
             *flow.values(),
             *fetching.values(),
             verify(naming),
-            *([forget_old_runs(naming)] if is_at_home else []),
+            *([forget_old_runs(naming, settings.history_mb)] if is_at_home else []),
             *step_jobs(list(project.steps.values()), naming, EXECUTOR),
         ],
         schedules=[
@@ -85,7 +85,7 @@ def definitions(settings: Settings, resource_prefix: tuple[str, ...] = ()) -> dg
             every_night(breaker, naming),
             verify_every_night(inputs, settings.verify_rows, naming),
             *([sweep_every_night(breaker, naming)] if tables else []),
-            *([forget_every_night(naming)] if is_at_home else []),
+            *([forget_every_night(naming, settings.history_mb)] if is_at_home else []),
         ],
         sensors=[
             *([source_changed(tables, breaker, naming, settings.every)] if tables else []),

@@ -37,12 +37,15 @@ NAMES = (
     "ETL_BREAKER_FAILURES",
     "ETL_REPLAY_BATCHES",
     "ETL_VERIFY_ROWS",
+    "ETL_HISTORY_MB",
     "ETL_MODELS",
     "ETL_FILE_MODE",
     "ETL_DATA",
 )
 """The settings' names."""
 
+HISTORY_MB = 1500
+"""With what a day adds at the default pace, 260 MB, the history stays below 2 GB."""
 _SCHEMA = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _BESIDE = ("reporting", "_staging")
 _TAKEN = ("main", "temp", "system", "public", "information_schema", "raw", "reference")
@@ -71,6 +74,7 @@ class Settings:
     replay_batches  ETL_REPLAY_BATCHES  a star table is not made anew from more batches than this unless told so
     one_history     ETL_SOURCE_ONE_HISTORY  `yes`: servers behind the source's address are replicas of one another
     verify_rows     ETL_VERIFY_ROWS     rows that the verification of one night reads at most, if all are read in a week
+    history_mb      ETL_HISTORY_MB     millions of bytes that Dagster's history may take; 0: no limit but age
     models          ETL_MODELS         model files to observe: `name=folder/*.sql;other=folder/**/*.json`
     file_mode       ETL_FILE_MODE      who may read what is written: `private`, `group` or `public`
     data            ETL_DATA           the folder for all that is kept locally and not set otherwise
@@ -87,6 +91,7 @@ class Settings:
     breaker_failures: int | None
     replay_batches: int
     verify_rows: int
+    history_mb: int
     models: str
     data: Path
     project: str | None = None
@@ -124,6 +129,7 @@ class Settings:
             breaker_failures=_count("ETL_BREAKER_FAILURES", get("ETL_BREAKER_FAILURES")),
             replay_batches=_count("ETL_REPLAY_BATCHES", get("ETL_REPLAY_BATCHES"), "batches") or 5_000,
             verify_rows=_count("ETL_VERIFY_ROWS", get("ETL_VERIFY_ROWS"), "rows") or 50_000_000,
+            history_mb=_megabytes(get("ETL_HISTORY_MB") or str(HISTORY_MB)),
             models=get("ETL_MODELS") or "",
             data=data,
             file_mode=_file_mode(get("ETL_FILE_MODE") or PRIVATE),
@@ -163,6 +169,14 @@ def _count(name: str, value: str | None, what: str = "runs") -> int | None:
         return None
     if not value.isdecimal() or not int(value):
         raise SettingsError(f"{name} is no number of {what}: write 1 or more, or leave it out")
+    return int(value)
+
+
+def _megabytes(value: str) -> int:
+    if not value.isdecimal():
+        raise SettingsError(
+            "ETL_HISTORY_MB is no number of megabytes: write 1 or more, or 0 for no limit but age"
+        )
     return int(value)
 
 

@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 FLOORS: Sequence[frozenset[str]] = (
-    frozenset({"errors", "failpoints", "permissions", "addresses", "notices", "progress", "later"}),
+    frozenset({"errors", "failpoints", "permissions", "addresses", "notices", "progress", "later", "cost"}),
     frozenset({"plain", "faults", "pace", "presentation"}),
     frozenset({"preflight", "engine"}),
     frozenset({"clients"}),

@@ -161,6 +161,7 @@ OTHERS = [
     Planted("ETL_REPLAY_BATCHES", "an address", f"postgresql://user:{SECRET}@host/x", None),
     Planted("ETL_SOURCE_ONE_HISTORY", "an address", f"postgresql://user:{SECRET}@host/x", None),
     Planted("ETL_VERIFY_ROWS", "an address", f"postgresql://user:{SECRET}@host/x", None),
+    Planted("ETL_HISTORY_MB", "an address", f"postgresql://user:{SECRET}@host/x", None),
 ]
 _KEY = json.dumps(
     {

@@ -1,10 +1,12 @@
 """Forgetting old runs, so that Dagster's history does not grow without end. Dagster forgets only ticks by itself.
 
+Runs go by age, and the oldest of the rest while the history takes more room than it may.
 A run is forgotten with all that hangs on it: events, results of checks, tags, captured output, its file of SQLite.
 Kept, however old, is what something still stands on: the latest materialization and observation of an asset, the
 latest results of a check, the newest runs of every job and outcome, and whatever has not ended.
 """
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,8 +16,8 @@ import dagster as dg
 from pydantic import Field
 
 from etl_assets.automation.history import UNCHANGED_SINCE
+from etl_assets.automation.history_size import give_back, history_bytes, sql_storages
 from etl_assets.automation.in_process import EXECUTOR
-from etl_assets.errors import EtlError
 from etl_assets.later import Later
 from etl_assets.presentation import PLAIN, Naming
 from etl_assets.raw.assets import reads_all
@@ -23,7 +25,6 @@ from etl_assets.raw.assets import reads_all
 if TYPE_CHECKING:
     import sqlalchemy as sa
     from dagster._core.storage import event_log
-    from dagster._core.storage import runs as run_log
     from dagster._core.storage.event_log import schema as event_schema
     from dagster._core.storage.runs import schema as run_schema
 
@@ -32,39 +33,51 @@ else:  # who forgets nothing needs no database
     sa = Later("sqlalchemy")
     event_log = Later("dagster._core.storage.event_log")
     event_schema = Later("dagster._core.storage.event_log.schema")
-    run_log = Later("dagster._core.storage.runs")
     small = Later("etl_assets.automation.events")
     run_schema = Later("dagster._core.storage.runs.schema")
 
 FORGET = "forget_old_runs"
 DAYS = 30
-AT_A_TIME = 2000
+AT_A_TIME = 10_000
 NEWEST_KEPT = 50
 """Of each job and outcome: sensors, breaker and `etl status` look back at these."""
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
 class Retention(dg.Config):
-    """What is old."""
+    """What is old, and how much is kept of what is not."""
 
     days: int = Field(default=DAYS, ge=1, description="Runs that began longer ago are forgotten.")
+    megabytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Of more than this the oldest runs are forgotten too; 0: by age only. Not given: ETL_HISTORY_MB.",
+    )
 
 
-def forget_old_runs(naming: Naming = PLAIN) -> dg.JobDefinition:
-    """The job: of a project with a prefix it forgets that project's runs, else all."""
+def forget_old_runs(naming: Naming = PLAIN, megabytes: int = 0) -> dg.JobDefinition:
+    """The job: of a project with a prefix it forgets that project's runs, else all. `megabytes`: what the history may take,
+    in millions of bytes; 0: as much as it likes."""
 
     @dg.op(name=naming.name("forget"), description="Forget the runs on which nothing stands any more.")
     def forget(context: dg.OpExecutionContext, config: Retention) -> None:
         """Remove old runs and their events from the history, as the configuration says."""
         before = datetime.now(UTC) - timedelta(days=config.days)
-        runs = forgettable(context.instance, before, naming=naming)
-        for run_id in runs:
+        by_age = forgettable(context.instance, before, naming=naming)
+        for run_id in by_age:
             forget_run(context.instance, run_id)
-        context.log.info(f"{len(runs)} runs older than {config.days} days are forgotten")
+        if by_age:
+            give_back(context.instance)
+        context.log.info(f"{len(by_age)} runs older than {config.days} days are forgotten")
+        limit = megabytes if config.megabytes is None else config.megabytes
+        if _is_limited(naming, limit):
+            by_size, left = forget_beyond(context.instance, limit * 1_000_000)
+            context.log.info(f"{by_size} younger ones too: {_told(left, limit)}")
 
     @dg.job(
         name=naming.name(FORGET),
-        description=f"Forget runs older than {DAYS} days that nothing stands on; at most {AT_A_TIME} at a time.",
+        description=f"Forget runs older than {DAYS} days that nothing stands on, and the oldest of the others while the "
+        f"history takes too much room; at most {AT_A_TIME:,} of each at a time.",
         executor_def=EXECUTOR,
     )
     def job() -> None:
@@ -73,8 +86,10 @@ def forget_old_runs(naming: Naming = PLAIN) -> dg.JobDefinition:
     return job
 
 
-def forget_every_night(naming: Naming = PLAIN) -> dg.ScheduleDefinition:
-    """The schedule."""
+def forget_every_night(naming: Naming = PLAIN, megabytes: int = 0) -> dg.ScheduleDefinition:
+    """The schedule; `megabytes` as of the job."""
+    is_limited = _is_limited(naming, megabytes)
+    room = f", or if the history takes more than {megabytes:,} MB" if is_limited else ""
 
     @dg.schedule(
         name=naming.name("forget_every_night"),
@@ -82,19 +97,48 @@ def forget_every_night(naming: Naming = PLAIN) -> dg.ScheduleDefinition:
         cron_schedule="45 3 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"At 03:45, if there are runs older than {DAYS} days that nothing stands on.",
+        description=f"At 03:45, if there are runs older than {DAYS} days that nothing stands on{room}.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         before = context.scheduled_execution_time - timedelta(days=DAYS)
         if forgettable(context.instance, before, at_most=1, naming=naming):
             return dg.RunRequest()
-        return dg.SkipReason(f"no run older than {DAYS} days can be forgotten")
+        why = f"no run older than {DAYS} days can be forgotten"
+        if is_limited:
+            limit = megabytes * 1_000_000
+            size = history_bytes(context.instance, limit)
+            if size > limit and forgettable(context.instance, context.scheduled_execution_time, at_most=1):
+                return dg.RunRequest()
+            why += f"; {_told(size, megabytes)}"
+        return dg.SkipReason(why)
 
     return schedule
 
 
-class RetentionError(EtlError):
-    """The history is kept where it can't be told what hangs on a run."""
+def _is_limited(naming: Naming, megabytes: int) -> bool:
+    """Not where projects share a history: one would forget its runs for the room that another takes."""
+    return bool(megabytes) and not naming.prefix
+
+
+def _told(size: int, megabytes: int) -> str:
+    return f"the history takes {size / 1e6:,.1f} MB, of {megabytes:,} that it may"
+
+
+def forget_beyond(instance: dg.DagsterInstance, limit: int, at_most: int = AT_A_TIME) -> tuple[int, int]:
+    """Forget the oldest runs that may go, of whatever age, until the history takes no more than so many bytes: how many
+    went, and the bytes of what is left."""
+    gone = 0
+    while (size := history_bytes(instance, limit)) > limit and gone < at_most:
+        # As if each took the same; what is then still too much is seen in the next round.
+        beyond = math.ceil(instance.get_runs_count() * (size - limit) / size)
+        runs = forgettable(instance, datetime.now(UTC), min(beyond, at_most - gone))
+        if not runs:
+            break
+        for run_id in runs:
+            forget_run(instance, run_id)
+        give_back(instance)
+        gone += len(runs)
+    return gone, size
 
 
 def forgettable(
@@ -121,7 +165,7 @@ def _latest_of_assets(instance: dg.DagsterInstance) -> Iterator[str]:
 
 def _latest_of_checks(instance: dg.DagsterInstance) -> Iterator[str]:
     """The runs of the last execution of each check, and of the last with each outcome."""
-    events, _ = _storages(instance)
+    events, _ = sql_storages(instance)
     table = event_schema.AssetCheckExecutionsTable.c
     kinds = (table.asset_key, table.check_name, table.execution_status)
     newest = sa.select(sa.func.max(table.id)).group_by(*kinds)
@@ -130,7 +174,7 @@ def _latest_of_checks(instance: dg.DagsterInstance) -> Iterator[str]:
 
 
 def _newest(instance: dg.DagsterInstance, naming: Naming) -> Iterator[str]:
-    _, recorded = _storages(instance)
+    _, recorded = sql_storages(instance)
     with recorded.connect() as connection:
         jobs = connection.scalars(sa.select(run_schema.RunsTable.c.pipeline_name).distinct()).all()
     for job in jobs:
@@ -150,7 +194,7 @@ def forget_run(instance: dg.DagsterInstance, run_id: str) -> None:
     `DagsterInstance.delete_run` alone would leave the results of checks, what was captured of the output and, in
     SQLite, the tags and the file that the events were in.
     """
-    events, recorded = _storages(instance)
+    events, recorded = sql_storages(instance)
     instance.compute_log_manager.delete_logs(prefix=[run_id])
     with events.index_connection() as connection:
         checks = event_schema.AssetCheckExecutionsTable
@@ -164,13 +208,3 @@ def forget_run(instance: dg.DagsterInstance, run_id: str) -> None:
     with recorded.connect() as connection:
         connection.execute(run_schema.RunTagsTable.delete().where(run_schema.RunTagsTable.c.run_id == run_id))
     recorded.delete_run(run_id)
-
-
-def _storages(instance: dg.DagsterInstance) -> "tuple[event_log.SqlEventLogStorage, run_log.SqlRunStorage]":
-    events, recorded = instance.event_log_storage, instance.run_storage
-    if not (isinstance(events, event_log.SqlEventLogStorage) and isinstance(recorded, run_log.SqlRunStorage)):
-        raise RetentionError(
-            f"the history is kept in {type(events).__name__}, not in SQLite or PostgreSQL: switch the schedule "
-            "forget_every_night off and delete runs there"
-        )
-    return events, recorded

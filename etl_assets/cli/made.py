@@ -5,8 +5,8 @@ from typing import Any
 
 import dagster as dg
 
+from etl_assets.cost import FIRST
 from etl_assets.notices import NOTICE
-from etl_assets.raw.assets import FIRST
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class MadeAsset:
     @classmethod
     def of(cls, materialization: dg.AssetMaterialization) -> "MadeAsset":
         """What an asset's event tells."""
-        told: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
+        metadata = materialization.metadata
+        told: dict[str, Any] = {name.removesuffix(FIRST): value.value for name, value in metadata.items()}
         stage, name = materialization.asset_key.path[-2:]
         return cls(
             stage,
@@ -37,7 +38,7 @@ class MadeAsset:
             told.get("dagster/row_count"),
             bool(told.get("unchanged")),
             told.get("batch"),
-            told.get("rows new", told.get(FIRST, 0)),
+            told.get("rows new", told.get("rows", 0)),
             told.get("rows changed", 0),
             told.get("rows deleted", 0),
             told.get("bytes read", 0),

@@ -1,11 +1,11 @@
 """The export assets: one per report, and the workbook that holds them all."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from etl_assets.cost import Cost
 from etl_assets.engine.code_version import code_version
 from etl_assets.exports.contract import Report, content_version, workbook_name
 from etl_assets.exports.lineage import Query
@@ -79,7 +79,9 @@ def report_asset(
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         if reason := uncertified(lake.files(), lake.batches(), read):
             raise dg.Failure(f"{report.name} is not published: {reason}", allow_retries=False)
-        frame = report.make(warehouse.query(query.sql))
+        cost = Cost()
+        with cost.counting():
+            frame = report.make(warehouse.query(query.sql))
         if control:
             # Before the frame is handed on: a check that ran after the publish would guard nothing.
             differences = report.differences(frame, warehouse.query(control.sql))
@@ -94,7 +96,9 @@ def report_asset(
                     + (f"; and {len(differences) - 3} more" if len(differences) > 3 else ""),
                     allow_retries=False,
                 )
-        yield dg.MaterializeResult(value=frame, data_version=dg.DataVersion(content_version(frame)))
+        yield dg.MaterializeResult(
+            value=frame, data_version=dg.DataVersion(content_version(frame)), metadata=cost.figures()
+        )
 
     return made
 
@@ -129,9 +133,10 @@ def workbook_asset(title: str, reports: Sequence[Report], naming: Naming = PLAIN
     )
     @naming.resources
     def made(workbook: Workbook, **frames: Any) -> dg.MaterializeResult:
-        started = time.monotonic()
-        sheets = _sheets(reports, frames)
-        published = workbook.publish(title, sheets)
+        cost = Cost()
+        with cost.counting():
+            sheets = _sheets(reports, frames)
+            published = workbook.publish(title, sheets)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(content_version(*(sheet.frame for sheet in sheets))),
             metadata={
@@ -140,7 +145,8 @@ def workbook_asset(title: str, reports: Sequence[Report], naming: Naming = PLAIN
                 "sheets": len(sheets),
                 "dagster/row_count": published.rows,
                 "unchanged": published.unchanged,
-                "seconds": round(time.monotonic() - started, 3),
+                **cost.figures(),
+                **cost.rate(published.rows),
             },
         )
 

@@ -1,7 +1,6 @@
 """Reporting tables in DuckDB, beside the star they were computed from, and the IO manager that keeps reports there."""
 
 import hashlib
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ import dagster as dg
 import duckdb
 
 from etl_assets import faults
+from etl_assets.cost import PROCESSOR, SECONDS, Cost
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.engine.preview import markdown
 from etl_assets.errors import EtlError
@@ -95,10 +95,11 @@ class ReportIOManager(dg.ConfigurableIOManager):
     tables: dg.ResourceDependency[ReportTables]
 
     def handle_output(self, context: dg.OutputContext, obj: "pd.DataFrame") -> None:
-        """Publish a report, and say what was published."""
-        started = time.monotonic()
-        spec = context.asset_spec
-        published = self.tables.publish(context.asset_key.path[-1], obj, spec.description or "")
+        """Publish a report, and say what was published. What it cost to make and to publish is said as one."""
+        spec, made = context.asset_spec, context.output_metadata
+        cost = Cost(*(made[name].value for name in (SECONDS, PROCESSOR) if name in made))
+        with cost.counting():
+            published = self.tables.publish(context.asset_key.path[-1], obj, spec.description or "")
         # The history would grow by an unchanged one at every run, though it is the same.
         told = {} if published.unchanged else {"preview": dg.MetadataValue.md(preview(obj))}
         context.add_output_metadata(
@@ -107,7 +108,8 @@ class ReportIOManager(dg.ConfigurableIOManager):
                 "dagster/table_name": published.where,
                 "bytes": published.bytes,
                 "unchanged": published.unchanged,
-                "seconds": round(time.monotonic() - started, 3),
+                **cost.figures(),
+                **cost.rate(published.rows),
                 **told,
             }
         )

@@ -9,12 +9,23 @@ import signal
 import sys
 import threading
 
+from etl_assets.pace import Pace
+from etl_assets.settings import Settings
+
 
 def main() -> None:
     threading.Thread(target=_end_with_who_started_it, daemon=True).start()
     from dagster._daemon.cli import main as daemon
 
+    look_as_often_as_the_pace_wants(Settings.read(os.environ).every)
     daemon()
+
+
+def look_as_often_as_the_pace_wants(pace: Pace) -> None:
+    """Let Dagster look every second which sensors are due, where the source is to be read that often: it would look every five."""
+    from dagster._daemon import sensor
+
+    sensor.MIN_INTERVAL_LOOP_TIME = min(sensor.MIN_INTERVAL_LOOP_TIME, max(pace.seconds, 1))
 
 
 def _end_with_who_started_it() -> None:

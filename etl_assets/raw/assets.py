@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from etl_assets.cost import FIRST, Cost, named
 from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.duck import MAX_LINE_BYTES, header
 from etl_assets.engine.scratch import sweep
@@ -35,8 +36,8 @@ from etl_assets.source.snapshot import LakeClaimed
 from etl_assets.source.table import Table
 
 GROUP = "raw"
-FIRST = "rows of the first load"
-"""What the rows of a table's first batch are called, which are no new ones among others."""
+OF_COPY = "rows per second, of those of COPY alone"
+"""Of a table that was read whole: the share of its seconds in which nothing but the COPY went on."""
 CAPTURE = "capture"
 """The step, by which a run's configuration calls it."""
 PARTS = 7
@@ -196,7 +197,8 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
                     before.tables.get(table.name) if before else None,
                     lake.files(),
                     read[table.name],
-                    notes.seconds.get(table.name, 0.0),
+                    notes.costs.get(table.name, Cost()),
+                    notes.copy_seconds.get(table.name, 0.0),
                     manifest is not None,
                 )
                 | _notice(table.name, state, held.batch if manifest else None, notes),
@@ -301,7 +303,8 @@ def _metadata(
     before: TableState | None,
     files: Files,
     bytes_read: int,
-    seconds: float,
+    cost: Cost,
+    copy_seconds: float,
     taken: bool,
 ) -> dict[str, Any]:
     changes = state.changes if taken else None
@@ -309,20 +312,26 @@ def _metadata(
         "dagster/row_count": state.rows,
         "unchanged": changes is None,
         "batch": number(state.changed_in),
-        "bytes read": bytes_read,
     }
     if changes is None:  # the history grows by whatever is said
-        return metadata
+        return metadata | {"bytes read": bytes_read}
+    is_first = state.previous is None
     moved = changes.new + changes.changed + changes.deleted
     metadata |= {
-        # A first load is like nothing that follows, and would flatten every plot.
-        "rows new" if state.previous else FIRST: changes.new,
+        f"rows{FIRST}" if is_first else "rows new": changes.new,
         "rows changed": changes.changed,
         "rows deleted": changes.deleted,
         "rows quarantined": changes.quarantined_rows,
-        "bytes landed": sum(file.bytes for file in (changes.rows, changes.deletions) if file),
-        "seconds": round(seconds, 3),
-        "rows per second": round(moved / seconds) if seconds else 0,
+        **named(
+            {
+                "bytes read": bytes_read,
+                "bytes landed": sum(file.bytes for file in (changes.rows, changes.deletions) if file),
+                **cost.figures("processor seconds of its thread"),  # tables are read side by side
+                **cost.rate(moved),
+                **({OF_COPY: round(copy_seconds / cost.seconds, 3)} if copy_seconds and cost.seconds else {}),
+            },
+            is_first=is_first,
+        ),
         "read": f"{state.read}: {state.why}",
         "source as of": dg.MetadataValue.timestamp(held.main.server_time),
     }

@@ -5,6 +5,7 @@ import hashlib
 import io
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -25,12 +26,14 @@ Progress = Callable[[str, int], None]
 
 @dataclass(frozen=True)
 class Copied:
-    """What was copied. `longest_row`: no row has more bytes; 0 where none is unusually long."""
+    """What was copied. `longest_row`: no row has more bytes; 0 where none is unusually long. `copy_seconds`: in which nothing
+    but the COPY went on, as `psql \\copy` to nowhere would take."""
 
     rows: int
     bytes: int
     sha256: str
     longest_row: int = 0
+    copy_seconds: float = 0.0
 
 
 def copy(
@@ -40,9 +43,11 @@ def copy(
     digest = hashlib.sha256()
     table = relation.table.name
     size = largest = 0
+    written_seconds = 0.0
 
     def block(content: memoryview) -> None:
-        nonlocal size, largest
+        nonlocal size, largest, written_seconds
+        began = time.monotonic()
         digest.update(content)
         largest = max(
             largest, content.nbytes
@@ -51,18 +56,22 @@ def copy(
         size += content.nbytes
         progress(table, content.nbytes)
         reached("block copied")
+        written_seconds += time.monotonic() - began
 
     statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(query).as_string(connection)
     with explained(f"reading table {table}"), connection.cursor() as cursor:
         try:
+            started = time.monotonic()
             with buffered(block) as writer:
                 cursor.copy_expert(statement, writer)
         except (CharacterNotInRepertoire, UntranslatableCharacter) as error:
             raise _no_text(connection, statement, relation) from error
+        copy_seconds = time.monotonic() - started - written_seconds
         rows = cursor.rowcount
     if largest > 2 * MAX_ROW_BYTES:  # CSV may write each character twice
         check(connection, relation, largest, 0)
-    return Copied(rows, size, digest.hexdigest(), largest + BUFFER_BYTES if largest > BUFFER_BYTES else 0)
+    longest = largest + BUFFER_BYTES if largest > BUFFER_BYTES else 0
+    return Copied(rows, size, digest.hexdigest(), longest, copy_seconds)
 
 
 def _no_text(connection: Connection, statement: str, relation: Relation) -> SourceError:

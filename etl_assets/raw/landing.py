@@ -21,6 +21,7 @@ import duckdb
 from psycopg2.extensions import connection as Connection
 
 from etl_assets import faults
+from etl_assets.cost import Cost
 from etl_assets.engine import duck
 from etl_assets.engine.duck import listing, literal
 from etl_assets.engine.scratch import own_folder
@@ -126,12 +127,13 @@ class CaptureRequest:
 class Notes:
     """What is to be told of a batch beside its manifest: tables that were left out of it, and why; how many rows a sweep
     found that differed from what was held, though nothing said that they changed; what was damaged of that which is kept
-    beside the batches, by table; how many seconds each table took."""
+    beside the batches, by table; what each table cost, and of those that were read whole the seconds of the COPY alone."""
 
     left_out: dict[str, LeftOut] = field(default_factory=dict)
     strays: dict[str, int] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=dict)
+    copy_seconds: dict[str, float] = field(default_factory=dict)
 
 
 def take_batch(
@@ -179,7 +181,8 @@ def take_batch(
                 raise landing.overtaken() from error  # whatever it is: others removed what this run had landed
             raise
         notes.left_out.update(unread)
-        notes.seconds.update({name: table.seconds for name, table in landed.items()})
+        notes.costs.update({name: table.cost for name, table in landed.items()})
+        notes.copy_seconds.update({n: t.copy_seconds for n, t in landed.items() if t.copy_seconds})
         notes.strays.update({name: table.strays for name, table in landed.items() if table.strays})
         notes.damaged.update({n: ", ".join(sorted(t.damaged)) for n, t in landed.items() if t.damaged})
         for path in (path for table in landed.values() for path in table.damaged):
@@ -217,7 +220,8 @@ class Landed:
     state: TableState
     worth_a_batch: bool
     strays: int = 0
-    seconds: float = 0.0
+    cost: Cost = field(default_factory=Cost)
+    copy_seconds: float = 0.0
     damaged: frozenset[str] = frozenset()
 
 
@@ -264,13 +268,13 @@ class Landing(BatchWriter):
 
         def land_with_a_free_connection(name: str) -> Landed | LeftOut | Stopped:
             source = free.get()
-            started = time.monotonic()
+            cost = Cost()
             try:
                 check_readable(self.snapshot.relations[name])
-                with self.connection.cursor() as duck:
+                with self.connection.cursor() as duck, cost.counting(time.thread_time):
                     reader = Reader(self.snapshot.relations[name], source, duck, self.folder, self.progress)
                     landed = self._land_table(reader, plans[name])
-                    return replace(landed, seconds=time.monotonic() - started)
+                return replace(landed, cost=cost)
             except (LeftOut, Stopped) as why:
                 return why
             except OSError as error:
@@ -360,7 +364,8 @@ class Landing(BatchWriter):
                 sha256=copied.sha256,
                 longest_row=copied.longest_row,
             )
-            return self.begin(relation, reader.duck, plan, rows, totals)
+            landed = self.begin(relation, reader.duck, plan, rows, totals)
+            return replace(landed, copy_seconds=copied.copy_seconds)
         current = Current(self.batches, reader.duck)
         fold = partial(current.fold, table, self.latest, columns=relation.columns)
         found = reader.again(plan, held, fold, self.request.share)
@@ -387,7 +392,13 @@ class Landing(BatchWriter):
         members = held.members + changed.first_seen
         state = self._state(relation, held, found.plan, found.totals.rows, controls, members, brought)
         worth_a_batch = brought is not None or found.plan.renews
-        return Landed(state, worth_a_batch, found.strays, damaged=frozenset(current.damaged))
+        return Landed(
+            state,
+            worth_a_batch,
+            found.strays,
+            copy_seconds=found.copy_seconds,
+            damaged=frozenset(current.damaged),
+        )
 
     def begin(
         self,

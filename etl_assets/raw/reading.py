@@ -59,6 +59,8 @@ class Found:
     removed: Sums
     held: TableState | None = None
     longest: int = 0
+    copy_seconds: float = 0.0
+    """Of a table that was read whole, the seconds in which nothing but the COPY went on."""
     strays: int = 0
     """Rows that were other than what is held, though no row version said that they changed; found by a sweep."""
 
@@ -125,7 +127,10 @@ class Reader:
         gone, deleted = missing_keys(self.duck, everything, all_held)
         found = self._found(plan, totals, changed, gone, deleted, all_held.relation, fold)
         return replace(
-            found, held=self._looked_at_anew(held, everything, all_held), longest=copied.longest_row
+            found,
+            held=self._looked_at_anew(held, everything, all_held),
+            longest=copied.longest_row,
+            copy_seconds=copied.copy_seconds,
         )
 
     def _changed(

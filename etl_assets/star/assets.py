@@ -8,12 +8,13 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from etl_assets.cost import FIRST, named
 from etl_assets.engine import duck
 from etl_assets.engine.preview import markdown
 from etl_assets.lake.batches import folder_of, number
 from etl_assets.notices import NOTICE
 from etl_assets.presentation import PLAIN, Naming
-from etl_assets.raw.assets import FIRST, raw_key
+from etl_assets.raw.assets import raw_key
 from etl_assets.source.assets import source_key
 from etl_assets.star.build import Build, merged
 from etl_assets.star.definition import ContractError, Inputs, StarFunction
@@ -229,14 +230,18 @@ def _staged(build: Build, bench: OpenLake) -> dict[str, Any]:
     told: dict[str, Any] = {
         "dagster/uri": f"{bench.star.files.url}/{GROUP}/{folder_of(schema.name)}",
         "compared": build.how,
-        # A first load is like nothing that follows, and would flatten every plot.
-        FIRST if build.anew else "rows new": build.new,
+        f"rows{FIRST}" if build.anew else "rows new": build.new,
         "rows changed": build.changed,
         "rows deleted": build.deleted,
-        "rows written": written,
-        "bytes written": sum(one.local.stat().st_size for one in build.staged),
-        "seconds": round(build.seconds, 3),
-        "rows per second": round(written / build.seconds) if build.seconds else 0,
+        **named(
+            {
+                "rows written": written,
+                "bytes written": sum(one.local.stat().st_size for one in build.staged),
+                **build.cost.figures(),
+                **build.cost.rate(written),
+            },
+            is_first=build.anew,
+        ),
         "preview": dg.MetadataValue.md(markdown(sample.columns, sample.fetchall())),
     }
     source = build.definition.inputs[0]

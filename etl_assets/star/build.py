@@ -8,7 +8,6 @@ asked (`Build.publish`), so that a reader never sees data that failed its checks
 """
 
 import tempfile
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from etl_assets import faults
+from etl_assets.cost import Cost
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.operators import Opaque
@@ -107,7 +107,7 @@ class Build:
     """What the function raised, if that is why."""
     shows: int | None = None
     """The batch that the table shows once the build is published; None if there is nothing to show."""
-    seconds: float = 0.0
+    cost: Cost = field(default_factory=Cost)
     """What it took, without what it was made from."""
 
     @property
@@ -361,9 +361,8 @@ class _Derivation:
     @contextmanager
     def _timed(self, definition: StarFunction) -> Iterator[None]:
         """Count what the block takes as a table's."""
-        started = time.monotonic()
-        yield
-        self.builds[definition.name].seconds += time.monotonic() - started
+        with self.builds[definition.name].cost.counting():
+            yield
 
     def _tidy(self, batch: Manifest, since: int) -> None:
         """After one of many batches: keep what the next ones need, and nothing else."""

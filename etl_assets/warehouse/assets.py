@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from etl_assets.cost import named
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.preview import markdown
 from etl_assets.lake.batches import number
@@ -161,7 +162,7 @@ def warehouse_assets(
                     **({"inferred members": outcome.inferred} if outcome.inferred else {}),
                     **({"stays at batch": shows} if stays else {}),
                     **({NOTICE: notice} if notice else {}),
-                    **(_loaded(outcome, behind, previews.get(table.name)) if outcome.batches else {}),
+                    **(_loaded(table, outcome, behind, previews.get(table.name)) if outcome.batches else {}),
                 },
             )
         if waiting:
@@ -174,14 +175,18 @@ def warehouse_assets(
     return load
 
 
-def _loaded(outcome: Loaded, behind: float, preview: str | None) -> dict[str, Any]:
+def _loaded(table: StarTable, outcome: Loaded, behind: float, preview: str | None) -> dict[str, Any]:
     """What a run loaded of a table. `behind`: seconds since the moment that the batch shows of the source."""
-    return {
+    figures = {
         "rows loaded": outcome.rows_loaded,
+        **outcome.cost.figures(),
+        **outcome.cost.rate(outcome.rows_loaded),
+    }
+    return {
         "batches loaded": ", ".join(map(number, outcome.batches[-5:])),
         "seconds behind the source": round(behind, 3),
-        "seconds": round(outcome.seconds, 3),
-        "rows per second": round(outcome.rows_loaded / outcome.seconds) if outcome.seconds else 0,
+        # A dimension is loaded whole whenever it changes.
+        **named(figures, is_first=isinstance(table, Fact) and outcome.rows_loaded == outcome.rows),
         **({"preview": dg.MetadataValue.md(preview)} if preview else {}),
     }
 

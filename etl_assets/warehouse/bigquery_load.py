@@ -11,7 +11,7 @@ table still declared otherwise and does it all again.
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -218,7 +218,7 @@ class BigQuerySession(LoadSession):
         self._all = tables
         return []
 
-    def commit(self, statements: Sequence[str], name: str) -> None:
+    def commit(self, statements: Iterable[str], name: str) -> None:
         moved, views = {}, []
         for table in self._made.values():
             if self._table(table.name) is None:

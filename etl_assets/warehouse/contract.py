@@ -11,7 +11,7 @@ An engine gives two things: a `WarehouseReader` that answers questions, and a `L
 
 import datetime
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -20,6 +20,7 @@ import dagster as dg
 import duckdb
 from pydantic import Field
 
+from etl_assets.cost import Cost
 from etl_assets.engine.duck import listing, parquet
 from etl_assets.engine.types import Type
 from etl_assets.errors import EtlError
@@ -255,7 +256,8 @@ class Rows:
 class Loaded:
     """What a load did to one table. `dangling`: by columns, members it refers to that are nowhere and can't be inferred;
     `waits`: the table was left as it was, because its rows would dangle, or rows that refer to it.
-    `inferred`: members that stand in until the dimension has them. `rows` counts them too. `seconds`: to stage its rows; the
+    `inferred`: members that stand in until the dimension has them. `rows` counts them too. `cost`: to stage its rows, and of its
+    own statements, where the engine runs them one by one (BigQuery does not); the
     one transaction over all tables comes on top."""
 
     rows: int
@@ -264,7 +266,7 @@ class Loaded:
     dangling: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     inferred: int = 0
     waits: bool = False
-    seconds: float = 0.0
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -428,8 +430,8 @@ class LoadSession(ABC):
         return []
 
     @abstractmethod
-    def commit(self, statements: Sequence[str], name: str) -> None:
-        """Run the statements in order, all or none. `name` identifies the content of the change: the same name is the
+    def commit(self, statements: Iterable[str], name: str) -> None:
+        """Run the statements in order, all or none, each where possible before the next is asked for. `name` identifies the content of the change: the same name is the
         same change, so that an engine can tell after a lost answer whether it happened."""
 
 

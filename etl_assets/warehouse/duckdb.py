@@ -5,7 +5,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -317,7 +317,7 @@ class DuckDBSession(LoadSession):
         view = f"{self.dialect.place(current(table.name))} AS {self.dialect.current_view(table)}"
         return [*_create(table, self.dialect), f"CREATE OR REPLACE VIEW {view}"]
 
-    def commit(self, statements: Sequence[str], name: str) -> None:
+    def commit(self, statements: Iterable[str], name: str) -> None:
         for statement in statements:
             reached("warehouse loading")
             self.connection.execute(statement)

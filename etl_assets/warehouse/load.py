@@ -11,10 +11,11 @@ What a load leaves:
 
 import datetime
 import hashlib
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from etl_assets.cost import Cost
 from etl_assets.later import Later
 from etl_assets.star.files import StarFile, StarFiles
 from etl_assets.star.schema import Fact, StarTable
@@ -128,8 +129,10 @@ class _Load:
         self.changed = changed
         self.planner = Planner(session, star, anew, version_then)
         self.plans: Mapping[str, LoadPlan] = {}
-        self.seconds: dict[str, float] = {}
-        """What it took to stage each table."""
+        self.costs: dict[str, Cost] = {}
+        """What it took to stage each table, and to run its statements."""
+        self.own: dict[int, str] = {}
+        """Of the statements that are one table's, by their place among all, the table."""
         self.staged: Mapping[str, Staged] = {}
 
     def run(self, versions: Mapping[str, str]) -> dict[str, Loaded]:
@@ -140,21 +143,20 @@ class _Load:
             if note:
                 self.session.commit(note, self._name())
             return self._outcome(found, {})
-        staged = {name: self._stage_timed(plan) for name, plan in plans.items()}
+        staged = {name: self._stage_counted(plan) for name, plan in plans.items()}
         references = References(self.session, self.planner, self.tables, plans, staged)
         waiting = references.leave_out()
         self.plans, self.staged = references.plans, references.staged
         if self.plans:
-            self.session.commit([*self._statements(references), *note], self._name())
+            self.session.commit(self._counted([*self._statements(references), *note]), self._name())
         return self._outcome(found, waiting)
 
     # -- staging -------------------------------------------------------------------------------------------------
 
-    def _stage_timed(self, plan: LoadPlan) -> Staged:
-        started = time.monotonic()
-        staged = self._stage(plan)
-        self.seconds[plan.table.name] = time.monotonic() - started
-        return staged
+    def _stage_counted(self, plan: LoadPlan) -> Staged:
+        cost = self.costs[plan.table.name] = Cost()
+        with cost.counting():
+            return self._stage(plan)
 
     def _stage(self, plan: LoadPlan) -> Staged:
         table, d = plan.table, self.dialect
@@ -210,7 +212,7 @@ class _Load:
         for name in sorted(emptied):
             statements += session.empty(self.tables[name])
         for name, staged in self.staged.items():
-            plan = self.plans[name]
+            plan, before = self.plans[name], len(statements)
             if isinstance(plan.table, Fact):
                 statements += self._supersede(plan.table, plan, staged)
                 statements.append(self._insert(plan.table, staged.rows))
@@ -218,10 +220,17 @@ class _Load:
                 statements += session.put(plan.table, staged.keys, self._replacing(plan.table, staged))
             else:
                 statements.append(self._insert(plan.table, staged.rows))
+            self.own |= dict.fromkeys(range(before, len(statements)), name)
         for name, members in missing.items():
             statements += self._infer(self.tables[name], members, name in created)
         statements += [*self._note_inferred(references.lost, missing, created), *self._note_loads()]
         return [*statements, *session.settle(self.tables, created, emptied)]
+
+    def _counted(self, statements: Sequence[str]) -> Iterator[str]:
+        """The statements; while one is run that is a table's own, it is counted as its cost."""
+        for nth, statement in enumerate(statements):
+            with self.costs[self.own[nth]].counting() if nth in self.own else nullcontext():
+                yield statement
 
     def _insert(self, table: StarTable, rows: str) -> str:
         names = self.dialect.listing([column.name for column in table.columns])
@@ -425,7 +434,7 @@ class _Load:
                 dangling.get(name, {}),
                 inferred.get(name, 0),
                 name in waiting,
-                self.seconds.get(name, 0.0),
+                self.costs.get(name, Cost()),
             )
             for name, loaded in files.items()
         }

@@ -7,7 +7,7 @@ may create tables in) and TEMPORARY, and it owns what it made.
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import count
@@ -310,7 +310,7 @@ class PostgresSession(LoadSession):
             )
         )
 
-    def commit(self, statements: Sequence[str], name: str) -> None:
+    def commit(self, statements: Iterable[str], name: str) -> None:
         for statement in statements:
             reached("warehouse loading")
             self.cursor.execute(statement)

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -11,7 +12,10 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 
 from etl_assets.automation.events import SmallEventLog, packed, unpacked
+from etl_assets.automation.history import UNCHANGED_SINCE
 from etl_assets.cli import environment
+from etl_assets.cost import PROCESSOR, SECONDS
+from etl_assets.raw.assets import OF_COPY
 from etl_assets.totesys.demo.generator import Variant
 from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests.commands import etl, use
@@ -74,6 +78,47 @@ def test_what_it_leaves_can_be_read_and_says_what_happened(history: tuple[Path, 
     assert made
     assert made.asset_materialization
     assert {"rows new", "preview"} <= set(made.asset_materialization.metadata)
+
+
+def test_each_asset_says_what_it_cost_and_no_figure_speaks_of_several(
+    history: tuple[Path, list[int]],
+) -> None:
+    home, _ = history
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
+        with environment.open_instance() as instance:
+            runs = [run.run_id for run in instance.get_runs() if UNCHANGED_SINCE not in run.tags]
+            changed, first = ([*figures(instance, run_id)] for run_id in (runs[0], runs[-1]))
+    for told, suffix in ((changed, ""), (first, " of the first load")):
+        for stage, processor in (
+            ("raw", "processor seconds of its thread"),
+            ("star", PROCESSOR),
+            ("warehouse", PROCESSOR),
+        ):
+            names = {
+                f"{name}{suffix}"
+                for name in (SECONDS, processor, "peak MiB of the process", "rows per second")
+            }
+            # Of dimensions, which are loaded whole, a first load is like any other.
+            made = [one for where, one in told if where == stage and one.keys() & {f"{SECONDS}{suffix}"}]
+            assert len(made) > 2, stage
+            assert all(names <= one.keys() for one in made), stage
+            assert min(one[f"{SECONDS}{suffix}"] for one in made) > 0, stage
+            assert len({one[f"{SECONDS}{suffix}"] for one in made}) > len(made) // 2, "shared seconds"
+    shares = [one[f"{OF_COPY} of the first load"] for where, one in first if where == "raw"]
+    assert len(shares) > 5
+    assert all(0 < share < 1 for share in shares)
+    assert not any(OF_COPY in one for _, one in changed), "a look at what changed is no copy"
+    published = [one for where, one in changed if where == "exports"]
+    assert all({SECONDS, PROCESSOR, "bytes", "rows per second"} <= one.keys() for one in published)
+
+
+def figures(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The stage of each asset that a run made, and what it says of it."""
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+        made = entry.asset_materialization
+        assert made
+        yield made.asset_key.path[-2], {name: value.value for name, value in made.metadata.items()}
 
 
 @pytest.mark.parametrize(

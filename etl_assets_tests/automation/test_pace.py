@@ -1,13 +1,19 @@
 """A source that always changes is read as often as is wanted: the sensor's ticks say what waits, and until when."""
 
+import logging
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.test_utils import create_test_daemon_workspace_context
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster._daemon import sensor
 
 from etl_assets.errors import SettingsError
+from etl_assets.interface.daemon import look_as_often_as_the_pace_wants
 from etl_assets.pace import NO_PACE, Pace
 from etl_assets.settings import Settings
 from etl_assets_tests.automation.watching import Watching, ran_once
@@ -90,6 +96,31 @@ def test_who_waits_and_for_how_long(written: str, hour: int, seconds_ago: int, w
 def test_a_source_that_was_never_read_is_read_at_once_but_not_in_quiet_hours() -> None:
     assert Pace.read("1h").reason_to_wait(None, NOON) is None
     assert Pace.read("1h, 11:00-13:00 off").reason_to_wait(None, NOON) is not None
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("0", 1), ("2s", 2), ("1m", 5)])
+def test_the_daemon_looks_as_often_as_the_pace_wants(
+    written: str, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a source that is read as often as possible waits for Dagster's own round of five seconds."""
+    monkeypatch.setattr(sensor, "MIN_INTERVAL_LOOP_TIME", sensor.MIN_INTERVAL_LOOP_TIME)
+    look_as_often_as_the_pace_wants(Pace.read(written))
+    waits: list[float] = []
+
+    class Ended(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0)
+            self.set()
+            return True
+
+    with (
+        dg.instance_for_test() as instance,
+        create_test_daemon_workspace_context(EmptyWorkspaceTarget(), instance) as context,
+    ):
+        rounds = sensor.execute_sensor_iteration_loop(context, logging.getLogger("daemon"), Ended())
+        while not waits:
+            next(rounds)
+    assert waits[0] == pytest.approx(seconds, abs=0.9)
 
 
 def test_it_is_a_setting_of_a_minute_unless_it_is_set() -> None:

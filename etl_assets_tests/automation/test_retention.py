@@ -13,8 +13,10 @@ import pytest
 from dagster_webserver.app import create_app_from_workspace_process_context
 from starlette.testclient import TestClient
 
+from etl_assets.automation.history_size import history_bytes
 from etl_assets.automation.retention import (
     DAYS,
+    forget_beyond,
     forget_every_night,
     forget_old_runs,
     forget_run,
@@ -141,6 +143,28 @@ def test_the_room_of_forgotten_runs_is_used_again(instance: dg.DagsterInstance, 
     assert size() <= full
 
 
+def on_disk(home: Path) -> int:
+    folders = [home / name for name in ("history", "schedules", "storage")]
+    return sum(f.stat().st_size for folder in folders for f in folder.rglob("*") if f.is_file())
+
+
+def test_the_oldest_go_while_the_history_takes_more_than_it_may(
+    instance: dg.DagsterInstance, home: Path
+) -> None:
+    rare, *frequent = run(instance, "rare"), *(run(instance) for _ in range(8))
+    before = on_disk(home)
+    assert history_bytes(instance, 0) == before
+    assert forget_beyond(instance, before) == (0, before)
+    limit = before * 2 // 3
+    gone, size = forget_beyond(instance, limit)
+    kept = [run_id for run_id in frequent if instance.get_run_by_id(run_id)]
+    assert kept == frequent[gone:]
+    assert len(kept) > 2, "more went than had to"
+    assert on_disk(home) == size <= limit
+    assert forget_beyond(instance, 1)[0] == len(kept) - 2  # on the others something stands
+    assert instance.get_run_by_id(rare)
+
+
 QUERY = """{
     assetNodes {
         id staleStatus staleCauses { reason }
@@ -185,15 +209,22 @@ def test_the_job_forgets_and_the_schedule_starts_it_only_if_there_is_something_t
     instance: dg.DagsterInstance, home: Path
 ) -> None:
     first = run(instance)
-    for _ in range(3):
+    for _ in range(6):
         run(instance)
 
-    def tick() -> dg.RunRequest | str | None:
+    def tick(megabytes: int = 0) -> dg.RunRequest | str | None:
         now = datetime.now(UTC)
         with dg.build_schedule_context(instance, scheduled_execution_time=now) as context:
-            tick = forget_every_night().evaluate_tick(context)
+            tick = forget_every_night(megabytes=megabytes).evaluate_tick(context)
         return tick.run_requests[0] if tick.run_requests else tick.skip_message
 
+    size = history_bytes(instance, 0) / 1e6
+    assert size > 1
+    assert isinstance(tick(megabytes=1), dg.RunRequest)
+    assert (
+        tick(megabytes=1000)
+        == f"no run older than {DAYS} days can be forgotten; the history takes {size:.1f} MB, of 1,000 that it may"
+    )
     assert tick() == f"no run older than {DAYS} days can be forgotten"
     age(home, DAYS + 1)
     assert isinstance(tick(), dg.RunRequest)
@@ -206,4 +237,6 @@ def test_the_job_forgets_and_the_schedule_starts_it_only_if_there_is_something_t
 def test_housekeeping_is_part_of_the_platform_and_on(tmp_path: Path) -> None:
     defs = definitions(Settings.read({"ETL_DATA": str(tmp_path)}))
     assert defs.resolve_job_def("forget_old_runs").name == "forget_old_runs"
-    assert defs.resolve_schedule_def("forget_every_night").default_status == dg.DefaultScheduleStatus.RUNNING
+    schedule = defs.resolve_schedule_def("forget_every_night")
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    assert "if the history takes more than 1,500 MB" in (schedule.description or "")

@@ -18,7 +18,8 @@ from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.sql import run_alembic_downgrade
 from dagster_postgres.utils import pg_alembic_config
 
-from etl_assets.automation.retention import forget_run, forgettable
+from etl_assets.automation.history_size import history_bytes
+from etl_assets.automation.retention import forget_beyond, forget_run, forgettable
 from etl_assets_tests.automation.test_retention import DEFS
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,27 @@ def test_old_runs_go_with_all_that_hangs_on_them(
         assert [count(url, table, stays) for table in tables] == before
         assert forgettable(instance, later) == []
         run(instance)
+
+
+def test_the_oldest_go_while_rows_need_more_room_than_they_may(
+    url: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files of PostgreSQL don't become smaller, so they alone don't say what is too much."""
+    monkeypatch.setattr("etl_assets.automation.retention.NEWEST_KEPT", 1)
+    with opened(home) as instance:
+        empty = history_bytes(instance, 0)
+        runs = [run(instance) for _ in range(8)]
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT pg_database_size(current_database())")
+            everything = int(cursor.fetchall()[0][0])
+        by_files, by_rows = history_bytes(instance, everything), history_bytes(instance, 0)
+        assert by_files / 3 < by_rows <= by_files < everything
+        # Half of what the runs brought may stay: half of them, then, though the files are as large as they were.
+        gone, size = forget_beyond(instance, limit := (empty + by_rows) // 2)
+        assert size <= limit < history_bytes(instance, everything)
+        assert 2 <= gone <= 6
+        assert [run_id for run_id in runs if instance.get_run_by_id(run_id)] == runs[gone:]
+        assert forget_beyond(instance, limit)[0] == 0
 
 
 @pytest.mark.fault("F41")

@@ -40,17 +40,20 @@ _AUTOMATION = """
 _EXPECTED_METADATA = {
     "raw": {
         "dagster/row_count", "rows of the first load", "rows changed", "rows deleted", "rows quarantined",
-        "bytes read", "bytes landed", "seconds", "rows per second", "batch", "dagster/uri", "preview",
-        "dagster/column_schema",
+        *(f"{figure} of the first load" for figure in (
+            "bytes read", "bytes landed", "seconds", "processor seconds of its thread", "peak MiB of the process",
+            "rows per second", "rows per second, of those of COPY alone",
+        )), "batch", "dagster/uri", "preview", "dagster/column_schema",
     },
     "star": {
-        "dagster/row_count", "rows of the first load", "rows changed", "rows deleted", "rows written", "bytes written",
-        "seconds", "rows per second", "batch", "dagster/uri", "preview",
+        "dagster/row_count", "rows of the first load", "rows changed", "rows deleted", *(f"{figure} of the first load" for figure in (
+            "rows written", "bytes written", "seconds", "processor seconds", "peak MiB of the process", "rows per second",
+        )), "batch", "dagster/uri", "preview",
     },
     "warehouse": {
-        "dagster/row_count", "rows loaded", "seconds behind the source", "seconds", "rows per second", "batch", "preview",
+        "dagster/row_count", "seconds behind the source", "batch", "preview",
     },
-    "exports": {"dagster/row_count", "bytes", "seconds"},
+    "exports": {"dagster/row_count", "bytes", "seconds", "processor seconds", "rows per second"},
 }  # fmt: skip
 
 
