@@ -357,6 +357,47 @@ def test_an_update_needs_a_project_of_a_database(shop: str, monkeypatch: pytest.
     assert done.output.startswith("etl: the project cards reads no table of a database")
 
 
+# As in public samples: a table that ties others together and is measured, keys by unique indexes, identifiers in lookups,
+# words run together, plurals that no rule makes.
+ODD = """
+    CREATE TABLE ticket (id int PRIMARY KEY, holder text);
+    CREATE TABLE airport (code char(3) PRIMARY KEY, city text); CREATE TABLE plane (code char(3) PRIMARY KEY, model text);
+    CREATE TABLE flight (id int PRIMARY KEY, departs timestamptz, origin char(3) REFERENCES airport, plane char(3) REFERENCES plane);
+    CREATE TABLE leg (ticket_id int REFERENCES ticket, flight_id int REFERENCES flight, price numeric(9,2), PRIMARY KEY (ticket_id, flight_id));
+    CREATE TABLE boarding (ticket_id int, flight_id int, seat text, PRIMARY KEY (ticket_id, flight_id),
+        FOREIGN KEY (ticket_id, flight_id) REFERENCES leg);
+    CREATE TABLE department (id int UNIQUE NOT NULL, capital text UNIQUE NOT NULL, code text UNIQUE NOT NULL, a text, b text, d text);
+    CREATE TABLE vote (capital text UNIQUE NOT NULL, number int UNIQUE NOT NULL, department text REFERENCES department (code), votedate timestamp, count int);
+    CREATE TABLE kind (id int PRIMARY KEY, label text, rowguid uuid);
+    CREATE TABLE people (id int PRIMARY KEY, name text, kind_id int REFERENCES kind, password text, born date, a text);
+    CREATE TABLE visit (id int PRIMARY KEY, person_id int, day date, spent numeric(9,2));
+"""
+
+
+def test_a_star_is_what_a_person_would_make_of_odd_tables(shop: str, tmp_path: Path) -> None:
+    execute(shop, ODD)
+    told = etl("init", shop).output
+    lint(tmp_path / "etl_project")
+    star = project.read(tmp_path / "etl_project").star
+    assert sorted(name for name in star if name.startswith("fact_")) == [
+        "fact_flight", "fact_leg", "fact_orders", "fact_visit", "fact_vote",
+    ]  # fmt: skip
+    assert star["fact_leg"].inputs == ["leg", "flight"]  # the header's day and what it refers to
+    assert star["fact_leg"].schema.links == {
+        ("ticket_id",): "dim_ticket",
+        ("origin",): "dim_airport",
+        ("plane",): "dim_plane",
+        ("departs_date",): "dim_date",
+    }
+    assert star["dim_department"].schema.key_columns == ("code",)  # by which others refer to it
+    assert star["fact_vote"].schema.key_columns == ("number",)
+    assert star["fact_vote"].schema.links == {("department",): "dim_department", ("voteday",): "dim_date"}
+    assert "kind_label" in star["dim_people"].schema.by_name
+    assert "kind_rowguid" not in star["dim_people"].schema.by_name
+    assert "visit.person_id: it looks like a reference to people" in told
+    assert "people.password: it is called like a secret, and would lie in the lake" in told
+
+
 def test_500_tables_and_1500_columns_take_seconds(
     database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
