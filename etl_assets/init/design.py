@@ -69,8 +69,9 @@ class StarColumn:
 @dataclass
 class StarTable:
     """A star table to be written. `why` says what it was taken for; `record` is a fact's surrogate key. `days`: the columns
-    that refer to the calendar, the most telling first; `amounts`: those that a report may add up. `trimmed`: of its inputs the columns that are compared
-    without trailing blanks."""
+    that refer to the calendar, the most telling first; `amounts`: those that a report may add up. `likely`: columns that are
+    called like the key of a dimension, without a foreign key. `trimmed`: of its inputs the columns that are compared without
+    trailing blanks."""
 
     name: str
     table: Declared
@@ -82,6 +83,7 @@ class StarTable:
     joins: list[Join] = field(default_factory=list)
     days: list[str] = field(default_factory=list)
     amounts: list[str] = field(default_factory=list)
+    likely: dict[str, str] = field(default_factory=dict)
     unshown: list[str] = field(default_factory=list)
     trimmed: dict[str, list[str]] = field(default_factory=dict)
 
@@ -452,6 +454,11 @@ class _Designer:
         made.key = tuple(names[name] for name in declared.key)
         made.amounts = [names[c.name] for c in self._amounts(declared)]
         self._refer(made, self.keys[oid], names)
+        made.likely = {
+            names[key.columns[0]]: self.names[key.target]
+            for key in self.likely[oid]
+            if self.names.get(key.target, "").startswith("dim_")
+        }
         header = self.headers.get(oid)
         moments = self._moments(declared)
         if header:

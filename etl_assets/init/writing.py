@@ -14,6 +14,7 @@ from etl_assets.init.design import CALENDAR, Design, Join, StarColumn, StarTable
 from etl_assets.init.layout import WIDTH, call, chain, comment, docstring, literal, literals, prose, sentence
 
 _TITLE = 31  # characters of a report's title: it names a sheet of a workbook
+_MOST_GROUPS = 10_000  # that a report is grouped by
 _NAME = 63  # of a report's name: it names a table of the warehouse
 # Of an address: what says where and how, and is no secret.
 _OPTIONS = ("sslmode", "channel_binding", "target_session_attrs", "connect_timeout", "gssencmode")
@@ -255,7 +256,7 @@ class _Grouping:
 
 
 def _grouping(made: StarTable, sizes: Mapping[str, int]) -> _Grouping:
-    """By month, else by the smallest dimension, else not at all."""
+    """By month, else by the smallest dimension if it is small enough to look at, else not at all."""
     if made.days:
         day = made.days[0]
         mark = "?" if next(c for c in made.columns if c.name == day).declared.endswith("?") else ""
@@ -265,16 +266,14 @@ def _grouping(made: StarTable, sizes: Mapping[str, int]) -> _Grouping:
             {"year": ("d.year", f"int{mark}", told), "month": ("d.month", f"int{mark}", "1 to 12.")},
             f"LEFT JOIN star.{CALENDAR} AS d ON d.date_id = f.{identifier(day)}",
         )
-    if made.links:
-        columns = min(made.links, key=lambda one: sizes.get(made.links[one], 0))
+    links = made.links or {(column,): dimension for column, dimension in made.likely.items()}
+    if links and min(sizes.get(dimension, 0) for dimension in links.values()) <= _MOST_GROUPS:
+        columns = min(links, key=lambda one: sizes.get(links[one], 0))
         declared = {c.name: c.declared for c in made.columns}
-        what = made.links[columns].removeprefix("dim_")
+        told = f"As in {links[columns]}." if made.links else f"Called like the key of {links[columns]}."
         return _Grouping(
-            what,
-            {
-                name: (f"f.{identifier(name)}", declared[name], f"As in {made.links[columns]}.")
-                for name in columns
-            },
+            links[columns].removeprefix("dim_"),
+            {name: (f"f.{identifier(name)}", declared[name], told) for name in columns},
         )
     return _Grouping("", {"part": ("'all'", "text", "There is one part: all.")})
 

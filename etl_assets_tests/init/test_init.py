@@ -370,6 +370,7 @@ ODD = """
     CREATE TABLE vote (capital text UNIQUE NOT NULL, number int UNIQUE NOT NULL, department text REFERENCES department (code), votedate timestamp, count int);
     CREATE TABLE kind (id int PRIMARY KEY, label text, rowguid uuid);
     CREATE TABLE people (id int PRIMARY KEY, name text, kind_id int REFERENCES kind, password text, born date, a text);
+    CREATE TABLE taste (person_id int, kind_id int, PRIMARY KEY (person_id, kind_id));
     CREATE TABLE visit (id int PRIMARY KEY, person_id int, day date, spent numeric(9,2));
 """
 
@@ -378,9 +379,11 @@ def test_a_star_is_what_a_person_would_make_of_odd_tables(shop: str, tmp_path: P
     execute(shop, ODD)
     told = etl("init", shop).output
     lint(tmp_path / "etl_project")
-    star = project.read(tmp_path / "etl_project").star
+    made = project.read(tmp_path / "etl_project")
+    star = made.star
+    assert "taste_by_people" in made.reports  # though no foreign key says so
     assert sorted(name for name in star if name.startswith("fact_")) == [
-        "fact_flight", "fact_leg", "fact_orders", "fact_visit", "fact_vote",
+        "fact_flight", "fact_leg", "fact_orders", "fact_taste", "fact_visit", "fact_vote",
     ]  # fmt: skip
     assert star["fact_leg"].inputs == ["leg", "flight"]  # the header's day and what it refers to
     assert star["fact_leg"].schema.links == {
