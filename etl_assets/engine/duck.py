@@ -32,7 +32,8 @@ def _warn_of_literals_only() -> None:
     """Let DuckDB look at the names of columns only where an expression has a string that may be called like one. It looks at all
     of them for each expression of a projection: of 1,500 columns those were two seconds for each `select` of a star function."""
     relations = vars(sys.modules[duckdb.DuckDBPyRelation.__module__])
-    warn, literals = relations.get("_warn_on_literal_names"), getattr(_expression, "string_literals", None)
+    warn: Any = relations.get("_warn_on_literal_names")
+    literals: Any = getattr(_expression, "string_literals", None)
 
     def warn_of_literals(value: object, columns: list[str]) -> None:
         if isinstance(value, duckdb.Expression) and literals(value):
