@@ -1,6 +1,7 @@
-"""Make the pictures of the documentation again: `make screenshots`.
+"""Make the pictures of the documentation again: `make screenshots`, or `python -m docs.screenshots own` for some of them.
 
-The demo in a temporary folder, data and code, the real interface over it, and Chromium looking at it.
+The demo in a temporary folder, data and code, the real interface over it, and Chromium looking at it. Likewise a project that
+`etl init` wrote of a small database.
 """
 
 import os
@@ -8,13 +9,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
+from etl_assets.stand_ins.postgres import serve
 from etl_assets_tests.browser.interface import CHROMIUM, LOCATION, Interface, interface
+from etl_assets_tests.init.samples import HEADER_AND_LINES
 
 IMAGES = Path(__file__).parent / "images"
 PACKAGE = Path(__file__).parents[1] / "etl_assets"
@@ -35,24 +38,22 @@ _RELOAD = """
 """
 
 
-def main() -> None:
+def main(names: Sequence[str]) -> None:
     IMAGES.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
+        for name in names or PICTURES:
+            PICTURES[name](browser)
+        browser.close()
+
+
+def of_the_demo(browser: Browser) -> None:
+    """The demo: lineage, an asset, its checks, sensors, and what is stale."""
     with made(Path(tempfile.gettempdir(), "totesys")) as folder:
         code = {"PYTHONPATH": str(folder)}
-        subprocess.run(
-            [sys.executable, "-m", "etl_assets.cli", "demo"],
-            cwd=folder,
-            env=os.environ | {"ETL_DATA": str(folder / "data")} | code,
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        with interface(folder, code) as ui, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
-            page = browser.new_page()
-            page.goto(ui.url)
-            page.get_by_text("Hide navigation").click()
-
+        etl(folder, code, "demo")
+        with interface(folder, code) as ui:
+            page = opened(browser, ui)
             expanded = ",".join(f"global@global:{stage}" for stage in OPENED)
             shoot(page, f"{ui.url}/asset-groups?expanded={expanded}", "sales_workbook", 1350, "lineage")
             shoot(page, f"{ui.url}/assets/star/{_FACT}", "Row count", 2250, "asset")
@@ -84,17 +85,53 @@ def main() -> None:
                 "stale",
                 page.locator("foreignObject").get_by_text("Unsynced"),
             )
-            browser.close()
+            page.close()
+
+
+def of_a_project(browser: Browser) -> None:
+    """What `etl init` makes of orders, their lines and what they refer to: from the source's tables to the reports."""
+    with made(Path(tempfile.gettempdir(), "shop"), code=False) as folder, serve(folder / "postgres") as url:
+        HEADER_AND_LINES.make(url)
+        settings = {"ETL_SOURCE_URL": url}
+        for command in ("init", "run"):
+            etl(folder, settings, command)
+        with interface(folder, settings) as ui:
+            page = opened(browser, ui)
+            expanded = ",".join(f"global@global:{stage}" for stage in ("star", "exports"))
+            shoot(page, f"{ui.url}/asset-groups?expanded={expanded}", "fact_order_details", 900, "your-own")
+            page.close()
+
+
+PICTURES = {"demo": of_the_demo, "own": of_a_project}
+
+
+def etl(folder: Path, settings: Mapping[str, str], command: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "etl_assets.cli", command],
+        cwd=folder,
+        env=os.environ | {"ETL_DATA": str(folder / "data"), "PYTHONPATH": str(PACKAGE.parent)} | settings,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def opened(browser: Browser, ui: Interface) -> Page:
+    page = browser.new_page()
+    page.goto(ui.url)
+    page.get_by_text("Hide navigation").click()
+    return page
 
 
 @contextmanager
-def made(folder: Path) -> Iterator[Path]:
-    """A folder with a copy of the package, for as long as the block runs. It can be seen in the pictures, so its
+def made(folder: Path, *, code: bool = True) -> Iterator[Path]:
+    """A folder, with a copy of the package if it is to be changed, for as long as the block runs. It can be seen in the pictures, so its
     name is not a random one."""
     folder.mkdir()
     folder.chmod(0o755)  # the demo's server has its own user if we are root
     try:
-        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+        if code:
+            shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
         yield folder
     finally:
         shutil.rmtree(folder)
@@ -107,7 +144,7 @@ def stop(ui: Interface, sensor: str) -> None:
 
 def edit_dim_design(folder: Path) -> None:
     """Other logic in the copy of the package: names of designs in lower case."""
-    path = folder / PACKAGE.name / "star" / "dimensions.py"
+    path = folder / PACKAGE.name / "totesys" / "dimensions.py"
     before = '"design_id", "design_name"'
     path.write_text(path.read_text().replace(before, '"design_id", nw.col("design_name").str.to_lowercase()'))
 
@@ -129,4 +166,4 @@ def shoot(
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

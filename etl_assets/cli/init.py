@@ -1,6 +1,7 @@
 """`etl init`: a project from the catalog of a database."""
 
 import shutil
+import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _SETTING = "ETL_SOURCE_URL"
 _SHOWN = 40  # notes of a kind
+_WIDTH = 100  # of a line with many names
 
 
 class InitError(EtlError):
@@ -191,11 +193,18 @@ def _show_notes(title: str, notes: "Sequence[Note]") -> None:
     if not notes:
         return
     output.say(f"\n{title}:")
-    for note in notes[:_SHOWN]:
+    told: dict[str, list[str]] = {}
+    for note in notes:
         write = "" if note.write == "nothing" else f"; write {note.write}"
-        output.say(f"  {note.table}: {note.what}{write}")
-    if len(notes) > _SHOWN:
-        output.say(f"  … and {len(notes) - _SHOWN} more")
+        told.setdefault(f"{note.what}{write}", []).append(note.table)
+    for text, (name, *others) in list(told.items())[:_SHOWN]:
+        if others:  # what many have in common is told once
+            names = textwrap.wrap(", ".join([name, *others]), _WIDTH, break_on_hyphens=False)
+            output.say("\n".join([f"  {text}:", *(f"    {line}" for line in names)]))
+        else:
+            output.say(f"  {name}: {text}")
+    if len(told) > _SHOWN:
+        output.say(f"  … and {len(told) - _SHOWN} more")
 
 
 def _show_next(url: str, address: str, folder: str, *, has_env: bool, is_set: bool) -> None:

@@ -65,18 +65,24 @@ _KEYS = """
       AND k.required
     ORDER BY i.indrelid, i.indisprimary DESC, i.indexrelid
 """
-# What partitions refer to, or are referred to by, counts for the whole table; columns by name, since numbers may differ.
+# A table refers to another where all its partitions do: a key of some of them says nothing of the others' rows, nor does one that
+# was never validated say anything of the rows that were there. Columns by name, since their numbers may differ.
 _REFERENCES = """
-    SELECT coalesce(pg_partition_root(k.conrelid)::oid, k.conrelid)::bigint,
-           coalesce(pg_partition_root(k.confrelid)::oid, k.confrelid)::bigint, n.own, n.other
-    FROM pg_constraint k CROSS JOIN LATERAL (
-        SELECT array_agg(a.attname::text ORDER BY u.position) AS own, array_agg(b.attname::text ORDER BY u.position) AS other
-        FROM unnest(k.conkey, k.confkey) WITH ORDINALITY AS u(own, other, position)
-        JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.own
-        JOIN pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.other
-    ) n
-    WHERE k.contype = 'f'
-    ORDER BY k.conrelid, k.conkey, k.oid
+    WITH keys AS (
+        SELECT k.oid, k.conkey, k.conrelid::oid AS own_table, coalesce(pg_partition_root(k.conrelid)::oid, k.conrelid) AS root,
+               coalesce(pg_partition_root(k.confrelid)::oid, k.confrelid) AS target, n.own, n.other
+        FROM pg_constraint k CROSS JOIN LATERAL (
+            SELECT array_agg(a.attname::text ORDER BY u.position) AS own, array_agg(b.attname::text ORDER BY u.position) AS other
+            FROM unnest(k.conkey, k.confkey) WITH ORDINALITY AS u(own, other, position)
+            JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.own
+            JOIN pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.other
+        ) n
+        WHERE k.contype = 'f' AND k.convalidated
+    )
+    SELECT root::bigint, target::bigint, own, other FROM keys GROUP BY root, target, own, other
+    HAVING bool_or(own_table = root)
+        OR array_agg(own_table) @> (SELECT array_agg(p.relid::oid) FROM pg_partition_tree(root) p WHERE p.isleaf)
+    ORDER BY root, min(conkey), min(oid)
 """
 _WIDE = """
     SELECT schemaname::text, tablename::text, attname::text, max(avg_width)::int FROM pg_stats

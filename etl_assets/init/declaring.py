@@ -22,6 +22,9 @@ _DECIMAL = re.compile(r"numeric\((\d+),(-?\d+)\)")
 _ISO_DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
 _ENOUGH = 3  # values that are dates, before a text is said to hold dates
 _MANY_ROWS, _MANY_BYTES = 50_000_000, 20 * 10**9
+_SECRET = re.compile(
+    r"(?i)passw(or)?d|passphrase|(^|_)pwd(_|$)|secret|(api|private)_?key|(access|auth|refresh)_?token"
+)
 
 
 @dataclass(frozen=True)
@@ -67,15 +70,17 @@ class Declaration:
 
 def declare(catalog: Catalog) -> Declaration:
     """The tables of a catalog as a project declares them."""
-    left_out = [note for table in catalog.tables if (note := _left_out(table))]
-    kept = [table for table in catalog.tables if not _left_out(table)]
+    keys = {table.oid: _key(table, catalog.foreign_keys) for table in catalog.tables if table.keys}
+    told = {table.oid: _left_out(table, keys.get(table.oid, ())) for table in catalog.tables}
+    left_out = [note for note in told.values() if note]
+    kept = [table for table in catalog.tables if not told[table.oid]]
     names = _names(kept)
     types = {(t.oid, c.name): declared_type(c) for t in kept for c in t.columns}
     _align(types, catalog.foreign_keys)
     tables: list[Declared] = []
     risks: list[Note] = []
     for table in kept:
-        key = _key(table)
+        key = keys[table.oid]
         exclude = _doubled(table, key)
         tables.append(
             Declared(
@@ -102,7 +107,7 @@ def shown(table: CatalogTable) -> str:
 # -- what is left out ----------------------------------------------------------------------------------------------------
 
 
-def _left_out(table: CatalogTable) -> Note | None:
+def _left_out(table: CatalogTable, key: Sequence[str]) -> Note | None:
     name = shown(table)
     if table.kind in _KINDS:
         return Note(name, f"it is {_KINDS[table.kind]}", 'Table(…, key=("…",)) if you want its rows')
@@ -122,24 +127,32 @@ def _left_out(table: CatalogTable) -> Note | None:
         return Note(
             name, "row security refuses it to this role", f"ALTER ROLE {table.role} SET row_security = on"
         )
-    if not table.keys:
+    if not key:
         return Note(
             name,
             "it has no key: no primary key, no unique index over columns that are NOT NULL",
             'Table(…, key=("…",)), naming the columns that tell its rows apart',
         )
-    if _ALL in _key(table) or all(column.name == _ALL for column in table.columns):
+    if _ALL in key or all(column.name == _ALL for column in table.columns):
         return Note(name, "its key is called *", "Table(…) over a view that calls it otherwise")
-    if len({name.lower() for name in _key(table)}) < len(_key(table)):
+    if len({name.lower() for name in key}) < len(key):
         return Note(
             name, "columns of its key differ only in case", "Table(…) over a view that calls them otherwise"
         )
     return None
 
 
-def _key(table: CatalogTable) -> tuple[str, ...]:
-    """The primary key, else of the unique indexes one with the fewest columns."""
-    return table.keys[0] if table.primary else min(table.keys, key=lambda names: (len(names), names))
+def _key(table: CatalogTable, foreign_keys: Sequence[ForeignKey]) -> tuple[str, ...]:
+    """The primary key, else of the unique indexes the one that most foreign keys lead to; else one with the fewest columns,
+    and of these a number before a text."""
+    if table.primary:
+        return table.keys[0]
+    led_to = [set(one.target_columns) for one in foreign_keys if one.target == table.oid]
+    numbers = {column.name for column in table.columns if declared_type(column) in _WIDTHS}
+    return min(
+        table.keys,
+        key=lambda names: (-led_to.count(set(names)), len(names), not numbers >= set(names), names),
+    )
 
 
 def _doubled(table: CatalogTable, key: Sequence[str]) -> tuple[str, ...]:
@@ -292,6 +305,12 @@ def _risks(declared: Declared) -> Iterator[Note]:
     for column in declared.columns:
         if found := _risk(column, declared.types[column.name]):
             yield Note(f"{name}.{column.name}", *found)
+        if _SECRET.search(snake(column.name)) and column.name not in declared.key:
+            yield Note(
+                f"{name}.{column.name}",
+                "it is called like a secret, and would lie in the lake and the warehouse as it is",
+                f'exclude=("{column.name}",) in tables.py, and take it out of the columns there and in the star',
+            )
 
 
 def _risk(column: CatalogColumn, declared: str) -> tuple[str, str] | None:

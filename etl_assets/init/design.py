@@ -30,6 +30,7 @@ _UNSUMMED = re.compile(
 # What a person, a thing or a place is called by. Something that happened has no name.
 _NAME = re.compile(r"(first|last|full|sur)?_?name|title|titel|bezeichnung|nombre|nom|nome|label")
 _LINE = re.compile(r"(line|item|detail|row|position|pos|entry|entrie|part)s?(en)?$")
+_SINGULAR = {"people": "person", "children": "child"}  # what no rule says
 _LINKS = re.compile(r"(?i)(_?(id|key|code|no|nr|fk|ref))$")
 _INTEGERS = {"smallint", "int", "bigint"}
 _MOMENTS = {"date", "timestamp", "timestamptz"}
@@ -68,8 +69,9 @@ class StarColumn:
 @dataclass
 class StarTable:
     """A star table to be written. `why` says what it was taken for; `record` is a fact's surrogate key. `days`: the columns
-    that refer to the calendar, the most telling first; `amounts`: those that a report may add up. `trimmed`: of its inputs the columns that are compared
-    without trailing blanks."""
+    that refer to the calendar, the most telling first; `amounts`: those that a report may add up. `likely`: columns that are
+    called like the key of a dimension, without a foreign key. `trimmed`: of its inputs the columns that are compared without
+    trailing blanks."""
 
     name: str
     table: Declared
@@ -81,6 +83,7 @@ class StarTable:
     joins: list[Join] = field(default_factory=list)
     days: list[str] = field(default_factory=list)
     amounts: list[str] = field(default_factory=list)
+    likely: dict[str, str] = field(default_factory=dict)
     unshown: list[str] = field(default_factory=list)
     trimmed: dict[str, list[str]] = field(default_factory=dict)
 
@@ -203,25 +206,33 @@ class _Designer:
         keys = self.keys[lines.table.oid]
         if self._is_bridge(lines.table.oid):
             return None
-        for named in (True, False):
-            for key in keys:
-                header = self.tables[key.target]
-                if not self._is_joined(key) or not self._moments(header):
-                    continue
-                if self._has_name(header):
-                    continue
-                if named and _is_named_after(snake(lines.table.name), snake(header.table.name)):
-                    return key
-                identifies = set(key.columns) < set(lines.key) and lines.key[0] in key.columns
-                if not named and identifies and len(self.keys[key.target]) > 1 and self._amounts(lines):
-                    return key
-        return None
+        able = [
+            key
+            for key in keys
+            if self._is_joined(key)
+            and self._moments(self.tables[key.target])
+            and not self._has_name(self.tables[key.target])
+        ]
+        name = snake(lines.table.name)
+        named = [key for key in able if _is_named_after(name, snake(self.tables[key.target].table.name))]
+        identifying = [
+            key
+            for key in able
+            if set(key.columns) < set(lines.key) and len(self.keys[key.target]) > 1 and self._amounts(lines)
+        ]
+        # Of several the one that the key begins with.
+        identifying.sort(key=lambda key: lines.key[0] not in key.columns)
+        return next(iter([*named, *identifying]), None)
 
     def _is_bridge(self, oid: int) -> bool:
+        return self._is_tied(oid) and not self._amounts(self.tables[oid])
+
+    def _is_tied(self, oid: int) -> bool:
+        """Whether the key of a table is made of several references."""
         declared = self.tables[oid]
         linked = {name for key in self._links(oid) for name in key.columns}
         own = [key for key in self._links(oid) if set(key.columns) <= set(declared.key)]
-        return len(own) > 1 and set(declared.key) <= linked and not self._amounts(declared)
+        return len(own) > 1 and set(declared.key) <= linked
 
     def _is_fact(self, oid: int) -> bool:
         """Whether a table is a fact; why it is what it is is noted."""
@@ -238,9 +249,9 @@ class _Designer:
             self.why[oid] = f"A fact: the header of {_several(lines)}, with {has}."
             return True
         if users:
-            is_event = (
-                len(links) > 1 and moments and (amounts or len(users) == 1) and not self._has_name(declared)
-            )
+            has_happened = moments and (amounts or len(users) == 1)
+            is_measured = amounts and self._is_tied(oid)
+            is_event = len(links) > 1 and (has_happened or is_measured) and not self._has_name(declared)
             self.why[oid] = (
                 f"A fact: {refers}, and has {has}, though {_several(users)} refers to it."
                 if is_event
@@ -279,18 +290,22 @@ class _Designer:
         if oid in facts or oid in path or not self.used[oid] or declared.table.rows > _LOOKUP_ROWS:
             return False
         return (
-            len(self._payload(declared)) <= _LOOKUP_COLUMNS
+            len(self._told(declared)) <= _LOOKUP_COLUMNS
             and not self._moments(declared)
             and all(self._is_lookup(key.target, facts, (*path, oid)) for key in self.keys[oid])
         )
 
-    def _payload(self, declared: Declared) -> list[CatalogColumn]:
-        """The columns that say something of a member: no key, no reference, no audit, nothing that a star does not show."""
+    def _told(self, declared: Declared) -> list[CatalogColumn]:
+        """The columns that say something of a member: no key or other identifier, no reference, no audit, nothing that a star
+        does not show."""
         links = {name for key in self.keys[declared.table.oid] for name in key.columns}
         return [
             c
             for c in declared.columns
-            if c.name not in {*declared.key, *links} and not _is_audit(c, declared) and _is_shown(c, declared)
+            if c.name not in {*declared.key, *links}
+            and _bare(declared.types[c.name]) != "uuid"
+            and not _is_audit(c, declared)
+            and _is_shown(c, declared)
         ]
 
     def _moments(self, declared: Declared) -> list[CatalogColumn]:
@@ -395,7 +410,7 @@ class _Designer:
             stem = _stem(key.columns[0]) if len(key.columns) == 1 else ""
             called = "_".join(filter(None, [prefix, stem or snake(target.name)]))
             further = {name for one in self.keys[key.target] for name in one.columns} - set(target.key)
-            payload = [c for c in target.columns if c in self._payload(target) or c.name in further]
+            payload = [c for c in target.columns if c in self._told(target) or c.name in further]
             taken = {*self._taken(made), *key.target_columns}
             columns: dict[str, str] = {}
             for column in payload:
@@ -439,6 +454,11 @@ class _Designer:
         made.key = tuple(names[name] for name in declared.key)
         made.amounts = [names[c.name] for c in self._amounts(declared)]
         self._refer(made, self.keys[oid], names)
+        made.likely = {
+            names[key.columns[0]]: self.names[key.target]
+            for key in self.likely[oid]
+            if self.names.get(key.target, "").startswith("dim_")
+        }
         header = self.headers.get(oid)
         moments = self._moments(declared)
         if header:
@@ -608,14 +628,17 @@ def _stem(column: str) -> str:
 
 def _day(moment: str) -> str:
     """What the day of an instant is called: `created_date` of created_at, `order_day` of order_date."""
-    if moment.endswith("_date"):
-        return f"{moment.removesuffix('_date')}_day"
+    if moment.endswith("date"):
+        return f"{moment.removesuffix('date')}day"
     return re.sub(r"_(at|ts|time|timestamp|datetime|on)$", "", moment) + "_date"
 
 
 def _forms(table: str) -> set[str]:
     """A table's name, and what it may be in the singular."""
     forms = {table}
+    last = table.rpartition("_")[2]
+    if last in _SINGULAR:
+        forms.add(table.removesuffix(last) + _SINGULAR[last])
     if table.endswith("ies"):
         forms.add(f"{table[:-3]}y")
     if table.endswith("es"):

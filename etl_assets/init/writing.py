@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import count
 from urllib.parse import quote
 
 from psycopg2.extensions import parse_dsn
@@ -12,7 +13,9 @@ from etl_assets.init.declaring import Declaration, Declared, Note, slug, snake, 
 from etl_assets.init.design import CALENDAR, Design, Join, StarColumn, StarTable, described, summed
 from etl_assets.init.layout import WIDTH, call, chain, comment, docstring, literal, literals, prose, sentence
 
-_TITLE = 31  # characters of a report's title
+_TITLE = 31  # characters of a report's title: it names a sheet of a workbook
+_MOST_GROUPS = 10_000  # that a report is grouped by
+_NAME = 63  # of a report's name: it names a table of the warehouse
 # Of an address: what says where and how, and is no secret.
 _OPTIONS = ("sslmode", "channel_binding", "target_session_attrs", "connect_timeout", "gssencmode")
 
@@ -234,9 +237,11 @@ def _reports_module(design: Design) -> str:
 def fact_report(made: StarTable, sizes: Mapping[str, int], names: list[str], titles: list[str]) -> str:
     """The report of a fact. `sizes`: the rows of dimensions; `names` and `titles` are taken, and its own are added."""
     by = _grouping(made, sizes)
-    name = unique(f"{made.base}_by_{by.what}" if by.what else f"{made.base}_in_all", names)
+    grouped = f"_by_{by.what}" if by.what else "_in_all"
+    name = _not_taken(made.base, grouped, _NAME, "_", names)
     names.append(name)
-    title = _title(made, by.what, titles)
+    told = made.base.replace("_", " ")
+    title = _not_taken(f"{told[:1].upper()}{told[1:]}", grouped.replace("_", " "), _TITLE, " ", titles)
     titles.append(title)
     return _report(made, by, name, title)
 
@@ -251,7 +256,7 @@ class _Grouping:
 
 
 def _grouping(made: StarTable, sizes: Mapping[str, int]) -> _Grouping:
-    """By month, else by the smallest dimension, else not at all."""
+    """By month, else by the smallest dimension if it is small enough to look at, else not at all."""
     if made.days:
         day = made.days[0]
         mark = "?" if next(c for c in made.columns if c.name == day).declared.endswith("?") else ""
@@ -261,16 +266,14 @@ def _grouping(made: StarTable, sizes: Mapping[str, int]) -> _Grouping:
             {"year": ("d.year", f"int{mark}", told), "month": ("d.month", f"int{mark}", "1 to 12.")},
             f"LEFT JOIN star.{CALENDAR} AS d ON d.date_id = f.{identifier(day)}",
         )
-    if made.links:
-        columns = min(made.links, key=lambda one: sizes.get(made.links[one], 0))
+    links = made.links or {(column,): dimension for column, dimension in made.likely.items()}
+    if links and min(sizes.get(dimension, 0) for dimension in links.values()) <= _MOST_GROUPS:
+        columns = min(links, key=lambda one: sizes.get(links[one], 0))
         declared = {c.name: c.declared for c in made.columns}
-        what = made.links[columns].removeprefix("dim_")
+        told = f"As in {links[columns]}." if made.links else f"Called like the key of {links[columns]}."
         return _Grouping(
-            what,
-            {
-                name: (f"f.{identifier(name)}", declared[name], f"As in {made.links[columns]}.")
-                for name in columns
-            },
+            links[columns].removeprefix("dim_"),
+            {name: (f"f.{identifier(name)}", declared[name], told) for name in columns},
         )
     return _Grouping("", {"part": ("'all'", "text", "There is one part: all.")})
 
@@ -336,15 +339,19 @@ def _sql(lines: Sequence[str]) -> str:
     return f'"""\n{inside}    """'
 
 
-def _title(made: StarTable, what: str, titles: Sequence[str]) -> str:
-    """A title of at most 31 characters, which no other report has."""
-    by = f" by {what.replace('_', ' ')}" if what else " in all"
-    name = made.base.replace("_", " ")
-    room = _TITLE - 3  # for a number
-    if len(by) > room // 2:
-        by = by[: room // 2].rstrip()
-    short = name[: room - len(by)].rstrip()
-    return unique(f"{short[:1].upper()}{short[1:]}{by}", titles).replace("_", " ")
+def _not_taken(name: str, ending: str, longest: int, before: str, taken: Sequence[str]) -> str:
+    """A name with its ending, cut to so many characters, and with a number (`before` stands before it) where another is
+    called so."""
+    lower = {one.lower() for one in taken}
+    marks = (f"{before}{number}" if number > 1 else "" for number in count(1))
+    names = (f"{_ended(name, ending, longest - len(mark), before)}{mark}" for mark in marks)
+    return next(one for one in names if one.lower() not in lower)
+
+
+def _ended(name: str, ending: str, longest: int, before: str) -> str:
+    """A name with its ending, of which each gets half of the room if both are longer."""
+    ending = ending[: max(longest // 2, longest - len(name))].rstrip(before)
+    return name[: longest - len(ending)].rstrip(before) + ending
 
 
 @cache

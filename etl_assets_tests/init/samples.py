@@ -328,6 +328,7 @@ _NAMES = (
 
 _TABLES = (
     '"; DROP TABLE x; --', '""" + exit() + """', "new\nline", "ends\\", "select", "order", "nw", "\u202egnp", "n" * 63, "deleted", "é" * 31,
+    "'); DROP TABLE x; --", "'" * 3 + " + exit() + " + "'" * 3, "class", "None", "import", "%(x)s", "{0}", "cr\r\nlf",
 )  # fmt: skip
 
 
@@ -347,7 +348,7 @@ def _hostile() -> str:
         f"COMMENT ON COLUMN hostile.{quoted(name)} IS {text(name + ' end' + chr(92))}" for name in _NAMES
     ]
     made.append(
-        f"COMMENT ON TABLE hostile IS {text(chr(34) * 3 + chr(10) + 'import os' + chr(10) + chr(34) * 4)}"
+        f"COMMENT ON TABLE hostile IS {text(chr(34) * 3 + chr(10) + 'import os' + chr(13) + chr(10) + chr(39) * 3 + chr(34) * 4)}"
     )
     for number, name in enumerate(_TABLES):
         made += [

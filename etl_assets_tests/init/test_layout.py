@@ -6,7 +6,7 @@ import pytest
 
 from etl_assets.init.design import StarColumn
 from etl_assets.init.layout import chain, docstring, literal
-from etl_assets.init.writing import _column, _link
+from etl_assets.init.writing import _column, _link, _not_taken
 from etl_assets_tests.init.test_projects import lint
 
 
@@ -52,3 +52,23 @@ def test_lines_of_every_length_stay_as_they_are(tmp_path: Path) -> None:
 )
 def test_a_literal_is_the_text(text: str) -> None:
     assert eval(literal(text)) == text  # noqa: S307  it is what is tested
+
+
+@pytest.mark.parametrize(
+    ("name", "ending", "title"),
+    [
+        ("Measurements of a station in the north", " by month", "Measurements of a stat by month"),
+        ("Short", " by month", "Short by month"),
+        ("A", " by " + "x" * 60, "A by " + "x" * 26),
+        ("A" * 40, " by " + "x" * 60, "A" * 16 + " by " + "x" * 11),
+    ],
+)
+def test_reports_of_tables_that_are_called_alike_have_titles_of_their_own(
+    name: str, ending: str, title: str
+) -> None:
+    titles: list[str] = []
+    for _ in range(120):
+        titles.append(_not_taken(name, ending, 31, " ", titles))
+    assert titles[0] == title
+    assert len({one.lower() for one in titles}) == len(titles)
+    assert max(map(len, titles)) <= 31
