@@ -628,7 +628,7 @@ def _stem(column: str) -> str:
 
 def _day(moment: str) -> str:
     """What the day of an instant is called: `created_date` of created_at, `order_day` of order_date."""
-    if moment.endswith("date"):
+    if re.search("(?<!up)date$", moment):
         return f"{moment.removesuffix('date')}day"
     return re.sub(r"_(at|ts|time|timestamp|datetime|on)$", "", moment) + "_date"
 
