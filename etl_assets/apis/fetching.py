@@ -124,7 +124,9 @@ class Fetch:
         self.api = api
         self.take = take
         self.parameters = {**api.parameters, **parameters}
-        self._body = filled(api.body, api.windows.named(take.window).days) if api.windows else api.body
+        self._body = api.body
+        if api.body is not None and api.windows:
+            self._body = filled(api.body, api.windows.named(take.window).days)
         self._told = told
         self._scratch = scratch
         self._deadline = time.monotonic() + api.limits.seconds

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from etl_assets.apis.client import Number
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.paging import Path, dig, names_of
+from etl_assets.apis.paging import dig, names_of
 from etl_assets.engine.types import EXACT, Type
 from etl_assets.lake.batches import SourceColumn
 from etl_assets.later import Later
@@ -73,7 +73,7 @@ class Rows:
         return tuple(i for i, name in enumerate(types) if types[name].is_amount and name not in self.api.key)
 
     @cached_property
-    def _fields(self) -> list[tuple[str, Path, str, Callable[[Any], str], bool]]:
+    def _fields(self) -> list[tuple[str, tuple[str, ...], str, Callable[[Any], str], bool]]:
         found = []
         for name, type_ in self.api.table.types.items():
             path = names_of(self.api.field_of(name))

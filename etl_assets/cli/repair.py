@@ -122,7 +122,8 @@ def _without_page(
 
 def _tell_damage(damaged: "Sequence[Damage]", pages: "Sequence[DamagedFile]", as_json: bool) -> None:
     if as_json:
-        output.emit_json({"damaged": [{"file": d.file.path, "what": d.what} for d in (*damaged, *pages)]})
+        told = [*((d.file.path, d.what) for d in damaged), *((d.file.path, d.what) for d in pages)]
+        output.emit_json({"damaged": [{"file": path, "what": what} for path, what in told]})
     elif damaged or pages:
         output.table(
             ["table", "file", "rows", "what is wrong"],

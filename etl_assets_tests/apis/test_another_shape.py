@@ -18,6 +18,8 @@ from etl_assets_tests.commands import etl, use
 from etl_assets_tests.init.test_init import _anew
 
 PROJECT = '''
+from dataclasses import replace
+
 from etl_assets.project import (
     Api, Column, Credential, Cursor, CsvFile, Header, PageNumber, Parameter, Rate, SqlExecute, SqlQuery, SqlWrite, Steps, Windows, fact
 )
@@ -39,11 +41,12 @@ SALE = Api(
     records="résultats.éléments",
     total=Header("X-Total-Count"),
     body={"filter": {"vendu": {"gte": "{start:%d.%m.%Y}", "lt": "{end:%d.%m.%Y}"}}, "text": "{anything}"},
-    paging=PAGING,
+    paging=PageNumber("page.number", size="page.size", records=5, first=0),
     windows=Windows("week", since="2024-01-01"),
     credential=Credential("SHOP_KEY", header="X-Api-Key", form="{}"),
     rate=Rate(1_000),
 )
+FOLLOWED = replace(SALE, name="suivie", paging=Cursor(Header("X-Next"), "page.after", size="page.size", records=5))
 
 
 @fact(
@@ -149,17 +152,7 @@ def shop() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         thread.join()
 
 
-@pytest.mark.parametrize(
-    "paging",
-    [
-        'PageNumber("page.number", size="page.size", records=5, first=0)',
-        'Cursor(Header("X-Next"), "page.after", size="page.size", records=5)',
-    ],
-    ids=["page number", "cursor in a header"],
-)
-def test_a_project_over_an_api_that_is_asked_by_post(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paging: str
-) -> None:
+def test_a_project_over_an_api_that_is_asked_by_post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows E1 and E6, as a user has them who has nothing but the docs; and steps in SQLite, rows B1 to B8, in the same project."""
     with shop() as (url, posted):
         use(monkeypatch, tmp_path / "data", ETL_PROJECT="", ETL_SOURCE_URL="")
@@ -172,13 +165,18 @@ def test_a_project_over_an_api_that_is_asked_by_post(
             monkeypatch.setenv(name, value)
         (tmp_path / "etl_project").mkdir()
         (tmp_path / "etl_project/__init__.py").touch()
-        (tmp_path / "etl_project/shop.py").write_text(PROJECT.replace("PAGING", paging), encoding="utf-8")
+        (tmp_path / "etl_project/shop.py").write_text(PROJECT, encoding="utf-8")
         checked = etl("check")
-        assert "1 API called" in checked.output
-        done = etl("fetch", "--limit", "2")
+        assert "2 APIs called" in checked.output
+        done = etl("fetch", "--limit", "1")
         assert done.exit_code == 0, done.output
         assert {body["text"] for body in posted} == {"{anything}"}
         assert len(posted) == 2 * 5
+        assert {(len(body["page"]), "after" in body["page"]) for body in posted} == {
+            (2, False),
+            (1, False),
+            (2, True),
+        }
         verified = etl("verify")
         assert verified.exit_code == 0, verified.output
         with duckdb.connect(str(tmp_path / "data/warehouse.duckdb"), read_only=True) as warehouse:
@@ -194,16 +192,14 @@ def test_a_project_over_an_api_that_is_asked_by_post(
                 int(one["quantité"]),
                 one.get("remise"),
             )
-            for one in sales(date(2024, 1, 1), date(2024, 1, 15))
+            for one in sales(date(2024, 1, 1), date(2024, 1, 8))
         ]
         assert [(n, str(p), b, c, q, d and str(d)) for n, p, b, c, q, d in found] == expected
         asked = len(posted)
         ran = etl("steps", "cities")
         assert ran.exit_code == 0, ran.output
-        assert (tmp_path / "data/files/top.csv").read_text(encoding="utf-8") in (
-            "city,sales\n?,14\nMalmö,28\n",
-            "city,sales\nMalmö,28\n?,14\n",
-        )
+        lines = (tmp_path / "data/files/top.csv").read_text(encoding="utf-8").splitlines()
+        assert sorted(lines) == ['"?",7', '"Malmö",14', '"city","sales"']
         refused = etl("steps", "cities", "--set", "name=../top")
         assert refused.exit_code == 1
         assert len(posted) == asked

@@ -41,7 +41,13 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.fault("F15")
 @pytest.mark.many
 @pytest.mark.parametrize(
-    ("how", "legible"), [("a value", 2), ("about a page", 2), ("the end", 2), ("gone", 0)]
+    ("how", "legible"),
+    [
+        ("a value", 2),
+        pytest.param("about a page", 2, marks=pytest.mark.slow),
+        pytest.param("the end", 2, marks=pytest.mark.slow),
+        ("gone", 0),
+    ],
 )
 def test_what_is_legible_stands_and_rows_without_page_are_named(
     tmp_path: Path, how: str, legible: int
