@@ -462,15 +462,7 @@ def index_of(call: Call) -> int:
 
 @pytest.mark.fault("F1", "F37")
 @pytest.mark.many
-@pytest.mark.parametrize(
-    ("place", "paging"),
-    [
-        (f"*:{n}", list(PAGINGS)[n % 4])
-        if n in (1, 3, 6, 9, 12, 15, 18, 20)
-        else pytest.param(f"*:{n}", list(PAGINGS)[n % 4], marks=pytest.mark.slow)
-        for n in range(1, 21)
-    ],
-)
+@pytest.mark.parametrize(("place", "paging"), [(f"*:{n}", list(PAGINGS)[n % 4]) for n in range(1, 21)])
 def test_killed_anywhere_and_run_again_no_page_that_landed_is_asked_for_again(
     tmp_path: Path, place: str, paging: str
 ) -> None:

@@ -44,8 +44,8 @@ def damage(path: Path, how: str) -> None:
     ("how", "legible"),
     [
         ("a value", 2),
-        pytest.param("about a page", 2, marks=pytest.mark.slow),
-        pytest.param("the end", 2, marks=pytest.mark.slow),
+        ("about a page", 2),
+        ("the end", 2),
         ("gone", 0),
     ],
 )
@@ -96,6 +96,7 @@ def test_what_is_legible_stands_and_rows_without_page_are_named(
 
 
 @pytest.mark.fault("F15")
+@pytest.mark.places
 def test_of_rows_and_pages_that_are_both_damaged_all_comes_back_that_the_api_still_gives(
     cards: Path,  # noqa: F811
     stand_in: WebApiStandIn,  # noqa: F811
