@@ -2,9 +2,9 @@
 
     python -m benchmarks.apis [pages]
 
-One service for both, in a process of its own, without a rate. CPU seconds of the client, since the machine may be busy; they
-take turns. Then a million records (or as many as `pages` of 100 have), fetched and loaded in a process of its own, and its
-largest resident set.
+One service for both, in a process of its own, without a rate. CPU and wall seconds of the client; they take turns. Then a tenth of
+a million records and a million (or as many as `pages` of 100 have), fetched and loaded in a process of its own, and its largest
+resident set.
 """
 
 import json
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from statistics import median
@@ -43,22 +43,19 @@ SALE = replace(
 DAY = {"from": "2024-01-01", "to": "2024-01-02"}
 
 
-@dataclass
 class Large(WebApiStandIn):
-    """The service with as many records as there are pages for, none of which it keeps."""
-
-    pages: int = 0
+    """The service with as many records as a call says that there are pages for, none of which it keeps."""
 
     def page(self, call: Call) -> tuple[dict[str, Any], str | None]:
         (first, *_), begin = sales(date(2024, 1, 1), 1), 100 * (int(call.query["page"]) - 1)
         self.calls.clear()
         data = [{**first, "sale_id": n, "price": n / 4} for n in range(begin, begin + 100)]
-        return {"data": data, "meta": {"total": 100 * self.pages}}, None
+        return {"data": data, "meta": {"total": 100 * int(call.query["pages"])}}, None
 
 
-def serve(pages: int) -> None:
+def serve() -> None:
     """The service, until it is killed."""
-    with Large(pages=pages).serve() as url:
+    with Large().serve() as url:
         sys.stdout.write(f"{url}\n")
         sys.stdout.flush()
         time.sleep(36_000)
@@ -69,7 +66,9 @@ def plain(url: str, folder: Path, pages: int) -> None:
     with httpx2.Client() as client, (folder / "plain.jsonl").open("w") as lines:
 
         def page(number: int) -> list[Record]:
-            answer = client.get(f"{url}/sales", params={**DAY, "page": number, "per_page": 100})
+            answer = client.get(
+                f"{url}/sales", params={**DAY, "pages": pages, "page": number, "per_page": 100}
+            )
             answer.raise_for_status()
             found: list[Record] = answer.json()["data"]
             return found
@@ -81,7 +80,8 @@ def plain(url: str, folder: Path, pages: int) -> None:
 def ours(url: str, folder: Path, pages: int) -> None:
     """The pages in the lake."""
     take = Take(LocalFiles(folder / "lake"), SALE.name, "2024-01-01", 1)
-    Fetch(replace(SALE), take, f"{url}/sales", lambda _: "", DAY, lambda *_: None, folder).run()
+    window = {**DAY, "pages": str(pages)}
+    Fetch(SALE, take, f"{url}/sales", lambda _: "", window, lambda *_: None, folder).run()
 
 
 def timed(way: str, url: str, pages: int) -> tuple[float, float]:
@@ -116,32 +116,34 @@ def once(way: str, url: str, folder: Path, pages: int) -> None:
 def main(pages: int) -> None:
     """Compare, and measure."""
     with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.apis", "serve", str(pages)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.apis", "serve"], stdout=subprocess.PIPE, text=True
     ) as service:
         try:
             assert service.stdout
-            url = service.stdout.readline().strip()
-            some = min(pages, 1_000)
-            pairs = (
-                [(timed("plain", url, pages), timed("ours", url, pages)) for _ in range(5)]
-                if some == pages
-                else []
-            )
+            url, some = service.stdout.readline().strip(), min(pages, 1_000)
+            pairs = []
+            for turn in range(6):
+                ways = ("plain", "ours") if turn % 2 else ("ours", "plain")
+                took = {way: timed(way, url, some) for way in ways}
+                pairs.append((took["plain"], took["ours"]))
             for at, what in ((0, "CPU"), (1, "wall")):
-                ratios = [one[at] / other[at] for other, one in pairs]
-                if ratios:
-                    print(f"{what} seconds, ours / plain: {median(ratios):.2f} (median of {ratios})")
-            with tempfile.TemporaryDirectory() as folder:
-                once_more = [sys.executable, "-m", "benchmarks.apis", "whole", url, folder, str(pages)]
-                print(subprocess.run(once_more, check=True, capture_output=True, text=True).stdout)
+                plain, ours = (median(pair[way][at] for pair in pairs) for way in (0, 1))
+                ratio = median(pair[1][at] / pair[0][at] for pair in pairs)
+                print(
+                    f"{what}: plain {100 * some / plain:,.0f} records/s, ours {100 * some / ours:,.0f}, ours / plain {ratio:.2f}"
+                )
+            for many in (max(pages // 10, 1), pages):
+                with tempfile.TemporaryDirectory() as folder:
+                    once_more = [sys.executable, "-m", "benchmarks.apis", "whole", url, folder, str(many)]
+                    print(subprocess.run(once_more, check=True, capture_output=True, text=True).stdout)
         finally:
             service.kill()
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["serve", pages]:
-            serve(int(pages))
+        case ["serve"]:
+            serve()
         case [way, url, folder, pages]:
             once(way, url, Path(folder), int(pages))
         case [pages]:

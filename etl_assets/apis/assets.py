@@ -156,7 +156,8 @@ def _fetched(window: str, summary: Summary, seconds: float, folder: str) -> dict
 
 def _asked_version(api: Api) -> str:
     """What decides what is asked of an API."""
-    return declared_version(api.url, repr(api.parameters), repr(api.paging), repr(api.windows))
+    body = [] if api.body is None else [repr(api.body)]
+    return declared_version(api.url, repr(api.parameters), repr(api.paging), repr(api.windows), *body)
 
 
 def api_tables(apis: Sequence[Api], project: str, naming: Naming = PLAIN) -> dg.AssetsDefinition:
@@ -260,6 +261,11 @@ def _notices(api: Api, lake: RawLake, outcome: Outcome, taken: Sequence[TakeStat
         yield f"left out: {error}"
     if aside := sum(take.quarantined for take in taken):
         yield f"{aside:,} records can't be used and are left out of the star: etl quarantine names them"
+    if not api.total and (twice := sum(take.duplicates for take in taken)):
+        yield (
+            f"{twice:,} records came twice: they moved to another page while they were read. Nothing tells whether others "
+            "were left out, since no total is declared"
+        )
     if unknown := outcome.unknown.get(api.name):
         yield f"its records have {', '.join(unknown)}, which nothing is declared for"
     if waiting := len(list(due(api, lake.files(), datetime.now(UTC)))):

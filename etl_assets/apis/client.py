@@ -30,7 +30,11 @@ from etl_assets.clients.waiting import retry_after
 from etl_assets.errors import EtlError
 
 _WORTH_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+_ANSWERED = {200, 206}
+"""The second one is what some say of a page, which is a part of all."""
 _REDIRECTS = {301, 302, 303, 307, 308}
+_REDIRECTS_OF_ALL = {307, 308}
+"""Those that hold for what is posted, too."""
 _MOST_REDIRECTS = 5
 _CONNECT_SECONDS = 10.0
 _BLOCK_BYTES = 1 << 16
@@ -94,13 +98,14 @@ class Written(Decimal):
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer. `body` as it was received, unpacked; `value` is what it says. `following`: the address in its header `Link`.
-    `calls`: when each attempt was made (seconds since 1970)."""
+    """An answer. `body` as it was received, unpacked; `value` is what it says. `following`: the address in its header `Link`;
+    `headers`: all that it has, however their names are written. `calls`: when each attempt was made (seconds since 1970)."""
 
     body: bytes
     value: Any
     following: str | None
     calls: tuple[float, ...]
+    headers: Mapping[str, str]
 
 
 class Client:
@@ -138,13 +143,15 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def get(self, parameters: Mapping[str, str], path: str = "") -> Answer:
-        """The answer to a call with parameters, or of a `path` (with its parameters) of the same server. Raises `ApiError`."""
+    def call(self, parameters: Mapping[str, str | int], path: str = "", body: Any = None) -> Answer:
+        """The answer to a call with parameters, or of a `path` (with its parameters) of the same server; with a JSON `body` it
+        is posted. Raises `ApiError`."""
+        content = None if body is None else json.dumps(body).encode()
         made: list[float] = []
         url = self.url.join(path) if path else self.url.copy_merge_params(dict(parameters))
         for attempt in range(1, self.api.retry.attempts + 1):
             try:
-                return self._allowed(url, made)
+                return self._allowed(url, content, made)
             except CallFailed as error:
                 self.failed += 1
                 self._keep_off(error)
@@ -188,32 +195,35 @@ class Client:
         pause = min(retry.pause_seconds * 2 ** (attempt - 1), retry.longest_pause_seconds)
         self.limiter.rest(pause * (1 + random.uniform(-_JITTER, _JITTER)))  # noqa: S311  no secret
 
-    def _allowed(self, url: httpx2.URL, made: list[float]) -> Answer:
+    def _allowed(self, url: httpx2.URL, content: bytes | None, made: list[float]) -> Answer:
         """One attempt; another one at once if the credential is not taken that was asked for before, and is another now."""
         used = self._secret
         try:
-            return self._once(url, made)
+            return self._once(url, content, made)
         except Refused as error:
             if error.status not in (401, 403) or used is None or not self._renewed(used):
                 raise
             self.failed += 1
-        return self._once(url, made)
+        return self._once(url, content, made)
 
-    def _once(self, url: httpx2.URL, made: list[float]) -> Answer:
+    def _once(self, url: httpx2.URL, content: bytes | None, made: list[float]) -> Answer:
         """One attempt, with its redirects. Each of them is a call."""
         for _ in range(_MOST_REDIRECTS + 1):
             call = self.limiter.go()
             made.append(round(time.time(), 3))
             try:
-                with self._deadlines.within(self.api.limits.call_seconds), self._sent(url, call) as response:
+                with (
+                    self._deadlines.within(self.api.limits.call_seconds),
+                    self._sent(url, content, call) as response,
+                ):
                     call.answers()
-                    if response.status_code in _REDIRECTS and "location" in response.headers:
+                    if response.status_code in self._followed(content) and "location" in response.headers:
                         url = self._redirected(url, response.headers["location"])
                         continue
                     self._check(response)
                     body = b"".join(self._unpacked(response))
                     following = response.links.get("next", {}).get("url")
-                    return Answer(body, self._parsed(body), following, tuple(made))
+                    return Answer(body, self._parsed(body), following, tuple(made), response.headers)
             except httpx2.TimeoutException:
                 raise CallFailed(f"{self.api.name}: no answer in time") from None
             except (httpx2.TransportError, httpx2.StreamError, OSError) as error:
@@ -226,11 +236,17 @@ class Client:
                 call.answers()
         raise ApiError(f"{self.api.name}: more than {_MOST_REDIRECTS} redirects")
 
-    def _sent(self, url: httpx2.URL, call: Call) -> "_Streamed":
+    @staticmethod
+    def _followed(content: bytes | None) -> set[int]:
+        """The redirects that are followed: of what is posted, those that have it posted there."""
+        return _REDIRECTS if content is None else _REDIRECTS_OF_ALL
+
+    def _sent(self, url: httpx2.URL, content: bytes | None, call: Call) -> "_Streamed":
         headers = {
             "User-Agent": _USER_AGENT,
             "Accept": "application/json",
             "Accept-Encoding": "gzip",
+            **({} if content is None else {"Content-Type": "application/json"}),
             **self.api.headers,
         }
         extensions: dict[str, Any] = {"trace": lambda name, _: _noted(name, call)}
@@ -238,8 +254,10 @@ class Client:
             url = self._authorized(url, headers)
         elif not self.api.limits.private_redirects:
             url = _pinned(url, headers, extensions, self.api.name)
+        method = "GET" if content is None else "POST"
         return _Streamed(
-            self._http, self._http.build_request("GET", url, headers=headers, extensions=extensions)
+            self._http,
+            self._http.build_request(method, url, content=content, headers=headers, extensions=extensions),
         )
 
     def _authorized(self, url: httpx2.URL, headers: dict[str, str]) -> httpx2.URL:
@@ -278,7 +296,7 @@ class Client:
 
     def _check(self, response: httpx2.Response) -> None:
         status = response.status_code
-        if status == 200:
+        if status in _ANSWERED:
             return
         if status in _WORTH_AGAIN:
             after = retry_after(response.headers.get("retry-after"), datetime.now(UTC))

@@ -1,5 +1,6 @@
 """The declaration of a REST API: what a user writes to have its records in the lake, as a table."""
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,8 +8,8 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from etl_assets.apis.paging import Numbered, OnePage, Paging, check_path
-from etl_assets.apis.windows import Windows
+from etl_assets.apis.paging import Header, Link, Numbered, OnePage, Paging, Path, check_path
+from etl_assets.apis.windows import Windows, filled
 from etl_assets.engine.location import caller
 from etl_assets.source.table import Table
 
@@ -106,7 +107,7 @@ class Credential:
             )
 
 
-Records = str | Callable[[Any], Iterable[Any]]
+Records = Path | Callable[[Any], Iterable[Any]]
 """Where the records stand in an answer: a path, "" for the answer itself, or a function that takes them out of it. The function
 gets whole numbers as `int` and others as `Decimal`, and gives records with what JSON has, or `float`, `Decimal`, `date`,
 `datetime`, `time`, `UUID`."""
@@ -119,8 +120,9 @@ class Api:
     `url`: where it is; `url_setting`: an environment variable that may say otherwise. `columns` and their types (`?` allows
     NULL) are what is kept of a record; `fields` says where a column stands in it, if not under its own name (`set.name`).
     `key` tells records apart: the newest version of each counts. `records`: where they stand in an answer; `total`: where
-    it says how many there are, which is then compared. `parameters` are the same in every call. What the rest means, the
-    classes say.
+    it says how many there are, or in which header, which is then compared. `parameters` are the same in every call. With a `body`
+    each call is a POST of this JSON: in its texts `{start}`, `{end}` and `{last}` stand for the days of the window, and what asks
+    for a page is put into it. What the rest means, the classes say.
     """
 
     name: str
@@ -129,11 +131,12 @@ class Api:
     columns: Mapping[str, str]
     key: Sequence[str]
     records: Records = ""
-    total: str = ""
-    fields: Mapping[str, str] = field(default_factory=dict)
+    total: Path | Header = ""
+    fields: Mapping[str, Path] = field(default_factory=dict)
     paging: Paging = field(default_factory=OnePage)
     windows: Windows | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
     credential: Credential | None = field(default=None, repr=False)
     rate: Rate = field(default_factory=lambda: Rate(10), repr=False)
@@ -164,22 +167,44 @@ class Api:
             yield f"fields names {unknown[0]}, which is none of its columns"
         for path in self.fields.values():
             check_path("fields", path)
-        if isinstance(self.records, str) and self.records:
+        if not callable(self.records) and self.records:
             check_path("records", self.records)
         if self.total:
             check_path("total", self.total)
-        if self.concurrency < 1:
-            yield f"concurrency={self.concurrency}: at least one call at a time"
-        if self.concurrency > 1 and not isinstance(self.paging, Numbered):
-            yield "concurrency needs pages that can be asked for in any order: PageNumber or Offset"
-        if self.url_setting and not _SETTING.fullmatch(self.url_setting):
-            yield f"url_setting={self.url_setting!r} is no name of an environment variable"
+        yield from self._mistakes_of_calls()
         if wrong := wrong_url(self.url):
             yield f"url {wrong}"
         if unsupported := [
             n for n, t in Table("t", "", self.columns).types.items() if t.name in _UNSUPPORTED
         ]:
             yield f"{unsupported[0]} can't be bytea, which JSON does not have: declare it text"
+
+    def _mistakes_of_calls(self) -> Iterable[str]:
+        if self.concurrency < 1:
+            yield f"concurrency={self.concurrency}: at least one call at a time"
+        if self.concurrency > 1 and not isinstance(self.paging, Numbered):
+            yield "concurrency needs pages that can be asked for in any order: PageNumber or Offset"
+        if self.url_setting and not _SETTING.fullmatch(self.url_setting):
+            yield f"url_setting={self.url_setting!r} is no name of an environment variable"
+        if self.body is not None:
+            try:
+                json.dumps(self.body)
+            except (TypeError, ValueError):
+                yield "body is no JSON: it has texts, numbers, true, false, None, lists and mappings of texts"
+            if isinstance(self.paging, Link):
+                yield "a body is posted, and Link gives an address to get: page by PageNumber, Offset or Cursor"
+        if self.windows and not self._names_the_window():
+            yield "nothing names its window: write {start}, {end} or {last} in parameters of Windows, or in body"
+
+    def _names_the_window(self) -> bool:
+        windows = self.windows
+        if windows is None:
+            return False
+        first, second = windows.first, windows.named(windows.first.end.isoformat())
+        return (windows.told(first), filled(self.body, first.days)) != (
+            windows.told(second),
+            filled(self.body, second.days),
+        )
 
     @cached_property
     def table(self) -> Table:
@@ -188,7 +213,7 @@ class Api:
         object.__setattr__(table, "where", self.where)
         return table
 
-    def field_of(self, column: str) -> str:
+    def field_of(self, column: str) -> Path:
         """Where a column stands in a record."""
         return self.fields.get(column, column)
 

@@ -25,7 +25,9 @@ from etl_assets.apis.due import calls_elsewhere
 from etl_assets.apis.journal import Journal
 from etl_assets.apis.limiter import Limiter
 from etl_assets.apis.pages import DamagedPages, Page, PagesFile, Summary, Take, records_of
-from etl_assets.apis.paging import Cursor, Link, Numbered, OnePage, dig
+from etl_assets.apis.paging import Cursor, Header, Link, Numbered, OnePage, dig, in_words
+from etl_assets.apis.paging import Path as AnyPath
+from etl_assets.apis.windows import filled
 from etl_assets.failpoints import reached
 
 _MOST_FAILED_PAGES = 5
@@ -93,6 +95,18 @@ class _Progress:
             self.end = page.index
 
 
+def _with(body: Mapping[str, Any], page: Mapping[str, str | int]) -> dict[str, Any]:
+    """A body with what asks for a page in it, each at its path."""
+    made = dict(body)
+    for path, value in page.items():
+        first, _, behind = path.partition(".")
+        within = made.get(first)
+        made[first] = (
+            _with(within if isinstance(within, Mapping) else {}, {behind: value}) if behind else value
+        )
+    return made
+
+
 class Fetch:
     """The pages of one take. `parameters` tell the API which window is meant. In `scratch`, a folder of this machine, runs
     tell each other of their calls."""
@@ -110,6 +124,9 @@ class Fetch:
         self.api = api
         self.take = take
         self.parameters = {**api.parameters, **parameters}
+        self._body = api.body
+        if api.body is not None and api.windows:
+            self._body = filled(api.body, api.windows.named(take.window).days)
         self._told = told
         self._scratch = scratch
         self._deadline = time.monotonic() + api.limits.seconds
@@ -267,7 +284,7 @@ class Fetch:
         assert isinstance(paging, Numbered)  # noqa: S101
         step = self.progress.first or paging.records
         try:
-            answer = self.client.get({**self.parameters, **paging.parameters(index, step)})
+            answer = self._call(paging.parameters(index, step))
         except Refused as error:
             # Some say so of a page behind the last. An API that says its total is not asked for one.
             if error.status != _NOT_FOUND or not index or self.api.total:
@@ -292,14 +309,20 @@ class Fetch:
     def _answer(self, following: str | None) -> Answer:
         paging = self.api.paging
         if isinstance(paging, OnePage):
-            return self.client.get(self.parameters)
+            return self._call({})
         if isinstance(paging, Cursor):
             cursor = {paging.parameter: following} if following else {}
-            return self.client.get({**self.parameters, **paging.parameters(), **cursor})
+            return self._call({**paging.parameters(), **cursor})
         assert isinstance(paging, Link)  # noqa: S101
         if following:
-            return self.client.get({}, path=following)
-        return self.client.get({**self.parameters, **paging.parameters()})
+            return self.client.call({}, path=following)
+        return self._call(paging.parameters())
+
+    def _call(self, page: Mapping[str, str | int]) -> Answer:
+        """The answer to what asks for a page: as parameters, or within what is posted."""
+        if self._body is None:
+            return self.client.call({**self.parameters, **page})
+        return self.client.call(self.parameters, body=_with(self._body, page))
 
     def _page(self, index: int, answer: Answer) -> Page:
         records = records_of(self.api.name, answer.value, self.api.records)
@@ -307,30 +330,36 @@ class Fetch:
             index,
             answer.body,
             len(records),
-            self._total(answer.value, index),
+            self._total(answer, index),
             self._following(answer),
             answer.calls,
             self._machine,
         )
 
-    def _total(self, value: Any, index: int) -> int | None:
+    def _said(self, answer: Answer, where: AnyPath | Header) -> Any:
+        """What an answer says at a path, or in a header."""
+        return answer.headers.get(where.name) if isinstance(where, Header) else dig(answer.value, where)
+
+    def _total(self, answer: Answer, index: int) -> int | None:
         if not self.api.total:
             return None
-        total = dig(value, self.api.total)
+        total = self._said(answer, self.api.total)
         if total is None and index:
             return None  # the first page said it
+        if isinstance(total, str) and isinstance(self.api.total, Header):
+            total = total.rpartition("/")[2].strip()  # Content-Range: items 0-99/1234
         if isinstance(total, str) and total.isdecimal():
             total = int(total)
         if not isinstance(total, int) or isinstance(total, bool) or total < 0:
             raise ApiError(
-                f"{self.api.name}: its answer says no total at {self.api.total} ({self.api.where})"
+                f"{self.api.name}: its answer says no total at {in_words(self.api.total)} ({self.api.where})"
             )
         return total
 
     def _following(self, answer: Answer) -> str | None:
         paging = self.api.paging
         if isinstance(paging, Cursor):
-            cursor = dig(answer.value, paging.next)
+            cursor = self._said(answer, paging.next)
             return str(cursor) if cursor not in (None, False, "") else None
         if isinstance(paging, Link):
             link = dig(answer.value, paging.next) if paging.next else answer.following

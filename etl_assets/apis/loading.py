@@ -18,8 +18,16 @@ import duckdb
 
 from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import LOADED, DamagedPages, Take, takes, waiting
-from etl_assets.apis.reading import TAKE, Counts, PagesRead, all_takes, layout_of, read_pages
+from etl_assets.apis.pages import LOADED, DamagedPages, Take, takes, to_load
+from etl_assets.apis.reading import (
+    TAKE,
+    Counts,
+    PagesRead,
+    all_takes,
+    layout_of,
+    loaded_takes,
+    read_pages,
+)
 from etl_assets.apis.records import MOST_SHOWN, Rows
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
@@ -152,7 +160,7 @@ class _Loading:
         rows = Rows(api)
         _check(api, held)
         again = held is not None and (held.columns != rows.columns or held.layout != layout_of(api))
-        chosen = all_takes(self.batches, api.name) if again else waiting(self.files, api.name)
+        chosen = all_takes(self.batches, api.name) if again else to_load(self.files, api.name)
         if again:
             self.anew.add(api.name)
         if not chosen:
@@ -166,7 +174,10 @@ class _Loading:
     def _read_pages(self, api: Api, chosen: list[Take]) -> PagesRead:
         """Takes as rows, but for those that are damaged and were fetched anew since. Raises `EtlError`."""
         try:
-            return read_pages(api, chosen, self.connection, self.folder)
+            read = read_pages(api, chosen, self.batches, self.connection, self.folder)
+            if any(counts.lacking for counts in read.counts):
+                self.anew.discard(api.name)  # what lost pages alone held is kept
+            return read
         except DamagedPages as error:
             damaged = error.take
             if not any(take.window == damaged.window and take.number > damaged.number for take in chosen):
@@ -183,7 +194,7 @@ class _Loading:
             f"SELECT count(*) FROM (SELECT DISTINCT {key} FROM {read.rows} WHERE {TAKE} = {number_})",
         )
         counts.duplicates = counts.records - counts.bad - distinct
-        if total is None:
+        if total is None or counts.lacking:
             return
         texts = ", ".join(_as_told(name, len(read.relation.key)) for name in read.relation.key)
         known = f"SELECT array_to_string([{texts}], ',') AS key FROM {read.rows} WHERE {TAKE} = {number_}"
@@ -192,17 +203,32 @@ class _Loading:
             f"SELECT count(DISTINCT key) FROM {duck.csv_rows([read.report])} ANTI JOIN ({known}) USING (key) "
             f"WHERE {TAKE} = '{number_}'",
         )
-        if not distinct + aside <= total <= distinct + aside + counts.perhaps_again:
-            why = (
-                f"{read.api.name}: for {counts.take.window} it says that there are {total:,} records, and gave "
-                f"{distinct + aside:,} different ones: they changed while they were read, or its pages leave some out"
+        here = distinct + aside
+        if counts.fell and counts.take.state != LOADED:
+            before, after = counts.fell
+            self._reject(
+                read,
+                counts,
+                f"it said that there are {before:,} records, and on a later page {after:,}: some went while they were read, "
+                "and others may have slipped through between two pages",
             )
-            counts.take.reject(why)
-            window = f" --window {counts.take.window}" if read.api.windows else ""
-            raise ApiError(
-                f"{why}; nothing of it was loaded, etl fetch {read.api.name}{window} fetches it anew. If its total counts "
-                f"something else, take it out of the declaration ({read.api.where})"
+        if not here <= total <= here + counts.perhaps_again:
+            self._reject(
+                read,
+                counts,
+                f"it says that there are {total:,} records, and gave {here:,} different ones: they changed while they were "
+                "read, or its pages leave some out",
             )
+
+    @staticmethod
+    def _reject(read: PagesRead, counts: Counts, what: str) -> None:
+        why = f"{read.api.name}: for {counts.take.window} {what}"
+        counts.take.reject(why)
+        window = f" --window {counts.take.window}" if read.api.windows else ""
+        raise ApiError(
+            f"{why}; nothing of it was loaded, etl fetch {read.api.name}{window} fetches it anew. If its total counts "
+            f"something else, take it out of the declaration ({read.api.where})"
+        )
 
     def _check_bad(self, read: PagesRead) -> None:
         limit = max(read.api.limits.bad_share * read.records, FEW_ROWS)
@@ -246,7 +272,8 @@ class _Loading:
             )
             removed = sums(self.connection, relation, left)
         same = held and (held.columns, held.layout) == (relation.columns, relation.layout)
-        if same and not new + changed + deleted and not self._new_quarantine(read):
+        brings = new + changed + deleted or self._new_quarantine(read) or self._stands_for_lost_pages(read)
+        if same and not brings:
             return None
         file = self.writer.write(rows, self.naming.rows(name), new + changed, read.longest)
         added = sums(self.connection, relation, self.connection.sql(f"FROM {view(rows)}"))
@@ -294,6 +321,26 @@ class _Loading:
             ]
             known = next((t.known_quarantine() for t in reversed(before) if t.state == LOADED), "")
             if counts.digest and counts.digest != known:
+                return True
+        return False
+
+    def _stands_for_lost_pages(self, read: PagesRead) -> bool:
+        """Whether a take is of a window of which pages are lost that rows came from, the first one since: the verification
+        reads only what a batch names."""
+        for take in (counts.take for counts in read.counts):
+            folder = f"{take.folder.rpartition('/')[0]}/"
+            lost = [
+                int(path.removeprefix(folder).partition("/")[0])
+                for path, one in self.batches.superseded().items()
+                if one.lost and path.startswith(folder)
+            ]
+            loaded_by = self.batches.changing(read.api.name, self.latest) if lost and self.latest else ()
+            known = {
+                t.number
+                for t in loaded_takes(self.batches, read.api.name, loaded_by)
+                if t.window == take.window
+            }
+            if lost and max(lost) >= max(known, default=0):
                 return True
         return False
 

@@ -1,6 +1,7 @@
 """Pages in the lake: each as it was received, with what is known of it, in files that nobody else writes or replaces.
 
     raw/<api>/<window>/<take>/<first page>-<token>.pages   some pages, each a line of JSON about it and then its bytes
+    raw/<api>/<window>/<take>/<first page>-<token>.mended  what is read in the place of a file that was damaged
     raw/<api>/windows/<window>-<take>.complete.json         all pages of the window have landed; which files they are in
     raw/<api>/windows/<window>-<take>.loaded.json           a batch has them, or they brought nothing
     raw/<api>/windows/<window>-<take>.rejected.json         they can't be used, and why; the window is fetched anew
@@ -21,19 +22,20 @@ from datetime import date, time
 from decimal import Decimal
 from enum import Enum
 from numbers import Integral
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import UUID
 
 from etl_assets.apis.client import ApiError, Number
-from etl_assets.apis.paging import dig
+from etl_assets.apis.paging import dig, in_words
 from etl_assets.apis.windows import WHOLE
-from etl_assets.lake.batches import folder_of
+from etl_assets.lake.batches import Batches, folder_of
 from etl_assets.lake.files import AlreadyExists, Files, LakeError
 from etl_assets.lake.seal import is_intact, sealed
 
 COMPLETE, REJECTED, LOADED = "complete", "rejected", "loaded"
 """How a take may stand, each later than the one before; one of which nothing is said is open."""
 _PAGES = re.compile(r"[0-9]{6,}-[0-9a-f]{12}\.pages")
+_BEGINS = re.compile(rb'^\{"page": ', re.MULTILINE)
 _MARK = re.compile(r"(.+)-([0-9]{3,})\.(complete|rejected|loaded)\.json")
 
 
@@ -49,7 +51,8 @@ class DamagedPages(LakeError):
 class Page:
     """A page as it was received. `index`: from 0 on. `records`: how many it has. `total`: how many there are in all, as the
     API said in it. `following`: how the next page is asked for, where a page says that. `calls`: when each call for it was
-    made (seconds since 1970). `machine`: which journal has these calls, "" if none is known."""
+    made (seconds since 1970). `machine`: which journal has these calls, "" if none is known. `lost`: it is not known any more,
+    and `body` is a list of the keys of rows that no page tells of since."""
 
     index: int
     body: bytes
@@ -58,6 +61,7 @@ class Page:
     following: str | None
     calls: tuple[float, ...]
     machine: str = ""
+    lost: bool = False
 
     def about(self) -> dict[str, Any]:
         """What stands before its bytes."""
@@ -70,6 +74,7 @@ class Page:
             "machine": self.machine,
             "bytes": len(self.body),
             "sha256": hashlib.sha256(self.body).hexdigest(),
+            **({"lost": True} if self.lost else {}),
         }
 
 
@@ -138,8 +143,15 @@ class Take:
 
     def land(self, pages: Sequence[Page]) -> PagesFile:
         """Land pages as one file, whole or not at all."""
+        return self._land(f"{pages[0].index + 1:06d}", "pages", pages)
+
+    def land_instead(self, file: PagesFile, pages: Sequence[Page]) -> PagesFile:
+        """Land what is known of a file that is damaged."""
+        return self._land(file.path.rpartition("/")[2].partition("-")[0], "mended", pages)
+
+    def _land(self, stem: str, kind: str, pages: Sequence[Page]) -> PagesFile:
         digest = hashlib.sha256()
-        path = f"{self.folder}/{pages[0].index + 1:06d}-{secrets.token_hex(6)}.pages"
+        path = f"{self.folder}/{stem}-{secrets.token_hex(6)}.{kind}"
         with self.files.writing(path) as stream:
             for page in pages:
                 for piece in (json.dumps(page.about()).encode(), b"\n", page.body, b"\n"):
@@ -159,30 +171,21 @@ class Take:
         content = self.files.read(file.path)
         if file.sha256 and hashlib.sha256(content).hexdigest() != file.sha256:
             raise self._damaged(file)
-        stream = io.BytesIO(content)
-        while line := stream.readline():
-            try:
-                about = json.loads(line)
-                body = stream.read(about["bytes"])
-                page = Page(
-                    about["page"],
-                    body,
-                    about["records"],
-                    about["total"],
-                    about["following"],
-                    tuple(about["calls"]),
-                    about.get("machine", ""),
-                )
-            except (ValueError, KeyError, TypeError):
-                raise self._damaged(file) from None
-            if hashlib.sha256(body).hexdigest() != about["sha256"] or stream.read(1) != b"\n":
+        for page in pages_in(content):
+            if page is None:
                 raise self._damaged(file)
             yield page
 
+    def legible(self, file: PagesFile) -> list[Page]:
+        """The pages of a damaged file that are what landed all the same."""
+        content = self.files.read(file.path) if self.files.exists(file.path) else b""
+        begins = [match.start() for match in _BEGINS.finditer(content)]
+        return [page for begin in begins if (page := next(pages_in(content[begin:])))]
+
     def _damaged(self, file: PagesFile) -> "DamagedPages":
         return DamagedPages(
-            f"{self.files.url}/{file.path} is not what landed: restore it from a backup, or have the window fetched anew: "
-            f"etl fetch {self.api}{'' if self.window == WHOLE else f' --window {self.window}'} --again",
+            f"{self.files.url}/{file.path} is not what landed: etl repair mends it; or restore it from a backup, or have the "
+            f"window fetched anew: etl fetch {self.api}{'' if self.window == WHOLE else f' --window {self.window}'} --again",
             self,
         )
 
@@ -203,9 +206,7 @@ class Take:
         try:
             return None if told is None else Summary.from_json(told)
         except (KeyError, TypeError):
-            raise LakeError(
-                f"{self.files.url}/{self.mark(COMPLETE)} is damaged: remove it, and run again"
-            ) from None
+            raise LakeError(f"{self.files.url}/{self.mark(COMPLETE)} is damaged: run etl repair") from None
 
     def loaded(self, batch: int | None, quarantined: str) -> None:
         """Say that a batch has what is new in it; None: nothing was. `quarantined` identifies the records that can't be
@@ -230,9 +231,50 @@ class Take:
             return None
         content = self.files.read(path)
         if not is_intact(content):
-            raise LakeError(f"{self.files.url}/{path} is damaged: remove it, and run again")
+            hint = "run etl repair" if state == COMPLETE else "remove it, and run again"
+            raise LakeError(f"{self.files.url}/{path} is damaged: {hint}")
         told: dict[str, Any] = json.loads(content)
         return told
+
+
+def pages_in(content: bytes) -> Iterator[Page | None]:
+    """The pages of what a file has, in the order in which they landed; None for one that is not what landed, and for all behind
+    it."""
+    stream = io.BytesIO(content)
+    while line := stream.readline():
+        page = _page(line, stream)
+        yield page
+        if page is None:
+            return
+
+
+def _page(line: bytes, stream: BinaryIO) -> Page | None:
+    """The page that a line is about, and whose bytes follow; None if they are not what landed."""
+    try:
+        about = json.loads(line)
+        body = stream.read(about["bytes"])
+        page = Page(
+            about["page"],
+            body,
+            about["records"],
+            about["total"],
+            about["following"],
+            tuple(about["calls"]),
+            about.get("machine", ""),
+            about.get("lost", False),
+        )
+        intact = hashlib.sha256(body).hexdigest() == about["sha256"] and stream.read(1) == b"\n"
+    except (ValueError, KeyError, TypeError):
+        return None
+    return page if intact else None
+
+
+def files_of(summary: Summary, batches: Batches) -> list[PagesFile]:
+    """The files that the pages of a take are read from: those that landed, or what superseded them."""
+    return [
+        PagesFile(by.path, by.rows, by.sha256) if (by := batches.instead_of(file.path)) else file
+        for file in sorted(summary.files, key=lambda file: file.path)
+    ]
 
 
 def _marks(api: str) -> str:
@@ -278,6 +320,20 @@ def waiting(files: Files, api: str) -> list[Take]:
     return in_order(take for take in takes(files, api) if take.state == COMPLETE)
 
 
+def to_load(files: Files, api: str) -> list[Take]:
+    """The takes that wait, and those of their windows that were fetched later and are loaded already (of one that waits again the
+    mark was lost): of all of them the newest version counts."""
+    known, first = takes(files, api), dict[str, int]()
+    for take in known:
+        if take.state == COMPLETE:
+            first.setdefault(take.window, take.number)
+    return in_order(
+        take
+        for take in known
+        if take.state in (COMPLETE, LOADED) and take.window in first and take.number >= first[take.window]
+    )
+
+
 def in_order(found: Iterable[Take]) -> list[Take]:
     """Complete takes in the order in which they were fetched: what came later is newer."""
 
@@ -297,7 +353,7 @@ def records_of(api: str, value: Any, where: Any) -> list[Any]:
             raise ApiError(f"{api}: the function for its records fails: {type(error).__name__}") from None
     found = dig(value, where)
     if not isinstance(found, list):
-        place = f"at {where}" if where else "as the answer"
+        place = f"at {in_words(where)}" if where else "as the answer"
         kind = "nothing" if found is None else type(found).__name__
         raise ApiError(f"{api}: its answer has {kind} {place}, where a list of records should be (records=)")
     return found

@@ -7,7 +7,7 @@ Every row goes through a file as text, so memory does not grow with the records;
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -19,14 +19,24 @@ import duckdb
 
 from etl_assets.apis.client import ApiError, parsed
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import COMPLETE, LOADED, Page, Summary, Take, in_order, records_of, takes
+from etl_assets.apis.pages import (
+    COMPLETE,
+    LOADED,
+    Page,
+    Summary,
+    Take,
+    files_of,
+    in_order,
+    records_of,
+    takes,
+)
 from etl_assets.apis.records import Misfit, Rows
 from etl_assets.engine import duck
 from etl_assets.engine.code_version import code_version, declared_version
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.engine.sums import Amount, added_up
 from etl_assets.engine.types import EXACT
-from etl_assets.lake.batches import Batches, SourceColumn, TakeState, number
+from etl_assets.lake.batches import Batches, Manifest, SourceColumn, TakeState, number
 from etl_assets.lake.current import view
 from etl_assets.lake.files import LakeError
 from etl_assets.raw.changes import read_text
@@ -40,7 +50,8 @@ _REPORT = ("key", "column", "value", "reason")
 @dataclass
 class Counts:
     """What came of the records of one take. `digest` is that of the report of those kept aside. `perhaps_again`: so many of
-    those without a key are as others on earlier pages, and may be the same ones."""
+    those without a key are as others on earlier pages, and may be the same ones. `fell`: the totals that two pages said, the
+    later one fewer than the one before; None if none did. `lacking`: some of its pages are lost."""
 
     take: Take
     summary: Summary
@@ -49,6 +60,8 @@ class Counts:
     perhaps_again: int = 0
     duplicates: int = 0
     digest: str = ""
+    fell: tuple[int, int] | None = None
+    lacking: bool = False
 
     def state(self) -> TakeState:
         """As the manifest has it."""
@@ -106,7 +119,11 @@ class PagesRead:
 
 
 def read_pages(
-    api: Api, chosen: Sequence[Take], connection: duckdb.DuckDBPyConnection, folder: Path
+    api: Api,
+    chosen: Sequence[Take],
+    batches: Batches,
+    connection: duckdb.DuckDBPyConnection,
+    folder: Path,
 ) -> PagesRead:
     """The records of complete takes, as rows. Raises `EtlError` for pages that can't be read."""
     rows = Rows(api)
@@ -128,7 +145,13 @@ def read_pages(
             if summary is None:
                 raise LakeError(f"{take} is not complete: run again")
             count, digest, keyless = Counts(take, summary), hashlib.sha256(), _Keyless(take)
-            for page in pages_of(take, summary):
+            said: list[tuple[float, int]] = []
+            for page in pages_of(take, summary, batches):
+                if page.lost:
+                    count.lacking = True
+                    continue
+                if page.total is not None:
+                    said.append((page.calls[-1] if page.calls else 0.0, page.total))
                 for place, record in enumerate(
                     records_of(api.name, parsed(page.body, api.records), api.records)
                 ):
@@ -153,6 +176,7 @@ def read_pages(
                     if not place:
                         unknown |= rows.unknown(record)
             count.perhaps_again = keyless.again
+            count.fell = _fell(said, api.concurrency)
             count.digest = digest.hexdigest() if count.bad else ""
             counts.append(count)
     longest = 4 * longest if 4 * longest > duck.MAX_LINE_BYTES else 0  # bytes of a character
@@ -160,6 +184,19 @@ def read_pages(
     read = PagesRead(api, relation_of(api), counts, good_rows, longest, report, first, frozenset(unknown))
     _check_sums(connection, read, dict(zip([names[i] for i in rows.amounts], totals, strict=True)))
     return read
+
+
+def _fell(said: Sequence[tuple[float, int]], concurrency: int) -> tuple[int, int] | None:
+    """Two totals, each with the time of its call, of which the later one is fewer. Of calls that were under way at the same
+    time it is not known which was answered first."""
+    totals = [total for _, total in sorted(said)]
+    apart = 2 * concurrency if concurrency > 1 else 1
+    most = 0
+    for before, after in zip(totals, totals[apart:], strict=False):
+        most = max(most, before)
+        if after < most:
+            return most, after
+    return None
 
 
 class _Keyless:
@@ -205,7 +242,7 @@ def _check_sums(connection: duckdb.DuckDBPyConnection, read: PagesRead, totals: 
 
 def layout_of(api: Api) -> str:
     """Identifies where in an answer the values of each column are taken from: a function by what it does."""
-    records = api.records if isinstance(api.records, str) else _version(api.records)
+    records = _version(api.records) if callable(api.records) else str(api.records)
     return declared_version(records, *(f"{name}:{api.field_of(name)}" for name in api.columns))
 
 
@@ -224,12 +261,21 @@ def all_takes(batches: Batches, api: str) -> list[Take]:
     return in_order(take for take in takes(batches.files, api) if take.state in (LOADED, COMPLETE))
 
 
-def pages_of(take: Take, summary: Summary) -> Iterator[Page]:
+def loaded_takes(batches: Batches, api: str, loaded_by: Iterable[Manifest]) -> list[Take]:
+    """The takes that some batches loaded, in the order in which they were fetched."""
+    states = [state for manifest in loaded_by if (state := manifest.api(api))]
+    loaded = {(take.window, take.take) for state in states for take in state.takes}
+    return [take for take in all_takes(batches, api) if (take.window, take.number) in loaded]
+
+
+def pages_of(take: Take, summary: Summary, batches: Batches) -> Iterator[Page]:
     """The pages of a take in their order; one that two runs landed is read once. Files hold neighbouring pages."""
     seen: set[int] = set()
-    for file in sorted(summary.files, key=lambda file: file.path):
+    for file in files_of(summary, batches):
         for page in sorted(take.read(file), key=lambda page: page.index):
-            if page.index not in seen:
+            if page.lost:
+                yield page
+            elif page.index not in seen:
                 seen.add(page.index)
                 yield page
 

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from etl_assets.apis.client import Number
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.paging import dig
+from etl_assets.apis.paging import dig, names_of
 from etl_assets.engine.types import EXACT, Type
 from etl_assets.lake.batches import SourceColumn
 from etl_assets.later import Later
@@ -73,11 +73,11 @@ class Rows:
         return tuple(i for i, name in enumerate(types) if types[name].is_amount and name not in self.api.key)
 
     @cached_property
-    def _fields(self) -> list[tuple[str, str, bool, Callable[[Any], str], bool]]:
+    def _fields(self) -> list[tuple[str, tuple[str, ...], str, Callable[[Any], str], bool]]:
         found = []
         for name, type_ in self.api.table.types.items():
-            path = self.api.field_of(name)
-            found.append((name, path, "." in path, self._writers[name], type_.nullable))
+            path = names_of(self.api.field_of(name))
+            found.append((name, path, path[0] if len(path) == 1 else "", self._writers[name], type_.nullable))
         return found
 
     @cached_property
@@ -89,11 +89,11 @@ class Rows:
         if not isinstance(record, Mapping):
             raise Misfit("", _shown(record), "is no record")
         row: list[str | None] = []
-        for name, path, nested, write, nullable in self._fields:
-            value = dig(record, path) if nested else record.get(path)
+        for name, path, alone, write, nullable in self._fields:
+            value = record.get(alone) if alone else dig(record, path)
             if value is None:
                 if not nullable:
-                    what = "is NULL" if nested or path in record else "is missing"
+                    what = "is NULL" if not alone or alone in record else "is missing"
                     raise Misfit(name, None, f"{what}, and must have a value")
                 row.append(None)
                 continue
@@ -122,7 +122,7 @@ class Rows:
 
     def unknown(self, record: Any) -> set[str]:
         """The fields of a record that nothing is declared for."""
-        known = {self.api.field_of(name).partition(".")[0] for name in self.api.columns}
+        known = {names_of(self.api.field_of(name))[0] for name in self.api.columns}
         return set(record) - known if isinstance(record, Mapping) else set()
 
 

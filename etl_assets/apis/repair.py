@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.reading import PagesRead, all_takes, read_pages, relation_of
+from etl_assets.apis.reading import PagesRead, loaded_takes, read_pages, relation_of
 from etl_assets.engine import duck
 from etl_assets.engine.scratch import own_folder
 from etl_assets.lake.batches import MAIN, Batches, FileNames, Manifest, Superseded
@@ -77,7 +77,5 @@ class _Pages:
         """The pages that some batches loaded; None for an API that is not declared any more."""
         if table not in self.apis:
             return None
-        states = [state for manifest in loaded_by if (state := manifest.api(table))]
-        loaded = {(take.window, take.take) for state in states for take in state.takes}
-        chosen = [take for take in all_takes(self.batches, table) if (take.window, take.number) in loaded]
-        return read_pages(self.apis[table], chosen, self.connection, self.folder)
+        chosen = loaded_takes(self.batches, table, loaded_by)
+        return read_pages(self.apis[table], chosen, self.batches, self.connection, self.folder)

@@ -1,11 +1,13 @@
 """The parts of time that an API is asked for, one at a time. All in UTC."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from string import Formatter
-from typing import Literal
+from typing import Any, Literal
 
+_DAY = re.compile(r"\{(start|end|last)(?::([^{}]*))?\}")
 WHOLE = "whole"
 """The window of an API that is asked for everything at once."""
 
@@ -21,13 +23,28 @@ class Window:
     def name(self) -> str:
         return self.start.isoformat()
 
+    @property
+    def days(self) -> dict[str, date]:
+        """What stands for it in what an API is asked."""
+        return {"start": self.start, "end": self.end, "last": self.end - timedelta(days=1)}
+
+
+def filled(body: Any, days: Mapping[str, date]) -> Any:
+    """A JSON body with the days of a window in its texts; what stands in other braces is left as it is."""
+    if isinstance(body, str):
+        return _DAY.sub(lambda found: format(days[found[1]], found[2] or ""), body)
+    if isinstance(body, Mapping):
+        return {name: filled(value, days) for name, value in body.items()}
+    return [filled(value, days) for value in body] if isinstance(body, list | tuple) else body
+
 
 @dataclass(frozen=True)
 class Windows:
     """The windows of an API: `every` day, week (from Monday on) or month, from the one that `since` lies in on.
 
     `parameters` tell the API which window is meant: `{start}` stands for its first day, `{end}` for the day after its last,
-    `{last}` for its last, each as `2024-01-31`. `late_days`: how long after its end a window is fetched first.
+    `{last}` for its last, each as `2024-01-31`, or as `strftime` writes it (`{start:%d.%m.%Y}`, `{start:%G-W%V}`). `late_days`:
+    how long after its end a window is fetched first.
     """
 
     every: Literal["day", "week", "month"]
@@ -42,7 +59,6 @@ class Windows:
             date.fromisoformat(self.since)
         except (TypeError, ValueError):
             raise ValueError(f"since={self.since!r} is no day: write it as 2024-01-31") from None
-        named: set[str | None] = set()
         for parameter, text in self.parameters.items():
             try:
                 names = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
@@ -52,9 +68,6 @@ class Windows:
                 raise ValueError(
                     f"parameters: {parameter} names {{{wrong[0]}}}; there are {{start}}, {{end}}, {{last}}"
                 )
-            named |= names
-        if not named:
-            raise ValueError("parameters name no window: write {start}, {end} or {last} in one of them")
         if self.late_days < 0:
             raise ValueError(f"late_days={self.late_days}: a window can't be fetched before it has ended")
 
@@ -86,12 +99,7 @@ class Windows:
 
     def told(self, window: Window) -> dict[str, str]:
         """The parameters that tell the API which window is meant."""
-        days = {
-            "start": window.start.isoformat(),
-            "end": window.end.isoformat(),
-            "last": (window.end - timedelta(days=1)).isoformat(),
-        }
-        return {name: text.format(**days) for name, text in self.parameters.items()}
+        return {name: text.format(**window.days) for name, text in self.parameters.items()}
 
     def _of(self, day: date) -> Window:
         """The window that a day lies in."""

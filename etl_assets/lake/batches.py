@@ -352,8 +352,8 @@ def folder_of(table: str) -> str:
 
 
 def is_of(path: str, table: str) -> bool:
-    """Whether a landed file is one with rows or deletions of a table."""
-    return path.startswith(f"raw/{folder_of(table)}/")
+    """Whether a landed file is one with rows or deletions of a table. Pages of an API lie deeper in its folder."""
+    return path.rpartition("/")[0] == f"raw/{folder_of(table)}"
 
 
 def batch_of(path: str) -> int:
@@ -472,6 +472,19 @@ class Batches:
         """Whether files of a table are read otherwise than a batch, or one before it, lists them."""
         self.get(upto.batch)
         return any(is_of(path, table) for path in self._superseded or {})
+
+    def superseded(self) -> Mapping[str, Superseded]:
+        """All files, by path, that are read otherwise than they were landed."""
+        if self._superseded is None and (newest := self.newest()):
+            self.get(newest)
+        return self._superseded or {}
+
+    def instead_of(self, path: str) -> LandedFile | None:
+        """What is read in the place of a file that was superseded; None for one that was not, or of which nothing is known."""
+        found, superseded = None, self.superseded()
+        while one := superseded.get(path):
+            found, path = one.by, one.by.path if one.by else ""
+        return found
 
     def sha256(self, batch: int) -> str:
         """The hash by which the next manifest names that of a batch."""

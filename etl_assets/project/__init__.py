@@ -2,7 +2,7 @@
 
     from etl_assets.project import Column, Table, calendar, dimension, fact, report, ReportColumn
     from etl_assets.project import Message, Parameter, SqlQuery, SqlWrite, Steps, Upload, step
-    from etl_assets.project import Api, Credential, Cursor, Limits, Link, Offset, PageNumber, Rate, Retry, Windows
+    from etl_assets.project import Api, Credential, Cursor, Header, Limits, Link, Offset, PageNumber, Rate, Retry, Windows
 
 A project is a package, or a folder with an `__init__.py`, that anybody keeps wherever they like. Everything that its modules
 declare belongs to it, and every CSV file beside them is a reference file: nothing is listed twice. `ETL_PROJECT` names it;
@@ -12,7 +12,7 @@ else a folder `etl_project` where the command is started is meant, else ToteSys,
 from pathlib import Path
 
 from etl_assets.apis.declaration import Api, Batch, Credential, Limits, Rate, Retry
-from etl_assets.apis.paging import Cursor, Link, Offset, OnePage, PageNumber
+from etl_assets.apis.paging import Cursor, Header, Link, Offset, OnePage, PageNumber
 from etl_assets.apis.windows import Windows
 from etl_assets.exports.contract import ReportColumn, report
 from etl_assets.project.contract import Options, Project, ProjectError, Slip
@@ -41,6 +41,7 @@ __all__ = [
     "Dimension",
     "Download",
     "Fact",
+    "Header",
     "Limits",
     "Link",
     "Listing",

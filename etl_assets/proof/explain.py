@@ -20,7 +20,7 @@ from psycopg2 import sql
 
 from etl_assets.apis.client import parsed
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import Take, records_of
+from etl_assets.apis.pages import Take, files_of, records_of
 from etl_assets.apis.records import Rows
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
@@ -283,8 +283,10 @@ class Explainer:
         for one in state.takes if state else ():
             take = Take(self.frames.batches.files, api.name, one.window, one.take)
             summary = take.summary()
-            for file in summary.files if summary else ():
+            for file in files_of(summary, self.frames.batches) if summary else ():
                 for page in take.read(file):
+                    if page.lost:
+                        continue
                     records = records_of(api.name, parsed(page.body, api.records), api.records)
                     if ",".join(key) in map(rows.key, records):
                         yield f"{file.path}, page {page.index + 1}"

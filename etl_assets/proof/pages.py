@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import Take
+from etl_assets.apis.pages import Take, files_of
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing, own
 from etl_assets.engine.types import Type
@@ -78,9 +78,10 @@ def _values(api: Api, loaded: Sequence[TakeState], batches: Batches) -> Iterator
         take = Take(batches.files, api.name, one.window, one.take)
         summary = take.summary()
         pages: dict[int, bytes] = {}
-        for file in sorted(summary.files if summary else (), key=lambda file: file.path):
+        for file in files_of(summary, batches) if summary else ():
             for page in take.read(file):
-                pages.setdefault(page.index, page.body)
+                if not page.lost:
+                    pages.setdefault(page.index, page.body)
         for index in sorted(pages):
             for record in _records(api, json.loads(pages[index], parse_float=_Written)):
                 values = [
@@ -118,8 +119,8 @@ def _said(value: Any) -> Any:
     return int(value)
 
 
-def _found(value: Any, path: str) -> Any:
-    for name in path.split("."):
+def _found(value: Any, path: str | tuple[str, ...]) -> Any:
+    for name in path.split(".") if isinstance(path, str) else path:
         if isinstance(value, list):
             value = value[int(name)] if name.isdecimal() and int(name) < len(value) else None
         else:
@@ -230,6 +231,19 @@ def _as_text(value: Any) -> str:
 def compared(api: Api) -> list[str]:
     """The columns that are compared: of JSON, blanks and the spelling of numbers are nobody's business."""
     return [name for name, type_ in api.table.types.items() if type_.name not in _JSON]
+
+
+def keys_without_page(api: Api, upto: Manifest, batches: Batches) -> list[list[str]]:
+    """The keys of rows of which no page told any more when lost pages were superseded, as text."""
+    keys = set[tuple[str, ...]]()
+    for one in takes_loaded(api, upto, batches):
+        take = Take(batches.files, api.name, one.window, one.take)
+        summary = take.summary()
+        for file in files_of(summary, batches) if summary else ():
+            if batches.superseded() and file not in summary.files:  # type: ignore[union-attr]
+                for page in take.read(file):
+                    keys.update(map(tuple, json.loads(page.body)) if page.lost else ())
+    return [list(key) for key in sorted(keys)]
 
 
 def altered(api: Api, upto: Manifest, batches: Batches) -> Iterator[str]:

@@ -23,6 +23,7 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 import duckdb
+import pyarrow as pa
 
 from etl_assets import faults
 from etl_assets.apis.declaration import Api
@@ -37,7 +38,7 @@ from etl_assets.lake.files import Files, LakeError
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.seal import sealed
 from etl_assets.proof.landed import LANDED_IN, LandedTable, landed_table
-from etl_assets.proof.pages import altered, compared, newest_records
+from etl_assets.proof.pages import altered, compared, keys_without_page, newest_records
 from etl_assets.proof.parts import PARTS, Parts, in_words, of_parts
 from etl_assets.proof.totals import amount, current_rows, digest_of, loaded_rows
 from etl_assets.raw.controls import Unproven, proven
@@ -671,9 +672,30 @@ class Verifier:
             return Finding(api.name, "source", "its pages", wrong)
         schema = Dimension(api.name, "", list(api.key), [Column(n, t) for n, t in api.columns.items()])
         expected = newest_records(api, self.manifest, self.batches, self.connection, self.folder)
-        return self._compare(
-            schema, "source", expected, duck.parquet([self._read(api.name).path]), compared(api)
+        found = duck.parquet([self._read(api.name).path])
+        lost = keys_without_page(api, self.manifest, self.batches)
+        if not lost:
+            return self._compare(schema, "source", expected, found, compared(api))
+        keys = self._keys_as(schema, lost)
+        apart = f"({keys} ANTI JOIN {expected} USING ({listing(schema.key_columns)}))"
+        (count,) = duck.one(self.connection, f"SELECT count(*) FROM {apart}")
+        found = f"(FROM {found} ANTI JOIN {apart} USING ({listing(schema.key_columns)}))"
+        finding = self._compare(schema, "source", expected, found, compared(api))
+        return replace(finding, compared=f"{finding.compared}; {count:,} rows of lost pages not compared")
+
+    def _keys_as(self, schema: StarTable, keys: Sequence[Sequence[str]]) -> str:
+        """A query of keys that are told as text."""
+        name = f"keys {schema.name}"
+        columns = zip(*keys, strict=True)
+        told = pa.table(
+            {n: pa.array(c, pa.string()) for n, c in zip(schema.key_columns, columns, strict=True)}
         )
+        self.connection.register(name, told)
+        typed = ", ".join(
+            f"CAST({identifier(n)} AS {schema.by_name[n].type.duckdb}) AS {identifier(n)}"
+            for n in schema.key_columns
+        )
+        return f"SELECT {typed} FROM {identifier(name)}"
 
     # -- rebuild -------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from etl_assets.lake.batches import (
     TableState,
 )
 from etl_assets.lake.current import DELETED, Current, storage, view
-from etl_assets.lake.files import LakeError
+from etl_assets.lake.files import Files, LakeError
 from etl_assets.raw.changes import changed_rows, read_text
 from etl_assets.raw.controls import sums
 from etl_assets.raw.copying import copy
@@ -66,22 +66,24 @@ def find_damage(batches: Batches, latest: Manifest, tables: Iterable[str] | None
             changes = manifest.changed[table]
             for kind in ("rows", "deletions", "quarantined"):
                 file: LandedFile | None = getattr(changes, kind)
-                if file and (what := _wrong(batches, file)):
+                if file and (what := what_is_wrong(batches.files, file.path, file.sha256)):
                     found.append(Damage(table, manifest.batch, kind, file, what))
     return sorted(found, key=lambda damage: (damage.batch, damage.table, damage.kind))
 
 
-def _wrong(batches: Batches, file: LandedFile) -> str:
-    if not batches.files.exists(file.path):
+def what_is_wrong(files: Files, path: str, sha256: str) -> str:
+    """Why a file is not what was landed; empty if it is."""
+    if not files.exists(path):
         return "it is not there"
     try:
-        path = batches.files.local(file.path, fresh=True)
+        local = files.local(path, fresh=True)
     except LakeError as error:
         return str(error)
-    return "" if _digest(path) == file.sha256 else "it is not what was written"
+    return "" if digest(local) == sha256 else "it is not what was written"
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The SHA-256 of a file of this machine."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -215,7 +217,7 @@ class Mending:
         files = self.writer.files
         try:
             kept = files.local(damage.file.path)
-            if _digest(kept) != damage.file.sha256:
+            if digest(kept) != damage.file.sha256:
                 return None
         except (LakeError, OSError):
             return None

@@ -10,8 +10,10 @@ a client keeps to a rate is measured here. It refuses calls above `rate` as such
 import argparse
 import gzip
 import json
+import os
 import random
 import socket
+import struct
 import threading
 import time
 from collections import Counter
@@ -64,8 +66,9 @@ def rates(day: date) -> list[Record]:
 class Behaviour:
     """What the service does beside answering. Shares are of calls, in the order in which they come, by chance.
 
-    `rate`: calls allowed in any `per_seconds`; more are refused (429), and counted. `refused`, `broken`, `cut`, `garbled`:
-    shares of calls that are answered 429, 500, end in a closed connection, or are no JSON. `as_date`: `Retry-After` is a
+    `rate`: calls allowed in any `per_seconds`; more are refused (429), and counted. `refused`, `broken`, `cut`, `reset`,
+    `garbled`: shares of calls that are answered 429, 500, end in a connection that is closed or reset (TCP RST) amid the body, or
+    are no JSON. `as_date`: `Retry-After` is a
     date. `seconds`: how long an answer takes. `duplicates`: so many records of the page before begin each page. `bad`: share
     of records whose price is no number. `key`: what a call for sales must carry. `changed`: records have other fields. `lasting`:
     the status of every call.
@@ -76,6 +79,7 @@ class Behaviour:
     refused: float = 0.0
     broken: float = 0.0
     cut: float = 0.0
+    reset: float = 0.0
     garbled: float = 0.0
     retry_after_seconds: int | None = 0
     as_date: bool = False
@@ -157,8 +161,8 @@ class WebApiStandIn:
             self.answered[status] += 1
 
     def fault(self, call: Call) -> int | None:
-        """The status with which a call fails; 0: the connection is closed, 1: what is answered is no JSON; None: it does
-        not."""
+        """The status with which a call fails; 0: the connection is closed, 2: it is reset, 1: what is answered is no JSON;
+        None: it does not."""
         with self._lock:
             draw = self._chance.random()
             earlier = (call.at - one.at for one in self.calls[-1_000:])
@@ -178,7 +182,8 @@ class WebApiStandIn:
             return how.lasting
         if how.rate and recent > how.rate:
             return 429
-        for share, status in ((how.refused, 429), (how.broken, 500), (how.cut, 0), (how.garbled, 1)):
+        shares = (how.refused, 429), (how.broken, 500), (how.cut, 0), (how.reset, 2), (how.garbled, 1)
+        for share, status in shares:
             if draw < share:
                 return status
             draw -= share
@@ -278,12 +283,8 @@ class _Handler(BaseHTTPRequestHandler):
         if how.elsewhere:
             return self._send(302, b"", {"Location": how.elsewhere})
         fault = stand_in.fault(call)
-        if fault == 0:
-            self.close_connection = True
-            with suppress(OSError):
-                self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{"data": [')
-                self.wfile.flush()
-                self.connection.shutdown(socket.SHUT_RDWR)
+        if fault in (0, 2):
+            self._end_amid_the_body(reset=fault == 2)
             return 0
         if fault == 1:
             return self._send(200, b'{"data": [{"sale_id": 1, "car', {})
@@ -300,6 +301,17 @@ class _Handler(BaseHTTPRequestHandler):
         if how.packed:
             body, headers = gzip.compress(body), {**headers, "Content-Encoding": "gzip"}
         return self._send(200, body, headers)
+
+    def _end_amid_the_body(self, *, reset: bool) -> None:
+        self.close_connection = True
+        with suppress(OSError):
+            self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{"data": [')
+            self.wfile.flush()
+            if reset:  # to close what lingers for no time sends RST in the place of FIN
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                os.close(self.connection.detach())
+            else:
+                self.connection.shutdown(socket.SHUT_RDWR)
 
     @staticmethod
     def _again(how: Behaviour) -> dict[str, str]:
@@ -332,6 +344,7 @@ FAULTS = Behaviour(
     refused=0.05,
     broken=0.05,
     cut=0.05,
+    reset=0.05,
     garbled=0.05,
     seconds=0.05,
     duplicates=3,

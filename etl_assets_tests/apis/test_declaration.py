@@ -9,7 +9,7 @@ import pytest
 
 from etl_assets.apis.declaration import Api, Batch, Credential, Limits, Rate, Retry
 from etl_assets.apis.limiter import Limiter
-from etl_assets.apis.paging import Cursor, PageNumber
+from etl_assets.apis.paging import Cursor, Header, Link, PageNumber
 from etl_assets.apis.windows import Windows
 from etl_assets.project import ProjectError, read
 
@@ -38,6 +38,11 @@ _RIGHT: dict[str, Any] = {
         ({"concurrency": 4}, "pages that can be asked for in any order"),
         ({"concurrency": 0, "paging": PageNumber()}, "at least one call at a time"),
         ({"url_setting": "things"}, "no name of an environment variable"),
+        ({"windows": Windows("day", since="2024-01-01")}, "nothing names its window"),
+        ({"windows": Windows("day", "2024-01-01"), "body": {"day": "{star}"}}, "nothing names its window"),
+        ({"body": {"day": object()}}, "body is no JSON"),
+        ({"body": {}, "paging": Link()}, "Link gives an address to get"),
+        ({"fields": {"name": "full name"}}, "one by one"),
     ],
 )
 def test_a_declaration_that_contradicts_itself_is_refused(wrong: dict[str, Any], told: str) -> None:
@@ -63,7 +68,8 @@ def test_a_declaration_that_contradicts_itself_is_refused(wrong: dict[str, Any],
         lambda: PageNumber(records=0),
         lambda: Windows("hour", since="2024-01-01", parameters={"a": "{start}"}),  # type: ignore[arg-type]
         lambda: Windows("day", since="yesterday", parameters={"a": "{start}"}),
-        lambda: Windows("day", since="2024-01-01"),
+        lambda: Header("X Total"),
+        lambda: Cursor(("meta", "")),
         lambda: Windows("day", since="2024-01-01", parameters={"a": "{begin}"}),
         lambda: Windows("day", since="2024-01-01", parameters={"a": "{start"}),
     ],

@@ -15,7 +15,7 @@ from etl_assets.apis import reading
 from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Limits
 from etl_assets.apis.due import due
-from etl_assets.apis.pages import Page, takes
+from etl_assets.apis.pages import LOADED, Page, Take, takes
 from etl_assets.apis.windows import WHOLE
 from etl_assets.engine import duck
 from etl_assets.engine.scratch import sweep
@@ -85,6 +85,10 @@ def test_of_two_takes_that_wait_the_later_one_counts(tmp_path: Path) -> None:
         client.fetch(again=True)
         outcome = client.load()
         assert [take.take for take in outcome.takes["card_sale"]] == [1, 2]
+        assert {row[5] for row in client.rows()} == {99}
+        # The earlier one waits again, since what says that it is loaded was lost.
+        (client.files.root / Take(client.files, SALE.name, FIRST, 1).mark(LOADED)).unlink()
+        assert not client.load().manifest
         assert {row[5] for row in client.rows()} == {99}
 
 
