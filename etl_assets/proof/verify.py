@@ -14,7 +14,7 @@ is no difference: the files of that batch are kept, and a warehouse is compared 
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
@@ -55,6 +55,8 @@ from etl_assets.star.files import StarFiles, kind_of
 from etl_assets.star.resource import OpenLake
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 from etl_assets.warehouse.contract import (
+    BATCHES,
+    SCHEMA,
     HeldTable,
     Warehouse,
     WarehouseError,
@@ -440,6 +442,7 @@ class Verifier:
     def warehouse(self, reader: WarehouseReader) -> Iterator[Finding]:
         """Compare the warehouse's tables, history included, with the star's files, and what it shows as current with
         what the functions give."""
+        yield from self._book(reader)
         held, newest = noted_in(reader).tables, self._newest_star()
         with newest.held():  # it holds what is loaded, whatever was published since this began
             for definition in self.inputs.star.values():
@@ -448,6 +451,29 @@ class Verifier:
                     loaded = self._loaded_from(definition.schema, held.get(name), newest)
                     compare = partial(self._warehouse, definition, reader, loaded)
                     yield self._unless_gone(name, "warehouse", compare)
+
+    def _book(self, reader: WarehouseReader) -> Iterator[Finding]:
+        """Whether the warehouse was loaded from the manifests as they are now: its book of batches names each."""
+        if "manifest" not in reader.columns(SCHEMA, BATCHES.name):
+            return  # an older version loaded it
+        found = reader.rows(
+            f"SELECT batch, manifest FROM {SCHEMA}.{BATCHES.name} WHERE lake = $lake AND manifest IS NOT NULL ORDER BY batch",
+            {"lake": self.manifest.lake},
+        )
+        wrong, committed = [], set(self.batches.numbers())
+        for batch, seen in found:
+            if batch not in committed:
+                wrong.append(f"it was loaded up to batch {number(batch)}, whose manifest is not there")
+                continue
+            with suppress(LakeError):  # damage is told of where manifests are compared with each other
+                if self.batches.sha256(batch) != seen:
+                    wrong.append(
+                        f"manifest {number(batch)} is not the one it was loaded from: it was changed or swapped"
+                    )
+        if found:
+            yield Finding(
+                "all tables", "warehouse", f"{len(found):,} batches that it notes", "; ".join(wrong)
+            )
 
     def _loaded_from(self, schema: StarTable, held: HeldTable | None, newest: StarFiles) -> "_Edition | None":
         """What a table of the warehouse was loaded from, where that is another version than the one that is verified, for
