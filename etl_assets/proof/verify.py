@@ -638,17 +638,17 @@ class Verifier:
                     relation, snapshot.connections[0], self.connection, folder, lambda table, size: None
                 )
                 how = plan(relation, self.batches.last_read(name, self.manifest), snapshot.instant)
-                fold = partial(current.fold, name, self.manifest)
+                fold, long = partial(current.fold, name, self.manifest), current.is_long(name, self.manifest)
                 try:
-                    yield self._source(reader, how, state, fold, thorough=thorough)
+                    yield self._source(reader, how, state, fold, thorough=thorough, long=long)
                 except LeftOut as why:
                     yield Finding(name, "source", "nothing", str(why))
 
     def _source(
-        self, reader: Reader, how: ReadPlan, state: TableState, fold: Folding, *, thorough: bool
+        self, reader: Reader, how: ReadPlan, state: TableState, fold: Folding, *, thorough: bool, long: bool
     ) -> Finding:
         name = reader.table
-        found = reader.again(how, state, fold)
+        found = reader.again(how, state, fold, long=long)
         changed = found.changed
         since = (
             f"{changed.new:,} new, {changed.changed:,} changed and {found.deleted:,} deleted since the batch"
@@ -674,7 +674,7 @@ class Verifier:
         except Unproven as error:
             return Finding(name, "source", compared, str(error))
         if thorough and how.read == "horizon":
-            whole = reader.again(ReadPlan("whole", "verification"), state, fold)
+            whole = reader.again(ReadPlan("whole", "verification"), state, fold, long=long)
             silent = self.connection.sql(
                 f"SELECT {key} FROM {view(whole.changed.rows)} ANTI JOIN {view(changed.rows)} USING ({key})"
             )
