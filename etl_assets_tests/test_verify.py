@@ -12,6 +12,8 @@ import google_crc32c
 import narwhals as nw
 import pytest
 
+from etl_assets.lake.batches import manifest_path
+from etl_assets.lake.certificates import certificate_path
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.holding import Held, all_held, holding
 from etl_assets.proof.history import table_then
@@ -22,9 +24,11 @@ from etl_assets.raw.controls import Unproven
 from etl_assets.source.table import Table
 from etl_assets.star.definition import Inputs, StarFunction
 from etl_assets.star.schema import Column, Dimension
+from etl_assets.warehouse.assets import batch_of
+from etl_assets.warehouse.load import load_star
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
-from etl_assets_tests.lake_layout import landed, newest_of_star, star_files
+from etl_assets_tests.lake_layout import landed, newest_of_star, star_files, unsealed
 from etl_assets_tests.shop import DAY, INPUTS, SOURCE
 
 
@@ -281,6 +285,25 @@ def test_a_silent_change_that_no_total_tells_of_is_found_by_a_thorough_look(own:
     assert "changed or swapped" in found["manifests", "all tables"]  # to look away is to change the manifest
     own.run(whole=True)
     assert differences(own.verified(thorough=True)) == {}
+
+
+@pytest.mark.fault("F15")
+def test_the_warehouse_names_the_manifests_that_it_was_loaded_from(flow: Direct) -> None:
+    """Also where star and certificate, which name the newest one, are gone."""
+    with flow.lake.open(flow.inputs) as bench:
+        tables = [made.schema for made in flow.inputs.star.values()]
+        load_star(flow.warehouse, bench.star, tables, {}, "a test", batch=batch_of(bench, "ours"))
+    assert differences(flow.verified(source=False)) == {}
+    lake = flow.data / "lake"
+    newest = lake / manifest_path(2)
+    shutil.rmtree(lake / "star/batches")
+    (lake / certificate_path(2)).unlink()
+    newest.write_text(unsealed(newest))
+    changed = "manifest 000002 is not the one it was loaded from: it was changed or swapped"
+    assert differences(flow.verified(source=False))["warehouse", "all tables"] == changed
+    newest.unlink()
+    gone = "it was loaded up to batch 000002, whose manifest is not there"
+    assert differences(flow.verified(source=False))["warehouse", "all tables"] == gone
 
 
 def test_a_batch_that_does_not_add_up_is_never_committed(

@@ -42,6 +42,7 @@ from etl_assets.totesys.demo.simulator import play_day
 from etl_assets.warehouse import bigquery_load
 from etl_assets.warehouse import duckdb as duckdb_warehouse
 from etl_assets.warehouse import postgres as postgres_warehouse
+from etl_assets.warehouse.assets import batch_of
 from etl_assets.warehouse.contract import Loaded, WarehouseError, WarehouseInUse
 from etl_assets.warehouse.load import load_star
 from etl_assets.warehouse.postgres import PostgresWarehouse
@@ -131,7 +132,10 @@ def load(flow: Direct, *names: str) -> Mapping[str, Loaded]:
     with flow.lake.open(flow.inputs) as bench:
         tables = [made.schema for made in flow.inputs.star.values()]
         versions = {name: bench.builder.version(name, bench.manifest) for name in names or flow.inputs.star}
-        return load_star(flow.warehouse, bench.star, tables, versions, "a test", bench.changed_members)
+        noted = batch_of(bench, "")
+        return load_star(
+            flow.warehouse, bench.star, tables, versions, "a test", bench.changed_members, batch=noted
+        )
 
 
 # -- the same content ------------------------------------------------------------------------------------------------
@@ -556,6 +560,7 @@ def make_older(flow: Direct, engine: str, stand_in: BigQueryStandIn) -> None:
     if engine == "duckdb":
         with duckdb.connect(str(flow.data / "warehouse.duckdb")) as connection:
             connection.execute(gone)
+            connection.execute("ALTER TABLE star.batches DROP COLUMN manifest")
             for table in ("fact_sale", "loads"):
                 connection.execute(f"ALTER TABLE star.{table} ALTER batch TYPE varchar USING {_AS_TEXT}")
     elif engine == "postgres":
@@ -563,7 +568,8 @@ def make_older(flow: Direct, engine: str, stand_in: BigQueryStandIn) -> None:
         ((view,),) = asked(url, "SELECT pg_get_viewdef('star.fact_sale_current'::regclass)")
         execute(
             url,
-            f"{gone}; GRANT SELECT ON star.loads TO PUBLIC; DROP VIEW star.fact_sale_current;"
+            f"{gone}; GRANT SELECT ON star.loads, star.batches TO PUBLIC; DROP VIEW star.fact_sale_current;"
+            "ALTER TABLE star.batches DROP COLUMN manifest;"
             f"ALTER TABLE star.fact_sale ALTER batch TYPE text USING {_AS_TEXT};"
             f"ALTER TABLE star.loads ALTER batch TYPE text USING {_AS_TEXT};"
             f"CREATE VIEW star.fact_sale_current AS {view}",
@@ -574,13 +580,18 @@ def make_older(flow: Direct, engine: str, stand_in: BigQueryStandIn) -> None:
             [name for name in stand_in.tables.datasets if name.endswith("star")],
         )
         tables.database.execute(gone.replace("star.", f"{dataset}."))
-        for table in ("fact_sale", "loads"):
+        for table, chosen in (
+            ("fact_sale", f"* REPLACE ({_AS_TEXT} AS batch)"),
+            ("loads", f"* REPLACE ({_AS_TEXT} AS batch)"),
+            ("batches", "* EXCLUDE (manifest)"),
+        ):
             held = tables.held(dataset, table)
             fields = [
-                {**field, "type": "STRING"} if field["name"] == "batch" else field
+                {**field, "type": "STRING"} if field["name"] == "batch" and "REPLACE" in chosen else field
                 for field in held["schema"]["fields"]
+                if field["name"] != "manifest"
             ]
-            rows = tables.database.sql(f"SELECT * REPLACE ({_AS_TEXT} AS batch) FROM {dataset}.{table}")
+            rows = tables.database.sql(f"SELECT {chosen} FROM {dataset}.{table}")
             tables.write(
                 {"datasetId": dataset, "tableId": table},
                 rows,
@@ -605,6 +616,7 @@ def test_a_warehouse_of_the_version_before_is_carried_on(
         "UPDATE sale SET amount = amount + 1 WHERE id < 50; UPDATE worker SET name = 'x' WHERE id = 3",
     )
     flow.run()
+    load(flow)
     make_older(flow, engine, stand_in)
     older = flow.dump()
     assert {row[-2] for row in older["fact_sale"]} == {"000001", "000002"}
@@ -633,10 +645,12 @@ def test_a_warehouse_of_the_version_before_is_carried_on(
     load(flow)
     with flow.warehouse.reading() as reader:
         kinds = {reader.columns("star", table)["batch"] for table in ("fact_sale", "loads")}
+        noted = reader.rows("SELECT batch, manifest FROM star.batches ORDER BY batch")
     assert [(kind.upper(), null) for kind, null in kinds] in ([("BIGINT", False)], [("INT64", False)])
     if engine == "postgres":
-        reads = "SELECT has_table_privilege('public', 'star.loads', 'SELECT')"
-        assert asked(str(flow.warehouse_url), reads) == [(True,)]
+        reads = "SELECT has_table_privilege('public', 'star.' || n, 'SELECT') FROM unnest('{loads,batches}'::text[]) n"
+        assert asked(str(flow.warehouse_url), reads) == [(True,), (True,)]
+    assert noted == [(2, None), (3, flow.lake.batches().sha256(3))]
     # What nobody declares any more is still known to be ours.
     assert in_warehouse(flow.warehouse, flow.inputs.star) == {"dim_gone": InWarehouse([], {"loads": 1})}
     retire(flow.warehouse, ["dim_gone"], flow.lake_id, "")

@@ -187,13 +187,16 @@ def header(path: Path) -> list[str]:
         return next(csv.reader(lines))
 
 
-def write_csv(relation: duckdb.DuckDBPyRelation, path: Path, *, quoted: Sequence[str] = ()) -> int:
+def write_csv(
+    relation: duckdb.DuckDBPyRelation, path: Path, *, quoted: Sequence[str] = (), headed: bool = True
+) -> int:
     """Write text columns in the form `read_csv` reads; how many rows. The values of the columns `quoted` stand in quotes
-    even where they need none. Whoever writes gives a name that nobody reads yet."""
+    even where they need none. Without a header (not `headed`) it is what may follow. Whoever writes gives a name that nobody
+    reads yet."""
     force = f", FORCE_QUOTE ({listing(quoted)})" if quoted else ""
     written = relation.query(
         "written",
-        f"COPY (FROM written) TO {literal(str(path))} (FORMAT csv, USE_TMP_FILE false, HEADER true, NULLSTR '', DELIMITER ',', "
+        f"COPY (FROM written) TO {literal(str(path))} (FORMAT csv, USE_TMP_FILE false, HEADER {headed}, NULLSTR '', DELIMITER ',', "
         f"QUOTE '\"', ESCAPE '\"'{force})",
     )
     assert written is not None  # noqa: S101  a COPY answers with a count

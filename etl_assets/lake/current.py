@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from etl_assets.engine import duck
-from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.duck import identifier, listing, literal
+from etl_assets.engine.pieces import are_long, pieces
 from etl_assets.lake.batches import (
     Batches,
     LandedFile,
@@ -48,6 +49,9 @@ _COMPACT_SHARE = 0.2
 _COMPACT_ROWS = 20_000
 _COMPACT_BATCHES = 32
 _ABANDONED_SECONDS = 86_400
+# A value of more bytes than this can stand for itself by its hash, behind what no value begins with that stands as it is.
+_LONG_BYTES = 64 << 10
+_BY_HASH = duck.own("sha256")
 _BASE = re.compile(r"([0-9]+)-([0-9a-f]{8})\.parquet")
 
 _names = count()
@@ -58,9 +62,15 @@ def storage(source_type: str) -> str:
     return "BIGINT" if source_type in {"smallint", "integer", "bigint"} else "VARCHAR"
 
 
-def is_worth_a_base(rows: int) -> bool:
-    """Whether so many rows, of a table that has no base, are kept as one."""
-    return rows >= _COMPACT_ROWS
+def shortened(value: str) -> str:
+    """The SQL of a text that is equal for equal texts, and short: the text itself, or what identifies a long one."""
+    told = f"strlen({value}) > {_LONG_BYTES} OR starts_with({value}, {literal(_BY_HASH)})"
+    return f"CASE WHEN {told} THEN {literal(_BY_HASH)} || sha256({value}) ELSE {value} END"
+
+
+def is_worth_a_base(rows: LandedFile) -> bool:
+    """Whether so many rows, of a table that has no base, are kept as one: long ones are not."""
+    return rows.rows >= _COMPACT_ROWS and not are_long(rows.bytes, rows.rows, rows.longest_row)
 
 
 def write_base(rows: duckdb.DuckDBPyRelation, path: Path, history: str) -> None:
@@ -148,6 +158,7 @@ class Current:
         self.damaged: set[str] = set()
         """Bases that are not what they were written as; they were not believed."""
         self._known_deltas: dict[tuple[object, ...], tuple[str | None, str | None]] = {}
+        self._pieces: dict[str, Sequence[Path]] = {}
 
     def forget(self) -> None:
         """Let go of what was computed for older batches."""
@@ -187,7 +198,7 @@ class Current:
     ) -> duckdb.DuckDBPyRelation:
         """Landed files by header: `columns` in that order, NULL for those a file does not have, and the batch. Where
         a column was another type when the files landed (`was`), NULL for text that the type of now can't hold."""
-        return self.connection.sql(self._rows(files, columns, was))
+        return self.connection.sql(self._rows(files, columns, was, ()))
 
     # From here on queries are put together as text: each relation on the way would open all files to be bound.
 
@@ -196,6 +207,7 @@ class Current:
         files: Sequence[LandedFile],
         columns: tuple[SourceColumn, ...],
         was: tuple[SourceColumn, ...],
+        short: tuple[str, ...],
     ) -> str:
         before = {c.name: storage(c.type) for c in was}
         by_header: dict[tuple[str, ...], list[Path]] = {}
@@ -203,13 +215,17 @@ class Current:
         duck.one_at_a_time(self.connection, longest)
         for file in files:
             path = self.landed(file)
-            by_header.setdefault(tuple(duck.header(path)), []).append(path)
+            if file.path not in self._pieces:
+                self._pieces[file.path] = pieces(self.connection, path, file.rows, file.longest_row)
+            by_header.setdefault(tuple(duck.header(path)), []).extend(self._pieces[file.path])
         parts = []
         for have, paths in by_header.items():
             chosen = [
                 (
                     "NULL"
                     if c.name not in have
+                    else _value(c, short)
+                    if c.name in short and storage(c.type) == "VARCHAR"
                     else f"CAST({identifier(c.name)} AS {storage(c.type)})"
                     if before.get(c.name, storage(c.type)) == storage(c.type)
                     # DuckDB lets the CSV reader do a TRY_CAST of a column alone, and that raises.
@@ -232,21 +248,25 @@ class Current:
         upto: Manifest,
         only: duckdb.DuckDBPyRelation | None = None,
         columns: tuple[SourceColumn, ...] = (),
+        short: tuple[str, ...] = (),
     ) -> Fold:
         """A table after the batch of a manifest: one row per key ever seen, `DELETED` where the source has it
         no longer (the values are then the last ones). With `only`, just the rows whose keys occur there; with
-        `columns`, as a later batch that has these will see it."""
+        `columns`, as a later batch that has these will see it; the values of the columns `short` are `shortened`."""
         columns, key = columns or upto.tables[table].columns, listing(upto.tables[table].key)
         names = listing([column.name for column in columns])
         base = self._base(table, upto, columns)
         chosen = f" SEMI JOIN {view(only)} USING ({key})" if only is not None else ""
         # Without a base all rows ever landed go through what follows, so they are chosen before.
-        later, gone = self._deltas(table, upto, columns, base.batch if base else None, "" if base else chosen)
+        later, gone = self._deltas(
+            table, upto, columns, short, base.batch if base else None, "" if base else chosen
+        )
         parts = []
         if base:
             # Chosen right at the scan, so that few rows go through what follows.
             rows = duck.parquet([self.bases.local(base.path)])
-            kept = f"(SELECT {names}, {DELETED}, CAST({base.batch} AS BIGINT) AS {BATCH} FROM {rows}){chosen}"
+            held = ", ".join(f"{_value(c, short)} AS {identifier(c.name)}" for c in columns)
+            kept = f"(SELECT {held}, {DELETED}, CAST({base.batch} AS BIGINT) AS {BATCH} FROM {rows}){chosen}"
             parts.append(f"FROM {kept} ANTI JOIN {later} USING ({key})" if later else f"FROM {kept}")
         if later:
             parts.append(f"FROM {later}{chosen if base else ''}")
@@ -270,23 +290,24 @@ class Current:
         table: str,
         upto: Manifest,
         columns: tuple[SourceColumn, ...],
+        short: tuple[str, ...],
         base_batch: int | None,
         chosen: str = "",
     ) -> tuple[str | None, str | None]:
         """FROM clauses with what the batches after the base brought: the latest row of each key, and the batch that
         last deleted it. Beside a base they are small and looked at more than once, so they are computed once. `chosen`: a
         join that leaves some of the keys."""
-        known = (table, upto.tables[table].changed_in, columns, base_batch, chosen)
+        known = (table, upto.tables[table].changed_in, columns, short, base_batch, chosen)
         if known not in self._known_deltas:
             key = listing(upto.tables[table].key)
             batches = list(self.batches.changing(table, upto, after=base_batch))
-            rows = self._landed("rows", table, batches, columns)
+            rows = self._landed("rows", table, batches, columns, short)
             if rows:
                 rows = f"SELECT * EXCLUDE ({BATCH}), false AS {DELETED}, {BATCH} FROM ({rows}){chosen}"
                 if sum(m.changed[table].rows is not None for m in batches) > 1:
                     rows += f" QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {BATCH} DESC) = 1"
             keyed = tuple(c for c in columns if c.name in upto.tables[table].key)
-            gone = self._landed("deletions", table, batches, keyed)
+            gone = self._landed("deletions", table, batches, keyed, ())
             if gone:
                 gone = f"SELECT {key}, max({BATCH}) AS {BATCH} FROM ({gone}) GROUP BY ALL"
             self._known_deltas[known] = tuple(  # type: ignore[assignment]
@@ -296,14 +317,19 @@ class Current:
         return self._known_deltas[known]
 
     def _landed(
-        self, kind: str, table: str, batches: Sequence[Manifest], columns: tuple[SourceColumn, ...]
+        self,
+        kind: str,
+        table: str,
+        batches: Sequence[Manifest],
+        columns: tuple[SourceColumn, ...],
+        short: tuple[str, ...],
     ) -> str | None:
         """The files of one kind that batches landed, read together where their columns were the same."""
         by_columns: dict[tuple[SourceColumn, ...], list[LandedFile]] = {}
         for manifest in batches:
             if file := getattr(manifest.changed[table], kind):
                 by_columns.setdefault(manifest.tables[table].columns, []).append(file)
-        return _union([self._rows(files, columns, was) for was, files in by_columns.items()]) or None
+        return _union([self._rows(files, columns, was, short) for was, files in by_columns.items()]) or None
 
     def compact(self, table: str, upto: Manifest) -> None:
         """Write the base anew where reading the batches after it would cost too much."""
@@ -313,8 +339,18 @@ class Current:
         held = upto.tables[table].versions - rows
         if rows < max(_COMPACT_ROWS, _COMPACT_SHARE * held) and len(deltas) < _COMPACT_BATCHES:
             return
+        if self.is_long(table, upto):
+            return
         content, history = self.fold(table, upto).relation, self.batches.content(table, upto)
         self._keep(table, upto, lambda path: write_base(content, path, history))
+
+    def is_long(self, table: str, upto: Manifest) -> bool:
+        """Whether the rows that batches after the base landed are so long together that they can't be worked on as others are."""
+        base = self._base(table, upto, upto.tables[table].columns)
+        deltas = self.batches.changing(table, upto, after=base.batch if base else None)
+        landed = [file for m in deltas if (file := m.changed[table].rows)]
+        sizes = [(file.bytes, file.rows, file.longest_row) for file in landed]
+        return bool(sizes) and are_long(*(sum(one) for one in zip(*sizes, strict=True)))
 
     def adopt(self, table: str, upto: Manifest, made: Path) -> None:
         """Keep a base of a table that was made while the batch was landed (see `write_base`)."""
@@ -390,6 +426,12 @@ class Current:
         content = self.batches.content(table, self.batches.get(base.batch))
         same = footer.get(_HISTORY, b"").decode() == content
         return same and wanted <= kept
+
+
+def _value(column: SourceColumn, short: Collection[str]) -> str:
+    """The SQL of a column's values as they are held; of those that are `short`, of what stands for them."""
+    name = identifier(column.name)
+    return shortened(name) if column.name in short and storage(column.type) == "VARCHAR" else name
 
 
 def _folder(table: str) -> str:

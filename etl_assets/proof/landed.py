@@ -6,7 +6,7 @@ declared types, and what they mean: a value is represented exactly, or its row i
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, time
@@ -23,6 +23,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from etl_assets.engine.duck import MAX_LINE_BYTES, header, identifier, own
+from etl_assets.engine.pieces import split
 from etl_assets.engine.types import Type
 from etl_assets.lake.batches import Batches, LandedFile, Manifest, TableState
 from etl_assets.lake.files import LakeError
@@ -82,7 +83,7 @@ def landed_table(
         pq.ParquetWriter(path, schema, compression="lz4") as writer,
         pq.ParquetWriter(once, past_schema, compression="lz4") as past,
     ):
-        for texts, held in _versions(table.name, manifest, batches, connection):
+        for texts, held in _versions(table, manifest, batches, connection):
             typed, fits = _typed(table.types, held, texts, schema)
             current = pc.invert(texts.column(_PAST)) if _PAST in texts.schema.names else fits.is_valid()
             shown = pc.and_(fits, current)
@@ -114,41 +115,60 @@ def _whole(state: TableState, name: str) -> bool:
 # -- the versions of each row ------------------------------------------------------------------------------------------
 
 
-def _read(path: Path, block_bytes: int) -> pa.RecordBatchReader:
-    """A landed file as text: an unquoted nothing is NULL, a quoted one is the empty text."""
+def _read(
+    connection: duckdb.DuckDBPyConnection, path: Path, block_bytes: int, wanted: Collection[str]
+) -> pa.RecordBatchReader:
+    """Columns of a landed file as text: an unquoted nothing is NULL, a quoted one is the empty text."""
     names = header(path)
+    chosen = [name for name in names if name in wanted]
+    parsed = pa.csv.ParseOptions(newlines_in_values=True)
+    converted = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+        null_values=[""],
+    )
+    if block_bytes > MAX_LINE_BYTES + 1:  # Arrow would read dozens of blocks ahead
+        converted.include_columns = chosen
+        read = pa.csv.ReadOptions(block_size=block_bytes, use_threads=False)
+        batches = (
+            batch
+            for piece in split(connection, path)
+            for batch in pa.csv.read_csv(
+                pa.OSFile(str(piece)), read_options=read, parse_options=parsed, convert_options=converted
+            ).to_batches()
+        )
+        return pa.RecordBatchReader.from_batches(
+            pa.schema([pa.field(name, pa.string()) for name in chosen]), batches
+        )
     format_ = pa.dataset.CsvFileFormat(
-        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+        parse_options=parsed,
         read_options=pa.csv.ReadOptions(block_size=block_bytes),
-        convert_options=pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()),
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            null_values=[""],
-        ),
+        convert_options=converted,
     )
     schema = pa.schema([pa.field(name, pa.string()) for name in names])
     # The file system is named, since a path alone may be read as a URL.
     data = pa.dataset.dataset(str(path), filesystem=pa.fs.LocalFileSystem(), format=format_, schema=schema)
-    scanner = data.scanner(batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1)
+    scanner = data.scanner(columns=chosen, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1)
     return scanner.to_reader()
 
 
 def _versions(
-    table: str, manifest: Manifest, batches: Batches, connection: duckdb.DuckDBPyConnection
+    table: Table, manifest: Manifest, batches: Batches, connection: duckdb.DuckDBPyConnection
 ) -> Iterator[tuple[pa.RecordBatch, TableState]]:
     """All versions of all rows as text, newest first, with the table as it was then. Column `_PAST`, where there is one,
     says whether something newer is known of the row."""
-    keys = manifest.tables[table].key
+    keys = manifest.tables[table.name].key
+    wanted = {*table.types, *keys}  # other columns may be as long as they like
     listed = ", ".join(map(identifier, keys))
-    seen = identifier(f"seen {table}")
+    seen = identifier(f"seen {table.name}")
     declared = ", ".join(f"{identifier(name)} VARCHAR" for name in keys)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {seen} ({declared})")
-    changing = list(batches.changing(table, manifest))  # newest first
+    changing = list(batches.changing(table.name, manifest))  # newest first
     for i, batch in enumerate(changing):
-        changes, state = batch.changed[table], batch.tables[table]
+        changes, state = batch.changed[table.name], batch.tables[table.name]
         if changes.rows:
-            with _file(connection, batches, changes.rows, keys) as rows:
+            with _file(connection, batches, changes.rows, keys, wanted) as rows:
                 if i == 0:  # nothing is newer
                     for texts in rows:
                         yield texts, state
@@ -160,15 +180,19 @@ def _versions(
         if i + 1 < len(changing):
             for file in (changes.rows, changes.deletions):
                 if file:
-                    with _file(connection, batches, file, keys):
+                    with _file(connection, batches, file, keys, keys):
                         connection.execute(f"INSERT INTO {seen} SELECT {listed} FROM landed_rows")
 
 
 @contextmanager
 def _file(
-    connection: duckdb.DuckDBPyConnection, batches: Batches, file: LandedFile, keys: Sequence[str]
+    connection: duckdb.DuckDBPyConnection,
+    batches: Batches,
+    file: LandedFile,
+    keys: Sequence[str],
+    wanted: Collection[str],
 ) -> Iterator[pa.RecordBatchReader]:
-    """A landed file to be read once, as it is or as `landed_rows` in a query. Raises `LakeError` if it lacks keys."""
+    """Columns of a landed file to be read once, as it is or as `landed_rows` in a query. Raises `LakeError` if it lacks keys."""
     path = batches.files.local(file.path)
     try:
         has_keys = set(keys) <= set(header(path))
@@ -180,7 +204,7 @@ def _file(
             "still known"
         )
     # A row has to lie in two blocks at the most.
-    reader = _read(path, min(file.bytes, max(MAX_LINE_BYTES, file.longest_row)) + 1)
+    reader = _read(connection, path, min(file.bytes, max(MAX_LINE_BYTES, file.longest_row)) + 1, wanted)
     connection.register("landed_rows", reader)
     try:
         yield reader

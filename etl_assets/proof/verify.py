@@ -14,7 +14,7 @@ is no difference: the files of that batch are kept, and a warehouse is compared 
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
@@ -57,6 +57,8 @@ from etl_assets.star.lineage import carried_key
 from etl_assets.star.resource import OpenLake
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 from etl_assets.warehouse.contract import (
+    BATCHES,
+    SCHEMA,
     HeldTable,
     Warehouse,
     WarehouseError,
@@ -442,6 +444,7 @@ class Verifier:
     def warehouse(self, reader: WarehouseReader) -> Iterator[Finding]:
         """Compare the warehouse's tables, history included, with the star's files, and what it shows as current with
         what the functions give."""
+        yield from self._book(reader)
         held, newest = noted_in(reader).tables, self._newest_star()
         with newest.held():  # it holds what is loaded, whatever was published since this began
             for definition in self.inputs.star.values():
@@ -450,6 +453,29 @@ class Verifier:
                     loaded = self._loaded_from(definition.schema, held.get(name), newest)
                     compare = partial(self._warehouse, definition, reader, loaded)
                     yield self._unless_gone(name, "warehouse", compare)
+
+    def _book(self, reader: WarehouseReader) -> Iterator[Finding]:
+        """Whether the warehouse was loaded from the manifests as they are now: its book of batches names each."""
+        if "manifest" not in reader.columns(SCHEMA, BATCHES.name):
+            return  # an older version loaded it
+        found = reader.rows(
+            f"SELECT batch, manifest FROM {SCHEMA}.{BATCHES.name} WHERE lake = $lake AND manifest IS NOT NULL ORDER BY batch",
+            {"lake": self.manifest.lake},
+        )
+        wrong, committed = [], set(self.batches.numbers())
+        for batch, seen in found:
+            if batch not in committed:
+                wrong.append(f"it was loaded up to batch {number(batch)}, whose manifest is not there")
+                continue
+            with suppress(LakeError):  # damage is told of where manifests are compared with each other
+                if self.batches.sha256(batch) != seen:
+                    wrong.append(
+                        f"manifest {number(batch)} is not the one it was loaded from: it was changed or swapped"
+                    )
+        if found:
+            yield Finding(
+                "all tables", "warehouse", f"{len(found):,} batches that it notes", "; ".join(wrong)
+            )
 
     def _loaded_from(self, schema: StarTable, held: HeldTable | None, newest: StarFiles) -> "_Edition | None":
         """What a table of the warehouse was loaded from, where that is another version than the one that is verified, for
@@ -614,17 +640,17 @@ class Verifier:
                     relation, snapshot.connections[0], self.connection, folder, lambda table, size: None
                 )
                 how = plan(relation, self.batches.last_read(name, self.manifest), snapshot.instant)
-                fold = partial(current.fold, name, self.manifest)
+                fold, long = partial(current.fold, name, self.manifest), current.is_long(name, self.manifest)
                 try:
-                    yield self._source(reader, how, state, fold, thorough=thorough)
+                    yield self._source(reader, how, state, fold, thorough=thorough, long=long)
                 except LeftOut as why:
                     yield Finding(name, "source", "nothing", str(why))
 
     def _source(
-        self, reader: Reader, how: ReadPlan, state: TableState, fold: Folding, *, thorough: bool
+        self, reader: Reader, how: ReadPlan, state: TableState, fold: Folding, *, thorough: bool, long: bool
     ) -> Finding:
         name = reader.table
-        found = reader.again(how, state, fold)
+        found = reader.again(how, state, fold, long=long)
         changed = found.changed
         since = (
             f"{changed.new:,} new, {changed.changed:,} changed and {found.deleted:,} deleted since the batch"
@@ -650,7 +676,7 @@ class Verifier:
         except Unproven as error:
             return Finding(name, "source", compared, str(error))
         if thorough and how.read == "horizon":
-            whole = reader.again(ReadPlan("whole", "verification"), state, fold)
+            whole = reader.again(ReadPlan("whole", "verification"), state, fold, long=long)
             silent = self.connection.sql(
                 f"SELECT {key} FROM {view(whole.changed.rows)} ANTI JOIN {view(changed.rows)} USING ({key})"
             )

@@ -8,6 +8,7 @@ import duckdb
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.pieces import pieces
 from etl_assets.lake.batches import SourceColumn
 from etl_assets.lake.current import DELETED, Fold, materialized, storage, view
 
@@ -27,11 +28,25 @@ class Changed:
 
 
 def read_text(
-    connection: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[SourceColumn], longest: int = 0
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    columns: Sequence[SourceColumn],
+    longest: int = 0,
+    rows: int = 0,
 ) -> duckdb.DuckDBPyRelation:
     """A CSV file that was just copied, in the form in which the lake holds rows."""
+    return read_pieces(connection, pieces(connection, path, rows, longest), columns, longest)
+
+
+def read_pieces(
+    connection: duckdb.DuckDBPyConnection,
+    paths: Sequence[Path],
+    columns: Sequence[SourceColumn],
+    longest: int = 0,
+) -> duckdb.DuckDBPyRelation:
+    """CSV files with the rows of one that was copied, as `read_text`."""
     duck.one_at_a_time(connection, longest)
-    return duck.read_csv(connection, [path], longest).project(
+    return duck.read_csv(connection, paths, longest).project(
         ", ".join(f"CAST({identifier(c.name)} AS {storage(c.type)}) AS {identifier(c.name)}" for c in columns)
     )
 

@@ -15,12 +15,14 @@ from psycopg2.extensions import connection as Connection
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import MAX_LINE_BYTES, identifier
+from etl_assets.engine.pieces import are_long
 from etl_assets.engine.sums import Amount, added_up
 from etl_assets.engine.types import EXACT
 from etl_assets.lake.batches import Control, TableState
 from etl_assets.lake.current import DELETED, view
+from etl_assets.lake.files import BUFFER_BYTES
 from etl_assets.raw.recent import Segments
-from etl_assets.raw.sizes import check, may_be_large, row_bytes
+from etl_assets.raw.sizes import check, declared_bytes, may_be_large, row_bytes
 from etl_assets.source.catalog import Relation
 from etl_assets.source.connection import SourceInterrupted, explained
 
@@ -30,13 +32,15 @@ _MISFITS = duck.own("misfits")
 @dataclass(frozen=True)
 class SourceTotals:
     """What a table adds up to. `recent`: how many rows meet the condition that was asked for, and `conditions`: which
-    together find those rows, in as few blocks as makes sense. `large`: whether rows may be unusually large."""
+    together find those rows, in as few blocks as makes sense. `large`: whether rows may be unusually large; `long`: whether
+    they are so long together that they can't be worked on as others are."""
 
     rows: int
     controls: Mapping[str, Control]
     recent: int = 0
     conditions: Sequence[sql.Composable] = ()
     large: bool = False
+    long: bool = False
 
 
 def source_totals(
@@ -51,13 +55,17 @@ def source_totals(
     counted = (
         sql.SQL("count(*)") if condition is None else sql.SQL("count(*) FILTER (WHERE {})").format(condition)
     )
-    size = row_bytes(relation) if measured else sql.SQL("0")
+    none = sql.SQL("0::bigint")
+    size, declared = (row_bytes(relation), declared_bytes(relation)) if measured else (none, none)
     chosen: list[sql.Composable] = [
         sql.SQL("count(*)"),
         counted,
         segments.bitmap(condition) if segments and condition else sql.SQL("NULL"),
         sql.SQL("coalesce(max({}), 0)").format(size),
-        sql.SQL("coalesce(sum({0}) FILTER (WHERE {0} > {1}), 0)").format(size, sql.Literal(MAX_LINE_BYTES)),
+        sql.SQL("coalesce(sum({0}) FILTER (WHERE {0} > {1}), 0)").format(
+            declared, sql.Literal(MAX_LINE_BYTES)
+        ),
+        sql.SQL("coalesce(sum({}), 0)").format(size),
     ]
     amounts, times = relation.amounts, relation.times
     for column in amounts:
@@ -70,7 +78,7 @@ def source_totals(
     with explained(f"adding up table {name}"), connection.cursor() as cursor:
         cursor.execute(query)
         (row,) = cursor.fetchall()
-    rows, recent, bitmap, largest, large, *values = row
+    rows, recent, bitmap, largest, large, together, *values = row
     check(connection, relation, largest, large)
     controls = {name: Control(sum=values[i]) for i, name in enumerate(amounts)}
     ranges = values[len(amounts) :]
@@ -78,7 +86,8 @@ def source_totals(
     found: Sequence[sql.Composable] = [condition] if condition else []
     if segments and condition and bitmap:
         found = segments.conditions(bitmap, condition)
-    return SourceTotals(rows, controls, recent, found, largest > MAX_LINE_BYTES)
+    long = are_long(int(together), rows, largest if largest > BUFFER_BYTES else 0)
+    return SourceTotals(rows, controls, recent, found, largest > MAX_LINE_BYTES, long)
 
 
 class Unproven(SourceInterrupted):

@@ -368,12 +368,15 @@ class Landing(BatchWriter):
             return replace(landed, copy_seconds=copied.copy_seconds)
         current = Current(self.batches, reader.duck)
         fold = partial(current.fold, table, self.latest, columns=relation.columns)
-        found = reader.again(plan, held, fold, self.request.share)
+        long = current.is_long(table, self.latest)
+        found = reader.again(plan, held, fold, self.request.share, long=long)
         self._brake(table, held.rows, found.deleted)
         changed = found.changed
         brought = None
         if changed.new or changed.changed or found.deleted:
-            rows_file = self._land(changed.rows, rows_path, changed.new + changed.changed, found.longest)
+            rows_file = self._land(
+                changed.rows, rows_path, changed.new + changed.changed, found.longest, found.texts
+            )
             quarantined, misfits = (
                 self._quarantine(relation, reader.duck, rows_file, held.rows) if rows_file else (None, 0)
             )
@@ -411,7 +414,7 @@ class Landing(BatchWriter):
         """A table of which nothing was held, with all its rows landed. Their sums are proven against `totals`, where
         there is somebody to say them."""
         landed = self._landed(relation, connection, rows)
-        if is_worth_a_base(rows.rows):
+        if is_worth_a_base(rows):
             landed = self._base(relation, connection, rows, landed)
         exact = Typing(relation.table.types, relation.columns).exact
         added, misfits = sums_and_misfits(connection, relation, landed, exact)
@@ -439,7 +442,8 @@ class Landing(BatchWriter):
         self, relation: Relation, connection: duckdb.DuckDBPyConnection, rows: LandedFile
     ) -> duckdb.DuckDBPyRelation:
         """A file that this run landed, read again from where it lies."""
-        return read_text(connection, self.files.local(rows.path), relation.columns, rows.longest_row)
+        path = self.files.local(rows.path)
+        return read_text(connection, path, relation.columns, rows.longest_row, rows.rows)
 
     def _base(
         self,
@@ -502,9 +506,14 @@ class Landing(BatchWriter):
         return self._land(report, self.naming.quarantine(table.name), values), count
 
     def _land(
-        self, relation: duckdb.DuckDBPyRelation, path: str, rows: int, longest: int = 0
+        self,
+        relation: duckdb.DuckDBPyRelation,
+        path: str,
+        rows: int,
+        longest: int = 0,
+        texts: Sequence[duckdb.DuckDBPyRelation] = (),
     ) -> LandedFile | None:
-        return self.write(relation, path, rows, longest) if rows else None
+        return self.write(relation, path, rows, longest, texts) if rows else None
 
     def _state(
         self,

@@ -8,9 +8,10 @@ source counts in the same snapshot. Where that fails, the table is read whole.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,16 +21,26 @@ from psycopg2.extensions import connection as Connection
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.pieces import pieces
 from etl_assets.engine.types import EXACT
 from etl_assets.engine.typing import Typing, types_version
 from etl_assets.lake.batches import Control, SourceColumn, TableState
-from etl_assets.lake.current import Fold, storage, view
+from etl_assets.lake.current import Fold, shortened, storage, view
 from etl_assets.raw import keys
-from etl_assets.raw.changes import Changed, changed_rows, missing_bits, missing_keys, no_keys, read_text
+from etl_assets.raw.changes import (
+    Changed,
+    changed_rows,
+    missing_bits,
+    missing_keys,
+    no_keys,
+    read_pieces,
+    read_text,
+)
 from etl_assets.raw.controls import SourceTotals, Sums, Unproven, check_rows, proven, source_totals, sums
 from etl_assets.raw.copying import Copied, Progress, copy
 from etl_assets.raw.plan import ReadPlan
 from etl_assets.raw.recent import Share, since
+from etl_assets.raw.sizes import undeclared
 from etl_assets.source.catalog import NoKey, Relation, check_readable, select
 from etl_assets.source.connection import explained, find_names
 
@@ -40,7 +51,11 @@ class Folding(Protocol):
     """What the lake holds of a table (see `Current.fold`)."""
 
     def __call__(
-        self, only: duckdb.DuckDBPyRelation | None = None, *, columns: tuple[SourceColumn, ...] = ...
+        self,
+        only: duckdb.DuckDBPyRelation | None = None,
+        *,
+        columns: tuple[SourceColumn, ...] = ...,
+        short: tuple[str, ...] = ...,
     ) -> Fold: ...
 
 
@@ -61,8 +76,19 @@ class Found:
     longest: int = 0
     copy_seconds: float = 0.0
     """Of a table that was read whole, the seconds in which nothing but the COPY went on."""
+    texts: Sequence[duckdb.DuckDBPyRelation] = ()
+    """Where rows are so long that `changed` has what stands for their values: the same rows as they are, in parts of few."""
     strays: int = 0
     """Rows that were other than what is held, though no row version said that they changed; found by a sweep."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Rows that were copied, as they are compared. `pieces`: as they are, where that is something else."""
+
+    rows: duckdb.DuckDBPyRelation
+    copied: Copied
+    pieces: Sequence[duckdb.DuckDBPyRelation] = ()
 
 
 @dataclass(frozen=True)
@@ -88,18 +114,30 @@ class Reader:
         check_rows(self.relation, copied.rows, totals)
         return copied, totals
 
-    def again(self, plan: ReadPlan, held: TableState, fold: Folding, share: Share | None = None) -> Found:
+    def again(
+        self,
+        plan: ReadPlan,
+        held: TableState,
+        fold: Folding,
+        share: Share | None = None,
+        *,
+        long: bool = False,
+    ) -> Found:
         """Find what changed since what is held, which `fold` gives: all of it, or the rows with certain keys. Rows of a
-        `share` are compared whatever their versions say."""
+        `share` are compared whatever their versions say. `long`: the rows held are so long together that they can't be
+        worked on as others are."""
         strays = 0
         self._begin()
         recent = since(plan.horizon) if plan.read == "horizon" else None
         totals = source_totals(self.source, self.relation, recent)
+        if long or totals.long:
+            totals = replace(totals, large=True, long=True)
+            fold = partial(fold, short=self._short)
         if recent is not None:
             with self._alone(totals):
                 found = self._untouched(plan, held, totals) or self._since(plan, held, fold, totals)
                 if share:
-                    strays = self._strays(recent, share, fold)
+                    strays = self._strays(recent, share, fold, totals)
             if found and not strays and self._adds_up(found, held):
                 return found
             why = "the source has changes that no recent version explains"
@@ -107,10 +145,10 @@ class Reader:
         with self._alone(totals):
             return replace(self._whole(plan, held, fold, totals), strays=strays)
 
-    def _strays(self, recent: sql.Composable, share: Share, fold: Folding) -> int:
+    def _strays(self, recent: sql.Composable, share: Share, fold: Folding, totals: SourceTotals) -> int:
         """How many rows of a share have no recent version and are other than what is held."""
         old = sql.SQL("NOT ({}) AND {}").format(recent, share.rows(self.source, self.relation))
-        rows, _ = self._copied("share", select(self.relation, [old]))
+        rows = self._copied("share", select(self.relation, [old]), totals).rows
         changed = changed_rows(self.duck, rows, fold(only=rows))
         return changed.new + changed.changed
 
@@ -120,8 +158,9 @@ class Reader:
 
     def _whole(self, plan: ReadPlan, held: TableState, fold: Folding, totals: SourceTotals) -> Found:
         """All rows, compared with all that is held."""
-        everything, copied = self._copied("whole", select(self.relation))
-        check_rows(self.relation, copied.rows, totals)
+        read = self._copied("whole", select(self.relation), totals)
+        everything = read.rows
+        check_rows(self.relation, read.copied.rows, totals)
         all_held = fold()
         changed = self._changed(everything, all_held, held, fold)
         gone, deleted = missing_keys(self.duck, everything, all_held)
@@ -129,8 +168,9 @@ class Reader:
         return replace(
             found,
             held=self._looked_at_anew(held, everything, all_held),
-            longest=copied.longest_row,
-            copy_seconds=copied.copy_seconds,
+            longest=read.copied.longest_row,
+            copy_seconds=read.copied.copy_seconds,
+            texts=self._texts(read, changed),
         )
 
     def _changed(
@@ -212,7 +252,8 @@ class Reader:
 
     def _since(self, plan: ReadPlan, held: TableState, fold: Folding, totals: SourceTotals) -> Found | None:
         """What has a recent version; None if that does not account for the source's count."""
-        rows, copied = self._copied("recent", select(self.relation, totals.conditions))
+        read = self._copied("recent", select(self.relation, totals.conditions), totals)
+        rows = read.rows
         before = fold(only=rows).kept(self.duck)
         changed = changed_rows(self.duck, rows, before)
         deleted = held.rows + changed.new - totals.rows
@@ -222,7 +263,7 @@ class Reader:
         if missing != deleted:
             return None
         found = self._found(plan, totals, changed, gone, deleted, before.relation, fold)
-        return replace(found, longest=copied.longest_row)
+        return replace(found, longest=read.copied.longest_row, texts=self._texts(read, changed))
 
     def _found(
         self,
@@ -272,9 +313,29 @@ class Reader:
         path, copied = self._file("keys", keys.every(self.relation))
         return missing_keys(self.duck, read_text(self.duck, path, columns, copied.longest_row), fold)
 
-    def _copied(self, what: str, query: sql.Composable) -> tuple[duckdb.DuckDBPyRelation, Copied]:
+    def _copied(self, what: str, query: sql.Composable, totals: SourceTotals) -> _Read:
         path, copied = self._file(what, query)
-        return read_text(self.duck, path, self.relation.columns, copied.longest_row), copied
+        columns, longest = self.relation.columns, copied.longest_row
+        if not totals.long:
+            return _Read(read_text(self.duck, path, columns, longest), copied)
+        paths = pieces(self.duck, path, copied.rows, longest)
+        short = self._short
+        chosen = [
+            f"{shortened(identifier(c.name)) if c.name in short else identifier(c.name)} AS {identifier(c.name)}"
+            for c in columns
+        ]
+        rows = read_pieces(self.duck, paths, columns, longest).project(", ".join(chosen))
+        return _Read(rows, copied, [read_pieces(self.duck, [path], columns, longest) for path in paths])
+
+    def _texts(self, read: _Read, changed: Changed) -> Sequence[duckdb.DuckDBPyRelation]:
+        """What changed as it is, in as many parts as the rows that were read."""
+        key = listing(self.relation.key)
+        came = view(changed.rows.project(key)) if read.pieces else ""
+        return [self.duck.sql(f"FROM {view(piece)} SEMI JOIN {came} USING ({key})") for piece in read.pieces]
+
+    @property
+    def _short(self) -> tuple[str, ...]:
+        return undeclared(self.relation)
 
     def _file(self, what: str, query: sql.Composable) -> tuple[Path, Copied]:
         path = self.folder / f"{self.table}.{what}.csv"

@@ -1,11 +1,14 @@
 """How large rows are: one that is too large is named before anything lands."""
 
 import re
+from collections.abc import Sequence
 
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from etl_assets.engine.duck import MAX_LINE_BYTES, memory_bytes
+from etl_assets.engine import duck
+from etl_assets.engine.duck import MAX_LINE_BYTES
+from etl_assets.lake.current import storage
 from etl_assets.source.catalog import Relation
 from etl_assets.source.connection import SourceError, explained
 
@@ -47,29 +50,55 @@ def may_be_large(connection: Connection, relation: Relation) -> bool:
 
 def row_bytes(relation: Relation) -> sql.Composable:
     """The bytes of the text of a row's large values, without decompressing those that can tell without."""
-    return sql.SQL("({})").format(sql.SQL(" + ").join(_bytes(name, type_) for name, type_ in _wide(relation)))
+    return _added(_wide(relation))
+
+
+def declared_bytes(relation: Relation) -> sql.Composable:
+    """As `row_bytes`, of the declared columns alone: the star is made of their values."""
+    return _added(_declared(relation))
+
+
+def undeclared(relation: Relation) -> tuple[str, ...]:
+    """The columns of text of any length whose values nothing but the lake needs."""
+    return tuple(
+        name
+        for name, type_ in _wide(relation)
+        if name not in relation.table.columns and name not in relation.key and storage(type_) == "VARCHAR"
+    )
 
 
 def check(connection: Connection, relation: Relation, largest: int, large: int) -> None:
-    """Raise `TooLarge`, given the bytes of the largest row, and of all rows that are larger than `MAX_LINE_BYTES`."""
+    """Raise `TooLarge`, given the bytes of the largest row, and those of the declared columns of all rows where these are larger
+    than `MAX_LINE_BYTES`."""
     if largest > MAX_ROW_BYTES:
-        key, column, size = _example(connection, relation)
+        key, column, size = _example(connection, relation, _wide(relation))
         raise TooLarge(
             f"row ({key}) of {relation.table.name} is too large: its column {column} alone has {_mib(size)}, and a row may "
             f"have {_mib(MAX_ROW_BYTES)}; {_remedy(column)}; nothing was committed"
         )
-    most = memory_bytes() // 3
+    most = duck.memory_bytes() // 3
     if large > most:
-        key, column, size = _example(connection, relation)
+        key, column, size = _example(connection, relation, _declared(relation))
         raise TooLarge(
-            f"the rows of {relation.table.name} that are larger than {_mib(MAX_LINE_BYTES)} have {_mib(large)} together, "
-            f"and with this memory they may have {_mib(most)} (the column {column} of ({key}) has {_mib(size)}); "
-            f"{_remedy(column)}, or give the process more memory; nothing was committed"
+            f"the rows of {relation.table.name} whose declared columns are larger than {_mib(MAX_LINE_BYTES)} have "
+            f"{_mib(large)} of them together, and with this memory they may have {_mib(most)} (the column {column} of ({key}) "
+            f"has {_mib(size)}); declare that no longer ({relation.table.where}), or {_remedy(column)}, or give the process more memory; "
+            "nothing was committed"
         )
 
 
 def _wide(relation: Relation) -> list[tuple[str, str]]:
     return [(c.name, c.type) for c in relation.columns if not _SMALL.fullmatch(c.type)]
+
+
+def _declared(relation: Relation) -> list[tuple[str, str]]:
+    return [(name, type_) for name, type_ in _wide(relation) if name in relation.table.columns]
+
+
+def _added(columns: Sequence[tuple[str, str]]) -> sql.Composable:
+    if not columns:
+        return sql.SQL("0::bigint")
+    return sql.SQL("({})").format(sql.SQL(" + ").join(_bytes(name, type_) for name, type_ in columns))
 
 
 def _bytes(name: str, type_: str) -> sql.Composable:
@@ -81,14 +110,15 @@ def _bytes(name: str, type_: str) -> sql.Composable:
     return sql.SQL(form).format(c=sql.Identifier(name), few=sql.Literal(_COMPRESSED_BYTES))
 
 
-def _example(connection: Connection, relation: Relation) -> tuple[str, str, int]:
-    """Key, column and bytes of the largest value of the largest row."""
-    wide = _wide(relation)
+def _example(
+    connection: Connection, relation: Relation, wide: Sequence[tuple[str, str]]
+) -> tuple[str, str, int]:
+    """Key, column and bytes of the largest value of the row that is the largest in some columns."""
     query = sql.SQL("SELECT concat_ws(', ', {}), {} FROM {} ORDER BY {} DESC LIMIT 1").format(
         sql.SQL(", ").join(map(sql.Identifier, relation.key)),
         sql.SQL(", ").join(_bytes(name, type_) for name, type_ in wide),
         sql.Identifier(relation.table.schema, relation.table.source_name),
-        row_bytes(relation),
+        _added(wide),
     )
     with explained(f"measuring table {relation.table.name}"), connection.cursor() as cursor:
         cursor.execute(query)

@@ -6,6 +6,7 @@ other's: of those that took the same number one commits it. What a killed run le
 
 import hashlib
 import json
+import shutil
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ from etl_assets.lake.files import AlreadyExists, Files, LakeError
 # The folder of manifests has more files with every batch, so it is not looked through at each of them.
 _SWEPT_EVERY = 64
 _ABANDONED_SECONDS = 86_400
+_COPIED_BYTES = 1 << 20
 
 
 class Overtaken(LakeError):
@@ -147,12 +149,20 @@ class BatchWriter:
             "brought nothing: run it again"
         )
 
-    def write(self, relation: duckdb.DuckDBPyRelation, path: str, rows: int, longest: int = 0) -> LandedFile:
-        """Land what DuckDB computes. `longest`: the bytes of the longest row as PostgreSQL wrote it, if it is long."""
+    def write(
+        self,
+        relation: duckdb.DuckDBPyRelation,
+        path: str,
+        rows: int,
+        longest: int = 0,
+        texts: Sequence[duckdb.DuckDBPyRelation] = (),
+    ) -> LandedFile:
+        """Land what DuckDB computes. `longest`: the bytes of the longest row as PostgreSQL wrote it, if it is long. `texts`: the
+        rows in parts, where they are too long to be held at once."""
         self.marker.set()
         staged = self.files.staging(path)
         try:
-            duck.write_csv(relation, staged.local)
+            _write(texts or [relation], staged.local)
             with staged.local.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             size = staged.local.stat().st_size
@@ -208,6 +218,18 @@ class BatchWriter:
         if checkpoints.is_due(self.batch):
             batches.fold()
         return manifest
+
+
+def _write(parts: Sequence[duckdb.DuckDBPyRelation], path: Path) -> None:
+    """Write rows, one part after the other."""
+    first, *others = parts
+    duck.write_csv(first, path)
+    more = path.with_suffix(".more")
+    for part in others:
+        if duck.write_csv(part, more, headed=False):
+            with path.open("ab") as target, more.open("rb") as source:
+                shutil.copyfileobj(source, target, _COPIED_BYTES)
+        more.unlink()
 
 
 def history_of(held: TableState | None, batch: int, changes: TableChanges) -> str:

@@ -114,7 +114,7 @@ def warehouse_assets(
                 context.run.run_id,
                 bench.changed_members,
                 [table.name for table in tables] if config.whole else config.anew,
-                Batch(bench.manifest.batch, bench.manifest.server_time, bench.manifest.lake, project),
+                batch_of(bench, project),
                 adopt=config.adopt,
                 version_then=partial(version_then, bench),
             )
@@ -195,6 +195,13 @@ def _lineage(table: StarTable, naming: Naming) -> dg.TableColumnLineage:
     """Each column is that of the lake's table."""
     star = star_key(table.name, naming)
     return dg.TableColumnLineage({c.name: [dg.TableColumnDep(star, c.name)] for c in table.columns})
+
+
+def batch_of(bench: OpenLake, project: str) -> Batch:
+    """What is noted of the batch that a load brings a warehouse up to."""
+    manifest = bench.manifest
+    digest = bench.builder.batches.sha256(manifest.batch)
+    return Batch(manifest.batch, manifest.server_time, manifest.lake, project, digest)
 
 
 def version_then(bench: OpenLake, table: str, batch: int) -> str | None:

@@ -143,7 +143,7 @@ class BigQuerySession(LoadSession):
         aside, change = self._stageable(f"{book.name}_anew"), uuid.uuid4().hex
         self._create(book, aside)
         names = DIALECT.listing([column.name for column in book.columns])
-        query = self.places.rewritten(carried_on(book, DIALECT))
+        query = self.places.rewritten(carried_on(book, self.columns(book.name), DIALECT))
         script = [
             f"INSERT INTO {self._quoted(aside)} ({names}) {query}",
             *self._in_our_turn([], change),

@@ -96,6 +96,11 @@ BATCHES = ControlTable(
         Column("lake", "text", "The identity of the lake that it is of."),
         Column("project", "text"),
         Column("certified", "timestamp?", "UTC."),
+        Column(
+            "manifest",
+            "text?",
+            "The SHA-256 of the batch's manifest in the lake; NULL where an older version noted the batch.",
+        ),
     ],
     key=["batch"],
 )
@@ -110,28 +115,31 @@ OWN_NAMES = frozenset({*(book.name for book in BOOKS), LAST_CHANGE})
 
 @dataclass(frozen=True)
 class Batch:
-    """The batch that a load brings the warehouse up to: whose it is, and as of when it shows the source."""
+    """The batch that a load brings the warehouse up to: whose it is, as of when it shows the source, and the SHA-256 of its
+    manifest."""
 
     batch: int
     source_time: datetime.datetime
     lake: str
     project: str
+    manifest: str
 
 
 def is_outdated(book: ControlTable, columns: Mapping[str, tuple[str, bool]], dialect: "Dialect") -> bool:
-    """Whether a book is one of an older version, which wrote the numbers of batches as text. A load carries on what it
-    says: else nobody would know any more which tables of the warehouse are ours."""
-    return book is LOADS and bool(columns) and columns["batch"][0] != dialect.type(LOADS.columns[1].type)
+    """Whether a book is one of an older version, which wrote the numbers of batches as text, or lacked a column. A load
+    carries on what it says: else nobody would know any more which tables of the warehouse are ours."""
+    wanted = {(c.name, dialect.type(c.type)) for c in book.columns}
+    return bool(columns) and not wanted <= {(name, kind) for name, (kind, _) in columns.items()}
 
 
-def carried_on(book: ControlTable, dialect: "Dialect") -> str:
-    """The query of what an outdated book says, in the types of now."""
-    columns = ", ".join(
-        f"{dialect.cast(name, c.type)} AS {name}"
+def carried_on(book: ControlTable, columns: Mapping[str, tuple[str, bool]], dialect: "Dialect") -> str:
+    """The query of what an outdated book, with the columns that it has, says in the columns and types of now."""
+    chosen = ", ".join(
+        f"{dialect.cast(name if c.name in columns else 'NULL', c.type)} AS {name}"
         for c in book.columns
         for name in [dialect.identifier(c.name)]
     )
-    return f"SELECT {columns} FROM {dialect.place(book.name)}"
+    return f"SELECT {chosen} FROM {dialect.place(book.name)}"
 
 
 @dataclass(frozen=True)

@@ -211,8 +211,8 @@ class DuckDBWarehouse(Warehouse):
             session = DuckDBSession(connection, self.schemas)
             d = session.dialect
             for book in BOOKS:
-                if is_outdated(book, session.columns(book.name), d):
-                    kept = session.keep(book.name, carried_on(book, d))
+                if is_outdated(book, held := session.columns(book.name), d):
+                    kept = session.keep(book.name, carried_on(book, held, d))
                     for statement in [*_create(book, d), f"INSERT INTO {d.place(book.name)} FROM {kept}"]:
                         connection.execute(statement)
                 if not session.columns(book.name):

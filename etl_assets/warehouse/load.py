@@ -374,8 +374,8 @@ class _Load:
         d, book, batch = self.dialect, self.dialect.place(BATCHES.name), self.batch
         if batch is None:
             return []
-        known = self.session.rows(f"SELECT lake FROM {book} WHERE batch = {batch.batch}")
-        if (batch.lake,) in {tuple(row) for row in known}:
+        known = self.session.rows(f"SELECT lake, manifest FROM {book} WHERE batch = {batch.batch}")
+        if any(lake == batch.lake and noted in {None, batch.manifest} for lake, noted in known):
             return []
         values: dict[str, object] = {
             "batch": batch.batch,
@@ -384,6 +384,7 @@ class _Load:
             "lake": batch.lake,
             "project": batch.project,
             "certified": None,
+            "manifest": batch.manifest,
         }
         schema = pa.schema([pa.field(c.name, c.type.arrow) for c in BATCHES.columns])
         rows = pa.Table.from_pylist([values], schema=schema)
@@ -452,6 +453,7 @@ def note_certified(warehouse: Warehouse, batch: int) -> None:
     """Note in the book of batches that all tables were found equal as of one."""
     now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
     with warehouse.session() as session:
-        moment = session.dialect.cast(session.dialect.literal(now.isoformat(" ")), BATCHES.columns[-1].type)
+        (certified,) = (column.type for column in BATCHES.columns if column.name == "certified")
+        moment = session.dialect.cast(session.dialect.literal(now.isoformat(" ")), certified)
         noted = f"UPDATE {session.dialect.place(BATCHES.name)} SET certified = {moment} WHERE batch = {batch}"
         session.commit([noted], f"certified {batch}")

@@ -175,13 +175,9 @@ class PostgresWarehouse(Warehouse):
             session = PostgresSession(cursor, lake, Path(self.scratch), self.schemas)
             d = session.dialect
             for book in BOOKS:
-                if is_outdated(book, session.columns(book.name), d):
+                if is_outdated(book, held := session.columns(book.name), d):
                     # In place: others may have been granted to read it.
-                    batch = book.columns[1].type
-                    cursor.execute(
-                        f"ALTER TABLE {d.place(book.name)} ALTER COLUMN batch TYPE {d.type(batch)} "
-                        f"USING {d.cast('batch', batch)}"
-                    )
+                    cursor.execute(f"ALTER TABLE {d.place(book.name)} {_carrying_on(book, held, d)}")
                 if not session.columns(book.name):
                     create_schema(cursor, d.schema)
                     for statement in [*_create(book, d), _primary_key(book.name, book.key, d)]:
@@ -408,6 +404,18 @@ def _create(table: StarTable | ControlTable, dialect: Dialect) -> list[str]:
         f"CREATE TABLE {dialect.place(table.name)} ({declared(table.columns)})",
         *dialect.comments(table),
     ]
+
+
+def _carrying_on(book: ControlTable, held: Mapping[str, tuple[str, bool]], dialect: Dialect) -> str:
+    """What makes an outdated book, with the columns that it has, one of now."""
+    changes = []
+    for column in book.columns:
+        name, kind = dialect.identifier(column.name), dialect.type(column.type)
+        if column.name not in held:
+            changes.append(f"ADD COLUMN {declared([column])}")
+        elif held[column.name][0] != kind:
+            changes.append(f"ALTER COLUMN {name} TYPE {kind} USING {dialect.cast(name, column.type)}")
+    return ", ".join(changes)
 
 
 def _primary_key(table: str, key: Sequence[str], dialect: Dialect) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.lake.batches import Batches
+from etl_assets.lake.batches import Batches, SourceIdentity
 from etl_assets.raw.landing import CaptureRequest, Notes, take_batch
 from etl_assets.raw.recent import Share
 from etl_assets.source.identity import LaggingReplica, OtherSource
@@ -92,6 +92,45 @@ def test_a_server_that_was_set_back_to_a_copy_of_its_disk_is_read_whole(
         execute(url, "UPDATE t SET v = 'new' WHERE id = 2")
         assert read(lake).startswith("whole: ")
         assert lake.is_exact(T)
+
+
+@pytest.mark.fault("F6")
+def test_two_clones_that_take_turns_are_read_whole_at_every_turn(
+    postgres_folder: Path, tmp_path: Path
+) -> None:
+    """All that a clone says of itself it has from its template, and its ids and its log are ahead: nothing but the start of
+    the process tells one from the other. One that was refreshed meanwhile stands behind what the lake has seen of the other."""
+    template, folders = postgres_folder / "template", [postgres_folder / f"clone {n}" for n in (1, 2)]
+    with serve(template, settings=SETTINGS) as url:
+        begun(url)
+    for folder in folders:
+        copy_disk(template, folder)
+    with serve(folders[0], settings=SETTINGS) as one, serve(folders[1], settings=SETTINGS) as other:
+        lake = Lake(one, tmp_path)
+        identities = set()
+        for turn, url in enumerate((one, other, one, other)):
+            execute(url, f"UPDATE t SET v = 'turn {turn}' WHERE id IN ({turn % 2 + 1}, 9)")
+            clone = replace(lake, url=url)
+            while turn and not _is_ahead(clone):
+                execute(url, "UPDATE t SET v = v || '.' WHERE id = 7")
+            why = (
+                "the server was started since the last batch" if turn else "the lake holds nothing of it yet"
+            )
+            assert read(clone).startswith(f"whole: {why}")
+            assert clone.is_exact(T)
+            identities.add(but_for_the_start(lake.latest().source))
+        assert len(identities) == 1
+        execute(other, "UPDATE t SET v = 'the same clone once more' WHERE id = 3")
+        assert read(clone).startswith("horizon: ")
+    shutil.rmtree(folders[0])
+    copy_disk(template, folders[0])
+    with serve(folders[0], settings=SETTINGS) as url, pytest.raises(OtherSource, match="stands behind"):
+        replace(lake, url=url).sync(T)
+
+
+def but_for_the_start(source: SourceIdentity) -> SourceIdentity:
+    """An identity but for the start of the process."""
+    return source.model_copy(update={"started": None})
 
 
 def test_a_database_that_was_renamed_goes_on(database: Callable[..., str], tmp_path: Path) -> None:
