@@ -1,7 +1,9 @@
 """What a whole process costs, start-up included: seconds, processor time of it and of the server it asks, memory."""
 
 import os
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,16 +41,27 @@ def of_process(
     postmaster: int,
     cwd: Path | None = None,
     errors: IO[str] | None = None,
+    limit_seconds: float | None = None,
 ) -> Cost:
     """Run a command to its end. `postmaster` is the server's first process, `errors` takes what the command says beside its
-    output. Raises `RuntimeError` if the command fails."""
+    output. Raises `RuntimeError` if the command fails; after `limit_seconds` it and all that it started are killed."""
     before, started = _server_seconds(postmaster), time.perf_counter()
     with subprocess.Popen(
-        command, env=dict(environment), cwd=cwd, stdout=subprocess.PIPE, stderr=errors, text=True
+        command,
+        env=dict(environment),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        start_new_session=limit_seconds is not None,
     ) as process:
         assert process.stdout
+        limit = threading.Timer(limit_seconds or 0, os.killpg, (process.pid, signal.SIGKILL))
+        if limit_seconds is not None:
+            limit.start()
         output = process.stdout.read()
         _, status, used = os.wait4(process.pid, 0)
+        limit.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
     wall = time.perf_counter() - started
     if process.returncode:

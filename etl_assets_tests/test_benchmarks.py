@@ -1,7 +1,9 @@
 """The benchmark's comparison of contents finds what a tool may get wrong; its table says so."""
 
 import json
+import os
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -10,6 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from benchmarks.cost import of_process
 from benchmarks.peers import report
 from benchmarks.peers.contents import Truth, compare, read_source
 from benchmarks.peers.environments import Environment, NotToBeHad, environment
@@ -163,3 +166,10 @@ def test_what_no_environment_has_is_named_with_the_reason(tmp_path: Path) -> Non
     tool = replace(psql.TOOL, environments=("duckdb",), probe=("-m", "duckdb"))
     with pytest.raises(NotToBeHad, match=r"^duckdb==[\d.]+: no network$"):
         environment(tmp_path, tool, {})
+
+
+def test_a_tool_that_hangs_is_ended_with_what_it_started() -> None:
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="ended with -9"):
+        of_process(["sh", "-c", "sleep 60 & sleep 60"], os.environ, os.getpid(), limit_seconds=0.2)
+    assert time.monotonic() - began < 30

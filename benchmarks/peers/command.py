@@ -46,6 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="sizes of the source, e.g. 2,22,108,455: 0.1, 1, 5 and 21 million rows",
     )
     parser.add_argument("--repeats", type=int, default=1, help="of each case; medians are told")
+    parser.add_argument("--limit", type=float, default=600, help="seconds after which a run has failed")
     parser.add_argument("--only", help="tools, by the beginning of their names: psql,dlt,etl")
     parser.add_argument("--folder", type=Path, default=Path("data/benchmark-peers"))
 
@@ -61,7 +62,9 @@ def run(arguments: Namespace) -> None:
     lines: list[Line] = []
     for scale in arguments.scales.split(","):
         with serving(folder / f"source-{scale}", float(scale)) as source:
-            sitting = Sitting(scale, source, folder / "tools", tools, KEYS, arguments.repeats)
+            sitting = Sitting(
+                scale, source, folder / "tools", tools, KEYS, arguments.repeats, arguments.limit
+            )
             lines += sitting.lines()
         shutil.rmtree(folder / "tools")
         table = report.write(folder, lines, tools, missing, base=psql.TOOL.name)

@@ -46,7 +46,8 @@ def clean_environment(home: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Sitting:
-    """Tools with their environments, on one source. `folder` has a folder for each of them."""
+    """Tools with their environments, on one source. `folder` has a folder for each of them. What takes longer than `limit` seconds
+    is ended, and has failed."""
 
     scale: str
     source: Source
@@ -54,6 +55,7 @@ class Sitting:
     tools: Mapping[Tool, Environment]
     keys: Mapping[str, str]
     repeats: int
+    limit: float
 
     def lines(self) -> Iterator[Line]:
         """Measure all cases, and compare what is there after each. A tool that failed takes no further part."""
@@ -90,7 +92,9 @@ class Sitting:
         python = self.tools[tool].python
         variables = {**clean_environment(folder), **tool.variables(task)}
         with self._log(tool).open("a") as log:
-            cost = of_process(tool.program(task, python), variables, self.source.postmaster, folder, log)
+            cost = of_process(
+                tool.program(task, python), variables, self.source.postmaster, folder, log, self.limit
+            )
         print(f"{case}, {tool.name}: {cost.wall:.1f} s, {cost.processor:.1f} s of processor", file=sys.stderr)
         return cost
 
