@@ -108,7 +108,7 @@ verify-definitions: .venv/.stamp data/dagster/dagster.yaml ## load all definitio
 screenshots: .venv/.stamp-browser ## make the pictures in docs/images again
 	@$(BIN)/python -m docs.screenshots
 
-bench: .venv/.stamp ## the benchmarks
+bench: .venv/.stamp ## the benchmarks; ARGS="peers" has other tools on the same source beside it
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 # The newest versions that pyproject.toml allows, into constraints.txt. Resolve with the oldest Python

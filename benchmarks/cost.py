@@ -1,13 +1,17 @@
 """What a whole process costs, start-up included: seconds, processor time of it and of the server it asks, memory."""
 
 import os
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_BLOCK = 512  # bytes in which the kernel counts what is written
 # The server notes what a session took when the session has ended, which is a moment after its client has.
 _SETTLES_SECONDS = 0.5
 
@@ -15,12 +19,14 @@ _SETTLES_SECONDS = 0.5
 @dataclass(frozen=True)
 class Cost:
     """`wall`, `client` and `server` are seconds: as they passed, of processor time of the process and its children, and of
-    the PostgreSQL server. `peak_bytes` is the largest resident set of one process."""
+    the PostgreSQL server. `peak_bytes` is the largest resident set of one process. `written_bytes` are those that the process and
+    its children wrote to files of a disk, whether these still exist or not."""
 
     wall: float
     client: float
     server: float
     peak_bytes: int
+    written_bytes: int
     output: str = ""
 
     @property
@@ -30,23 +36,40 @@ class Cost:
 
 
 def of_process(
-    command: Sequence[str], environment: Mapping[str, str], postmaster: int, cwd: Path | None = None
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    postmaster: int,
+    cwd: Path | None = None,
+    errors: IO[str] | None = None,
+    limit_seconds: float | None = None,
 ) -> Cost:
-    """Run a command to its end. `postmaster` is the server's first process. Raises `RuntimeError` if the command fails."""
+    """Run a command to its end. `postmaster` is the server's first process, `errors` takes what the command says beside its
+    output. Raises `RuntimeError` if the command fails; after `limit_seconds` it and all that it started are killed."""
     before, started = _server_seconds(postmaster), time.perf_counter()
     with subprocess.Popen(
-        command, env=dict(environment), cwd=cwd, stdout=subprocess.PIPE, text=True
+        command,
+        env=dict(environment),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        start_new_session=limit_seconds is not None,
     ) as process:
         assert process.stdout
+        limit = threading.Timer(limit_seconds or 0, os.killpg, (process.pid, signal.SIGKILL))
+        if limit_seconds is not None:
+            limit.start()
         output = process.stdout.read()
         _, status, used = os.wait4(process.pid, 0)
+        limit.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
     wall = time.perf_counter() - started
     if process.returncode:
         raise RuntimeError(f"{' '.join(command[:4])} … ended with {process.returncode}")
     time.sleep(_SETTLES_SECONDS)
     client = used.ru_utime + used.ru_stime
-    return Cost(wall, client, _server_seconds(postmaster) - before, used.ru_maxrss * 1024, output)
+    server = _server_seconds(postmaster) - before
+    return Cost(wall, client, server, used.ru_maxrss * 1024, used.ru_oublock * _BLOCK, output)
 
 
 def _server_seconds(postmaster: int) -> float:
