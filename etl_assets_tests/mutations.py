@@ -312,6 +312,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "capture/test_large_rows.py::test_the_limit_of_a_container_is_the_one_that_counts",
     ),
     Mutation(
+        "F38", "files are read in parts, however little memory there is", "engine/duck.py",
+        "    if longest <= MAX_LINE_BYTES and memory_bytes() >= _PARTS_BYTES:\n", "    if longest <= MAX_LINE_BYTES:\n",
+        "test_memory.py::test_a_file_that_is_larger_than_the_memory_is_read",
+    ),
+    Mutation(
         "F40", "a request to Sheets is made once", "clients/sheets.py",
         "stop=stop_after_attempt(self._attempts)", "stop=stop_after_attempt(1)",
         "resources/test_sheets.py::test_a_fault_at_any_one_request_is_overcome",
