@@ -120,6 +120,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "lake/test_files.py::test_an_error_while_writing_leaves_the_old_version_and_no_trace",
     ),
     Mutation(
+        "F13", "what a killed writer left stays", "lake/folder.py",
+        "                    leftover.unlink(missing_ok=True)\n", "                    pass\n",
+        "lake/test_files.py::test_a_writer_that_is_killed_leaves_nothing_that_can_be_seen",
+    ),
+    Mutation(
         "F14", "an object is put whether it is there or not", "lake/s3.py",
         'Body=content, IfNoneMatch="*", ', "Body=content, ",
         "lake/test_files.py::test_of_eight_threads_that_create_a_file_one_wins",

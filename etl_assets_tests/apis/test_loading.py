@@ -75,7 +75,7 @@ def test_a_window_that_is_fetched_again_brings_what_changed_and_else_nothing(tmp
         assert Decimal(str(sums.sum)) == sum(Decimal(row[3]) for row in now)
 
 
-@pytest.mark.fault("F25")
+@pytest.mark.fault("F25", "F26")
 @pytest.mark.parametrize("days", [0, -1])
 def test_of_two_takes_that_wait_the_later_one_counts(tmp_path: Path, days: int) -> None:
     """The newest landed version of each key, whichever batch brings it, and wherever the clock of who fetched it stands."""

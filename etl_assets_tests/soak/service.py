@@ -46,8 +46,6 @@ FAULTS: Mapping[str, Behaviour] = {
     "over its limit": Behaviour(lasting=429, retry_after_seconds=0),
     "slow": Behaviour(seconds=0.7),
     "drifting": Behaviour(duplicates=3),
-    "without an end": Behaviour(endless=True),
-    "not itself": Behaviour(bomb=True),
 }
 """What may be wrong with it. None of it changes what a sale is."""
 
