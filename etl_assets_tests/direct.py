@@ -10,10 +10,11 @@ from typing import Any
 import duckdb
 
 from etl_assets.engine.duck import listing
-from etl_assets.lake.batches import Manifest
+from etl_assets.lake.batches import MAIN, Manifest
 from etl_assets.proof.certificate import Certifier, TableProof
 from etl_assets.proof.verify import Finding, Verifier, verifying
 from etl_assets.raw.landing import CaptureRequest, Notes, take_batch
+from etl_assets.source.table import Table
 from etl_assets.star.definition import Inputs
 from etl_assets.star.resource import Lake, OpenLake
 from etl_assets.warehouse.assets import version_then
@@ -47,6 +48,11 @@ class Direct:
         )
 
     @property
+    def tables(self) -> list[Table]:
+        """Those of the database."""
+        return [table for table in self.inputs.tables.values() if table.source == MAIN]
+
+    @property
     def lake_id(self) -> str:
         newest = self.lake.batches().latest()
         return newest.lake if newest else "none"
@@ -75,7 +81,7 @@ class Direct:
         """Take a batch, however much is deleted or does not fit."""
         scratch = self.data / "scratch"
         options = {"run_id": "a test", "deletion_brake": 1, "quarantine_limit": 1, **options}
-        request = CaptureRequest(self.url, list(self.inputs.tables.values()), **options)
+        request = CaptureRequest(self.url, self.tables, **options)
         return take_batch(request, self.lake.batches(), scratch, lambda table, size: None, notes)
 
     def derive(self, *, certified: bool = True, alone: bool = True) -> list[TableProof]:
@@ -126,7 +132,7 @@ class Direct:
             with self.warehouse.glancing() as reader:
                 found += verifier.warehouse(reader)
             if source:
-                found += verifier.source(self.url, list(self.inputs.tables.values()), thorough=thorough)
+                found += verifier.source(self.url, self.tables, thorough=thorough)
             return found
 
     @contextmanager

@@ -120,6 +120,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "lake/test_files.py::test_an_error_while_writing_leaves_the_old_version_and_no_trace",
     ),
     Mutation(
+        "F13", "what a killed writer left stays", "lake/folder.py",
+        "                    leftover.unlink(missing_ok=True)\n", "                    pass\n",
+        "lake/test_files.py::test_a_writer_that_is_killed_leaves_nothing_that_can_be_seen",
+    ),
+    Mutation(
         "F14", "an object is put whether it is there or not", "lake/s3.py",
         'Body=content, IfNoneMatch="*", ', "Body=content, ",
         "lake/test_files.py::test_of_eight_threads_that_create_a_file_one_wins",
@@ -196,6 +201,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "lake/test_star.py::test_who_was_overtaken_does_not_take_the_star_back",
     ),
     Mutation(
+        "F25", "the clocks of machines tell which take of a window is the newer one", "apis/pages.py",
+        "newest[take.window] = max(newest.get(take.window, 0.0), summary.received if summary else 0.0)",
+        "newest[take.window] = summary.received if summary else 0.0",
+        "apis/test_loading.py::test_of_two_takes_that_wait_the_later_one_counts",
+    ),
+    Mutation(
         "F26", "ages are counted to the day that the clock says", "totesys/reports.py",
         "(SELECT MAX(f.last_updated_date) AS as_of FROM star.fact_payment AS f)", "(SELECT current_date AS as_of)",
         "exports/test_reports.py::test_age_is_counted_from_the_newest_day_in_the_data_not_from_the_clock",
@@ -261,6 +272,26 @@ MUTATIONS: tuple[Mutation, ...] = (
         "lake/test_files.py::test_a_path_out_of_the_lake_is_refused",
     ),
     Mutation(
+        "F35", "an address that can't be read is repeated", "source/connection.py",
+        '%25 for %"\n        ) from None', '%25 for %" f", not {url}"\n        ) from None',
+        "test_addresses.py::test_every_form_connects_or_is_refused_without_a_word_of_it",
+    ),
+    Mutation(
+        "F35", "a secret is asked for once", "clients/secrets.py",
+        "def _fetched(", '@__import__("functools").cache\ndef _fetched(',
+        "resources/test_secrets.py::test_after_a_rotation_the_next_connection_has_the_new_secret",
+    ),
+    Mutation(
+        "F35", "what AWS says of a refusal is repeated", "clients/secrets.py",
+        'code = error.response["Error"]["Code"]\n', 'code = " ".join(error.response["Error"].values())\n',
+        "resources/test_secrets.py::test_a_refusal_says_what_to_do_and_not_what_aws_quotes",
+    ),
+    Mutation(
+        "F35", "what a driver says of an address is repeated", "source/connection.py",
+        "        if quotes_a_secret(url, fault):\n", "        if False:\n",
+        "test_addresses.py::test_what_the_server_repeats_of_an_address_is_not_told",
+    ),
+    Mutation(
         "F36", "every address is listened to", "interface/serving.py",
         ".is_loopback and not anybody:", ".is_loopback and False:",
         "interface/test_serving.py::test_other_machines_are_let_in_only_by_who_says_so",
@@ -289,6 +320,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "F38", "the machine's memory counts, whatever a container may have", "engine/duck.py",
         '"memory.max")', '"memory.high")',
         "capture/test_large_rows.py::test_the_limit_of_a_container_is_the_one_that_counts",
+    ),
+    Mutation(
+        "F38", "files are read in parts, however little memory there is", "engine/duck.py",
+        "    if longest <= MAX_LINE_BYTES and memory_bytes() >= _PARTS_BYTES:\n", "    if longest <= MAX_LINE_BYTES:\n",
+        "test_memory.py::test_a_file_that_is_larger_than_the_memory_is_read",
     ),
     Mutation(
         "F40", "a request to Sheets is made once", "clients/sheets.py",

@@ -1,7 +1,8 @@
-"""The main job's acceptance on every PostgreSQL that is named: each release's own programs, as npm has them.
+"""The main job and its acceptance on every PostgreSQL that is named: each release's own programs, as npm has them.
 
-    python -m etl_assets_tests.postgres_versions            all of them
-    python -m etl_assets_tests.postgres_versions 13 17      some
+    python -m etl_assets_tests.postgres_versions                    all of them
+    python -m etl_assets_tests.postgres_versions 13 17              some
+    python -m etl_assets_tests.postgres_versions --tests            the job alone: a first load, a day of business, verified
 
 The programs are fetched once by npm, at the versions below, into `.venv/postgresql`. A release that can't be had is told of, and
 makes it fail.
@@ -100,6 +101,31 @@ def _link_libraries(native: Path) -> None:
         program.chmod(0o755)
 
 
+def does_the_job(major: int, binaries: Path) -> tuple[bool, str]:
+    """Whether commands carry out the whole job on a server: a first load, a day of business, a second run, a comparison of
+    everything; and how it ended."""
+    with tempfile.TemporaryDirectory(prefix="etl-assets-job-") as name:
+        Path(name).chmod(0o755)  # the server has its own user if we are root
+        for command in (["demo"], ["verify", "--thorough"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "etl_assets.cli", *command],
+                cwd=name,
+                env=os.environ
+                | {
+                    "ETL_POSTGRES_BIN": str(binaries),
+                    "ETL_DATA": f"{name}/data",
+                    "PYTHONPATH": str(ROOT),
+                },
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                return False, f"etl {' '.join(command)}: {done.stderr.strip()[-1000:]}"
+        (served,) = {path.read_text().strip() for path in Path(name).rglob("data/PG_VERSION")}
+        return served == str(major), f"etl {' '.join(command)}: {done.stdout.strip().splitlines()[-1]}"
+
+
 def accepts(major: int, binaries: Path, tests: Sequence[str]) -> tuple[bool, str]:
     """Whether the acceptance passes on a server, and how it ended."""
     done = subprocess.run(
@@ -130,7 +156,11 @@ def main(arguments: Sequence[str]) -> int:
     for major in asked.majors or RELEASES:
         release = RELEASES[major]
         try:
-            passed, told = accepts(major, programs(release), asked.tests)
+            binaries = programs(release)
+            passed, told = does_the_job(major, binaries)
+            if passed and asked.tests:
+                sys.stdout.write(f"PostgreSQL {release.partition('-')[0]}: {told}\n")
+                passed, told = accepts(major, binaries, asked.tests)
         except NotHad as why:
             passed, told = False, f"can't be had: {why}"
         failed += not passed

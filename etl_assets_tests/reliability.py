@@ -113,7 +113,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("F37", "R3 R4", "A REST API limits, fails, drifts, never ends, redirects inwards, sends too much",
           "Within its rate and budget, each good record once; it goes on where it stopped; the rest is told."),
     Fault("F38", "R3", "Tables are much larger than memory",
-          "They stream; memory does not grow with rows."),
+          "They are read as streams, and the server keeps no more for many rows; what the memory is too small for is named, and nothing "
+          "is committed of it."),
     Fault("F39", "R1 R3", "SIGTERM, Ctrl-C",
           "It stops within seconds, also at the server, leaves nothing, and can be repeated."),
     Fault("F40", "R1 R3 R7", "The n-th call fails: of the system, of a database, of a service; once or for good",

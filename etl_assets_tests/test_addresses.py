@@ -166,6 +166,17 @@ def test_a_password_in_a_file_or_a_service_is_found_and_not_shown(
         assert not shows("".join(traceback.format_exception(failed.value)))
 
 
+@pytest.mark.fault("F35")
+@pytest.mark.parametrize("option", [f"-c {SECRET}=1", f"-c work_mem={SECRET}", f"-c TimeZone={SECRET}"])
+def test_what_the_server_repeats_of_an_address_is_not_told(server: str, option: str) -> None:
+    at = urlsplit(server)
+    set_password(server, "another")
+    dsn = f"host={at.hostname} port={at.port} dbname=postgres user={ROLE} password=another options='{option}'"
+    with pytest.raises(SourceError, match=f"^can't connect to .*{at.port}/postgres: ") as failed:
+        connect(dsn, "test")
+    assert not shows("".join(traceback.format_exception(failed.value)))
+
+
 # -- commands --------------------------------------------------------------------------------------------------------
 
 COMMANDS = (["doctor"], ["run", "--select", "raw/payment_type"], ["status"], ["verify"])

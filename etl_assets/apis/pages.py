@@ -335,13 +335,15 @@ def to_load(files: Files, api: str) -> list[Take]:
 
 
 def in_order(found: Iterable[Take]) -> list[Take]:
-    """Complete takes in the order in which they were fetched: what came later is newer."""
-
-    def fetched(take: Take) -> tuple[float, str, int]:
+    """Complete takes in the order in which they were fetched: what came later is newer. Of one window their numbers tell, and
+    not the clocks of the machines that fetched them."""
+    newest: dict[str, float] = {}
+    fetched: list[tuple[float, Take]] = []
+    for take in sorted(found, key=lambda take: (take.window, take.number)):
         summary = take.summary()
-        return summary.received if summary else 0.0, take.window, take.number
-
-    return sorted(found, key=fetched)
+        newest[take.window] = max(newest.get(take.window, 0.0), summary.received if summary else 0.0)
+        fetched.append((newest[take.window], take))
+    return [take for _, take in sorted(fetched, key=lambda one: (one[0], one[1].window, one[1].number))]
 
 
 def records_of(api: str, value: Any, where: Any) -> list[Any]:

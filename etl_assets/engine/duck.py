@@ -17,6 +17,9 @@ from etl_assets.errors import EtlError
 
 # A CSV line of up to this size is read without being told of it. DuckDB reserves memory for it.
 MAX_LINE_BYTES = 16 << 20
+_PARTS_BYTES = (
+    64 * MAX_LINE_BYTES
+)  # reading in parts takes 16 lines of the longest kind at once, for each of some buffers
 _LONGEST_NAME_BYTES = 63  # of what PostgreSQL calls anything
 
 
@@ -145,9 +148,12 @@ def csv_rows(paths: Sequence[Path], names: Sequence[str] = (), longest: int = 0)
 
 
 def _lines(longest: int) -> str:
-    """How long lines are read. Beyond what is usual DuckDB can't read a file in parts, and needs room for one line."""
-    if longest <= MAX_LINE_BYTES:
+    """How long lines are read. To read a file in parts DuckDB needs room for many lines of the longest kind. Where there is
+    little memory, and for lines beyond what is usual, files are read from end to end."""
+    if longest <= MAX_LINE_BYTES and memory_bytes() >= _PARTS_BYTES:
         return f"max_line_size = {MAX_LINE_BYTES}"
+    if longest <= MAX_LINE_BYTES:
+        return f"max_line_size = {MAX_LINE_BYTES}, buffer_size = {2 * MAX_LINE_BYTES}, parallel = false"
     return f"max_line_size = {longest}, buffer_size = {longest + 1}, parallel = false"
 
 

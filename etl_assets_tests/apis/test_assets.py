@@ -91,6 +91,7 @@ def test_a_run_that_hangs_is_ended_a_minute_after_its_limit() -> None:
     assert (fetch_jobs([SALE])["card_sale"].tags or {})["dagster/max_runtime"] == "360"
 
 
+@pytest.mark.fault("F4")
 @pytest.mark.slow
 def test_a_backfill_of_ten_weeks_is_ten_runs_one_at_a_time(tmp_path: Path) -> None:
     """Row E9, as the interface asks for it; none is fetched twice."""

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import time_machine
 
 from etl_assets.apis import reading
 from etl_assets.apis.client import ApiError
@@ -74,15 +75,17 @@ def test_a_window_that_is_fetched_again_brings_what_changed_and_else_nothing(tmp
         assert Decimal(str(sums.sum)) == sum(Decimal(row[3]) for row in now)
 
 
-@pytest.mark.fault("F25")
-def test_of_two_takes_that_wait_the_later_one_counts(tmp_path: Path) -> None:
-    """The newest landed version of each key, whichever batch brings it."""
+@pytest.mark.fault("F25", "F26")
+@pytest.mark.parametrize("days", [0, -1])
+def test_of_two_takes_that_wait_the_later_one_counts(tmp_path: Path, days: int) -> None:
+    """The newest landed version of each key, whichever batch brings it, and wherever the clock of who fetched it stands."""
     with service() as stand_in:
         client = Client(tmp_path, stand_in)
         client.fetch()
         stand_in.day_of = lambda day: [{**one, "quantity": 99} for one in sales(day)]
         stand_in.forget()
-        client.fetch(again=True)
+        with time_machine.travel(datetime.now(UTC) + timedelta(days=days), tick=True):
+            client.fetch(again=True)
         outcome = client.load()
         assert [take.take for take in outcome.takes["card_sale"]] == [1, 2]
         assert {row[5] for row in client.rows()} == {99}

@@ -248,6 +248,7 @@ def test_a_secret_marked_for_deletion_is_called_so(aws: Any) -> None:
     aws.restore_secret(SecretId="s")
 
 
+@pytest.mark.fault("F35")
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -277,6 +278,7 @@ def test_a_refusal_says_what_to_do_and_not_what_aws_quotes(
     assert raised.value.__suppress_context__
 
 
+@pytest.mark.fault("F35")
 @pytest.mark.parametrize(
     ("lacking", "said"),
     [

@@ -14,18 +14,22 @@ from pathlib import Path
 
 import time_machine
 
+from etl_assets.apis.client import ApiError
 from etl_assets.errors import EtlError
 from etl_assets_tests.direct import Direct
-from etl_assets_tests.soak import model
+from etl_assets_tests.soak import model, service
 
 _RUN_SECONDS = 240
 
 
 @dataclass(frozen=True)
 class Order:
-    """A run: of which edition of the models, and how many days the machine's clock is off."""
+    """A run: `url` and `api` are where the source and the service are, `chance` decides what is asked of the service; of which
+    edition of the models, and how many days the machine's clock is off."""
 
     url: str
+    api: str
+    chance: int
     data: Path
     lake: Path
     edition: str
@@ -43,24 +47,34 @@ class Outcome:
 
 
 def carried_out(order: Order) -> Outcome:
-    """Take a batch, and bring star, warehouse and certificate up to it."""
+    """Take a batch, ask the service and load what it said, and bring star, warehouse and certificate up to both. A service that
+    fails holds up nothing else."""
     off = (
         time_machine.travel(datetime.now(UTC) + timedelta(days=order.clock_days), tick=True)
         if order.clock_days
         else nullcontext()
     )
-    batch = None
+    batch, refusal = None, ""
     with off:
         try:
             flow = Direct(order.url, order.data, model.inputs(order.edition), lake_url=str(order.lake))
             manifest = flow.capture(wait_seconds=20)
             batch = manifest.batch if manifest else None
+            try:
+                service.fetch(order.api, flow.lake.batches(), flow.data / "scratch", order.chance)
+            except ApiError as error:
+                refusal = _told(error)
+            batch = service.load(flow.lake.batches(), flow.data / "scratch") or batch
             flow.derive(alone=False)
         except EtlError as error:
-            return Outcome(batch, refusal=f"{type(error).__name__}: {error}")
+            return Outcome(batch, refusal=_told(error))
         except Exception:  # noqa: BLE001  # it is told to whoever gave the order
             return Outcome(batch, mistake=traceback.format_exc())
-    return Outcome(batch)
+    return Outcome(batch, refusal)
+
+
+def _told(error: EtlError) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def serve(orders: Connection) -> None:

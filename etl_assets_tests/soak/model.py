@@ -10,6 +10,7 @@ from etl_assets.source.table import Table
 from etl_assets.star.definition import Inputs, StarFunction, star_table
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets_tests.soak.business import State
+from etl_assets_tests.soak.service import SALE, Sales
 
 ACCOUNT = Table("account", "", {"id": "int", "name": "text", "owner": "text?"})
 ENTRY = Table("entry", "", {"id": "int", "account_id": "int", "amount": "numeric(12,2)", "note": "text?"})
@@ -39,6 +40,13 @@ _ENTRY = Fact(
     ],
     record="entry_record_id",
 )
+_SALE = Fact(
+    "fact_sale",
+    "",
+    "sale_id",
+    [Column("sale_id", "bigint"), Column("edition", "int"), Column("price", "numeric(10,2)")],
+    record="sale_record_id",
+)
 
 
 @star_table(_ACCOUNT)
@@ -66,15 +74,26 @@ def fact_entry(entry: nw.LazyFrame) -> nw.LazyFrame:
     return entry.select(nw.col("id").alias("entry_id"), "account_id", "amount", "note")
 
 
+@star_table(_SALE)
+def fact_sale(sale: nw.LazyFrame) -> nw.LazyFrame:
+    return sale.select(nw.col("id").alias("sale_id"), "edition", "price")
+
+
 def inputs(edition: str) -> Inputs:
     """The tables and functions of an edition."""
-    tables = {table.name: table for table in (ACCOUNT, ENTRY)}
+    tables = {table.name: table for table in (ACCOUNT, ENTRY, SALE.table)}
     account = dim_account if edition == "first" else _second_dim_account()
-    return Inputs(tables, {"dim_account": account, "dim_balance": dim_balance, "fact_entry": fact_entry}, {})
+    star = {
+        "dim_account": account,
+        "dim_balance": dim_balance,
+        "fact_entry": fact_entry,
+        "fact_sale": fact_sale,
+    }
+    return Inputs(tables, star, {})
 
 
-def star(state: State, edition: str) -> Mapping[str, set[tuple[Any, ...]]]:
-    """The star that a state of the source makes."""
+def star(state: State, sales: Sales, edition: str) -> Mapping[str, set[tuple[Any, ...]]]:
+    """The star that a state of the source makes, and sales of the service."""
     accounts = {
         (key, name.upper() if edition == "second" else name, owner)
         for key, name, owner in state["account"].values()
@@ -85,6 +104,7 @@ def star(state: State, edition: str) -> Mapping[str, set[tuple[Any, ...]]]:
         "fact_entry": {
             (key, account, Decimal(amount), note) for key, account, amount, note in state["entry"].values()
         },
+        "fact_sale": {(key, told, price) for key, (told, price) in sales.items()},
     }
 
 

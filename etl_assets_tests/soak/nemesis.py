@@ -11,9 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from etl_assets.stand_ins.web_api import Behaviour
 from etl_assets_tests.network import Network
 from etl_assets_tests.soak.business import Business
 from etl_assets_tests.soak.machine import Machine
+from etl_assets_tests.soak.service import FAULTS, Service
 
 _DISK = "48m"
 
@@ -28,10 +30,17 @@ class Nemesis:
     between: Network
     restart: Callable[[], int]
     business: Business
+    service: Service
     disk: Path | None
     edition: str = "first"
     clock_days: float = 0.0
     done: Counter[str] = field(default_factory=Counter)
+    api_faults: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether each fault was done once at least."""
+        return all(self.done[name] for name in self.faults)
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -46,6 +55,8 @@ class Nemesis:
             "server stopped at once": self._server,
             "clock moved": self._clock,
             "models changed": self._models,
+            "API fails": self._service,
+            "API corrected": self._corrected,
         }
         if self.disk:
             self.faults["disk full"] = self._disk
@@ -102,6 +113,16 @@ class Nemesis:
 
     def _models(self, machine: Machine) -> None:
         self.edition = "second" if self.edition == "first" else "first"
+
+    def _service(self, machine: Machine) -> None:
+        how = self.rng.choice(sorted(FAULTS))
+        self.service.stand_in.behaviour = FAULTS[how]
+        self.api_faults[how] += 1
+        self._pause(5)
+        self.service.stand_in.behaviour = Behaviour()
+
+    def _corrected(self, machine: Machine) -> None:
+        self.service.correct()
 
     def _disk(self, machine: Machine) -> None:
         assert self.disk

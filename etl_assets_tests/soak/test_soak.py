@@ -10,7 +10,7 @@ import pytest
 from etl_assets_tests.soak.__main__ import soak
 from etl_assets_tests.soak.business import Business, Instant, Transaction
 
-_SECONDS = 15
+_SECONDS = 45
 
 
 @pytest.mark.fault("F43")
@@ -23,7 +23,7 @@ def test_every_version_that_was_published_is_the_source_as_of_its_snapshot() -> 
         report = soak(Path(name), _SECONDS, seed)
     print(report)  # noqa: T201
     assert report.is_sound, str(report)
-    assert sum(report.faults.values()) >= 3, str(report)
+    assert {"killed", "API fails"} <= set(report.faults), str(report)
 
 
 def test_the_log_tells_what_a_snapshot_saw_and_nothing_else() -> None:
