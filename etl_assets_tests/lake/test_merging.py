@@ -1,7 +1,7 @@
 """However many batches there were, a fact has few files, and star and warehouse show the same as ever."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -107,9 +107,10 @@ def test_a_warehouse_that_slept_through_a_merge_loads_what_it_lacks_and_nothing_
 
     commit = DuckDBSession.commit
 
-    def spying(self: DuckDBSession, statements: list[str], name: str) -> None:
-        told.extend(statements)
-        commit(self, statements, name)
+    def spying(self: DuckDBSession, statements: Iterable[str], name: str) -> None:
+        given = list(statements)
+        told.extend(given)
+        commit(self, given, name)
 
     monkeypatch.setattr(DuckDBSession, "commit", spying)
     for number in range(BATCHES + 1, BATCHES + 9):
