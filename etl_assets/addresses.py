@@ -37,6 +37,7 @@ _HARMLESS = {
 _SAID = {"from", "to", "location"}  # options of mail servers and of BigQuery
 _SHOWN = {"host", "hostaddr", "port", "dbname", "user", "service"}
 _PLACES = {"s3", "gs", "file", "duckdb", "bigquery", "postgresql", "postgres"}
+_SET_TO = re.compile(r"=(\S+)")
 _SHORTEST_SECRET = 4  # below that it would be found in ordinary words
 # Of the environment: settings that are addresses, and those that are nothing but a secret.
 _ADDRESSES = (
@@ -192,7 +193,11 @@ def _hidden_parts(address: str) -> Iterator[str]:
         return
     try:
         Database.read(address)
-        yield from (value for key, value in _parsed(address).items() if key not in _HARMLESS | _SHOWN)
+        for key, value in _parsed(address).items():
+            if key not in _HARMLESS | _SHOWN:
+                yield value
+            if key == "options":  # the server repeats what it can't set a parameter to
+                yield from (said for said in _SET_TO.findall(value) if len(said) >= _SHORTEST_SECRET)
     except AddressError:
         yield rest or address
 
