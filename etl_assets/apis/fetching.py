@@ -291,11 +291,21 @@ class Fetch:
                 raise
             self._not_found = index if self._not_found is None else min(index, self._not_found)
             self.progress.ends(Page(index, b"", 0, None, None, ()))
+            self._look_behind(paging, index, step)
             raise _NoSuchPage(str(error)) from None
         page = self._page(index, answer)
         self._check_pages(page)
         self.progress.ends(page)  # before its turn comes, so that none behind it is asked for
         return page
+
+    def _look_behind(self, paging: Numbered, gone: int, step: int) -> None:
+        """Ask for the page behind one that there is not: it may be the end, or a page that is lost amid others."""
+        try:
+            page = self._page(gone + 1, self._call(paging.parameters(gone + 1, step)))
+        except Refused:
+            return
+        if page.records:
+            self.progress.full = max(self.progress.full, page.index)
 
     def _answered(self, following: str | None, index: int) -> Answer:
         """The answer that an earlier page leads to."""

@@ -216,9 +216,9 @@ def test_pages_may_be_as_many_as_the_limit_says(tmp_path: Path) -> None:
             Client(tmp_path / "fewer", stand_in, total="", limits=Limits(pages=13)).fetch()
 
 
-@pytest.mark.parametrize("total", ["meta.total", ""])
+@pytest.mark.parametrize(("total", "concurrency"), [("meta.total", 3), ("", 3), ("", 1)])
 def test_what_apis_say_of_their_end_in_other_words(
-    tmp_path: Path, total: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, total: str, concurrency: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """404 behind the last page, where no total is declared; and a total that stands on the first page only."""
     with service() as stand_in:
@@ -233,7 +233,7 @@ def test_what_apis_say_of_their_end_in_other_words(
         gone = {"15"}
         monkeypatch.setattr(stand_in, "page", first_alone)
         monkeypatch.setattr(stand_in, "fault", lambda call: 404 if call.query["page"] in gone else None)
-        client = Client(tmp_path, stand_in, total=total, concurrency=3)
+        client = Client(tmp_path, stand_in, total=total, concurrency=concurrency)
         client.fetch()
         client.load()
         assert client.rows() == ROWS
