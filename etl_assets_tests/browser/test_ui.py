@@ -135,7 +135,7 @@ def test_whoever_starts_the_interface_and_presses_the_button_sees_it_all(ui: Int
             "Row count", "Parquet", "data-platform", "agreed_delivery_location_id", "references dim_location",
         ],
         f"star/fact_sales_order?view=events&asOf={moment(nodes['star', 'fact_sales_order'])}": [
-            "rows of the first load", "bytes written", "rows per second",
+            "rows of the first load", "bytes written of the first load", "rows per second of the first load",
         ],
         f"raw/staff?view=events&asOf={moment(nodes['raw', 'staff'])}": ["rows quarantined", "source as of"],
         "warehouse/fact_sales_order?view=checks": [
