@@ -93,7 +93,8 @@ def test_a_disk_that_is_full_stops_a_run_and_does_no_harm(
     assert done.exit_code == 1
     line = done.stderr.splitlines()[-1]
     if history == "elsewhere":
-        assert _PLACES[place] in line
+        # Another table may be in the middle of its landing, and say so first.
+        assert _PLACES[place] in line or (place == "file written" and " can't be landed: " in line)
     else:
         assert line.startswith(f"etl: Dagster's history in {disk}/dagster can't be written: ")
     assert re.search("has room|make room", line), line

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import duckdb
 
+from etl_assets import faults
 from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.pages import LOADED, DamagedPages, Take, takes, to_load
@@ -95,6 +96,13 @@ def load_pages(load: Load, batches: Batches, scratch: Path) -> Outcome:
                 return _Loading(load, Batches(batches.files), connection, folder).run()
             except Overtaken:  # another run took the number, and nothing is lost
                 time.sleep(0.1 * attempt)
+            except OSError as error:
+                raise LakeError(
+                    f"pages can't be loaded: {error.filename or folder}: {error.strerror}; see that the disk of ETL_DATA has room, "
+                    "and run again"
+                ) from error
+            except duckdb.Error as error:  # it would quote records
+                raise LakeError(f"pages can't be loaded: {faults.told(error)}; run again") from None
     raise LakeError(f"other runs committed {_ATTEMPTS} batches in a row meanwhile; run again")
 
 

@@ -1,6 +1,7 @@
 """What landed is loaded once, costs no call however often that fails, and is what the lake holds then."""
 
 import json
+import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from etl_assets.apis.windows import WHOLE
 from etl_assets.engine import duck
 from etl_assets.engine.scratch import sweep
 from etl_assets.lake.batches import MAIN, ApiState, Batches
+from etl_assets.lake.files import LakeError
 from etl_assets.proof.pages import newest_records
 from etl_assets.raw.landing import CaptureRequest, TooManyMisfits, take_batch
 from etl_assets.stand_ins.web_api import sales
@@ -48,6 +50,25 @@ def test_loading_twice_changes_nothing_and_a_failed_load_costs_no_call(tmp_path:
         assert not client.load().manifest
         assert client.files_below() == before
         assert len(stand_in.calls) == calls
+
+
+@pytest.mark.fault("F10")
+def test_where_there_is_no_room_to_work_in_it_is_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
+    with service() as stand_in:
+        client = Client(tmp_path, stand_in)
+        client.fetch()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        try:
+            with pytest.raises(
+                LakeError, match=r"pages can't be loaded: .*see that the disk of ETL_DATA has room"
+            ):
+                client.load()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert client.batches() == []
+        client.load()
+        assert client.rows() == sorted(map(as_row, stand_in.records(FIRST, SECOND)))
 
 
 @pytest.mark.fault("F24")
