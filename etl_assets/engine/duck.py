@@ -139,9 +139,12 @@ def csv_rows(paths: Sequence[Path], names: Sequence[str] = (), longest: int = 0)
     """A FROM clause with the rows of CSV files with one header, as PostgreSQL writes them: every column text, an
     unquoted nothing is NULL, `""` is the empty text. The column `FILE` tells where a row comes from. The columns are
     called as the header says, or by `names`. `longest`: the bytes of the longest line, where it may be a long one."""
-    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names or header(paths[0]))
+    called = names or header(paths[0])
+    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in called)
+    # A carriage return in the name of a column would be taken for the end of all lines, and then there are none.
+    ends = "new_line = '\\n', " if any("\r" in name for name in called) else ""
     return (
-        f"read_csv({files(paths)}, header = true, columns = {{{columns}}}, auto_detect = false, "
+        f"read_csv({files(paths)}, header = true, columns = {{{columns}}}, auto_detect = false, {ends}"
         "allow_quoted_nulls = false, nullstr = '', delim = ',', quote = '\"', escape = '\"', compression = 'none', "
         f"{_lines(longest)}, filename = {literal(FILE)}, {_ONLY_THESE_FILES})"
     )
