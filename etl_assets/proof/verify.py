@@ -76,7 +76,7 @@ _HERE = duck.own("here")
 # A warehouse that can't be read while it is loaded is looked at again.
 _AGAIN = 3
 # What the engine may use here before it spills: the process as a whole stays below a GiB.
-_MEMORY_BYTES = 512 << 20
+_MEMORY_BYTES = 400 << 20
 
 
 @dataclass(frozen=True)
