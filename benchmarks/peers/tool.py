@@ -5,6 +5,7 @@ So nothing here, nor at the top of those files, imports what an environment may 
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,3 +75,9 @@ class Tool:
 def module(name: str) -> Callable[[Task, Path], Sequence[str]]:
     """The program of a tool that is this module, run by the Python of the tool's environment."""
     return lambda _, python: [str(python), "-m", f"benchmarks.peers.tools.{name}"]
+
+
+def run(command: Sequence[str], **variables: str) -> None:
+    """Run a command of a tool; if it fails so does this process, and what it said last stays the last word."""
+    if code := subprocess.run(command, check=False, env={**os.environ, **variables}).returncode:
+        raise SystemExit(code)

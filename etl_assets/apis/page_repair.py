@@ -25,7 +25,7 @@ from etl_assets.engine.scratch import own_folder
 from etl_assets.lake.batches import Batches, FileNames, LandedFile, Manifest, Superseded
 from etl_assets.lake.current import DELETED, Current, view
 from etl_assets.lake.files import LakeError
-from etl_assets.raw.repair import digest, find_damage, what_is_wrong
+from etl_assets.raw.repair import find_damage, kept_copy, what_is_wrong
 from etl_assets.raw.writing import BatchWriter
 
 _NAMED = 1_000
@@ -243,14 +243,8 @@ class _Mending:
 
     def _copy(self, damage: DamagedFile) -> list[Page]:
         """The pages of a copy that this machine kept of a file in a bucket."""
-        files = self.batches.files
-        try:
-            kept = files.local(damage.file.path)
-            if digest(kept) != damage.file.sha256:
-                return []
-        except (LakeError, OSError):
-            return []
-        return [page for page in pages_in(kept.read_bytes()) if page]
+        kept = kept_copy(self.batches.files, damage.file.path, damage.file.sha256)
+        return [page for page in pages_in(kept.read_bytes()) if page] if kept else []
 
     def _as_read(self) -> tuple[Manifest, Batches]:
         """The newest batch as it is read by what is known so far; of landed rows that are damaged, none."""

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,9 +18,8 @@ from etl_assets.errors import EtlError
 
 # A CSV line of up to this size is read without being told of it. DuckDB reserves memory for it.
 MAX_LINE_BYTES = 16 << 20
-_PARTS_BYTES = (
-    64 * MAX_LINE_BYTES
-)  # reading in parts takes 16 lines of the longest kind at once, for each of some buffers
+# Reading in parts takes 16 lines of the longest kind at once, for each of some buffers.
+_PARTS_BYTES = 64 * MAX_LINE_BYTES
 _LONGEST_NAME_BYTES = 63  # of what PostgreSQL calls anything
 
 
@@ -49,6 +49,7 @@ def _warn_of_literals_only() -> None:
 _warn_of_literals_only()
 
 
+@cache  # each FROM clause over CSV files asks
 def memory_bytes(root: Path = Path("/")) -> int:
     """What DuckDB may use before it spills: half of what this process may have, 4 GiB at the most."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -224,7 +224,7 @@ class Current:
                 (
                     "NULL"
                     if c.name not in have
-                    else _value(c, short)
+                    else shortened(identifier(c.name))
                     if c.name in short and storage(c.type) == "VARCHAR"
                     else f"CAST({identifier(c.name)} AS {storage(c.type)})"
                     if before.get(c.name, storage(c.type)) == storage(c.type)
@@ -265,7 +265,7 @@ class Current:
         if base:
             # Chosen right at the scan, so that few rows go through what follows.
             rows = duck.parquet([self.bases.local(base.path)])
-            held = ", ".join(f"{_value(c, short)} AS {identifier(c.name)}" for c in columns)
+            held = ", ".join(f"{as_held(c, short)} AS {identifier(c.name)}" for c in columns)
             kept = f"(SELECT {held}, {DELETED}, CAST({base.batch} AS BIGINT) AS {BATCH} FROM {rows}){chosen}"
             parts.append(f"FROM {kept} ANTI JOIN {later} USING ({key})" if later else f"FROM {kept}")
         if later:
@@ -428,7 +428,7 @@ class Current:
         return same and wanted <= kept
 
 
-def _value(column: SourceColumn, short: Collection[str]) -> str:
+def as_held(column: SourceColumn, short: Collection[str]) -> str:
     """The SQL of a column's values as they are held; of those that are `short`, of what stands for them."""
     name = identifier(column.name)
     return shortened(name) if column.name in short and storage(column.type) == "VARCHAR" else name

@@ -25,7 +25,7 @@ from etl_assets.engine.pieces import pieces
 from etl_assets.engine.types import EXACT
 from etl_assets.engine.typing import Typing, types_version
 from etl_assets.lake.batches import Control, SourceColumn, TableState
-from etl_assets.lake.current import Fold, shortened, storage, view
+from etl_assets.lake.current import Fold, as_held, storage, view
 from etl_assets.raw import keys
 from etl_assets.raw.changes import (
     Changed,
@@ -320,11 +320,8 @@ class Reader:
             return _Read(read_text(self.duck, path, columns, longest), copied)
         paths = pieces(self.duck, path, copied.rows, longest)
         short = self._short
-        chosen = [
-            f"{shortened(identifier(c.name)) if c.name in short else identifier(c.name)} AS {identifier(c.name)}"
-            for c in columns
-        ]
-        rows = read_pieces(self.duck, paths, columns, longest).project(", ".join(chosen))
+        chosen = ", ".join(f"{as_held(c, short)} AS {identifier(c.name)}" for c in columns)
+        rows = read_pieces(self.duck, paths, columns, longest).project(chosen)
         return _Read(rows, copied, [read_pieces(self.duck, [path], columns, longest) for path in paths])
 
     def _texts(self, read: _Read, changed: Changed) -> Sequence[duckdb.DuckDBPyRelation]:

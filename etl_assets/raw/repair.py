@@ -79,11 +79,19 @@ def what_is_wrong(files: Files, path: str, sha256: str) -> str:
         local = files.local(path, fresh=True)
     except LakeError as error:
         return str(error)
-    return "" if digest(local) == sha256 else "it is not what was written"
+    return "" if _digest(local) == sha256 else "it is not what was written"
 
 
-def digest(path: Path) -> str:
-    """The SHA-256 of a file of this machine."""
+def kept_copy(files: Files, path: str, sha256: str) -> Path | None:
+    """The copy that this machine kept of a landed file in a bucket; None if there is none, or it is another file."""
+    try:
+        kept = files.local(path)
+        return kept if _digest(kept) == sha256 else None
+    except (LakeError, OSError):
+        return None
+
+
+def _digest(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -214,14 +222,10 @@ class Mending:
 
     def _copy(self, damage: Damage) -> LandedFile | None:
         """A copy that this machine kept of a file in a bucket."""
-        files = self.writer.files
-        try:
-            kept = files.local(damage.file.path)
-            if digest(kept) != damage.file.sha256:
-                return None
-        except (LakeError, OSError):
+        files, path = self.writer.files, self._path(damage)
+        kept = kept_copy(files, damage.file.path, damage.file.sha256)
+        if kept is None:
             return None
-        path = self._path(damage)
         with kept.open("rb") as source, files.writing(path) as target:
             shutil.copyfileobj(source, target)
         return damage.file.model_copy(update={"path": path})

@@ -1,11 +1,9 @@
 """ingestr: a command per table, as it is used, into a DuckDB file."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.peers.tool import Task, Tool, Written, module
+from benchmarks.peers.tool import Task, Tool, Written, module, run
 
 TOOL = Tool(
     name="ingestr",
@@ -22,12 +20,6 @@ TOOL = Tool(
 _PROGRAM = str(Path(sys.executable).parent / "ingestr")
 
 
-def _run(command: list[str], **variables: str) -> None:
-    """Run it; if it fails so does this process, and what it said last stays the last word."""
-    if code := subprocess.run(command, check=False, env={**os.environ, **variables}).returncode:
-        raise SystemExit(code)
-
-
 def copy(task: Task) -> None:
     """Run the commands, one after the other."""
     addresses = {"SOURCE_URI": task.url, "DESTINATION_URI": f"duckdb:///{task.folder / 'copy.duckdb'}"}
@@ -36,11 +28,11 @@ def copy(task: Task) -> None:
         command += ["--source-table", f"public.{table}", "--dest-table", f"shop.{table}"]
         command += ["--incremental-key", "last_updated", "--primary-key", key]
         command += ["--incremental-strategy", "replace" if task.first else "merge"]
-        _run(command, **addresses)
+        run(command, **addresses)
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        _run([_PROGRAM, *sys.argv[1:]])
+        run([_PROGRAM, *sys.argv[1:]])
     else:
         copy(Task.given())

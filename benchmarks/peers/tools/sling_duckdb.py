@@ -2,12 +2,10 @@
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.peers.tool import Task, Tool, Written, module
+from benchmarks.peers.tool import Task, Tool, Written, module, run
 
 TOOL = Tool(
     name="sling",
@@ -43,12 +41,6 @@ def _place_extension(folder: Path) -> None:
         place.symlink_to(file)
 
 
-def _run(command: list[str], **variables: str) -> None:
-    """Run it; if it fails so does this process, and what it said last stays the last word."""
-    if code := subprocess.run(command, check=False, env={**os.environ, **variables}).returncode:
-        raise SystemExit(code)
-
-
 def copy(task: Task) -> None:
     """Run the replication. sling writes through DuckDB's own program, which is that of the environment: none is fetched."""
     _place_extension(task.folder / ".duckdb/extensions")
@@ -70,11 +62,11 @@ def copy(task: Task) -> None:
         "DUCKDB_USE_INSTALLED_EXTENSIONS": "true",
         "DUCKDB_PATH": str(Path(sys.executable).parent / "duckdb"),
     }
-    _run([program(), "run", "-r", str(file)], **variables)
+    run([program(), "run", "-r", str(file)], **variables)
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        _run([program(), *sys.argv[1:]])
+        run([program(), *sys.argv[1:]])
     else:
         copy(Task.given())
