@@ -5,6 +5,7 @@ is nothing yet of what was asked for, 130 interrupted, 143 terminated. One modul
 (Dagster, DuckDB, pandas) inside its functions, so that `etl --help` answers at once.
 """
 
+import gc
 import signal
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
@@ -129,6 +130,12 @@ def _terminated(*_: object) -> NoReturn:
     raise _Terminated
 
 
+# What a command makes while it starts (modules, declarations, parsed queries) stays to its end. Python would look
+# through all of it for circles every 700 objects: a tenth of the time that a project of 500 tables takes to load.
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
+
+
 def main() -> None:
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     signal.signal(signal.SIGTERM, _terminated)
     etl(prog_name="etl")
