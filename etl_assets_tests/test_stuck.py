@@ -10,6 +10,7 @@ import narwhals as nw
 import pytest
 
 from etl_assets.automation.in_process import EXECUTOR, execute
+from etl_assets.lake.files import LakeError
 from etl_assets.proof.checks import certificate_checks
 from etl_assets.proof.verify import differing
 from etl_assets.raw.assets import raw_assets
@@ -18,6 +19,7 @@ from etl_assets.source.resource import Source
 from etl_assets.source.table import Table
 from etl_assets.star.assets import star_assets
 from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.files import StarFile, StarFiles
 from etl_assets.star.resource import StarIOManager
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets.warehouse.assets import warehouse_assets
@@ -235,3 +237,44 @@ def test_other_rows_go_on_once_the_source_says_one_label(flow: Direct) -> None:
         (3, None, False),
     ]
     assert [finding for finding in [*flow.verified(), *flow.rebuilt()] if not finding.equal] == []
+
+
+def test_a_run_that_two_others_overtook_says_so_and_is_right_when_run_again(
+    flow: Direct, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a machine was suspended amid its work: the files that it was at are of a version before the last two."""
+    other = Direct(flow.url, tmp_path_factory.mktemp("other"), INPUTS, lake_url=flow.lake.url)
+    flow.run()
+    in_source(flow.url, "UPDATE item SET name = name || '1'")
+    flow.capture()
+    overtaken = "while this one was at it, and removed files that it read: run it again"
+    believed, suspended = StarFiles._believed, [True]
+
+    def others_run(star: StarFiles, name: str, file: StarFile) -> bool:
+        there = believed(star, name, file)
+        if suspended and name == "dim_item":
+            suspended.clear()
+            for number in (2, 3):
+                in_source(flow.url, f"UPDATE item SET name = name || '{number}'")
+                other.run()
+        return there
+
+    monkeypatch.setattr(StarFiles, "_believed", others_run)
+    with pytest.raises(LakeError, match=overtaken):
+        flow.derive()
+
+    def read_late() -> None:
+        """As a load does, or a certificate."""
+        with flow.lake.open(INPUTS) as bench:
+            held = bench.star.dimension("dim_item")
+            assert held
+            for number in (4, 5):
+                in_source(flow.url, f"UPDATE item SET name = name || '{number}'")
+                other.run()
+            flow.lake.files().read(held.path)
+
+    with pytest.raises(LakeError, match=overtaken):
+        read_late()
+    flow.run()
+    assert shown(flow, "dim_item", "name")[0] == ("bag12345",)
+    assert [finding for finding in flow.verified() if not finding.equal] == []

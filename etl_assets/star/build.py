@@ -413,6 +413,7 @@ class _Derivation:
         try:
             failure = self._step(definition, course, build, batch)
         except function_fails() as error:
+            self.builder.star.check_not_overtaken()
             told = faults.told(error).removeprefix(f"{name}: ")
             failure = told if isinstance(error, ContractError) else f"its function fails: {told}"
             build.error, refuted = faults.bare(error), isinstance(error, Refuted)

@@ -228,6 +228,29 @@ class StarFiles:
         with holding(self.files, newest) as held:
             yield held
 
+    @contextmanager
+    def unless_overtaken(self) -> Iterator[None]:
+        """What fails in the block since other runs removed files meanwhile ends as a `LakeError` that says so."""
+        try:
+            yield
+        except Exception:
+            self.check_not_overtaken()
+            raise
+
+    def check_not_overtaken(self) -> None:
+        """Raises `LakeError` if other runs published meanwhile and removed files that this one reads. Those of the manifest
+        before the newest are kept, so it happens to a run that was suspended, or slow, while two others ended."""
+        newest, _ = self._newest()
+        if newest is None or self.manifest is None or newest.path == self.manifest.path:
+            return
+        if not all(
+            self.files.exists(file.path) for table in self.manifest.tables.values() for file in table.files
+        ):
+            raise LakeError(
+                f"other runs brought the star of {self.files.url} to batch {number(newest.batch)} while this one was at it, and "
+                "removed files that it read: run it again"
+            )
+
     def reread(self) -> None:
         """Look again at what is published."""
         for name in ("manifest", "_by_path"):

@@ -82,7 +82,7 @@ class Lake(RawLake):
 
     @contextmanager
     def open(self, inputs: Inputs) -> Iterator[OpenLake]:
-        """The lake as its newest batch shows it. Raises `LakeError` if there is none."""
+        """The lake as its newest batch shows it. Raises `LakeError` if there is none, or other runs removed what this one reads."""
         files = self.files()
         batches = Batches(files)
         manifest = batches.latest()
@@ -100,7 +100,8 @@ class Lake(RawLake):
             duck.configure(connection, self._folder)
             star = StarFiles(files, batches)
             builder = Builder(inputs, Current(batches, connection), star, connection)
-            yield OpenLake(manifest, builder, star, connection, self._touched)
+            with star.unless_overtaken():
+                yield OpenLake(manifest, builder, star, connection, self._touched)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """From here on what the process writes is for whom `file_mode` names, until it is torn down."""
