@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from etl_assets import faults
 from etl_assets.steps import dialects
+from etl_assets.steps.appending import refuse_rounding
 from etl_assets.steps.dialects import POSTGRES, POSTGRES_BACKSLASHES, Dialect
 from etl_assets.steps.parameters import Value
 from etl_assets.steps.sessions import BATCH_ROWS, Bound, IfExists, Session, SessionError
@@ -77,9 +78,10 @@ class SqlSession(Session):
 
     def write(self, table: str, frame: pa.Table, if_exists: IfExists) -> int:
         schema, _, name = table.rpartition(".")
-        frame = storable(frame, self._dialect)
+        given, frame = frame, storable(frame, self._dialect)
         with self._told():
             if if_exists == "append" and self._exists(name, schema):
+                refuse_rounding(given, self._columns(name, schema), self._dialect)
                 columns: list[Any] = [
                     sa.column(field.name, column_type(field.type)) for field in frame.schema
                 ]
@@ -151,6 +153,11 @@ class SqlSession(Session):
     def _exists(self, name: str, schema: str) -> bool:
         with self._connection.begin():
             return bool(sa.inspect(self._connection).has_table(name, schema=schema or None))
+
+    def _columns(self, name: str, schema: str) -> dict[str, sa.types.TypeEngine[Any]]:
+        with self._connection.begin():
+            found = sa.inspect(self._connection).get_columns(name, schema=schema or None)
+            return {one["name"]: one["type"] for one in found}
 
     def _has_schema(self, schema: str) -> bool:
         return bool(sa.inspect(self._connection).has_schema(schema))

@@ -7,7 +7,7 @@ brought to what it holds, or refused. `dialect`: a database as SQLAlchemy calls 
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -21,6 +21,8 @@ from etl_assets.steps.parameters import Parameter, Value
 from etl_assets.steps.sessions import SessionError
 
 _PLAIN = (str, bytes, bool, int, float, Decimal, date, datetime, time, timedelta, list)
+_MIXED = ({date, datetime}, {str, bytes})
+"""What Arrow would bring to one type: a text to its bytes, a moment to its day."""
 _MYSQLS = ("mysql", "mariadb")
 _WITHOUT_ZONES = {"sqlite", *_MYSQLS}
 _FINITE_ONLY = {*_MYSQLS, "mssql"}
@@ -235,15 +237,19 @@ def arrow(names: Sequence[str], rows: Sequence[Any]) -> pa.Table:
 
 def _column(name: str, values: Sequence[Any]) -> pa.Array:
     kinds = {type(value) for value in values if value is not None}
+    if any(mixed <= kinds for mixed in _MIXED):
+        raise _no_one_type(name, kinds)
     if datetime in kinds or not kinds <= set(_PLAIN):
         values = [_plain(value) for value in values]
     try:
         return pa.array(values)
-    except (pa.ArrowException, OverflowError):
-        told = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise SessionError(
-            f"column {name} has values that no one type holds ({told}): CAST it in the query"
-        ) from None
+    except (pa.ArrowException, OverflowError, TypeError):
+        raise _no_one_type(name, kinds) from None
+
+
+def _no_one_type(name: str, kinds: Collection[type]) -> SessionError:
+    told = ", ".join(sorted(kind.__name__ for kind in kinds))
+    return SessionError(f"column {name} has values that no one type holds ({told}): CAST it in the query")
 
 
 def _plain(value: Any) -> Any:
