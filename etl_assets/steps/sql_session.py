@@ -1,5 +1,6 @@
 """A session in any database that SQLAlchemy can talk to: PostgreSQL, MySQL, MariaDB, SQLite, SQL Server."""
 
+import re
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import psycopg2
 import pyarrow as pa
 import sqlalchemy as sa
+from psycopg2 import extensions
 from sqlalchemy import exc
 from sqlalchemy.pool import NullPool
 
@@ -22,6 +24,7 @@ from etl_assets.steps.sql_values import arrow, bound, bound_type, column_type, r
 
 # Numbers of MySQL's errors whose texts name tables, columns, users and hosts, and no values.
 _MYSQL_SYNTAX = 1064
+_MONTHS = re.compile(r"mon|year")
 _MYSQL_TELLING = {1044, 1045, 1049, 1050, 1051, 1054, 1109, 1142, 1146, 1305, 2002, 2003, 2006, 2013}
 
 
@@ -35,6 +38,9 @@ class SqlSession(Session):
             self._engine = sa.create_engine(url, poolclass=NullPool, hide_parameters=True)
             self._connection = self._engine.connect()
         self._dialect = self._engine.dialect.name
+        if self._engine.driver == "psycopg2":
+            exact = extensions.new_type(extensions.PYINTERVAL.values, "INTERVAL", _interval)
+            extensions.register_type(exact, self._connection.connection.driver_connection)
 
     def read(self, query: Bound) -> Iterator[pa.Table]:
         with self._told(), self._connection.begin():
@@ -184,6 +190,15 @@ class SqlSession(Session):
             raise SessionError(f"{self.database}: {told(error.orig)}") from None
         except exc.SQLAlchemyError as error:
             raise SessionError(f"{self.database}: {type(error).__name__}") from None
+
+
+def _interval(text: str | bytes | None, cursor: Any) -> Any:
+    """A duration of PostgreSQL as Python has it. Raises `SessionError` for months, which the driver would take for 30 days."""
+    if text and _MONTHS.search(str(text)):
+        raise SessionError(
+            "an interval has months or years, whose days nobody knows: CAST it to text in the query"
+        )
+    return extensions.PYINTERVAL(text, cursor)
 
 
 _DRIVERS = (
