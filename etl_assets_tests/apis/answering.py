@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,9 +20,10 @@ from etl_assets_tests.apis.service import Client
 
 @dataclass(frozen=True)
 class Asked:
-    """A call that came: the place in all calls, from 0 on, and what it said."""
+    """A call that came: its place among all, from 0 on, when that was, by the monotonic clock, and what it said."""
 
     place: int
+    at: float
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
@@ -64,7 +66,11 @@ def answering(answer: Callable[[Asked], Reply]) -> Iterator[Service]:
             parts = urlsplit(self.path)
             with lock:
                 asked = Asked(
-                    len(service.calls), parts.path, dict(parse_qsl(parts.query)), dict(self.headers.items())
+                    len(service.calls),
+                    time.monotonic(),
+                    parts.path,
+                    dict(parse_qsl(parts.query)),
+                    dict(self.headers.items()),
                 )
                 service.calls.append(asked)
             reply = answer(asked)
