@@ -200,12 +200,11 @@ def csv(frame: pa.Table) -> bytes:
 
 def read_csv(shown: str, content: bytes) -> pa.Table:
     """A CSV file with a header, all columns as texts; what stands between no quotes and is nothing is NULL."""
-    several_lines = pcsv.ParseOptions(newlines_in_values=True)
     try:
-        header = pcsv.open_csv(io.BytesIO(content), parse_options=several_lines).schema.names
+        header = pcsv.open_csv(io.BytesIO(content)).schema.names
         return pcsv.read_csv(
             io.BytesIO(content),
-            parse_options=several_lines,
+            parse_options=pcsv.ParseOptions(newlines_in_values=True),
             convert_options=pcsv.ConvertOptions(
                 column_types=dict.fromkeys(header, pa.string()),
                 strings_can_be_null=True,

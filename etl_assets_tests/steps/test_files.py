@@ -239,30 +239,6 @@ def test_b4_a_bucket_that_is_not_there_is_told_in_a_line(s3: object, tmp_path: P
     assert "there is no bucket nowhere-at-all" in ran.failure
 
 
-def test_b4_a_large_csv_with_texts_of_several_lines_is_read_whole(tmp_path: Path) -> None:
-    """However the reader divides it: a line of it may end within a text."""
-    texts = [f"{n}\n" * 900 for n in range(1_000)]
-
-    @step()
-    def long() -> pa.Table:
-        """One row is a text."""
-        return pa.table({"text": texts, "a \n b": range(1_000)})
-
-    group = Steps(
-        "lot",
-        "There and back.",
-        [
-            long,
-            Upload("out", "A file.", of="long", to="lake://long.csv"),
-            Download("back", "The same.", source="lake://long.csv", as_="csv", after=["out"]),
-        ],
-    )
-    ran = play(group, tmp_path / "data")
-    assert ran.success, ran.failure
-    frame = pq.read_table(kept(tmp_path / "data", "lot", "back"))
-    assert frame.to_pydict() == {"text": texts, "a \n b": [str(n) for n in range(1_000)]}
-
-
 def test_b5_a_frame_becomes_a_csv_file_that_is_not_overwritten(tmp_path: Path) -> None:
     def group(*, overwrite: bool) -> Steps:
         file = CsvFile("file", "A file.", of="frame", path="out/{day}.csv", overwrite=overwrite)
