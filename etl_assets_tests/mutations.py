@@ -317,6 +317,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         "apis/test_fetching.py::test_what_never_ends_or_is_too_much_is_given_up",
     ),
     Mutation(
+        "F37", "a secret that an answer repeats is kept", "apis/bodies.py",
+        "    if api.credential and secret:", "    if False:",
+        "apis/test_odd_services.py::test_a_secret_that_a_service_repeats_is_not_kept",
+    ),
+    Mutation(
+        "F37", "a header leads to the next page only if it is written as usual", "apis/answers.py",
+        'if "next" in told.get("rel", "").lower().split():', 'if told.get("rel", "") == "next":',
+        "apis/test_odd_services.py::test_a_header_leads_to_the_next_page_however_it_is_written",
+    ),
+    Mutation(
         "F38", "the machine's memory counts, whatever a container may have", "engine/duck.py",
         '"memory.max")', '"memory.high")',
         "capture/test_large_rows.py::test_the_limit_of_a_container_is_the_one_that_counts",
