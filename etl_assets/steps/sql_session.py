@@ -20,7 +20,16 @@ from etl_assets.steps.appending import refuse_rounding
 from etl_assets.steps.dialects import POSTGRES, POSTGRES_BACKSLASHES, Dialect
 from etl_assets.steps.parameters import Value
 from etl_assets.steps.sessions import BATCH_ROWS, Bound, IfExists, Session, SessionError
-from etl_assets.steps.sql_values import arrow, bound, bound_type, column_type, refuse_doubles, rows, storable
+from etl_assets.steps.sql_values import (
+    arrow,
+    bound,
+    bound_type,
+    column_type,
+    refuse_doubles,
+    refuse_names,
+    rows,
+    storable,
+)
 
 # Numbers of MySQL's errors whose texts name tables, columns, users and hosts, and no values.
 _MYSQL_SYNTAX = 1064
@@ -84,6 +93,7 @@ class SqlSession(Session):
 
     def write(self, table: str, frame: pa.Table, if_exists: IfExists) -> int:
         schema, _, name = table.rpartition(".")
+        refuse_names([name, *([schema] if schema else []), *frame.column_names], self._dialect)
         given, frame = frame, storable(frame, self._dialect)
         with self._told():
             if if_exists == "append" and self._exists(name, schema):

@@ -7,7 +7,7 @@ brought to what it holds, or refused. `dialect`: a database as SQLAlchemy calls 
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -27,7 +27,27 @@ _MYSQLS = ("mysql", "mariadb")
 _WITHOUT_ZONES = {"sqlite", *_MYSQLS}
 _FINITE_ONLY = {*_MYSQLS, "mssql"}
 _LARGEST = 2**63 - 1
+_LONGEST_SHOWN = 60
 _MOST_DIGITS = {"mysql": 65, "mariadb": 65, "mssql": 38}
+
+
+# -- a name ------------------------------------------------------------------------------------------------------------
+
+
+def refuse_names(names: Iterable[str], dialect: str) -> None:
+    """Raises `SessionError` for a name of a table or a column that a database has not, or would cut without a word."""
+    for name in names:
+        shown = repr(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…")
+        if not name or "\0" in name or (dialect in _MYSQLS and name != name.rstrip()):
+            raise SessionError(f"no table and no column can be called {shown}: give it another name")
+        size, most, kind = (
+            (len(name.encode()), 63, "bytes") if dialect == "postgresql" else (len(name), 64, "characters")
+        )
+        if dialect in {"postgresql", *_MYSQLS} and size > most:
+            raise SessionError(
+                f"no table and no column can be called {shown}: it has {size} {kind}, and the database keeps {most}; give it a "
+                "shorter name"
+            )
 
 
 # -- a frame's column --------------------------------------------------------------------------------------------------

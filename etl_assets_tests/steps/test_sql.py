@@ -408,6 +408,28 @@ def test_b1_values_of_kinds_that_one_type_would_alter_are_refused() -> None:
             arrow(["v"], [(value,) for value in values])
 
 
+@pytest.mark.parametrize("name", ["x" * 64, "ü" * 40, "x" * 200, "a\0b", "%(a)s:x", " a ", "select"])
+def test_b3_a_column_is_called_as_in_the_frame_or_refused(shop: str, name: str) -> None:
+    """PostgreSQL cuts a name that is too long, without a word."""
+    dialect = sa.make_url(shop).get_backend_name()
+    long = {"postgresql": len(name.encode()) > 63, "mysql": len(name) > 64 or name.endswith(" ")}
+    refused = "\0" in name or long.get(dialect, False)
+    session = open_sql("shop", "ETL_DATABASE_SHOP", shop)
+    try:
+        if refused:
+            with pytest.raises(SessionError, match="no table and no column can be called"):
+                session.write("odd", pa.table({name: [1], "n": [2]}), "fail")
+            with pytest.raises(SessionError, match="no table and no column can be called"):
+                session.write(name, pa.table({"n": [2]}), "fail")
+            assert not sa.inspect(sa.create_engine(shop)).get_table_names()
+            return
+        session.write("odd", pa.table({name: [1], "n": [2]}), "fail")
+        (table, *_) = session.read(Bound(Statement("SELECT * FROM odd"), {}, {}))
+        assert table.to_pydict() == {name: [1], "n": [2]}
+    finally:
+        session.close()
+
+
 def test_b1_months_of_an_interval_are_not_taken_for_30_days(database: Any) -> None:
     session = open_sql("shop", "ETL_DATABASE_SHOP", database())
     try:
