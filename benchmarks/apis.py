@@ -25,7 +25,7 @@ from streamable import stream
 from etl_assets.apis.declaration import Batch, Limits, Rate
 from etl_assets.apis.fetching import Fetch
 from etl_assets.apis.loading import Load, load_pages
-from etl_assets.apis.pages import Take
+from etl_assets.apis.takes import Take
 from etl_assets.cards.apis import CARD_SALE
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.folder import LocalFiles

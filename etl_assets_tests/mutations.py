@@ -201,7 +201,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "lake/test_star.py::test_who_was_overtaken_does_not_take_the_star_back",
     ),
     Mutation(
-        "F25", "the clocks of machines tell which take of a window is the newer one", "apis/pages.py",
+        "F25", "the clocks of machines tell which take of a window is the newer one", "apis/takes.py",
         "newest[take.window] = max(newest.get(take.window, 0.0), summary.received if summary else 0.0)",
         "newest[take.window] = summary.received if summary else 0.0",
         "apis/test_loading.py::test_of_two_takes_that_wait_the_later_one_counts",
@@ -302,19 +302,29 @@ MUTATIONS: tuple[Mutation, ...] = (
         "interface/test_doors.py::test_who_asks_decides",
     ),
     Mutation(
-        "F37", "a redirect may lead into somebody's network", "apis/client.py",
+        "F37", "a redirect may lead into somebody's network", "apis/redirects.py",
         "    if not found or not all(is_public(address) for address in found):", "    if not found:",
         "apis/test_fetching.py::test_no_redirect_leads_to_a_private_address_unless_it_is_allowed",
     ),
     Mutation(
-        "F37", "a total that falls while pages are read is nobody's business", "apis/loading.py",
+        "F37", "a total that falls while pages are read is nobody's business", "apis/accepting.py",
         "        if counts.fell and counts.take.state != LOADED:", "        if False:",
         "apis/test_drift.py::test_a_window_that_changes_between_its_pages_is_whole_or_is_fetched_anew",
     ),
     Mutation(
-        "F37", "an answer may have any size", "apis/client.py",
-        "                if left < 0:\n", "                if False:\n",
+        "F37", "an answer may have any size", "apis/bodies.py",
+        "            if left < 0:\n", "            if False:\n",
         "apis/test_fetching.py::test_what_never_ends_or_is_too_much_is_given_up",
+    ),
+    Mutation(
+        "F37", "a secret that an answer repeats is kept", "apis/bodies.py",
+        "    if api.credential and secret:", "    if False:",
+        "apis/test_odd_services.py::test_a_secret_that_a_service_repeats_is_not_kept",
+    ),
+    Mutation(
+        "F37", "a header leads to the next page only if it is written as usual", "apis/answers.py",
+        'if "next" in told.get("rel", "").lower().split():', 'if told.get("rel", "") == "next":',
+        "apis/test_odd_services.py::test_a_header_leads_to_the_next_page_however_it_is_written",
     ),
     Mutation(
         "F38", "the machine's memory counts, whatever a container may have", "engine/duck.py",

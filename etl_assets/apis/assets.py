@@ -15,14 +15,15 @@ import dagster as dg
 from pydantic import Field
 
 from etl_assets import addresses
-from etl_assets.apis.client import CallFailed, NotYet
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.due import due
+from etl_assets.apis.errors import CallFailed, NotYet
 from etl_assets.apis.fetching import Fetch
 from etl_assets.apis.loading import Load, Outcome, load_pages
-from etl_assets.apis.pages import Summary, take_to_fetch
+from etl_assets.apis.paging import Followed, in_words
 from etl_assets.apis.reading import layout_of
 from etl_assets.apis.resource import Apis
+from etl_assets.apis.takes import Summary, take_to_fetch
 from etl_assets.apis.windows import WHOLE, Windows
 from etl_assets.engine.code_version import declared_version
 from etl_assets.errors import EtlError
@@ -186,7 +187,6 @@ def api_tables(apis: Sequence[Api], project: str, naming: Naming = PLAIN) -> dg.
         context: dg.AssetExecutionContext, config: LoadPagesConfig, lake: RawLake, apis: Apis
     ) -> Iterator[dg.MaterializeResult]:
         """Load the pages that have landed."""
-        started = time.monotonic()
         chosen = [api for key, api in by_key.items() if key in context.selected_asset_keys]
         scratch = Path(apis.scratch)
         scratch.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def api_tables(apis: Sequence[Api], project: str, naming: Naming = PLAIN) -> dg.
             yield dg.MaterializeResult(
                 asset_key=raw_key(api.name, naming),
                 data_version=dg.DataVersion(_content(api, batches, held)),
-                metadata=_loaded(api, lake, held, outcome, time.monotonic() - started),
+                metadata=_loaded(api, lake, held, outcome),
             )
         if outcome.failures:
             raise dg.Failure("; ".join(map(str, outcome.failures.values())), allow_retries=False)
@@ -212,9 +212,7 @@ def _content(api: Api, batches: Batches, held: Manifest | None) -> str:
     return batches.content(api.name, held)[:16] if held and api.name in held.tables else "nothing landed yet"
 
 
-def _loaded(
-    api: Api, lake: RawLake, held: Manifest | None, outcome: Outcome, seconds: float
-) -> dict[str, Any]:
+def _loaded(api: Api, lake: RawLake, held: Manifest | None, outcome: Outcome) -> dict[str, Any]:
     """What became of the table of an API."""
     taken = outcome.takes.get(api.name, ())
     state = held.tables.get(api.name) if held else None
@@ -237,7 +235,7 @@ def _loaded(
         "duplicates": sum(take.duplicates for take in taken),
         "waited seconds": round(sum(take.waited_seconds for take in taken), 3),
         "bytes landed": sum(file.bytes for file in changes.files) if changes else 0,
-        "seconds": round(seconds, 3),
+        "seconds": round(outcome.seconds.get(api.name, 0.0), 3),
         **({NOTICE: "; ".join(notices)} if notices else {}),
     }
     if state:
@@ -266,6 +264,16 @@ def _notices(api: Api, lake: RawLake, outcome: Outcome, taken: Sequence[TakeStat
             f"{twice:,} records came twice: they moved to another page while they were read. Nothing tells whether others "
             "were left out, since no total is declared"
         )
+    paging = api.paging
+    if isinstance(paging, Followed) and paging.size and not api.total:
+        for take in taken:
+            if take.pages == 1 and take.records >= paging.records:
+                where = in_words(paging.next) if paging.next else "the header Link"
+                yield (
+                    f"the only page of {take.window} has {take.records:,} records, as many as are asked for, and names no other: see "
+                    f"that {where} is where it would"
+                )
+                break
     if unknown := outcome.unknown.get(api.name):
         yield f"its records have {', '.join(unknown)}, which nothing is declared for"
     if waiting := len(list(due(api, lake.files(), datetime.now(UTC)))):

@@ -5,107 +5,44 @@ to public addresses only, by the address that was looked at, and without the cre
 Nothing that is raised or kept repeats an address with its parameters.
 """
 
-import ipaddress
 import json
 import logging
 import random
 import re
-import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import httpx2
 
 from etl_assets import addresses
+from etl_assets.apis.answers import Answer
+from etl_assets.apis.bodies import NO_CONTENT, read_body
 from etl_assets.apis.connection import Deadlines, Transport
-from etl_assets.apis.declaration import Api, Records
+from etl_assets.apis.declaration import Api
+from etl_assets.apis.errors import ApiError, CallFailed, NotYet, Refused
 from etl_assets.apis.limiter import Call, Limiter
+from etl_assets.apis.redirects import is_same_server, pinned
 from etl_assets.clients.waiting import retry_after
-from etl_assets.errors import EtlError
 
-_WORTH_AGAIN = {408, 425, 429, 500, 502, 503, 504}
-_ANSWERED = {200, 206}
-"""The second one is what some say of a page, which is a part of all."""
+_WORTH_AGAIN = {408, 425, 429}
+_NEVER_WORTH_AGAIN = {501, 505}
+"""Of those that are the server's own fault (5xx): it can't do such a thing at all."""
+_ANSWERED = {200, NO_CONTENT, 206}
+"""The last one is what some say of a page, which is a part of all."""
 _REDIRECTS = {301, 302, 303, 307, 308}
 _REDIRECTS_OF_ALL = {307, 308}
 """Those that hold for what is posted, too."""
 _MOST_REDIRECTS = 5
 _CONNECT_SECONDS = 10.0
-_BLOCK_BYTES = 1 << 16
 _JITTER = 0.2
 _USER_AGENT = "etl-assets"
 # They write the address of every call, and headers of answers; a credential may be in them.
 for _name in ("httpx2", "httpcore2"):
     logging.getLogger(_name).setLevel(logging.WARNING)
-
-
-class ApiError(EtlError):
-    """An API can't be used, or does not answer as it is declared."""
-
-
-class CallFailed(ApiError):
-    """A call has no answer that can be used; another attempt may have one. `after_seconds`: when the server says so."""
-
-    def __init__(self, message: str, after_seconds: float | None = None) -> None:
-        super().__init__(message)
-        self.after_seconds = after_seconds
-
-
-class Refused(ApiError):
-    """A call was answered with a status that another attempt would not change."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class NotYet(ApiError):
-    """No call is to be made for some `seconds`: what the API allows is used up, or it asked to be left alone."""
-
-    def __init__(self, message: str, seconds: float) -> None:
-        super().__init__(message)
-        self.seconds = seconds
-
-
-class Number(str):
-    """A number of a JSON text that is no whole one, as it is written there."""
-
-    __slots__ = ()
-
-
-class Written(Decimal):
-    """The same to calculate with, for functions that take the records out of an answer; as text it is as it was written."""
-
-    __slots__ = ("_text",)
-
-    def __new__(cls, text: str) -> "Written":
-        """A number that is written like this."""
-        number = super().__new__(cls, text)
-        number._text = text
-        return number
-
-    _text: str
-
-    def __str__(self) -> str:
-        return self._text
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer. `body` as it was received, unpacked; `value` is what it says. `following`: the address in its header `Link`;
-    `headers`: all that it has, however their names are written. `calls`: when each attempt was made (seconds since 1970)."""
-
-    body: bytes
-    value: Any
-    following: str | None
-    calls: tuple[float, ...]
-    headers: Mapping[str, str]
 
 
 class Client:
@@ -148,7 +85,11 @@ class Client:
         is posted. Raises `ApiError`."""
         content = None if body is None else json.dumps(body).encode()
         made: list[float] = []
-        url = self.url.join(path) if path else self.url.copy_merge_params(dict(parameters))
+        url = (
+            self.url.copy_with(raw_path=path.encode("ascii"))
+            if path
+            else self.url.copy_merge_params(dict(parameters))
+        )
         for attempt in range(1, self.api.retry.attempts + 1):
             try:
                 return self._allowed(url, content, made)
@@ -161,11 +102,14 @@ class Client:
                 self._wait(attempt, error)
         raise AssertionError("there is one attempt at least")
 
-    def path_of(self, following: str) -> str:
-        """The path and parameters of an address that the server named as its next page, without the credential. Raises
-        `ApiError` if it is on another server."""
-        url = self.url.join(following)
-        if _origin(url) != _origin(self.url):
+    def path_of(self, following: str, page: httpx2.URL) -> str:
+        """The path and parameters of an address that a page named as the next one, without the credential. Raises `ApiError` if it
+        is on another server."""
+        try:
+            url = page.join(following)
+        except (httpx2.InvalidURL, ValueError):
+            raise ApiError(f"{self.api.name}: what it says of the next page is no address") from None
+        if not is_same_server(url, self.url):
             raise ApiError(
                 f"{self.api.name}: the next page is said to be on {addresses.place(str(url))}, another server than "
                 f"{addresses.place(str(self.url))}: it is not asked"
@@ -190,7 +134,7 @@ class Client:
 
     def _wait(self, attempt: int, error: CallFailed) -> None:
         retry = self.api.retry
-        if error.after_seconds is not None:
+        if error.after_seconds:
             return  # all threads wait before their next call
         pause = min(retry.pause_seconds * 2 ** (attempt - 1), retry.longest_pause_seconds)
         self.limiter.rest(pause * (1 + random.uniform(-_JITTER, _JITTER)))  # noqa: S311  no secret
@@ -208,6 +152,7 @@ class Client:
 
     def _once(self, url: httpx2.URL, content: bytes | None, made: list[float]) -> Answer:
         """One attempt, with its redirects. Each of them is a call."""
+        own = url
         for _ in range(_MOST_REDIRECTS + 1):
             call = self.limiter.go()
             made.append(round(time.time(), 3))
@@ -219,11 +164,11 @@ class Client:
                     call.answers()
                     if response.status_code in self._followed(content) and "location" in response.headers:
                         url = self._redirected(url, response.headers["location"])
+                        own = url if is_same_server(url, self.url) else own
                         continue
-                    self._check(response)
-                    body = b"".join(self._unpacked(response))
-                    following = response.links.get("next", {}).get("url")
-                    return Answer(body, self._parsed(body), following, tuple(made), response.headers)
+                    self._check(response, url)
+                    body, value = read_body(response, self.api, self._secret)
+                    return Answer(body, value, own, response.headers, tuple(made))
             except httpx2.TimeoutException:
                 raise CallFailed(f"{self.api.name}: no answer in time") from None
             except (httpx2.TransportError, httpx2.StreamError, OSError) as error:
@@ -247,13 +192,13 @@ class Client:
             "Accept": "application/json",
             "Accept-Encoding": "gzip",
             **({} if content is None else {"Content-Type": "application/json"}),
-            **self.api.headers,
         }
         extensions: dict[str, Any] = {"trace": lambda name, _: _noted(name, call)}
-        if _origin(url) == _origin(self.url):
+        if is_same_server(url, self.url):
+            headers |= self.api.headers  # nobody else's business
             url = self._authorized(url, headers)
         elif not self.api.limits.private_redirects:
-            url = _pinned(url, headers, extensions, self.api.name)
+            url = pinned(url, headers, extensions, self.api.name)
         method = "GET" if content is None else "POST"
         return _Streamed(
             self._http,
@@ -294,49 +239,31 @@ class Client:
             )
         return target
 
-    def _check(self, response: httpx2.Response) -> None:
+    def _check(self, response: httpx2.Response, url: httpx2.URL) -> None:
+        """Raises `ApiError` for a status that says that there is no answer."""
         status = response.status_code
         if status in _ANSWERED:
             return
-        if status in _WORTH_AGAIN:
-            after = retry_after(response.headers.get("retry-after"), datetime.now(UTC))
+        after = retry_after(response.headers.get("retry-after"), datetime.now(UTC))
+        own_fault = 500 <= status < 600 and status not in _NEVER_WORTH_AGAIN
+        # Whoever says when to come again has refused for a moment, as some do by 403 of what is too much.
+        if status in _WORTH_AGAIN or own_fault or (status >= 400 and after is not None):
             raise CallFailed(f"{self.api.name}: answered {status}", after)
+        raise Refused(
+            f"{self.api.name}: answered {status}: {self._hint(status, url)} ({self.api.where})", status
+        )
+
+    def _hint(self, status: int, url: httpx2.URL) -> str:
         credential = self.api.credential
-        hint = {
+        if credential and status in (401, 403) and not is_same_server(url, self.url):
+            return f"it redirected to {addresses.place(str(url))}, where {credential.setting} is not sent: declare that as its url"
+        return {
             401: f"see the credential in {credential.setting}"
             if credential
             else "it wants a credential (Credential)",
             403: "it does not allow this call",
             404: "there is nothing at its url",
         }.get(status, "see its url and parameters")
-        raise Refused(f"{self.api.name}: answered {status}: {hint} ({self.api.where})", status)
-
-    def _unpacked(self, response: httpx2.Response) -> Iterator[bytes]:
-        """The body, unpacked, in pieces. Raises `ApiError` for more than the limit."""
-        encoding = response.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("identity", "", "gzip", "x-gzip"):
-            raise ApiError(f"{self.api.name}: the answer is packed in a way that was not asked for")
-        unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if "gzip" in encoding else None
-        left, limits = self.api.limits.answer_bytes, self.api.limits
-        for block in response.iter_raw():  # as it comes: each read looks at the time
-            while block:
-                piece = unpack.decompress(block, _BLOCK_BYTES) if unpack else block
-                block = unpack.unconsumed_tail if unpack else b""
-                left -= len(piece)
-                if left < 0:
-                    raise ApiError(
-                        f"{self.api.name}: an answer has more than {limits.answer_bytes:,} bytes: ask for smaller pages, or "
-                        f"raise answer_bytes (Limits; {self.api.where})"
-                    )
-                yield piece
-        if unpack and not unpack.eof:
-            raise CallFailed(f"{self.api.name}: the answer is cut off")
-
-    def _parsed(self, body: bytes) -> Any:
-        try:
-            return parsed(body, self.api.records)
-        except (ValueError, RecursionError):
-            raise CallFailed(f"{self.api.name}: the answer is no JSON") from None
 
 
 class _Streamed:
@@ -354,63 +281,9 @@ class _Streamed:
         self._response.close()
 
 
-def parsed(body: bytes, records: Records = "") -> Any:
-    """What the JSON text of an answer says; numbers that are no whole ones as they are written, and to calculate with if a
-    function takes the records out of it. Raises `ValueError`, or `RecursionError` for one that is nested too deeply."""
-    number = Written if callable(records) else Number
-    return json.loads(body, parse_float=number, parse_constant=_refused)
-
-
-def _refused(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
-
-
 def _noted(name: str, call: Call) -> None:
     if name.endswith("send_request_headers.complete"):
         call.leaves()
-
-
-def _origin(url: httpx2.URL) -> tuple[str, str, int]:
-    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
-
-
-def _pinned(url: httpx2.URL, headers: dict[str, str], extensions: dict[str, Any], name: str) -> httpx2.URL:
-    """The same with the address that its host stands for, which is public: what a name stands for may change from one
-    question to the next. Raises `ApiError` for any other."""
-    host, port = url.host, url.port or {"http": 80, "https": 443}[url.scheme]
-    found = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-    if not found or not all(is_public(address) for address in found):
-        raise ApiError(
-            f"{name}: it redirects to {addresses.place(str(url))}, which is no public address: not followed, unless its "
-            "declaration says private_redirects=True (Limits)"
-        )
-    headers["Host"] = url.netloc.decode("ascii")
-    extensions["sni_hostname"] = host
-    return url.copy_with(host=sorted(found)[0])
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet: not of this machine, of a network of somebody's, or of a cloud's own."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    carried = list(_carried(ip)) if isinstance(ip, ipaddress.IPv6Address) else []
-    return ip not in _OF_A_NETWORK and all(one.is_global and not one.is_multicast for one in (ip, *carried))
-
-
-def _carried(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
-    """The addresses of the older kind that what goes to one of the newer is handed on to."""
-    if ip.ipv4_mapped:
-        yield ip.ipv4_mapped
-    if ip.sixtofour:
-        yield ip.sixtofour
-    yield from ip.teredo or ()
-    if any(ip in network for network in _IN_LAST_BITS):
-        yield ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-
-
-_IN_LAST_BITS = [ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96")]
-"""Where a translator (NAT64), or a system of old, takes the last bits for an address of the older kind."""
-_OF_A_NETWORK = ipaddress.ip_network("64:ff9b:1::/48")
-"""Of translators that are a network's own."""
 
 
 def _kind(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from etl_assets.apis.paging import Header, Link, Numbered, OnePage, Paging, Path, check_path
-from etl_assets.apis.windows import Windows, filled
+from etl_assets.apis.windows import Windows, filled, names_days
 from etl_assets.engine.location import caller
 from etl_assets.source.table import Table
 
@@ -117,7 +117,8 @@ gets whole numbers as `int` and others as `Decimal`, and gives records with what
 class Api:
     """A REST API whose records are kept as the table `name`: star functions read it as any other.
 
-    `url`: where it is; `url_setting`: an environment variable that may say otherwise. `columns` and their types (`?` allows
+    `url`: where it is, in its path maybe `{start}`, `{end}` and `{last}` of the window; `url_setting`: an environment variable that
+    may say otherwise. `columns` and their types (`?` allows
     NULL) are what is kept of a record; `fields` says where a column stands in it, if not under its own name (`set.name`).
     `key` tells records apart: the newest version of each counts. `records`: where they stand in an answer; `total`: where
     it says how many there are, or in which header, which is then compared. `parameters` are the same in every call. With a `body`
@@ -174,6 +175,8 @@ class Api:
         yield from self._mistakes_of_calls()
         if wrong := wrong_url(self.url):
             yield f"url {wrong}"
+        if names_days(self.url) and not self.windows:
+            yield "its url names the days of a window, and it has no windows=Windows(…)"
         if unsupported := [
             n for n, t in Table("t", "", self.columns).types.items() if t.name in _UNSUPPORTED
         ]:
@@ -194,16 +197,16 @@ class Api:
             if isinstance(self.paging, Link):
                 yield "a body is posted, and Link gives an address to get: page by PageNumber, Offset or Cursor"
         if self.windows and not self._names_the_window():
-            yield "nothing names its window: write {start}, {end} or {last} in parameters of Windows, or in body"
+            yield "nothing names its window: write {start}, {end} or {last} in parameters of Windows, in body or in url"
 
     def _names_the_window(self) -> bool:
         windows = self.windows
         if windows is None:
             return False
         first, second = windows.first, windows.named(windows.first.end.isoformat())
-        return (windows.told(first), filled(self.body, first.days)) != (
+        return (windows.told(first), filled([self.url, self.body], first.days)) != (
             windows.told(second),
-            filled(self.body, second.days),
+            filled([self.url, self.body], second.days),
         )
 
     @cached_property
@@ -225,7 +228,7 @@ def wrong_url(url: str) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         return "can't be read: write https://host/path"
-    if parts.scheme not in ("http", "https") or not host:
+    if parts.scheme not in ("http", "https") or not host or "{" in parts.netloc:
         return "can't be read: write https://host/path"
     if parts.username is not None or parts.password is not None:
         return "has a user or a password in it: name them in a credential (Credential)"

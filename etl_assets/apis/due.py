@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import REJECTED, DamagedPages, Take, open_takes, takes
+from etl_assets.apis.takes import REJECTED, DamagedPages, Take, open_takes, takes
 from etl_assets.apis.windows import WHOLE
 from etl_assets.lake.files import Files
 

@@ -8,39 +8,33 @@ records are taken out of an answer, all pages that are kept are read again, and 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 
 import duckdb
 
 from etl_assets import faults
-from etl_assets.apis.client import ApiError
+from etl_assets.apis.accepting import check_misfits, check_whole
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import LOADED, DamagedPages, Take, takes, to_load
 from etl_assets.apis.reading import (
-    TAKE,
-    Counts,
     PagesRead,
     all_takes,
     layout_of,
     loaded_takes,
     read_pages,
 )
-from etl_assets.apis.records import MOST_SHOWN, Rows
+from etl_assets.apis.records import Rows
+from etl_assets.apis.states import api_state, check_goes_on, table_state
+from etl_assets.apis.takes import LOADED, DamagedPages, Take, takes, to_load
 from etl_assets.engine import duck
-from etl_assets.engine.duck import identifier, listing
+from etl_assets.engine.duck import listing
 from etl_assets.engine.scratch import own_folder
-from etl_assets.engine.types import EXACT
-from etl_assets.engine.typing import types_version
 from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
 from etl_assets.lake.batches import (
-    ApiState,
     Batches,
-    Control,
     FileNames,
     LandedFile,
     Manifest,
@@ -52,9 +46,8 @@ from etl_assets.lake.current import DELETED, Current, view
 from etl_assets.lake.files import LakeError
 from etl_assets.raw.changes import changed_rows, missing_keys, no_keys
 from etl_assets.raw.controls import Sums, sums
-from etl_assets.raw.landing import EVERY, FEW_ROWS, TooManyMisfits
-from etl_assets.raw.writing import BatchWriter, Overtaken, check_project, history_of
-from etl_assets.source.catalog import Relation
+from etl_assets.raw.landing import EVERY
+from etl_assets.raw.writing import BatchWriter, Overtaken, check_project
 
 _ATTEMPTS = 5
 _MEMORY_BYTES = 256 << 20
@@ -74,12 +67,14 @@ class Load:
 @dataclass
 class Outcome:
     """What became of a load. `takes`: what was read of each API, whether a batch has it or it was known. `failures`: APIs
-    that were left out, and why. `unknown`: fields of records that nothing is declared for."""
+    that were left out, and why. `unknown`: fields of records that nothing is declared for. `seconds`: how long each took to read
+    and to land."""
 
     manifest: Manifest | None = None
     takes: dict[str, tuple[TakeState, ...]] = field(default_factory=dict)
     failures: dict[str, EtlError] = field(default_factory=dict)
     unknown: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def load_pages(load: Load, batches: Batches, scratch: Path) -> Outcome:
@@ -137,7 +132,9 @@ class _Loading:
         outcome, read = Outcome(), []
         for api in self.load.apis:
             try:
-                if one := self._read(api):
+                with _counted(outcome, api):
+                    one = self._read(api)
+                if one:
                     read.append(one)
                     outcome.takes[api.name] = tuple(counts.state() for counts in one.counts)
                     outcome.unknown[api.name] = tuple(sorted(one.unknown))
@@ -145,8 +142,13 @@ class _Loading:
                 outcome.failures[api.name] = error
         if read:
             self.writer.sweep()
+        states: dict[str, TableState] = {}
         try:
-            states = {one.api.name: state for one in read if (state := self._landed(one))}
+            for one in read:
+                with _counted(outcome, one.api):
+                    state = self._landed(one)
+                if state:
+                    states[one.api.name] = state
         except BaseException:
             self.writer.withdraw()
             raise
@@ -166,7 +168,7 @@ class _Loading:
         nothing to load. Raises `EtlError` for what can't be used."""
         held = self.latest.tables.get(api.name) if self.latest else None
         rows = Rows(api)
-        _check(api, held)
+        check_goes_on(api, held)
         again = held is not None and (held.columns != rows.columns or held.layout != layout_of(api))
         chosen = all_takes(self.batches, api.name) if again else to_load(self.files, api.name)
         if again:
@@ -174,9 +176,9 @@ class _Loading:
         if not chosen:
             return None
         read = self._read_pages(api, chosen)
-        for number_, counts in enumerate(read.counts):
-            self._count_keys(read, number_, counts)
-        self._check_bad(read)
+        check_whole(read, self.connection)
+        if not {api.name, EVERY} & self.load.allow_misfits:
+            check_misfits(read)
         return read
 
     def _read_pages(self, api: Api, chosen: list[Take]) -> PagesRead:
@@ -193,62 +195,6 @@ class _Loading:
             damaged.reject(str(error))
             self.anew.discard(api.name)  # what it alone held is kept
             return self._read_pages(api, [take for take in chosen if take != damaged])
-
-    def _count_keys(self, read: PagesRead, number_: int, counts: Counts) -> None:
-        """Count duplicates in a take, and compare what it has with what the API said. Raises `ApiError`."""
-        key, total = listing(read.relation.key), counts.summary.total
-        (distinct,) = duck.one(
-            self.connection,
-            f"SELECT count(*) FROM (SELECT DISTINCT {key} FROM {read.rows} WHERE {TAKE} = {number_})",
-        )
-        counts.duplicates = counts.records - counts.bad - distinct
-        if total is None or counts.lacking:
-            return
-        texts = ", ".join(_as_told(name, len(read.relation.key)) for name in read.relation.key)
-        known = f"SELECT array_to_string([{texts}], ',') AS key FROM {read.rows} WHERE {TAKE} = {number_}"
-        (aside,) = duck.one(
-            self.connection,
-            f"SELECT count(DISTINCT key) FROM {duck.csv_rows([read.report])} ANTI JOIN ({known}) USING (key) "
-            f"WHERE {TAKE} = '{number_}'",
-        )
-        here = distinct + aside
-        if counts.fell and counts.take.state != LOADED:
-            before, after = counts.fell
-            self._reject(
-                read,
-                counts,
-                f"it said that there are {before:,} records, and on a later page {after:,}: some went while they were read, "
-                "and others may have slipped through between two pages",
-            )
-        if not here <= total <= here + counts.perhaps_again:
-            self._reject(
-                read,
-                counts,
-                f"it says that there are {total:,} records, and gave {here:,} different ones: they changed while they were "
-                "read, or its pages leave some out",
-            )
-
-    @staticmethod
-    def _reject(read: PagesRead, counts: Counts, what: str) -> None:
-        why = f"{read.api.name}: for {counts.take.window} {what}"
-        counts.take.reject(why)
-        window = f" --window {counts.take.window}" if read.api.windows else ""
-        raise ApiError(
-            f"{why}; nothing of it was loaded, etl fetch {read.api.name}{window} fetches it anew. If its total counts "
-            f"something else, take it out of the declaration ({read.api.where})"
-        )
-
-    def _check_bad(self, read: PagesRead) -> None:
-        limit = max(read.api.limits.bad_share * read.records, FEW_ROWS)
-        if read.bad > limit and not {read.api.name, EVERY} & self.load.allow_misfits:
-            raise TooManyMisfits(
-                read.api.name,
-                f"{read.bad:,} of {read.records:,} records of {read.api.name} can't be used (the first: {read.first_bad}), "
-                f"more than {read.api.limits.bad_share:.0%}: nothing was committed, and their pages stay. Mend its declaration "
-                f"({read.api.where}) and run again, which costs no call; or let them be kept aside: etl run --allow-misfits "
-                f"{read.api.name}",
-                "--allow-misfits",
-            )
 
     # -- from rows to a batch --------------------------------------------------------------------------------------------
 
@@ -295,28 +241,7 @@ class _Loading:
             deleted=deleted,
             quarantined_rows=read.bad if quarantined else 0,
         )
-        types = types_version(read.api.table.types)
-        return TableState(
-            source=name,
-            columns=relation.columns,
-            key=relation.key,
-            rows=(held.rows if held else 0) + new - deleted,
-            members=(held.members if held else 0) + first_seen,
-            versions=(held.versions if held else 0) + changes.versions,
-            changed_in=self.naming.batch,
-            previous=held.changed_in if held else None,
-            history=history_of(held, self.naming.batch, changes),
-            read_in=self.naming.batch,
-            read="pages",
-            why=_why(read.counts),
-            horizon=0,
-            relation=0,
-            partitions=(),
-            layout=relation.layout,
-            controls=_controls(relation, held, added, removed),
-            clean_under=types if held is None or held.clean_under == types else None,
-            changes=changes,
-        )
+        return table_state(read, held, self.naming.batch, changes, first_seen, added, removed)
 
     def _new_quarantine(self, read: PagesRead) -> bool:
         """Whether records are kept aside that no batch has told of: the newest take of a window before may have had the
@@ -363,58 +288,17 @@ class _Loading:
         return self.writer.put(
             run_id=self.load.run_id,
             project=self.load.project,
-            sources={one.api.name: _state(one) for one in read if one.api.name in states},
+            sources={one.api.name: api_state(one) for one in read if one.api.name in states},
             tables=states,
             seconds=time.monotonic() - self.started,
         )
 
 
-def _state(read: PagesRead) -> ApiState:
-    received = max(counts.summary.received for counts in read.counts)
-    return ApiState(
-        server_time=datetime.fromtimestamp(received, UTC),
-        takes=tuple(counts.state() for counts in read.counts),
-    )
-
-
-def _why(counts: Sequence[Counts]) -> str:
-    windows = [str(one.take.window) for one in counts]
-    pages = sum(one.summary.pages for one in counts)
-    told = windows[0] if len(windows) == 1 else f"{windows[0]} to {windows[-1]}"
-    return f"{pages:,} pages of {told}"
-
-
-def _as_told(column: str, parts: int) -> str:
-    """A column of a key as text, as the report of records that are kept aside has it."""
-    text = f"left(CAST({identifier(column)} AS VARCHAR), {MOST_SHOWN})"
-    if parts == 1:
-        return text
-    quoted = f"""'"' || replace({text}, '"', '""') || '"'"""
-    return f"""CASE WHEN contains({text}, ',') OR contains({text}, '"') THEN {quoted} ELSE {text} END"""
-
-
-def _check(api: Api, held: TableState | None) -> None:
-    """Raises `ApiError` for a table that can't go on with an API as it is declared."""
-    if held is None:
-        return
-    if held.source != api.name:
-        raise ApiError(
-            f"{api.name}: the lake holds a table of this name from elsewhere: give the API another ({api.where})"
-        )
-    if held.key != tuple(api.key):
-        raise ApiError(
-            f"{api.name}: its key was {', '.join(held.key)} and is now {', '.join(api.key)}: its history can't go on under "
-            f"the same name ({api.where})"
-        )
-
-
-def _controls(relation: Relation, held: TableState | None, added: Sums, removed: Sums) -> dict[str, Control]:
-    """The sums of the amounts of all rows. Of a column that was none before, they are not known."""
-    controls = {}
-    for name in relation.amounts:
-        before = held.controls[name].held if held and name in held.controls else None
-        if held and before is None:
-            continue
-        total = EXACT.subtract(EXACT.add(Decimal(before or 0), added[name]), removed.get(name, Decimal(0)))
-        controls[name] = Control(sum=str(total), held=str(total))
-    return controls
+@contextmanager
+def _counted(outcome: Outcome, api: Api) -> Iterator[None]:
+    """A block whose time is that of a table."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        outcome.seconds[api.name] = outcome.seconds.get(api.name, 0.0) + time.monotonic() - began

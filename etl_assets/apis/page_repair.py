@@ -7,7 +7,6 @@ pages, so that the verification knows for which rows there is no page any more. 
 them again, if the API still gives them. Of pages that wait to be loaded no batch knows: their take is given up.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,8 +16,10 @@ from pathlib import Path
 import duckdb
 
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import COMPLETE, LOADED, Page, PagesFile, Summary, Take, files_of, pages_in, takes
+from etl_assets.apis.pages import Page, PagesFile, pages_in
 from etl_assets.apis.reading import loaded_takes, read_pages
+from etl_assets.apis.takes import COMPLETE, LOADED, Take, files_of, takes
+from etl_assets.apis.window_progress import WindowProgress
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.scratch import own_folder
@@ -79,25 +80,11 @@ def _restore_mark(take: Take, batches: Batches) -> None:
         for state in loaded.takes
         if (state.window, state.take) == (take.window, take.number)
     }
-    files, pages = [], list[Page]()
-    for file in take.landed():
-        found = take.legible(file)
-        pages += found
-        digest_ = hashlib.sha256(batches.files.read(file.path)).hexdigest()
-        files.append(PagesFile(file.path, len(found), digest_))
-    calls = [call for page in pages for call in page.calls]
-    totals = [page.total for page in sorted(pages, key=lambda page: page.index) if page.total is not None]
-    summary = Summary(
-        files=tuple(files),
-        pages=len({page.index for page in pages}),
-        calls=len(calls),
-        failed_calls=len(calls) - len(pages),
-        records=sum(page.records for page in pages),
-        waited_seconds=0.0,
-        total=totals[-1] if totals else None,
-        received=max(calls, default=0.0),
-        machines=tuple(sorted({page.machine for page in pages})),
-    )
+    examined = [take.examined(file, damaged=True) for file in take.landed()]
+    progress = WindowProgress()
+    for page in sorted((page for _, pages in examined for page in pages), key=lambda page: page.index):
+        progress.add(page)
+    summary = progress.summary([file for file, _ in examined])
     if not known or summary.sha256 in known:  # of a take that brought nothing no batch tells
         batches.files.remove(take.mark(COMPLETE))
         take.complete(summary)

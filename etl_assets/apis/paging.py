@@ -77,7 +77,7 @@ class PageNumber:
     def __post_init__(self) -> None:
         _check_size(self.records)
 
-    def parameters(self, index: int, step: int) -> dict[str, str | int]:
+    def parameters(self, index: int, begins: int) -> dict[str, str | int]:
         """The parameters of the page with an index, from 0 on."""
         return {self.parameter: self.first + index} | _size(self.size, self.records)
 
@@ -93,9 +93,9 @@ class Offset:
     def __post_init__(self) -> None:
         _check_size(self.records)
 
-    def parameters(self, index: int, step: int) -> dict[str, str | int]:
-        """The parameters of the page with an index, from 0 on, where pages have `step` records."""
-        return {self.parameter: index * step} | _size(self.size, self.records)
+    def parameters(self, index: int, begins: int) -> dict[str, str | int]:
+        """The parameters of the page that begins at a record, from 0 on."""
+        return {self.parameter: begins} | _size(self.size, self.records)
 
 
 @dataclass(frozen=True)

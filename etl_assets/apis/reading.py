@@ -17,20 +17,12 @@ from typing import Any
 
 import duckdb
 
-from etl_assets.apis.client import ApiError, parsed
+from etl_assets.apis.answers import records_in
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import (
-    COMPLETE,
-    LOADED,
-    Page,
-    Summary,
-    Take,
-    files_of,
-    in_order,
-    records_of,
-    takes,
-)
+from etl_assets.apis.errors import ApiError
+from etl_assets.apis.pages import Page
 from etl_assets.apis.records import Misfit, Rows
+from etl_assets.apis.takes import COMPLETE, LOADED, Summary, Take, files_of, in_order, takes
 from etl_assets.engine import duck
 from etl_assets.engine.code_version import code_version, declared_version
 from etl_assets.engine.duck import identifier, listing, literal
@@ -152,9 +144,7 @@ def read_pages(
                     continue
                 if page.total is not None:
                     said.append((page.calls[-1] if page.calls else 0.0, page.total))
-                for place, record in enumerate(
-                    records_of(api.name, parsed(page.body, api.records), api.records)
-                ):
+                for place, record in enumerate(records_in(api, page.body)):
                     count.records += 1
                     try:
                         row = rows.row(record)

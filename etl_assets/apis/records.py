@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from etl_assets.apis.client import Number
+from etl_assets.apis.answers import Number
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.paging import dig, names_of
 from etl_assets.engine.types import EXACT, Type
@@ -258,6 +258,8 @@ def _json(value: Any) -> str:
     if isinstance(value, Number):
         return str(value)
     if isinstance(value, Mapping):
+        if not all(isinstance(name, str) for name in value):
+            raise TypeError("no name")
         return (
             "{"
             + ", ".join(f"{json.dumps(k, ensure_ascii=False)}: {_json(v)}" for k, v in value.items())
@@ -265,7 +267,7 @@ def _json(value: Any) -> str:
         )
     if isinstance(value, list):
         return "[" + ", ".join(map(_json, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _json_text(value: Any) -> str:

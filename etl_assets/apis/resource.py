@@ -7,8 +7,9 @@ import dagster as dg
 from pydantic import Field
 
 from etl_assets import addresses
-from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Api, wrong_url
+from etl_assets.apis.errors import ApiError
+from etl_assets.apis.windows import names_days
 from etl_assets.clients.secrets import resolved
 from etl_assets.errors import EtlError
 from etl_assets.preflight import CheckResult
@@ -24,6 +25,11 @@ class Apis(dg.ConfigurableResource):
         url = os.environ.get(api.url_setting, "").strip() if api.url_setting else ""
         if url and (wrong := wrong_url(url)):
             raise ApiError(f"{api.url_setting} {wrong}")
+        if url and names_days(url) is not names_days(api.url):
+            raise ApiError(
+                f"{api.url_setting} must name the days of the window ({{start}}, {{end}}, {{last}}) as the declared url does, or not "
+                f"at all ({api.where})"
+            )
         return url or api.url
 
     def secret(self, setting: str) -> str:

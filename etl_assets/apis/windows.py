@@ -29,8 +29,13 @@ class Window:
         return {"start": self.start, "end": self.end, "last": self.end - timedelta(days=1)}
 
 
+def names_days(text: str) -> bool:
+    """Whether a text has a place for a day of a window."""
+    return bool(_DAY.search(text))
+
+
 def filled(body: Any, days: Mapping[str, date]) -> Any:
-    """A JSON body with the days of a window in its texts; what stands in other braces is left as it is."""
+    """A JSON body, or a text, with the days of a window in its texts; what stands in other braces is left as it is."""
     if isinstance(body, str):
         return _DAY.sub(lambda found: format(days[found[1]], found[2] or ""), body)
     if isinstance(body, Mapping):

@@ -18,7 +18,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from etl_assets.apis.assets import GOES_ON_TAG
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.due import due
-from etl_assets.apis.pages import waiting
+from etl_assets.apis.takes import waiting
 from etl_assets.apis.windows import WHOLE
 from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.history import UNDERWAY, History, told

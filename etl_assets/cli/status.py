@@ -105,7 +105,7 @@ def _apis(settings: Settings) -> dict[str, Any]:
         return {}
 
     from etl_assets.apis.due import due
-    from etl_assets.apis.pages import COMPLETE, LOADED, REJECTED, takes
+    from etl_assets.apis.takes import COMPLETE, LOADED, REJECTED, takes
     from etl_assets.lake.opening import open_files
 
     files, now = open_files(settings.lake_url, settings.data / "cache"), datetime.now(UTC)

@@ -18,10 +18,10 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from etl_assets.apis.client import parsed
+from etl_assets.apis.answers import records_in
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import Take, files_of, records_of
 from etl_assets.apis.records import Rows
+from etl_assets.apis.takes import Take, files_of
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.errors import EtlError
@@ -287,8 +287,7 @@ class Explainer:
                 for page in take.read(file):
                     if page.lost:
                         continue
-                    records = records_of(api.name, parsed(page.body, api.records), api.records)
-                    if ",".join(key) in map(rows.key, records):
+                    if ",".join(key) in map(rows.key, records_in(api, page.body)):
                         yield f"{file.path}, page {page.index + 1}"
 
     # -- star and warehouse --------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.due import due
-from etl_assets.apis.pages import waiting
+from etl_assets.apis.takes import waiting
 from etl_assets.lake.batches import Batches, Manifest, number
 from etl_assets.lake.files import LakeError
 from etl_assets.proof import changed

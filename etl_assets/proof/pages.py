@@ -6,6 +6,7 @@ in common is the declaration, and how files of pages are laid out.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl_assets.apis.declaration import Api
-from etl_assets.apis.pages import Take, files_of
+from etl_assets.apis.takes import Take, files_of
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing, own
 from etl_assets.engine.types import Type
@@ -83,7 +84,7 @@ def _values(api: Api, loaded: Sequence[TakeState], batches: Batches) -> Iterator
                 if not page.lost:
                     pages.setdefault(page.index, page.body)
         for index in sorted(pages):
-            for record in _records(api, json.loads(pages[index], parse_float=_Written)):
+            for record in _records(api, _answer(pages[index])):
                 values = [
                     _value(type_, _found(record, api.field_of(n))) for n, type_ in api.table.types.items()
                 ]
@@ -91,7 +92,13 @@ def _values(api: Api, loaded: Sequence[TakeState], batches: Batches) -> Iterator
                     yield values
 
 
+def _answer(page: bytes) -> Any:
+    return json.loads(page, parse_float=_Written) if page else None
+
+
 def _records(api: Api, answer: Any) -> Sequence[Any]:
+    if answer is None:
+        return ()
     if callable(api.records):
         return [_said(record) for record in api.records(answer)]
     found = _found(answer, api.records) if api.records else answer
@@ -106,6 +113,8 @@ def _said(value: Any) -> Any:
         return list(map(_said, value))
     if isinstance(value, Enum):
         return _said(value.value)
+    if isinstance(value, float | Decimal) and not Decimal(value).is_finite():
+        return value
     if isinstance(value, float):
         return _Written(float(value).__repr__())
     if isinstance(value, Decimal):
@@ -172,7 +181,10 @@ def _typed(type_: Type, value: Any) -> Any:
             return format(number if number else abs(number), "f")
         return pa.scalar(Decimal(number), arrow).as_py()
     if pa.types.is_floating(arrow):
-        return pa.scalar(float(_number(value)), arrow).as_py()
+        number = pa.scalar(float(_number(value)), arrow).as_py()
+        if math.isinf(number):
+            raise ValueError("too large")
+        return number
     if pa.types.is_boolean(arrow):
         return _is_bool({"true": True, "false": False}.get(value) if isinstance(value, str) else value)
     if pa.types.is_date(arrow):
@@ -193,6 +205,7 @@ def _typed(type_: Type, value: Any) -> Any:
     if type_.name == "uuid":
         return str(UUID(_as_text(value)))
     if type_.name in _JSON:
+        _check_json(value)
         return ""
     return _as_text(value)
 
@@ -208,6 +221,24 @@ def _number(value: Any) -> Decimal:
     if abs(number.adjusted()) > _MOST_DIGITS:
         raise ValueError("too many digits")
     return number
+
+
+def _check_json(value: Any) -> None:
+    """Raises for what PostgreSQL's JSON does not hold: a NUL, half a character, no number, what is no JSON at all."""
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            if not isinstance(name, str):
+                raise TypeError("no name")
+            _as_text(name)
+            _check_json(one)
+    elif isinstance(value, list):
+        for one in value:
+            _check_json(one)
+    elif isinstance(value, int | _Written):
+        if isinstance(value, _Written) and not value.is_finite():
+            raise ValueError("no number")
+    elif value is not None:
+        _as_text(value)
 
 
 def _is_bool(value: Any) -> bool:

@@ -21,6 +21,10 @@ else:
     pa = Later("pyarrow")
 
 
+_NOT_IN_ARROW = {"TIME WITH TIME ZONE", "BIT", "BIGNUM", "VARINT"}
+"""Types of which Arrow would get a part, or bytes that mean nothing elsewhere."""
+
+
 class DuckDBSession(Session):
     """A connection that stays open. While it is, no other process can open the file."""
 
@@ -36,6 +40,11 @@ class DuckDBSession(Session):
             relation = self._connection.sql(sql, params=[query.values[name] for name in names] or None)
             if relation is None:
                 raise SessionError("warehouse: the query answers nothing: is it a statement?")
+            for name, kind in zip(relation.columns, relation.types, strict=True):
+                if str(kind) in _NOT_IN_ARROW:
+                    raise SessionError(
+                        f"warehouse: column {name} is {kind}, which no frame holds: CAST it in the query"
+                    )
             reader = relation.to_arrow_reader(BATCH_ROWS)
             try:
                 yield reader.schema.empty_table()
@@ -80,11 +89,38 @@ class DuckDBSession(Session):
         self._connection.register("step_frame", frame)
         try:
             if exists and if_exists == "append":
+                self._refuse_rounding(place)
                 self._connection.execute(f"INSERT INTO {place} BY NAME FROM step_frame")
             else:
                 self._connection.execute(f"CREATE OR REPLACE TABLE {place} AS FROM step_frame")
+                found = [name for name, *_ in self._connection.execute(f"DESCRIBE {place}").fetchall()]
+                for name, other in zip(frame.column_names, found, strict=True):
+                    if name != other:
+                        raise SessionError(
+                            f"warehouse: a column can't be called {name!r} (it would be {other!r}): two names are equal but for "
+                            "capitals, or one has signs that no name has"
+                        )
         finally:
             self._connection.unregister("step_frame")
+
+    def _refuse_rounding(self, place: str) -> None:
+        """Raises `SessionError` if the table at a place would alter values of the frame."""
+        there = {
+            name.lower(): kind for name, kind, *_ in self._connection.execute(f"DESCRIBE {place}").fetchall()
+        }
+        for name, kind, *_ in self._connection.execute("DESCRIBE step_frame").fetchall():
+            if kind == "VARCHAR" or there.get(name.lower(), kind) in (kind, "VARCHAR"):
+                continue
+            column, kept = identifier(name), there[name.lower()]
+            zones = "TIMESTAMP" in kind and "TIMESTAMP" in kept and ("ZONE" in kind) is not ("ZONE" in kept)
+            altered = self._connection.execute(
+                f"SELECT count(*) FROM step_frame WHERE {column} IS DISTINCT FROM CAST(CAST({column} AS {kept}) AS {kind})"
+            ).fetchall()
+            if zones or altered[0][0]:
+                raise SessionError(
+                    f"column {name} of the table is {kept}, which would round or cut values of the frame: bring them to that type "
+                    "in a step before, or give the table another"
+                )
 
     def close(self) -> None:
         with self._told():

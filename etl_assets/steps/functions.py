@@ -153,6 +153,11 @@ def _table(value: Any) -> pa.Table:
     if isinstance(native, pa.Table):
         return native
     if isinstance(native, pd.DataFrame):
+        if named := [str(name) for name in native.index.names if name is not None]:
+            raise StepError(
+                f"its frame has an index ({', '.join(named)}), which would be lost: make a column of it by reset_index(), or drop it "
+                "by reset_index(drop=True)"
+            )
         try:
             return pa.Table.from_pandas(native, preserve_index=False).replace_schema_metadata(None)
         except (pa.ArrowException, TypeError):

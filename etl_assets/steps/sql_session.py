@@ -1,5 +1,6 @@
 """A session in any database that SQLAlchemy can talk to: PostgreSQL, MySQL, MariaDB, SQLite, SQL Server."""
 
+import re
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
@@ -9,18 +10,30 @@ from typing import Any
 import psycopg2
 import pyarrow as pa
 import sqlalchemy as sa
+from psycopg2 import extensions
 from sqlalchemy import exc
 from sqlalchemy.pool import NullPool
 
 from etl_assets import faults
 from etl_assets.steps import dialects
+from etl_assets.steps.appending import refuse_rounding
 from etl_assets.steps.dialects import POSTGRES, POSTGRES_BACKSLASHES, Dialect
 from etl_assets.steps.parameters import Value
 from etl_assets.steps.sessions import BATCH_ROWS, Bound, IfExists, Session, SessionError
-from etl_assets.steps.sql_values import arrow, bound, bound_type, column_type, refuse_doubles, rows, storable
+from etl_assets.steps.sql_values import (
+    arrow,
+    bound,
+    bound_type,
+    column_type,
+    refuse_doubles,
+    refuse_names,
+    rows,
+    storable,
+)
 
 # Numbers of MySQL's errors whose texts name tables, columns, users and hosts, and no values.
 _MYSQL_SYNTAX = 1064
+_MONTHS = re.compile(r"mon|year")
 _MYSQL_TELLING = {1044, 1045, 1049, 1050, 1051, 1054, 1109, 1142, 1146, 1305, 2002, 2003, 2006, 2013}
 
 
@@ -34,6 +47,9 @@ class SqlSession(Session):
             self._engine = sa.create_engine(url, poolclass=NullPool, hide_parameters=True)
             self._connection = self._engine.connect()
         self._dialect = self._engine.dialect.name
+        if self._engine.driver == "psycopg2":
+            exact = extensions.new_type(extensions.PYINTERVAL.values, "INTERVAL", _interval)
+            extensions.register_type(exact, self._connection.connection.driver_connection)
 
     def read(self, query: Bound) -> Iterator[pa.Table]:
         with self._told(), self._connection.begin():
@@ -77,9 +93,11 @@ class SqlSession(Session):
 
     def write(self, table: str, frame: pa.Table, if_exists: IfExists) -> int:
         schema, _, name = table.rpartition(".")
-        frame = storable(frame, self._dialect)
+        refuse_names([name, *([schema] if schema else []), *frame.column_names], self._dialect)
+        given, frame = frame, storable(frame, self._dialect)
         with self._told():
             if if_exists == "append" and self._exists(name, schema):
+                refuse_rounding(given, self._columns(name, schema), self._dialect)
                 columns: list[Any] = [
                     sa.column(field.name, column_type(field.type)) for field in frame.schema
                 ]
@@ -152,6 +170,11 @@ class SqlSession(Session):
         with self._connection.begin():
             return bool(sa.inspect(self._connection).has_table(name, schema=schema or None))
 
+    def _columns(self, name: str, schema: str) -> dict[str, sa.types.TypeEngine[Any]]:
+        with self._connection.begin():
+            found = sa.inspect(self._connection).get_columns(name, schema=schema or None)
+            return {one["name"]: one["type"] for one in found}
+
     def _has_schema(self, schema: str) -> bool:
         return bool(sa.inspect(self._connection).has_schema(schema))
 
@@ -177,6 +200,15 @@ class SqlSession(Session):
             raise SessionError(f"{self.database}: {told(error.orig)}") from None
         except exc.SQLAlchemyError as error:
             raise SessionError(f"{self.database}: {type(error).__name__}") from None
+
+
+def _interval(text: str | bytes | None, cursor: Any) -> Any:
+    """A duration of PostgreSQL as Python has it. Raises `SessionError` for months, which the driver would take for 30 days."""
+    if text and _MONTHS.search(str(text)):
+        raise SessionError(
+            "an interval has months or years, whose days nobody knows: CAST it to text in the query"
+        )
+    return extensions.PYINTERVAL(text, cursor)
 
 
 _DRIVERS = (

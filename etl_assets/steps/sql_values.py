@@ -7,7 +7,7 @@ brought to what it holds, or refused. `dialect`: a database as SQLAlchemy calls 
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -21,11 +21,33 @@ from etl_assets.steps.parameters import Parameter, Value
 from etl_assets.steps.sessions import SessionError
 
 _PLAIN = (str, bytes, bool, int, float, Decimal, date, datetime, time, timedelta, list)
+_MIXED = ({date, datetime}, {str, bytes})
+"""What Arrow would bring to one type: a text to its bytes, a moment to its day."""
 _MYSQLS = ("mysql", "mariadb")
 _WITHOUT_ZONES = {"sqlite", *_MYSQLS}
 _FINITE_ONLY = {*_MYSQLS, "mssql"}
 _LARGEST = 2**63 - 1
+_LONGEST_SHOWN = 60
 _MOST_DIGITS = {"mysql": 65, "mariadb": 65, "mssql": 38}
+
+
+# -- a name ------------------------------------------------------------------------------------------------------------
+
+
+def refuse_names(names: Iterable[str], dialect: str) -> None:
+    """Raises `SessionError` for a name of a table or a column that a database has not, or would cut without a word."""
+    for name in names:
+        shown = repr(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…")
+        if not name or "\0" in name or (dialect in _MYSQLS and name != name.rstrip()):
+            raise SessionError(f"no table and no column can be called {shown}: give it another name")
+        size, most, kind = (
+            (len(name.encode()), 63, "bytes") if dialect == "postgresql" else (len(name), 64, "characters")
+        )
+        if dialect in {"postgresql", *_MYSQLS} and size > most:
+            raise SessionError(
+                f"no table and no column can be called {shown}: it has {size} {kind}, and the database keeps {most}; give it a "
+                "shorter name"
+            )
 
 
 # -- a frame's column --------------------------------------------------------------------------------------------------
@@ -235,15 +257,19 @@ def arrow(names: Sequence[str], rows: Sequence[Any]) -> pa.Table:
 
 def _column(name: str, values: Sequence[Any]) -> pa.Array:
     kinds = {type(value) for value in values if value is not None}
+    if any(mixed <= kinds for mixed in _MIXED):
+        raise _no_one_type(name, kinds)
     if datetime in kinds or not kinds <= set(_PLAIN):
         values = [_plain(value) for value in values]
     try:
         return pa.array(values)
-    except (pa.ArrowException, OverflowError):
-        told = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise SessionError(
-            f"column {name} has values that no one type holds ({told}): CAST it in the query"
-        ) from None
+    except (pa.ArrowException, OverflowError, TypeError):
+        raise _no_one_type(name, kinds) from None
+
+
+def _no_one_type(name: str, kinds: Collection[type]) -> SessionError:
+    told = ", ".join(sorted(kind.__name__ for kind in kinds))
+    return SessionError(f"column {name} has values that no one type holds ({told}): CAST it in the query")
 
 
 def _plain(value: Any) -> Any:

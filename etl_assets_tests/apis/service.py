@@ -10,8 +10,8 @@ from typing import Any
 from etl_assets.apis.declaration import Api, Limits, Rate, Retry
 from etl_assets.apis.fetching import Fetch
 from etl_assets.apis.loading import Load, Outcome, load_pages
-from etl_assets.apis.pages import Summary, take_to_fetch
 from etl_assets.apis.paging import PageNumber
+from etl_assets.apis.takes import Summary, take_to_fetch
 from etl_assets.apis.windows import Windows
 from etl_assets.cards.apis import CARD_SALE
 from etl_assets.engine import duck

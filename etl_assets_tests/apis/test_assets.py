@@ -10,22 +10,29 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from etl_assets.apis import assets
-from etl_assets.apis.assets import GOES_ON_TAG, api_assets
+from etl_assets.apis import assets, loading
+from etl_assets.apis.assets import GOES_ON_TAG, api_assets, api_tables
 from etl_assets.apis.declaration import Api, Limits, Rate, Retry
+from etl_assets.apis.paging import Cursor
 from etl_assets.apis.resource import Apis
 from etl_assets.automation.windows_due import fetch_jobs
 from etl_assets.lake.resource import RawLake
+from etl_assets.notices import NOTICE
+from etl_assets_tests.apis.answering import Reply, answering, lake, things
 from etl_assets_tests.apis.service import FIRST, SALE, Client, service
 from etl_assets_tests.browser.interface import interface
 
 
-def materialized(client: Client, folder: Path, instance: dg.DagsterInstance, window: str) -> Any:
+def surroundings(folder: Path) -> dict[str, Any]:
     apis = Apis(scratch=str(folder / "scratch"))
-    lake = RawLake(url=str(folder / "lake"), scratch=str(folder / "scratch"), cache=str(folder / "cache"))
+    raw = RawLake(url=str(folder / "lake"), scratch=str(folder / "scratch"), cache=str(folder / "cache"))
+    return {"lake": raw, "apis": apis}
+
+
+def materialized(client: Client, folder: Path, instance: dg.DagsterInstance, window: str) -> Any:
     return dg.materialize(
         api_assets([client.api]),
-        resources={"lake": lake, "apis": apis},
+        resources=surroundings(folder),
         instance=instance,
         partition_key=window,
         raise_on_error=False,
@@ -84,6 +91,41 @@ def test_a_fetch_is_tried_again_tells_how_far_it_is_and_goes_on_when_it_may(
         tags = instance.get_run_by_id(waits.run_id).tags  # type: ignore[union-attr]
         assert datetime.now(UTC) + timedelta(minutes=50) < datetime.fromisoformat(tags[GOES_ON_TAG])
         assert len(stand_in.calls) > 18
+
+
+def test_each_table_tells_its_own_seconds_and_what_is_odd_about_its_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row E7: of what one run loads; and a page that is full and names no other may be the first of many."""
+    full = Reply({"data": things(0, 20), "meta": {"next_cursor": "20"}})
+    with answering(lambda _: full) as served_things:
+        mistaken = lake(tmp_path, served_things, paging=Cursor("meta.next", size="limit", records=20))
+        slow = lake(tmp_path, served_things, name="slow")
+        for client in (mistaken, slow):
+            client.fetch("whole", path="/items")
+    landed = loading._Loading._landed
+
+    def landed_slowly(self: Any, read: Any) -> Any:
+        time.sleep(1.0 if read.api.name == "slow" else 0.0)
+        return landed(self, read)
+
+    monkeypatch.setattr(loading._Loading, "_landed", landed_slowly)
+    made = dg.materialize(
+        [*api_assets([mistaken.api, slow.api]), api_tables([mistaken.api, slow.api], "")],
+        resources=surroundings(tmp_path),
+        selection=dg.AssetSelection.groups("raw"),
+    )
+    told = {
+        one.asset_key.path[-1]: one.metadata for one in made.asset_materializations_for_node("load_pages")
+    }
+    slow_seconds, seconds = (told[name]["seconds"].value for name in ("slow", "thing"))
+    assert isinstance(slow_seconds, float)
+    assert isinstance(seconds, float)
+    assert slow_seconds >= 1 > seconds > 0
+    assert NOTICE not in told["slow"]
+    assert "as many as are asked for, and names no other: see that meta.next" in str(
+        told["thing"][NOTICE].value
+    )
 
 
 def test_a_run_that_hangs_is_ended_a_minute_after_its_limit() -> None:

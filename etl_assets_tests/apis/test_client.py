@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from etl_assets.apis.client import ApiError, is_public
 from etl_assets.apis.declaration import Credential, Retry
+from etl_assets.apis.errors import ApiError
 from etl_assets.apis.paging import Link
+from etl_assets.apis.redirects import is_public
 from etl_assets.clients.waiting import retry_after
 from etl_assets.stand_ins.web_api import Call
 from etl_assets_tests.apis.service import Client, service

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from etl_assets.apis.pages import takes
+from etl_assets.apis.takes import takes
 from etl_assets.stand_ins.web_api import Call, Record, WebApiStandIn
 from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, service
 from etl_assets_tests.apis.test_fetching import PAGINGS

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Batch, Limits, Rate, Retry
-from etl_assets.apis.pages import Take, takes
+from etl_assets.apis.errors import ApiError
 from etl_assets.apis.paging import Cursor, Link, Offset, PageNumber
+from etl_assets.apis.takes import Take, takes
 from etl_assets.stand_ins.web_api import Call, Record, WebApiStandIn, sales
 from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, service
 

@@ -14,10 +14,11 @@ import pytest
 import time_machine
 
 from etl_assets.apis import reading
-from etl_assets.apis.client import ApiError
 from etl_assets.apis.declaration import Limits
 from etl_assets.apis.due import due
-from etl_assets.apis.pages import LOADED, Page, Take, takes
+from etl_assets.apis.errors import ApiError
+from etl_assets.apis.pages import Page
+from etl_assets.apis.takes import LOADED, Take, takes
 from etl_assets.apis.windows import WHOLE
 from etl_assets.engine import duck
 from etl_assets.engine.scratch import sweep

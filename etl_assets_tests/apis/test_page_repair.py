@@ -13,7 +13,7 @@ from etl_assets.apis.page_repair import (
     repair_damaged_pages,
     rows_without_page,
 )
-from etl_assets.apis.pages import COMPLETE, Take
+from etl_assets.apis.takes import COMPLETE, Take
 from etl_assets.lake.batches import Batches
 from etl_assets.stand_ins.web_api import WebApiStandIn
 from etl_assets_tests.apis.service import FIRST, SALE, Client, correcting, service

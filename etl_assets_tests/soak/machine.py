@@ -14,7 +14,7 @@ from pathlib import Path
 
 import time_machine
 
-from etl_assets.apis.client import ApiError
+from etl_assets.apis.errors import ApiError
 from etl_assets.errors import EtlError
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.soak import model, service

@@ -15,8 +15,8 @@ from etl_assets.apis.declaration import Api, Limits, Rate, Retry
 from etl_assets.apis.due import due
 from etl_assets.apis.fetching import Fetch
 from etl_assets.apis.loading import Load, load_pages
-from etl_assets.apis.pages import LOADED, take_to_fetch, takes
 from etl_assets.apis.paging import PageNumber
+from etl_assets.apis.takes import LOADED, take_to_fetch, takes
 from etl_assets.apis.windows import Windows
 from etl_assets.lake.batches import Batches
 from etl_assets.stand_ins.web_api import Behaviour, Record, WebApiStandIn, sales

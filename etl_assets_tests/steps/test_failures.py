@@ -103,6 +103,26 @@ def test_b9_what_needs_a_failed_step_is_left_out_the_rest_goes_on_and_every_fail
     assert SECRET_ROW not in everything
 
 
+def test_a_frame_whose_index_would_be_lost_is_refused(tmp_path: Path) -> None:
+    """What pandas groups by is an index, and no column of what it gives; rows that were chosen keep numbers that mean nothing."""
+
+    @step()
+    def sums() -> pd.DataFrame:
+        """One row is a region."""
+        frame = pd.DataFrame({"region": ["n", "s", "n"], "amount": [1, 2, 3]})
+        return frame.groupby("region").sum()
+
+    @step()
+    def chosen() -> pd.DataFrame:
+        """One row is a number."""
+        frame = pd.DataFrame({"amount": [1, 2, 3]})
+        return frame[frame["amount"] > 1]
+
+    ran = play(Steps("lot", "Frames.", [sums, chosen]), tmp_path / "data")
+    assert ran.made == ["chosen"]
+    assert "its frame has an index (region), which would be lost" in ran.failure
+
+
 @pytest.mark.usefixtures("shop")
 def test_b9_the_notification_is_sent_whatever_failed_and_says_what(
     tmp_path: Path, mail: Mail, monkeypatch: pytest.MonkeyPatch

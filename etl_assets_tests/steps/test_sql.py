@@ -1,5 +1,6 @@
 """B1, B2, B3, B8: queries, statements and writes in PostgreSQL, SQLite and MariaDB, in one session per run."""
 
+import contextlib
 import datetime as dt
 import os
 from dataclasses import replace
@@ -23,7 +24,7 @@ from etl_assets.steps.duckdb_session import DuckDBSession
 from etl_assets.steps.parameters import Value
 from etl_assets.steps.sessions import Bound, Session, SessionError
 from etl_assets.steps.sql_session import open_sql
-from etl_assets.steps.sql_values import bound_type, column_type, storable
+from etl_assets.steps.sql_values import arrow, bound_type, column_type, storable
 from etl_assets.steps.statement import Statement
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
 from etl_assets_tests.steps import databases, several_processes
@@ -390,6 +391,144 @@ def test_b3_a_table_of_another_schema_is_written(kind: str, request: pytest.Fixt
     finally:
         session.close()
     assert sa.inspect(sa.create_engine(url)).get_table_names(schema="mine") == ["prices"]
+
+
+def test_b1_values_of_kinds_that_one_type_would_alter_are_refused() -> None:
+    """In SQLite each value has a kind of its own; a decimal may be no number."""
+    day, moment = dt.date(2026, 1, 31), NOON
+    for values in (
+        [day, moment],
+        ["a", b"b"],
+        [Decimal("Infinity")],
+        [Decimal("NaN")],
+        [1, "1"],
+        [2**53 + 1, 0.5],
+    ):
+        with pytest.raises(SessionError, match="column v has values that no one type holds"):
+            arrow(["v"], [(value,) for value in values])
+
+
+@pytest.mark.parametrize("name", ["x" * 64, "ü" * 40, "x" * 200, "a\0b", "%(a)s:x", " a ", "select"])
+def test_b3_a_column_is_called_as_in_the_frame_or_refused(shop: str, name: str) -> None:
+    """PostgreSQL cuts a name that is too long, without a word."""
+    dialect = sa.make_url(shop).get_backend_name()
+    long = {"postgresql": len(name.encode()) > 63, "mysql": len(name) > 64 or name.endswith(" ")}
+    refused = "\0" in name or long.get(dialect, False)
+    session = open_sql("shop", "ETL_DATABASE_SHOP", shop)
+    try:
+        if refused:
+            with pytest.raises(SessionError, match="no table and no column can be called"):
+                session.write("odd", pa.table({name: [1], "n": [2]}), "fail")
+            with pytest.raises(SessionError, match="no table and no column can be called"):
+                session.write(name, pa.table({"n": [2]}), "fail")
+            assert not sa.inspect(sa.create_engine(shop)).get_table_names()
+            return
+        session.write("odd", pa.table({name: [1], "n": [2]}), "fail")
+        (table, *_) = session.read(Bound(Statement("SELECT * FROM odd"), {}, {}))
+        assert table.to_pydict() == {name: [1], "n": [2]}
+    finally:
+        session.close()
+
+
+def test_b1_months_of_an_interval_are_not_taken_for_30_days(database: Any) -> None:
+    session = open_sql("shop", "ETL_DATABASE_SHOP", database())
+    try:
+        for sql, told in (("'1 mon 2 days'", None), ("'-1 year'", None), ("'40 days 01:00:00.5'", 40)):
+            query = Bound(Statement(f"SELECT CAST({sql} AS interval) AS v, NULL::interval AS n"), {}, {})
+            if told:
+                (table,) = session.read(query)
+                expected = dt.timedelta(days=told, hours=1, seconds=0.5)
+                assert table.to_pylist() == [{"v": expected, "n": None}]
+            else:
+                with pytest.raises(SessionError, match="an interval has months or years"):
+                    list(session.read(query))
+    finally:
+        session.close()
+
+
+def test_b3_a_duckdb_warehouse_alters_neither_names_nor_what_a_frame_does_not_hold(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "w.duckdb")):
+        pass
+    session = DuckDBSession(DuckDBWarehouse(path=str(tmp_path / "w.duckdb"), scratch=str(tmp_path)))
+    try:
+        for names in (["a", "A"], ["a\0b"]):
+            with pytest.raises(SessionError, match="a column can't be called"):
+                session.write("odd", pa.table([[1]] * len(names), names=names), "fail")
+        session.write("odd", pa.table([[1], [2]], names=["select", 'a "b.%s\n']), "fail")
+        for made in ("TIMETZ '10:00:00+02'", "'101'::BIT"):
+            with pytest.raises(SessionError, match=r"column v is .*, which no frame holds"):
+                list(session.read(Bound(Statement(f"SELECT {made} AS v"), {}, {})))
+    finally:
+        session.close()
+
+
+HALF = NOON.replace(microsecond=500_000)
+# A column of a table that is there, what it holds as it is, and what it would round or cut.
+NARROWER: list[tuple[str, pa.Array, pa.Array]] = [
+    ("DECIMAL(6, 2)", pa.array([Decimal("1.100")]), pa.array([Decimal("1.005")])),
+    ("DECIMAL(6, 2)", pa.array([0.1, -2.5]), pa.array([0.125])),
+    ("INTEGER", pa.array([2.0, None]), pa.array([1.6])),
+    ("INTEGER", pa.array([Decimal("2.0")]), pa.array([Decimal("1.6")])),
+    ("DOUBLE PRECISION", pa.array([2**53, 1]), pa.array([2**53 + 1])),
+    ("DOUBLE PRECISION", pa.array([Decimal("0.1")]), pa.array([Decimal("0.1234567890123456789")])),
+    ("REAL", pa.array([0.5]), pa.array([0.1])),
+    ("DATE", pa.array([HALF.replace(hour=0, microsecond=0)]), pa.array([HALF])),
+    ("TIMESTAMP(0)", pa.array([HALF.replace(microsecond=0)]), pa.array([HALF])),
+    ("TIMESTAMP(0)", pa.array([NOON.replace(microsecond=0)]), pa.array([AT.replace(microsecond=0)])),
+    ("TIME(0)", pa.array([dt.time(12)]), pa.array([dt.time(12, 0, 0, 5)])),
+]
+KEPT_BY_SQLITE = {"DECIMAL(6, 2)", "INTEGER", "REAL", "DATE", "TIMESTAMP(0)", "TIME(0)"}
+
+
+@pytest.mark.parametrize(("kind", "fits", "not_"), NARROWER)
+def test_b3_what_is_appended_is_never_rounded_or_cut(
+    shop: str, kind: str, fits: pa.Array, not_: pa.Array
+) -> None:
+    """The column of a table that is there may be narrower than that of a frame."""
+    dialect = sa.make_url(shop).get_backend_name()
+    if dialect == "mysql":
+        kind = {"TIMESTAMP(0)": "DATETIME", "REAL": "FLOAT"}.get(kind, kind)
+    if dialect != "postgresql" and pa.types.is_timestamp(not_.type) and not_.type.tz:
+        pytest.skip("an instant is kept in UTC there")
+    execute(shop, f"CREATE TABLE narrow (v {kind})")
+    session = open_sql("shop", "ETL_DATABASE_SHOP", shop)
+    try:
+        session.write("narrow", pa.table({"v": fits}), "append")
+        if dialect == "sqlite" and kind in KEPT_BY_SQLITE:
+            session.write("narrow", pa.table({"v": not_}), "append")
+            (found,) = execute(shop, "SELECT v FROM narrow")[len(fits) :]
+            assert str(found[0]).rstrip("0") == str(not_[0]).rstrip("0")
+            return
+        with pytest.raises(SessionError, match=r"column v of the table is .*, which would round or cut"):
+            session.write("narrow", pa.table({"v": not_}), "append")
+        assert len(execute(shop, "SELECT v FROM narrow")) == len(fits)
+    finally:
+        session.close()
+
+
+@pytest.mark.parametrize(("kind", "fits", "not_"), NARROWER)
+def test_b3_what_is_appended_in_a_duckdb_warehouse_is_never_rounded_or_cut(
+    tmp_path: Path, kind: str, fits: pa.Array, not_: pa.Array
+) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    kind = {"TIMESTAMP(0)": "TIMESTAMP_S", "TIME(0)": "DATE"}.get(kind, kind)
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(f"CREATE TABLE narrow (v {kind})")
+    session = DuckDBSession(DuckDBWarehouse(path=str(path), scratch=str(tmp_path)))
+    try:
+        with contextlib.suppress(SessionError):  # a time is no day
+            session.write("narrow", pa.table({"v": fits}), "append")
+        try:
+            session.write("narrow", pa.table({"v": not_}), "append")
+        except SessionError as error:
+            assert "which would round or cut" in str(error) or "time" in str(not_.type)  # noqa: PT017
+            return
+        (found,) = list(session.read(Bound(Statement("SELECT v FROM narrow"), {}, {})))[-1]["v"].to_pylist()[
+            -1:
+        ]
+        assert found == not_[0].as_py()
+    finally:
+        session.close()
 
 
 def test_b3_a_write_that_fails_leaves_the_table_as_it_was(shop: str, tmp_path: Path) -> None:
