@@ -231,6 +231,19 @@ def test_a_table_that_the_warehouse_lost_is_found(flow: Direct) -> None:
     assert list(found) == [("warehouse", "fact_sale")]
 
 
+def test_a_warehouse_that_was_not_loaded_since_is_told_to_be_behind(own: Direct) -> None:
+    execute(own.url, DAY)
+    own.capture()
+    with own.lake.open(own.inputs) as bench:
+        bench.publish(list(bench.builder.derive(bench.manifest)))
+    told = differences(own.verified())
+    assert {hop for hop, _ in told} == {"warehouse"}
+    assert all(
+        why.startswith("it shows batch 000001, and the star batch 000002: run etl run; ")
+        for why in told.values()
+    )
+
+
 def test_what_changes_in_the_source_after_the_batch_is_no_difference(own: Direct) -> None:
     execute(own.url, DAY)
     for thorough in (False, True):

@@ -5,9 +5,11 @@ read can be replaced, one occurrence at a time; `parse` gives the tree. What is 
 `Opaque`, and whoever asked treats the function as one that has to be computed whole.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import duckdb
 import sqlglot
@@ -29,6 +31,22 @@ _STEP = "__duckdb_s"
 _LONGEST = 200_000
 _SIDES = {"": "inner", "LEFT": "left", "RIGHT": "right", "FULL": "full"}
 _KINDS = {"SEMI": "semi", "ANTI": "anti", "CROSS": "cross"}
+
+# Of what a query, or what it reads, may consist; whatever else there is would be overlooked.
+_KNOWN: Mapping[type[exp.Expr], frozenset[str]] = {
+    exp.Select: frozenset(
+        {"from_", "from", "joins", "expressions", "where", "group", "having", "qualify", "order", "distinct"}
+        | {"windows", "with_", "with"}
+    ),
+    exp.Union: frozenset({"this", "expression", "distinct", "order", "with_", "with"}),
+    exp.Subquery: frozenset({"this", "alias", "with_", "with"}),
+    exp.Table: frozenset({"this", "alias", "db"}),
+}
+# What DuckDB writes around the text of somebody's own; around its steps it is written out (see `_inlined`).
+_NOT_FOLLOWED = " AS NOT MATERIALIZED ("
+_STYLED = re.compile(r"\x1b\[[0-9;]*m")
+# Types of which two values may be equal and not the same: 0.0 and -0.0, a month and 30 days.
+_EQUAL_AND_DIFFERENT = re.compile(r"FLOAT|DOUBLE|INTERVAL|TIME WITH TIME ZONE")
 
 Expression = exp.Expr
 Types = Mapping[str, Mapping[str, str]]
@@ -141,12 +159,13 @@ class Source:
 @dataclass(frozen=True)
 class Join:
     """Two sources joined; `equal` are the pairs of expressions (of the left, of the right) that must be equal, whatever
-    else must hold."""
+    else must hold. `same`: what is equal there is the very same value, not 1 and 1.00."""
 
     kind: str
     left: "From"
     right: Source
     equal: tuple[tuple[Expression, Expression], ...]
+    same: bool = True
 
 
 @dataclass(frozen=True)
@@ -219,6 +238,11 @@ def substituted(expression: Expression, columns: Mapping[str, Expression]) -> Ex
     return made.unnest() if isinstance(made, exp.Paren) else made
 
 
+def told(error: SqlglotError) -> str:
+    """What is wrong with a query, in a line without the marks that a terminal would show."""
+    return _STYLED.sub("", " ".join(str(error).split()))
+
+
 def text(expression: Expression) -> str:
     """An expression as SQL."""
     return expression.sql(_DIALECT)
@@ -246,55 +270,101 @@ def nodes(node: Node | From) -> Iterator[Node]:
 def parse(query: Query, types: Types) -> Node:
     """The tree of a query. Raises `Opaque`."""
     numbered = [identifier(f"{number}:{name}") for number, name in enumerate(query.names)]
-    schema: dict[str, object] = {
+    schema: dict[str, dict[str, str]] = {
         f"{number}:{name}": dict(types[name]) for number, name in enumerate(query.names)
     }
+    if _NOT_FOLLOWED in query.sql:
+        raise Opaque("a query of its own (.query)")
     try:
         parsed = sqlglot.parse_one(query.reading(numbered), read=_DIALECT)
-        qualified = qualify(parsed, schema=schema, dialect=_AS_WRITTEN, quote_identifiers=False)
+        qualified = qualify(
+            parsed, schema=dict[str, object](schema), dialect=_AS_WRITTEN, quote_identifiers=False
+        )
     except SqlglotError as error:
-        raise Opaque(f"its SQL can't be followed ({' '.join(str(error).split())[:80]})") from error
+        raise Opaque(f"its SQL can't be followed ({told(error)[:80]})") from error
     for name in qualified.find_all(exp.Identifier):
         name.set("quoted", True)  # so that what is the same reads the same
-    return _Parser(types).query(qualified, {})
+    with ExitStack() as stack:
+        return _Parser(types, schema, stack, collated=qualified.find(exp.Collate) is not None).query(
+            qualified, {}
+        )
 
 
 class _Parser:
-    def __init__(self, types: Types) -> None:
+    """`schema` has the inputs under the names that the query has for them; `collated`: texts may be equal that are written
+    differently."""
+
+    def __init__(self, types: Types, schema: Types, stack: ExitStack, *, collated: bool) -> None:
         self.types = types
+        self.schema = schema
+        self.stack = stack
+        self.collated = collated
+        self.with_: list[Expression] = []
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """With the inputs as empty tables. Most queries need none."""
+        connection = self.stack.enter_context(duckdb.connect())
+        for name, columns in self.schema.items():
+            declared = ", ".join(f"{identifier(column)} {type_}" for column, type_ in columns.items())
+            connection.execute(f"CREATE TABLE {identifier(name)} ({declared})")
+        return connection
 
     def query(self, query: Expression, known: Mapping[str, Node]) -> Node:
         known = dict(known)
+        _refuse_others(query)
         with_ = query.args.get("with_") or query.args.get("with")
         if with_:
             if with_.args.get("recursive"):
                 raise Opaque("a recursive query")
             for cte in with_.expressions:
                 known[cte.alias] = self.query(cte.this, known)
+                self.with_.append(cte)
         if isinstance(query, exp.Subquery):
             return self.query(query.this, known)
         if isinstance(query, exp.Union) and type(query) is exp.Union:
-            parts = (self.query(query.left, known), self.query(query.right, known))
-            return Union(parts, bool(query.args.get("distinct")), columns_of(parts[0]))
+            return self.union(query, known)
         if not isinstance(query, exp.Select):
             raise Opaque(f"{type(query).__name__.upper()} of two queries")
         return self.select(query, known)
 
+    def union(self, query: exp.Union, known: Mapping[str, Node]) -> Node:
+        """A union. What its parts give is brought to the types that it has: 1 and 1.00 are one value, and two texts."""
+        names = columns_of(left := self.query(query.left, known))
+        whole, *types = [self.described(part) for part in (query, query.left, query.right)]
+        if whole is None:
+            raise Opaque("a UNION of which it is not known what types it gives")
+        parts = []
+        for part, own in zip((left, self.query(query.right, known)), types, strict=True):
+            if own != whole:
+                columns = {
+                    name: exp.cast(column(name, "u"), type_, dialect=_DIALECT)
+                    for name, type_ in zip(columns_of(part), whole, strict=True)
+                }
+                part = Select(Source("u", part), columns)
+            parts.append(part)
+        return Union(tuple(parts), bool(query.args.get("distinct")), names)
+
+    def described(self, query: Expression) -> Sequence[str] | None:
+        """The types of the columns that a query gives; None if its text can't be bound."""
+        query = query.copy()
+        query.set("with_", None)
+        with_ = ", ".join(text(cte) for cte in self.with_)
+        bound = f"WITH {with_} {text(query)}" if with_ else text(query)
+        try:
+            return [str(row[1]) for row in self.connection.execute(f"DESCRIBE {bound}").fetchall()]
+        except duckdb.Error:
+            return None
+
     def select(self, query: exp.Select, known: Mapping[str, Node]) -> Node:
-        for name, what in (
-            ("limit", "LIMIT"),
-            ("offset", "OFFSET"),
-            ("sample", "a sample"),
-            ("laterals", "LATERAL"),
-        ):
-            if query.args.get(name):
-                raise Opaque(f"{what}")
         from_ = query.args.get("from_") or query.args.get("from")
         if from_ is None:
             raise Opaque("rows that come from no input")
         source: From = self.source(from_.this, known)
+        read = exp.select().from_(from_.this.copy())
         for join in query.args.get("joins") or []:
-            source = self.join(source, join, known)
+            source = self.join(source, read, join, known)
+            read.append("joins", join.copy())
         for node in query.find_all(exp.Subquery, exp.Exists, exp.In, exp.Lambda):
             if isinstance(node, exp.In) and not node.args.get("query"):
                 continue
@@ -330,6 +400,9 @@ class _Parser:
 
     def source(self, item: Expression, known: Mapping[str, Node]) -> Source:
         alias = item.alias_or_name
+        _refuse_others(item)
+        if item.alias_column_names:
+            raise Opaque("columns that are given other names where they are read")
         if isinstance(item, exp.Subquery):
             return Source(alias, self.query(item.this, known))
         if not isinstance(item, exp.Table) or not isinstance(item.this, exp.Identifier):
@@ -341,7 +414,8 @@ class _Parser:
             raise Opaque("rows that come from no input")
         return Source(alias, known[item.name])
 
-    def join(self, left: From, join: exp.Join, known: Mapping[str, Node]) -> Join:
+    def join(self, left: From, read: exp.Select, join: exp.Join, known: Mapping[str, Node]) -> Join:
+        """`left` joined with another source; `read` reads what `left` is."""
         right = self.source(join.this, known)
         kind = _KINDS.get(join.kind) or _SIDES.get(join.side)
         if kind is None or join.method or join.args.get("using") or join.args.get("match_condition"):
@@ -360,7 +434,34 @@ class _Parser:
                         break
         if kind == "cross" and equal:
             kind = "inner"
-        return Join(kind, left, right, tuple(equal))
+        return Join(
+            kind, left, right, tuple(equal), self.same(read, exp.select().from_(join.this.copy()), equal)
+        )
+
+    def same(
+        self, left: exp.Select, right: exp.Select, equal: Sequence[tuple[Expression, Expression]]
+    ) -> bool:
+        """Whether what is equal on both sides is the same in whatever is computed of it."""
+        if not equal:
+            return True
+        types = [
+            self.described(side.select(*(e.copy() for e in chosen)))
+            for side, chosen in zip((left, right), zip(*equal, strict=True), strict=True)
+        ]
+        return (
+            types[0] is not None
+            and types[0] == types[1]
+            and not any(_EQUAL_AND_DIFFERENT.search(type_) for type_ in types[0])
+            and not (self.collated and any("VARCHAR" in type_ for type_ in types[0]))
+        )
+
+
+def _refuse_others(query: Expression) -> None:
+    """Refuse what is written of a query, or of a table, that the tree does not have: LIMIT, PIVOT, a sample."""
+    known = _KNOWN.get(type(query))
+    others = [name for name, value in query.args.items() if value and name not in known] if known else []
+    if others:
+        raise Opaque(", ".join(name.upper().replace("_", " ") for name in others))
 
 
 def _parts(on: Expression | None) -> Iterator[Expression]:

@@ -266,8 +266,11 @@ class Type:
         return f" AND isfinite({value})" if self.name in {"real", "double"} else ""
 
 
-def checked(declared: object, name: str, type_: str) -> Type:
+def checked(declared: object, name: str, type_: object) -> Type:
     """The type that a declaration gives a column. What there is not is refused; `text` stands for it."""
+    if not isinstance(type_, str):
+        refuse(declared, f'{name}: its type is {type_!r}: write a text, such as "int" or "text?"')
+        return Type("text")
     try:
         return Type(type_)
     except ValueError as error:

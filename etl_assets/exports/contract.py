@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import localcontext
+from decimal import Decimal, localcontext
 from functools import cached_property
 from operator import add
 from typing import TYPE_CHECKING, Any
@@ -60,8 +60,11 @@ class ReportColumn:
     one_of: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a type that there is not."""
+        """Raise `ValueError` for a type that there is not, and for a limit that is no number."""
         _ = self.type
+        limit: object = self.at_least
+        if limit is not None and not isinstance(limit, int | float | Decimal):
+            refuse(self, f"{self.name}: at_least={limit!r} is no number")
 
     @cached_property
     def type(self) -> Type:
@@ -112,6 +115,10 @@ class Report:
             refuse(self, f"{self.name}: Excel has a sheet {self.title} of its own: write another title")
         if not self.description:
             refuse(self, f"{self.name}: its function needs a docstring that says what one row is")
+        try:
+            inspect.signature(self.shape).bind(None)
+        except TypeError:
+            refuse(self, f"{self.name}: its function is given what the query answers: write one parameter")
 
     @cached_property
     def by_name(self) -> Mapping[str, ReportColumn]:
@@ -147,6 +154,10 @@ class Report:
         Raises `ReportError` if a column is missing, or holds a value that its type can't.
         """
         shaped = self.shape(answer)
+        if not isinstance(shaped, pd.DataFrame):
+            raise ReportError(
+                f"{self.name}: its function returns {type(shaped).__name__}; return a DataFrame"
+            )
         missing = [name for name in self.by_name if name not in shaped.columns]
         if missing:
             raise ReportError(

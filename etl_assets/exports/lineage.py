@@ -13,6 +13,7 @@ from sqlglot.lineage import lineage
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.schema import MappingSchema, Schema
 
+from etl_assets.engine.operators import told
 from etl_assets.exports.contract import Report, ReportError
 from etl_assets.star.schema import Fact, StarTable
 
@@ -64,7 +65,7 @@ class Query:
                     )
             qualified = qualify(parsed, schema=self._columns(parsed), dialect=_DIALECT)
         except SqlglotError as error:
-            raise ReportError(f"{self.owner}: its query is wrong: {' '.join(str(error).split())}") from error
+            raise ReportError(f"{self.owner}: its query is wrong: {told(error)}") from error
         if not isinstance(qualified, exp.Query):
             raise ReportError(f"{self.owner}: its query is no SELECT")
         return qualified

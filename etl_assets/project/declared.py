@@ -3,7 +3,7 @@
 import ast
 import pkgutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -88,7 +88,10 @@ class _Declared:
             several = isinstance(value, list | tuple | set | frozenset)
             for one in value if several else value.values() if isinstance(value, dict) else (value,):
                 self._take(one, module)
-        self._find_doubles(module)
+        if module.__file__ and Path(module.__file__).is_file():
+            statements = ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body
+            self._find_doubles(module, statements)
+            self._find_unkept(module, statements)
 
     def _take(self, value: Any, module: ModuleType) -> None:
         if isinstance(value, Options):
@@ -121,12 +124,20 @@ class _Declared:
             )
         known[value.name] = value
 
-    def _find_doubles(self, module: ModuleType) -> None:
+    def _find_unkept(self, module: ModuleType, statements: Sequence[ast.stmt]) -> None:
+        """What a module declares without a name: nobody can find it."""
+        for node in statements:
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+                declared = _named(node.value.func, module)
+                if declared in _DECLARING:
+                    called = ast.unparse(node.value.func)
+                    told = f"{called}(…) is declared and not kept: give it a name, {_kept_as(node.value)} = {called}(…)"
+                    self.slips.append(Slip(f"{shown(str(module.__file__))}:{node.lineno}", told))
+
+    def _find_doubles(self, module: ModuleType, statements: Sequence[ast.stmt]) -> None:
         """What a module declares by a name that it binds again: Python keeps the second, and says nothing."""
-        if not module.__file__ or not Path(module.__file__).is_file():
-            return
         seen: dict[str, tuple[int, bool]] = {}
-        for node in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body:
+        for node in statements:
             used = {
                 inner.id
                 for inner in ast.walk(node)
@@ -137,7 +148,7 @@ class _Declared:
                 line, declared = seen.get(name, (0, False))
                 if line and (declares or declared) and name not in used:
                     told = f"{name} is defined here and in line {line}: give one another name"
-                    self.slips.append(Slip(f"{shown(module.__file__)}:{node.lineno}", told))
+                    self.slips.append(Slip(f"{shown(str(module.__file__))}:{node.lineno}", told))
                 seen[name] = (node.lineno, declares)
 
     def project(self, *, is_shipped: bool) -> Project:
@@ -290,6 +301,13 @@ def _bound(node: ast.stmt) -> list[str]:
         else []
     )
     return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _kept_as(call: ast.Call) -> str:
+    """A name for what a call declares: what it calls it, if that can be one."""
+    given = [*call.args[:1], *(one.value for one in call.keywords if one.arg == "name")]
+    names = [one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+    return next((name for name in names if name.isidentifier()), "NAME")
 
 
 def _called(node: ast.stmt) -> list[ast.expr]:

@@ -156,7 +156,9 @@ def _make(builder: Builder, manifest: Manifest, name: str, changing: Mapping[str
         known = builder.version(name, at) == held.version
         pending = builder.changing(name, manifest, held.batch) if known else builder.changing(name, manifest)
     except LakeError as error:
-        return "anew", str(error)
+        lacking = [table for table in builder.sources(name) if table not in manifest.tables]
+        told = f"it is made from {', '.join(lacking)} now, of which the lake holds nothing yet"
+        return "anew", told if lacking else str(error)
     if not known:
         return "anew", (
             f"{'; '.join(changed.reasons(builder, builder.inputs.star[name], held, at))}: {len(pending):,} batches are gone "

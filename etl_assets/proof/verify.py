@@ -451,7 +451,7 @@ class Verifier:
                 name = definition.name
                 if self._wanted(name):
                     loaded = self._loaded_from(definition.schema, held.get(name), newest)
-                    compare = partial(self._warehouse, definition, reader, loaded)
+                    compare = partial(self._warehouse, definition, reader, loaded, held.get(name))
                     yield self._unless_gone(name, "warehouse", compare)
 
     def _book(self, reader: WarehouseReader) -> Iterator[Finding]:
@@ -496,7 +496,11 @@ class Verifier:
         return None
 
     def _warehouse(
-        self, definition: StarFunction, reader: WarehouseReader, loaded: "_Edition | None"
+        self,
+        definition: StarFunction,
+        reader: WarehouseReader,
+        loaded: "_Edition | None",
+        held: HeldTable | None,
     ) -> Finding:
         schema = definition.schema
         if loaded:
@@ -508,10 +512,21 @@ class Verifier:
         finding = self._loaded(
             schema, reader, self._in_parts(schema, duck.parquet(paths)), loaded_rows(schema, reader), names
         )
+        if not finding.equal and (lag := self._lag(schema, held)):
+            return replace(finding, difference=f"{lag}; {finding.difference}")
         if not finding.equal or self._behind(definition):
             return finding
         shown = self._current(schema, reader, self._applied(definition, in_parts=True))
         return finding if shown.equal else shown
+
+    def _lag(self, schema: StarTable, held: HeldTable | None) -> str:
+        """What a table of the warehouse was loaded from, in words, where that is not what the star shows; else nothing."""
+        shown = self.builder.star.table(schema.name)
+        if held is None or shown is None or shown.files[-1].version == held.version:
+            return ""
+        batch = shown.files[-1].batch
+        other = " as other code made it" if batch == held.batch else ""
+        return f"it shows batch {number(held.batch)}{other}, and the star batch {number(batch)}: run etl run"
 
     def _as_loaded(self, schema: StarTable, reader: WarehouseReader, edition: "_Edition") -> Finding:
         """Compare a table that a run brought to another batch meanwhile, or has not brought to this one yet."""

@@ -44,6 +44,8 @@ else:
     pq = Later("pyarrow.parquet")
 
 _MEND_IT = "its rows are not behind that: change the function or its declaration, and run again"
+# What a function, or an expression of it, may raise for some rows and not for all.
+_FAILS_IN_PART = (duckdb.DataError, duckdb.ProgrammingError, ContractError)
 _numbers = count()
 # A dimension up to this size is written in the order of its keys; a larger one that is brought up to a batch is not.
 _SORTED_ROWS = 100_000
@@ -567,7 +569,11 @@ class _Derivation:
                 raise Opaque(verdict.parts)
             return application.to_changes(changes)
         except Opaque as reason:
-            return self._computed(application.whole(changes, str(reason)), changes)
+            told = str(reason)
+        except _FAILS_IN_PART as error:
+            # On all rows it may not: what it casts after a filter is cast here where the filter was not asked.
+            told = f"on the rows that a change reaches alone it fails ({faults.told(error)})"
+        return self._computed(application.whole(changes, told), changes)
 
     def _tried(self, definition: StarFunction, changes: Mapping[str, InputChange]) -> Verdict:
         """What trying a function came to. Where its SQL shows that it goes row by row there is nothing to be wrong about."""

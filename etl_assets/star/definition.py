@@ -89,13 +89,24 @@ class StarFunction:
         try:
             return self.function(**frames)
         except _raised() as error:
-            twice = "; " + _TWICE if isinstance(error, _told_twice()) else ""
-            told = f"{self.name}: its function fails: {faults.told(error)}{twice}"
+            remedy = ""
+            if isinstance(error, _told_twice()):
+                remedy = "; " + _TWICE
+            elif isinstance(error, duckdb.InvalidInputException) and "replacement scan" in str(error):
+                remedy = "; " + _UNSEEN
+            told = f"{self.name}: its function fails: {faults.told(error)}{remedy}"
             raise ContractError(told).with_traceback(error.__traceback__) from None
 
     def frames(self, inputs: Mapping[str, duckdb.DuckDBPyRelation]) -> dict[str, Any]:
-        """The arguments of the function: each parameter gets the kind of frame that it is annotated with."""
-        hints = get_type_hints(self.function)
+        """The arguments of the function: each parameter gets the kind of frame that it is annotated with. Raises
+        `ContractError` where an annotation names what there is not."""
+        try:
+            hints = get_type_hints(self.function)
+        except NameError as error:
+            raise ContractError(
+                f"{self.name}: what its parameters are annotated with is not known where it stands: {error.name}: import it "
+                "there, outside of TYPE_CHECKING too"
+            ) from None
         return {name: as_frame(inputs[name], hints.get(name)) for name in self.inputs}
 
 
@@ -116,6 +127,11 @@ def _told_twice() -> tuple[type[Exception], ...]:
 
 
 _TWICE = 'select the columns that are needed before a join, or write join(…, suffix="_of_what")'
+_UNSEEN = (
+    "what is written as SQL that names frames (duckdb.sql, and Narwhals' join_asof and unpivot, which write it) does not find "
+    'them here: write nw.to_native(frame).set_alias("a").join(…, "a.day >= b.day", how="left"), or annotate the parameters '
+    "pandas.DataFrame"
+)
 _RAISED = (
     duckdb.Error,
     ArithmeticError,
@@ -402,7 +418,9 @@ class Inputs:
                 )
             elif {schema.name, name} & self.untried:
                 continue
-            elif len(key := found.schema.key_columns) != len(columns):
+            elif len(key := found.schema.key_columns) == 1 != len(columns):
+                yield f'{told}, whose key is {key[0]}: write references="{name}" at the column that names it'
+            elif len(key) != len(columns):
                 yield (
                     f"{told}, whose key is ({', '.join(key)}): write "
                     + "references={("
@@ -487,6 +505,8 @@ def reference(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckD
     return duck.read_any_csv(connection, path)
 
 
+# With what a query in brackets begins.
+_QUERY = {TokenType.SELECT, TokenType.FROM, TokenType.WITH, TokenType.VALUES, TokenType.TABLE}
 # After what a query in brackets gives rows.
 _BEFORE_ROWS = {"FROM", "AS", "MATERIALIZED"}
 # What tells in SQL that a row of a result depends on more than one row of an input, or gives more than one.
@@ -499,6 +519,8 @@ _OF_SEVERAL_ROWS = {
     TokenType.EXCEPT,
     TokenType.INTERSECT,
     TokenType.LIMIT,
+    TokenType.FETCH,
+    TokenType.OFFSET,
     TokenType.UNNEST,
     TokenType.QUALIFY,
     TokenType.WHERE,
@@ -514,7 +536,7 @@ def _of_several_rows(sql: str) -> bool:
         if opening.token_type != TokenType.L_PAREN:
             continue
         # A query in brackets that is not read FROM stands for a value, made of whatever rows.
-        is_value = token.token_type == TokenType.SELECT and before.text.upper() not in _BEFORE_ROWS
+        is_value = token.token_type in _QUERY and before.text.upper() not in _BEFORE_ROWS
         if is_value or before.text.lower() in aggregate_names():
             return True
     return False

@@ -11,7 +11,7 @@ raised, with the reason, and the function is computed whole.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import duckdb
 from sqlglot import exp
@@ -107,10 +107,12 @@ class InputChange:
 @dataclass(frozen=True)
 class Touched:
     """The rows of a node that may have changed: those in which `expressions` have the values of a row of `table`
-    (its columns are v0, v1, …). `delta`: the input whose changed rows these are, by its key."""
+    (its columns are v0, v1, …). Unless they are the `same`, these are equal to values that the rows have, and what is
+    computed of them may be another."""
 
     expressions: tuple[Expression, ...]
     table: str
+    same: bool = True
 
 
 @dataclass(frozen=True)
@@ -289,7 +291,7 @@ class Reach:
                 renamed = dict(zip(columns_of(part), node.columns, strict=True))
                 for touched in self._touched(part):
                     expressions = tuple(column(renamed[e.name]) for e in touched.expressions)
-                    yield Touched(expressions, touched.table)
+                    yield replace(touched, expressions=expressions)
         else:
             for touched in self._touched_from(node.source):
                 yield self._given_by(node, touched)
@@ -314,19 +316,22 @@ class Reach:
                 values.append(value)
         if names:
             chosen = f"(SELECT {_as_values(values)} FROM {touched.table} AS {_VALUE})"
-            return Touched(tuple(names), chosen)
+            return Touched(tuple(names), chosen, touched.same)
         plain = {n: e for n, e in given.items() if not _over_rows(e)}
         found = self._some_of(node.source, touched, list(plain.values()))
         by_text = {text(e): n for n, e in plain.items()}
-        return Touched(tuple(column(by_text[text(e)]) for e in found.expressions), found.table)
+        return replace(found, expressions=tuple(column(by_text[text(e)]) for e in found.expressions))
 
-    def _some_of(self, node: "Node | From", touched: Touched, wanted: Sequence[Expression]) -> Touched:
-        """The values of some of the expressions in the rows touched, as many as can be told together."""
+    def _some_of(
+        self, node: "Node | From", touched: Touched, wanted: Sequence[Expression], *, same: bool = False
+    ) -> Touched:
+        """The values of some of the expressions in the rows touched, as many as can be told together; `same`: those that
+        the rows have."""
         computed = [(e, value) for e in wanted if (value := _computed(e, touched)) is not None]
-        if computed:
+        if computed and (touched.same or not same):
             values = _as_values([value for _, value in computed])
             table = f"(SELECT {values} FROM {touched.table} AS {_VALUE})"
-            return Touched(tuple(e for e, _ in computed), table)
+            return Touched(tuple(e for e, _ in computed), table, touched.same)
         by_scan: dict[int, list[Expression]] = {}
         for e in wanted:
             traced = self._trace(node, e)
@@ -343,7 +348,7 @@ class Reach:
         if isinstance(source, Source):
             for touched in self._touched(source.node):
                 expressions = tuple(column(e.name, source.alias) for e in touched.expressions)
-                yield Touched(expressions, touched.table)
+                yield replace(touched, expressions=expressions)
             return
         _driven(source)
         yield from self._touched_from(source.left)
@@ -355,10 +360,11 @@ class Reach:
             if not join.equal:
                 raise Opaque("a join without an equality")
             by_right = {text(right): left for left, right in join.equal}
-            found = self._some_of(join.right, touched, [right for _, right in join.equal])
+            # What is equal to something equal need not be equal to it, where types differ.
+            found = self._some_of(join.right, touched, [right for _, right in join.equal], same=True)
             present = " AND ".join(f"v{i} IS NOT NULL" for i in range(len(found.expressions)))
             table = self._values(f"SELECT DISTINCT * FROM {found.table} WHERE {present}")
-            yield Touched(tuple(by_right[text(e)] for e in found.expressions), table)
+            yield Touched(tuple(by_right[text(e)] for e in found.expressions), table, join.same)
 
     # -- downwards: rows with certain values ---------------------------------------------------------------------
 
@@ -676,7 +682,7 @@ def _computed(expression: Expression, touched: Touched) -> str | None:
     known = {text(e): f"v{i}" for i, e in enumerate(touched.expressions)}
     if not used(expression) and not any(expression.find_all(exp.Column)):
         return None  # a constant tells no rows apart
-    if not _made_of(expression, set(known)):
+    if not (_made_of(expression, set(known)) if touched.same else text(expression) in known):
         return None
 
     def replace(node: Expression) -> Expression:
@@ -716,7 +722,7 @@ def _plain(expression: Expression) -> Expression:
 
 
 def _without_alias(touched: Touched) -> Touched:
-    return Touched(tuple(_plain(e) for e in touched.expressions), touched.table)
+    return replace(touched, expressions=tuple(_plain(e) for e in touched.expressions))
 
 
 def _chosen(touched: Touched, of: frozenset[str]) -> Touched | None:
@@ -728,7 +734,9 @@ def _chosen(touched: Touched, of: frozenset[str]) -> Touched | None:
         return touched
     chosen = ", ".join(f"v{i} AS v{n}" for n, i in enumerate(at))
     return Touched(
-        tuple(touched.expressions[i] for i in at), f"(SELECT DISTINCT {chosen} FROM {touched.table})"
+        tuple(touched.expressions[i] for i in at),
+        f"(SELECT DISTINCT {chosen} FROM {touched.table})",
+        touched.same,
     )
 
 
@@ -739,10 +747,12 @@ def _below(node: Select, touched: Touched) -> Touched:
     if not at:
         raise Opaque("what is computed of several rows")
     chosen = ", ".join(f"v{i} AS v{n}" for n, i in enumerate(at))
-    return Touched(tuple(down[i] for i in at), f"(SELECT DISTINCT {chosen} FROM {touched.table})")
+    return Touched(
+        tuple(down[i] for i in at), f"(SELECT DISTINCT {chosen} FROM {touched.table})", touched.same
+    )
 
 
 def _by_position(node: Union, part: Node, touched: Touched) -> Touched:
     names = dict(zip(node.columns, columns_of(part), strict=True))
     renamed = {name: column(own) for name, own in names.items()}
-    return Touched(tuple(substituted(e, renamed) for e in touched.expressions), touched.table)
+    return replace(touched, expressions=tuple(substituted(e, renamed) for e in touched.expressions))

@@ -502,6 +502,13 @@ def test_a_function_that_does_not_say_one_thing_is_refused(case: Case) -> None:
         ("SELECT id, (SELECT CAST(count(*) AS VARCHAR) FROM employee) AS name FROM employee", False),
         ("SELECT id, CAST(boss IN (SELECT id FROM employee) AS VARCHAR) AS name FROM employee", False),
         ("SELECT id, CAST(EXISTS (SELECT id FROM employee) AS VARCHAR) AS name FROM employee", False),
+        ("SELECT id, CAST(EXISTS (FROM employee) AS VARCHAR) AS name FROM employee", False),
+        (
+            "SELECT id, CAST(id IN (WITH b AS (FROM employee) SELECT boss FROM b) AS VARCHAR) AS name FROM employee",
+            False,
+        ),
+        ("SELECT id, name FROM employee ORDER BY id FETCH FIRST 3 ROWS ONLY", False),
+        ("SELECT id, name FROM employee ORDER BY id OFFSET 1", False),
         ("SELECT CAST(max(id) AS INTEGER) AS id, max(name) AS name FROM employee", False),
     ],
 )

@@ -259,6 +259,14 @@ def test_a_missing_column_is_named() -> None:
         _cash().make(pd.DataFrame({"sum": [1]}))
 
 
+def test_a_report_that_returns_no_frame_is_told() -> None:
+    def forgetful(answer: pd.DataFrame) -> Any:
+        answer.copy()
+
+    with pytest.raises(ReportError, match="cash: its function returns NoneType; return a DataFrame"):
+        dataclasses.replace(_cash(), shape=forgetful).make(pd.DataFrame({"amount": [Decimal(1)]}))
+
+
 def test_a_wrong_name_in_a_query_is_an_error_before_any_data_exists() -> None:
     wrong_column = dataclasses.replace(sales_by_month, query="SELECT d.yaer FROM star.dim_date AS d")
     with pytest.raises(ReportError, match=r"sales_by_month: its query is wrong: .*yaer"):

@@ -79,6 +79,33 @@ def test_what_makes_a_key_occur_twice_is_named_and_heals_once_it_is_mended(make:
     assert is_proven(flow)
 
 
+# -- a reference to whatever there is -----------------------------------------------------------------------------
+
+
+@star_table(Dimension("dim_item", "", "id", described(id="int", name="text", notes="bigint?")))
+def dim_noted(item: nw.LazyFrame, note: nw.LazyFrame) -> nw.LazyFrame:
+    """Only what is said of an item has a number in `about`."""
+    of_items = note.filter(nw.col("kind") == "item").select(nw.col("about").cast(nw.Int32))
+    notes = of_items.group_by("about").agg(nw.len().alias("notes"))
+    return item.join(notes, left_on="id", right_on="about", how="left").select("id", "name", "notes")
+
+
+def test_what_is_cast_behind_a_filter_is_not_cast_where_the_filter_was_not_asked(make: Make) -> None:
+    """A note of a person is no reason for the items to stay as they are."""
+    flow = make(
+        """CREATE TABLE item (id int PRIMARY KEY, name text);
+        CREATE TABLE note (id int PRIMARY KEY, kind text, about text);
+        INSERT INTO item SELECT n, 'item ' || n FROM generate_series(1, 6) n;
+        INSERT INTO note VALUES (1, 'item', '1'), (2, 'item', '2'), (3, 'item', '1')""",
+        (BRIDGED[0], Table("note", "", {"id": "int", "kind": "text", "about": "text"})),
+        dim_noted,
+    )
+    changed(flow, "INSERT INTO note VALUES (4, 'person', 'Ann'); UPDATE note SET about = '3' WHERE id = 3")
+    wanted = "SELECT id, name, nullif((SELECT count(*) FROM note WHERE kind = 'item' AND about = i.id::text), 0) FROM item i"
+    assert shown(flow, "dim_item", "id, name, notes") == asked(flow, wanted)
+    assert is_proven(flow)
+
+
 # -- header and line ---------------------------------------------------------------------------------------------
 
 

@@ -278,3 +278,18 @@ def test_what_a_run_would_do_is_told_and_not_done(
         "the run would stop: 20 of 39 rows of sale are gone from the source, more than 20%" in stopped.stderr
     )
     assert {path: path.stat().st_mtime_ns for path in (project / "data/lake").rglob("*")} == kept
+
+
+def test_a_table_that_no_run_has_read_yet_is_why_another_would_be_made_anew(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = tmp_path / "my_parts"
+    shutil.copytree(project / "my_parts", edited, ignore=shutil.ignore_patterns("__pycache__"))
+    with (edited / "tables.py").open("a") as tables:
+        tables.write('MAKER = Table("maker", "One row is a maker.", {"id": "int"}, schema="parts")\n')
+    star = (edited / "star.py").read_text()
+    (edited / "star.py").write_text(star.replace("colours: nw", "maker: nw.LazyFrame, colours: nw"))
+    monkeypatch.setenv("ETL_PROJECT", str(edited))
+    rows: list[dict[str, str]] = told("plan", "--offline")["star"]  # type: ignore[assignment]
+    why = next(row["why"] for row in rows if row["table"] == "dim_part")
+    assert why == "it is made from maker now, of which the lake holds nothing yet"

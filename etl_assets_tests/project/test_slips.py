@@ -152,6 +152,17 @@ SLIPS = {
     "a spelling of PostgreSQL": (("tables", '"cat_id": "int?"', '"cat_id": "timestmp without time zone"'), "tables", "ITEM =", "write 'timestamp without time zone'"),
     "a function over another": (("star", "dim_date = calendar()", "dim_date = calendar()\n\n\ndef dim_cat(): ...\n"), "star", "def dim_cat(): ", r"dim_cat is defined here and in line \d+: give one another name"),
     "a table over another": (("tables", "CAT =", 'ITEM = Table("other", "", {"id": "int"})\nCAT ='), "tables", "ITEM = Table(\"other", r"ITEM is defined here and in line \d+"),
+    "a calendar without a name": (("star", "dim_date = calendar()", "calendar()"), "star", "calendar()", r"calendar\(…\) is declared and not kept: give it a name, NAME = calendar\(…\)$"),
+    "a table without a name": (("tables", "CAT = Table(", "Table("), "tables", 'Table("cat"', r"Table\(…\) is declared and not kept: give it a name, cat = Table\(…\)$"),
+    "a join that names frames in SQL": (
+        ("star", "item.select(", 'item.join_asof(item.select("made"), on="made").select('), "star", "@fact", r"Narwhals' join_asof and unpivot.*: write nw.to_native",
+    ),
+    "an annotation that is not imported": (("star", "cat: nw.LazyFrame", 'cat: "pd.DataFrame"'), "star", "@dimension", "annotated with is not known where it stands: pd: import it"),
+    "a type that is no text": (("tables", '"cat_id": "int?"', '"cat_id": None'), "tables", "ITEM =", r"cat_id: its type is None: write a text, such as .int. or .text\?.$"),
+    "two columns for one": (("star", '@dimension(key="id"', '@dimension(references={("id", "label"): "dim_cat"}, key="id"'), "star", "@dimension", "refers to dim_cat, whose key is id: write references=.dim_cat. at the column"),
+    "a limit of a report": (("reports", 'ReportColumn("items", "bigint")', 'ReportColumn("items", "bigint", at_least="0")'), "reports", "@report", "items: at_least='0' is no number$"),
+    "a parameter too many": (("reports", "def items(", "def items(other: pd.DataFrame, "), "reports", "@report", "its function is given what the query answers: write one parameter$"),
+    "a word of a report's query": (("reports", '"SELECT c.label', '"SELEC c.label'), "reports", "@report", r"its query is wrong: [^\x1b]*$"),
     "a key of a table": (("tables", '"text"})', '"text"}, key=("ident",))'), "tables", "CAT", r"key columns \['ident'\] are not"),
 }  # fmt: skip
 
