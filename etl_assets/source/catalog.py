@@ -29,11 +29,10 @@ _RELATIONS = """
            ARRAY(SELECT heirs.oid::bigint FROM heirs WHERE heirs.ancestor = c.oid ORDER BY 1),
            ARRAY(SELECT DISTINCT heirs.relkind::text FROM heirs WHERE heirs.ancestor = c.oid),
            ARRAY(SELECT DISTINCT a.amname::text FROM heirs JOIN pg_am a ON a.oid = heirs.relam WHERE heirs.ancestor = c.oid),
-           (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, a.attname, CASE a.attgenerated
-                       WHEN 'v' THEN pg_get_expr(d.adbin, d.adrelid) END), ',' ORDER BY a.attrelid, a.attnum)
+           (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, a.attname), ',' ORDER BY a.attrelid, a.attnum)
             FROM heirs JOIN pg_attribute a ON a.attrelid = heirs.oid AND a.attnum > 0 AND NOT a.attisdropped
             JOIN pg_attribute own ON own.attrelid = c.oid AND own.attnum > 0 AND own.attname = a.attname
-            LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum WHERE heirs.ancestor = c.oid),
+            WHERE heirs.ancestor = c.oid),
            ARRAY(SELECT k.attname::text FROM pg_index i
                  CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS u(attnum, position)
                  JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = u.attnum

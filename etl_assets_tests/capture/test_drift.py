@@ -178,19 +178,6 @@ def test_a_virtual_column_whose_expression_changes_is_noticed(lake: Lake) -> Non
     follow(lake, "ALTER TABLE t ALTER g SET EXPRESSION AS (id * 3)")
 
 
-def test_a_partition_s_own_expression_that_changes_is_noticed(lake: Lake) -> None:
-    with closing(connect(lake.url)) as connection:
-        if connection.server_version < 180000:
-            pytest.skip("virtual generated columns came with PostgreSQL 18")
-    begin(
-        lake,
-        "CREATE TABLE t (id int PRIMARY KEY, g text GENERATED ALWAYS AS ('all') VIRTUAL) PARTITION BY RANGE (id)",
-        "CREATE TABLE part PARTITION OF t (g GENERATED ALWAYS AS ('its own') VIRTUAL) FOR VALUES FROM (0) TO (100)",
-        "INSERT INTO t (id) VALUES (1), (2)",
-    )
-    follow(lake, "ALTER TABLE part ALTER g SET EXPRESSION AS ('another')")
-
-
 @pytest.mark.fault("F20")
 def test_a_new_enum_value_arrives(lake: Lake) -> None:
     begin(lake, *_ENUM)
