@@ -162,7 +162,7 @@ def _of_duckdb(error: duckdb.Error) -> str:
         return f"{full[1]}: no space left on the device; make room there, and run again"
     if isinstance(error, _ENGINE_TELLING):
         # Below it stands the query, which may have values in it.
-        lines = str(error).partition("\nLINE ")[0].splitlines()
+        lines = re.split(r"\nLINE |\s*Possible solutions:", str(error))[0].splitlines()
         return " ".join(" ".join(lines).split()) or kind.__name__
     if "checksum" in str(error) or "orrupt" in str(error):
         return "a database file is corrupt: a checksum does not match"

@@ -49,7 +49,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "F3", "the lake is not claimed", "source/snapshot.py",
-        'cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, lock))', 'cursor.execute("SELECT true")',
+        "cursor.execute(_TAKE.format(_LOCK_CLASS, lock))", 'cursor.execute("SELECT true")',
         "capture/test_overlap.py::test_a_second_run_that_may_not_wait_is_refused_with_the_name_of_the_first",
     ),
     Mutation(
@@ -171,7 +171,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "F21", "any share of a table may be deleted", "raw/landing.py",
-        "        if deleted > max(share * held, FEW_ROWS) and", "        if False and",
+        "        if deleted > max(share * held.rows, FEW_ROWS) and", "        if False and",
         "test_increments.py::test_a_mass_deletion_stops_with_a_question_and_goes_on_when_it_is_answered",
     ),
     Mutation(
@@ -348,7 +348,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "F39", "the server does not look whether its client is still there", "source/connection.py",
-        "SET client_connection_check_interval = '2s';", "SET client_connection_check_interval = 0;",
+        '_CHECKED_EVERY = ("2s", "0")', '_CHECKED_EVERY = ("0", "0")',
         "test_kill.py::test_a_run_that_is_stopped_while_it_reads_leaves_nothing_behind",
     ),
     Mutation(

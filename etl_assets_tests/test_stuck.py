@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import narwhals as nw
 import pytest
 
@@ -17,6 +18,7 @@ from etl_assets.raw.assets import raw_assets
 from etl_assets.source.assets import source_assets
 from etl_assets.source.resource import Source
 from etl_assets.source.table import Table
+from etl_assets.star import build
 from etl_assets.star.assets import star_assets
 from etl_assets.star.definition import Inputs, star_table
 from etl_assets.star.files import StarFile, StarFiles
@@ -278,3 +280,28 @@ def test_a_run_that_two_others_overtook_says_so_and_is_right_when_run_again(
     flow.run()
     assert shown(flow, "dim_item", "name")[0] == ("bag12345",)
     assert [finding for finding in flow.verified() if not finding.equal] == []
+
+
+def test_what_the_memory_is_too_small_for_is_told_as_such(
+    flow: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row is behind it, so nothing is to be mended in the source."""
+    step = build._Derivation._step
+
+    def short_of_memory(self: build._Derivation, definition: Any, *arguments: Any) -> str | None:
+        if definition.name == "dim_item":
+            with duckdb.connect(
+                config={"memory_limit": "8MB", "max_temp_directory_size": "0B"}
+            ) as connection:
+                connection.execute("SELECT list(range) FROM range(5000000)")
+        return step(self, definition, *arguments)
+
+    monkeypatch.setattr(build._Derivation, "_step", short_of_memory)
+    with dg.DagsterInstance.ephemeral() as instance:
+        told = failures(Job(flow, instance).run())["derive_star"]
+    assert "dim_item can't show batch 000001: its function fails: Out of Memory Error: " in told
+    assert (
+        "; its rows are not behind that, but how much memory there is: give the process more, or let" in told
+    )
+    assert "mend them in the source" not in told
+    assert "Possible solutions" not in told

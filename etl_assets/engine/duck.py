@@ -88,10 +88,12 @@ def connect(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def configure(connection: duckdb.DuckDBPyConnection, scratch: Path) -> None:
-    """Let a connection spill to a folder, and take no more memory than there is."""
+    """Let a connection spill to a folder, and take no more memory than there is. Where another one to the same database has
+    spilled already, both go on in that one's folder."""
     connection.execute("SET TimeZone = 'UTC'")  # as a connect() option it would ask for a download
     connection.execute("SET python_enable_replacements = false")
-    connection.execute("SET temp_directory = $path", {"path": str(scratch)})
+    with suppress(duckdb.NotImplementedException):  # it can't be switched, not even to the same one
+        connection.execute("SET temp_directory = $path", {"path": str(scratch)})
     connection.execute("SET memory_limit = $limit", {"limit": f"{memory_bytes()}B"})
     # Order is asked for where it counts; keeping it elsewhere would hold whole tables in memory.
     connection.execute("SET preserve_insertion_order = false")

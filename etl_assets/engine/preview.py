@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from etl_assets.engine.printable import printable
 
 _WIDEST = 40
+PREVIEWED = 400
+"""So many characters of a value are looked at: it may have hundreds of millions."""
 _PLAIN = re.compile(r"[^\W_]+(?:[ |]+[^\W_]+)*")  # words
 _PLAIN_NAME = re.compile(r"[a-zA-Z]\w*", re.ASCII)
 _PLAIN_NUMBER = re.compile(r"[\d :.,+TZe-]+")  # numbers, dates, times
@@ -21,6 +23,8 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     def cell(value: object) -> str:
         if isinstance(value, bool):
             value = str(value).lower()
+        if isinstance(value, str | bytes):
+            value = value[:PREVIEWED]
         text = "" if value is None else " ".join(str(value).split())
         text = text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
         plain = _PLAIN if isinstance(value, str) else _PLAIN_NUMBER

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import InvalidOperation
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -57,13 +58,15 @@ class LandedTable:
     """A source table as of a batch. `path`: a Parquet file with the rows that exist and fit, in declared columns and
     types (an identifier as text), and the key as it was landed under names that no column of a source has (`keys`). `misfits`
     counts the existing rows that do not fit. `once`: a Parquet file with the keys, in declared types, of versions that
-    fitted and that a later one or a deletion took the place of, and the batch that brought each (`LANDED_IN`)."""
+    fitted and that a later one or a deletion took the place of, and the batch that brought each (`LANDED_IN`). `longest`: no
+    row that was landed has more bytes; 0 where none is unusually long."""
 
     path: Path
     once: Path
     rows: int
     misfits: int
     keys: tuple[str, ...]
+    longest: int = 0
 
 
 def landed_table(
@@ -79,10 +82,11 @@ def landed_table(
     past_keys = pa.schema([field for field in declared if field.name in state.key])
     past_schema = past_keys.append(pa.field(LANDED_IN, pa.int64()))
     rows = misfits = 0
-    with (
-        pq.ParquetWriter(path, schema, compression="lz4") as writer,
-        pq.ParquetWriter(once, past_schema, compression="lz4") as past,
-    ):
+    landed = [m.changed[table.name].rows for m in batches.changing(table.name, manifest)]
+    longest = max((file.longest_row for file in landed if file), default=0)
+    # Statistics would hold the least and the largest value, several times; a dictionary each once more.
+    writing = partial(pq.ParquetWriter, compression="lz4", write_statistics=False, use_dictionary=not longest)
+    with writing(path, schema) as writer, writing(once, past_schema) as past:
         for texts, held in _versions(table, manifest, batches, connection):
             typed, fits = _typed(table.types, held, texts, schema)
             current = pc.invert(texts.column(_PAST)) if _PAST in texts.schema.names else fits.is_valid()
@@ -94,7 +98,7 @@ def landed_table(
                 ended = typed.filter(pc.and_(fits, pc.invert(current))).select(past_keys.names)
                 landed_in = pa.array([held.changed_in] * ended.num_rows, pa.int64())
                 past.write_batch(pa.RecordBatch.from_arrays([*ended.columns, landed_in], schema=past_schema))
-    return LandedTable(path, once, rows, misfits, tuple(field.name for field in keys))
+    return LandedTable(path, once, rows, misfits, tuple(field.name for field in keys), longest)
 
 
 def _holding(table: str, manifest: Manifest, batches: Batches) -> Manifest:
@@ -381,7 +385,8 @@ def _uuid(text: str, native: bool) -> str | None:
 
 
 def _bytes(text: str, native: bool) -> bytes | None:
-    return bytes.fromhex(text[2:]) if re.fullmatch(r"\\x([0-9a-f]{2})*", text) else None
+    # A group that repeats would take memory for each byte.
+    return bytes.fromhex(text[2:]) if re.fullmatch(r"\\x[0-9a-f]*", text) else None
 
 
 _READ: Mapping[str, Callable[[str, bool], object]] = {

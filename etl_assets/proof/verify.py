@@ -77,6 +77,7 @@ _HERE = duck.own("here")
 _AGAIN = 3
 # What the engine may use here before it spills: the process as a whole stays below a GiB.
 _MEMORY_BYTES = 400 << 20
+_ROWS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ class Verifier:
         self.under_way = under_way
         self.parts = parts
         self._stack = ExitStack()
+        self._room = _MEMORY_BYTES
         self._landed: dict[str, LandedTable] = {}
         self._expected: dict[tuple[str, bool], str] = {}
         self._begun: dict[tuple[str, int], str] = {}
@@ -160,7 +162,7 @@ class Verifier:
     def __enter__(self) -> Self:
         self.folder = self._stack.enter_context(own_folder(self.scratch, "verify-"))
         self.connection = self._stack.enter_context(duck.connect(self.folder))
-        self.connection.execute("SET memory_limit = $limit", {"limit": f"{_MEMORY_BYTES}B"})
+        self.connection.execute("SET memory_limit = $limit", {"limit": f"{self._room}B"})
         return self
 
     def __exit__(
@@ -250,10 +252,18 @@ class Verifier:
     def _read(self, name: str) -> LandedTable:
         if name not in self._landed:
             table = self.inputs.tables[name]
-            self._landed[name] = landed_table(
-                table, self.manifest, self.batches, self.connection, self.folder
-            )
+            landed = landed_table(table, self.manifest, self.batches, self.connection, self.folder)
+            self._make_room(landed.longest)
+            self._landed[name] = landed
         return self._landed[name]
+
+    def _make_room(self, longest: int) -> None:
+        """Both sides of a comparison hold a row, and so does what reads it."""
+        room = min(_ROWS_AT_ONCE * longest, duck.memory_bytes())
+        if room > self._room:
+            self._room = room
+            self.connection.execute("SET memory_limit = $limit", {"limit": f"{room}B"})
+            duck.one_at_a_time(self.connection, longest)
 
     # -- star ----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from functools import partial
 
 import duckdb
 from psycopg2 import sql
+from psycopg2.errors import InternalError_, ProgramLimitExceeded
 from psycopg2.extensions import connection as Connection
 
 from etl_assets.engine import duck
@@ -22,7 +23,7 @@ from etl_assets.lake.batches import Control, TableState
 from etl_assets.lake.current import DELETED, view
 from etl_assets.lake.files import BUFFER_BYTES
 from etl_assets.raw.recent import Segments
-from etl_assets.raw.sizes import check, declared_bytes, may_be_large, row_bytes
+from etl_assets.raw.sizes import check, declared_bytes, may_be_large, row_bytes, unwritable
 from etl_assets.source.catalog import Relation
 from etl_assets.source.connection import SourceInterrupted, explained
 
@@ -76,7 +77,12 @@ def source_totals(
         sql.SQL(", ").join(chosen), sql.Identifier(relation.table.schema, relation.table.source_name)
     )
     with explained(f"adding up table {name}"), connection.cursor() as cursor:
-        cursor.execute(query)
+        try:
+            cursor.execute(query)
+        except (ProgramLimitExceeded, InternalError_) as error:
+            if measured and (isinstance(error, ProgramLimitExceeded) or "alloc request size" in str(error)):
+                raise unwritable(connection, relation) from None
+            raise
         (row,) = cursor.fetchall()
     rows, recent, bitmap, largest, large, together, *values = row
     check(connection, relation, largest, large)

@@ -47,8 +47,8 @@ from etl_assets.permissions import new_file
 from etl_assets.raw.changes import read_text
 from etl_assets.raw.controls import SourceTotals, proven, sums_and_misfits
 from etl_assets.raw.copying import Progress
-from etl_assets.raw.plan import ReadPlan, plan
-from etl_assets.raw.reading import Reader
+from etl_assets.raw.plan import ReadPlan, keys_written_otherwise, plan
+from etl_assets.raw.reading import Reader, doubled_all_the_same
 from etl_assets.raw.recent import Share
 from etl_assets.raw.writing import BatchWriter, check_project, history_of
 from etl_assets.source.catalog import LeftOut, Relation, check_readable
@@ -370,7 +370,7 @@ class Landing(BatchWriter):
         fold = partial(current.fold, table, self.latest, columns=relation.columns)
         long = current.is_long(table, self.latest)
         found = reader.again(plan, held, fold, self.request.share, long=long)
-        self._brake(table, held.rows, found.deleted)
+        self._brake(relation, held, found.deleted)
         changed = found.changed
         brought = None
         if changed.new or changed.changed or found.deleted:
@@ -416,6 +416,9 @@ class Landing(BatchWriter):
         landed = self._landed(relation, connection, rows)
         if is_worth_a_base(rows):
             landed = self._base(relation, connection, rows, landed)
+        if relation.unique and (doubled := _doubled(connection, relation, landed, rows.rows)):
+            self.files.remove(rows.path)
+            raise doubled_all_the_same(relation, doubled)
         exact = Typing(relation.table.types, relation.columns).exact
         added, misfits = sums_and_misfits(connection, relation, landed, exact)
         quarantined, misfits = (
@@ -461,12 +464,14 @@ class Landing(BatchWriter):
         self.bases[relation.table.name] = path
         return duck.read_parquet(connection, [path]).project(listing(relation.names))
 
-    def _brake(self, table: str, held: int, deleted: int) -> None:
-        share = self.request.deletion_brake
-        if deleted > max(share * held, FEW_ROWS) and not {table, EVERY} & self.request.allow_deletions:
+    def _brake(self, relation: Relation, held: TableState, deleted: int) -> None:
+        share, table = self.request.deletion_brake, relation.table.name
+        if deleted > max(share * held.rows, FEW_ROWS) and not {table, EVERY} & self.request.allow_deletions:
+            other = "; ".join(keys_written_otherwise(held, relation.columns))
+            why = f" (its key {other}: one that is written otherwise is another key)" if other else ""
             raise TooManyDeletions(
                 table,
-                f"{deleted:,} of {held:,} rows of {table} are gone from the source, more than {share:.0%}",
+                f"{deleted:,} of {held.rows:,} rows of {table} are gone from the source, more than {share:.0%}{why}",
                 "--allow-deletions",
             )
 
@@ -552,6 +557,18 @@ class Landing(BatchWriter):
             clean_under=types if fits else None,
             changes=changes,
         )
+
+
+def _doubled(
+    connection: duckdb.DuckDBPyConnection, relation: Relation, rows: duckdb.DuckDBPyRelation, count: int
+) -> int:
+    """How many of the rows have a key that another has."""
+    key, read = listing(relation.key), view(rows)
+    (hashes,) = duck.one(connection, f"SELECT count(DISTINCT hash({key})) FROM {read}")  # half the cost
+    if hashes == count:
+        return 0
+    (different,) = duck.one(connection, f"SELECT count(*) FROM (SELECT DISTINCT {key} FROM {read})")
+    return int(count - different)
 
 
 def _pending(future: Future[Landed | LeftOut | Stopped]) -> bool:

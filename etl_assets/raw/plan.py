@@ -8,6 +8,7 @@ that only move forward, on the same server, in the same table: where that does n
 (frozen, say) may be read once too often, never once too seldom.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +22,8 @@ from etl_assets.source.snapshot import UNTOLD, Instant
 
 # Half of what 32 bits can tell apart, less what may be started while a table is read.
 _FARTHEST = 2**31 - 2**24
+# Of one and the same value these write the same.
+_AS_IT_IS = re.compile(r"smallint|integer|bigint|text|character varying(\(\d+\))?")
 
 
 class SchemaFrozen(SourceError):
@@ -100,7 +103,7 @@ def _broken(
     if held.columns != relation.columns:
         return f"its columns changed: {'; '.join(schema_change(held.columns, relation.columns))}"
     if held.layout != relation.layout:
-        return "a column was replaced by one of the same name, or how values are written changed (enum labels, composite types, generated columns)"
+        return "a column was replaced by one of the same name, or how values are written changed (enum labels, composite types, generated columns), or row security no longer decides which rows are seen"
     if instant.next_transaction - held.horizon >= _FARTHEST:
         return "more transactions have passed since the last batch than row versions can tell apart"
     return None
@@ -143,3 +146,14 @@ def schema_change(was: Sequence[SourceColumn], now: Sequence[SourceColumn]) -> l
     if not changes and was != now:
         changes.append("reordered")
     return changes
+
+
+def keys_written_otherwise(held: TableState, now: Sequence[SourceColumn]) -> list[str]:
+    """The key columns whose values may be written in another way since their type changed, in words: a `char(n)` is filled with
+    blanks to its width, say."""
+    types = {column.name: column.type for column in now}
+    return [
+        f"{c.name} is {types[c.name]}, was {c.type}"
+        for c in held.key_columns
+        if c.type != types[c.name] and not all(map(_AS_IT_IS.fullmatch, (c.type, types[c.name])))
+    ]

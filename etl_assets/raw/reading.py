@@ -91,6 +91,16 @@ class _Read:
     pieces: Sequence[duckdb.DuckDBPyRelation] = ()
 
 
+def doubled_all_the_same(relation: Relation, doubled: int) -> NoKey:
+    """The error for a key that the source sees to, and that does not tell rows apart all the same."""
+    name = relation.table.name
+    return NoKey(
+        f"{doubled:,} values of the primary key of {name} ({', '.join(relation.key)}) occur in several rows, which its index "
+        f"should not let happen: it is damaged (after another version of the C library or ICU, say). Remove the rows that are "
+        f"too many in the source, then REINDEX TABLE {name}; nothing of it was read"
+    )
+
+
 @dataclass(frozen=True)
 class Reader:
     """Reads one table with one connection to the source and one to DuckDB."""
@@ -164,6 +174,8 @@ class Reader:
         all_held = fold()
         changed = self._changed(everything, all_held, held, fold)
         gone, deleted = missing_keys(self.duck, everything, all_held)
+        if held.rows + changed.new - deleted != totals.rows:
+            self._tell_apart()
         found = self._found(plan, totals, changed, gone, deleted, all_held.relation, fold)
         return replace(
             found,
@@ -228,12 +240,16 @@ class Reader:
         declared key that the source does not enforce would let rows of the same key hide one another."""
         check_readable(self.relation)
         find_names(self.source, as_role=not self.relation.by_version)
-        if self.relation.unique:
-            return
+        if not self.relation.unique:
+            self._tell_apart()
+
+    def _tell_apart(self) -> None:
         with explained(f"reading table {self.table}"), self.source.cursor() as cursor:
             cursor.execute(keys.doubled(self.relation))
             (doubled,) = cursor.fetchall()[0]
         if doubled:
+            if self.relation.unique:
+                raise doubled_all_the_same(self.relation, doubled)
             heirs = " (tables that inherit from it have rows too)" if self.relation.partitions else ""
             raise NoKey(
                 f"{doubled:,} values of the key of {self.table} ({', '.join(self.relation.key)}) occur in several rows or "

@@ -87,6 +87,28 @@ def check(connection: Connection, relation: Relation, largest: int, large: int) 
         )
 
 
+def unwritable(connection: Connection, relation: Relation) -> TooLarge:
+    """The error for a value that the server can't even write as text, of which it has a gigabyte at the most: it does not say
+    which. The transaction has failed already."""
+    wide = _wide(relation)
+    kept = sql.SQL(", ").join(
+        sql.SQL("coalesce(pg_column_size({}), 0)").format(sql.Identifier(name)) for name, _ in wide
+    )
+    query = sql.SQL("SELECT concat_ws(', ', {}), {} FROM {} ORDER BY greatest({}) DESC LIMIT 1").format(
+        sql.SQL(", ").join(map(sql.Identifier, relation.key)), kept, _name(relation), kept
+    )
+    with explained(f"measuring table {relation.table.name}"), connection.cursor() as cursor:
+        cursor.execute("ROLLBACK")
+        cursor.execute(query)
+        ((key, *sizes),) = cursor.fetchall()
+    _, column = max(zip(sizes, [name for name, _ in wide], strict=True))
+    return TooLarge(
+        f"a row of {relation.table.name} is too large: the server can't write it as text, and a row may have "
+        f"{_mib(MAX_ROW_BYTES)} (the largest value as it is kept is the {column} of ({key})); {_remedy(column)}; nothing was "
+        "committed"
+    )
+
+
 def _wide(relation: Relation) -> list[tuple[str, str]]:
     return [(c.name, c.type) for c in relation.columns if not _SMALL.fullmatch(c.type)]
 
@@ -117,7 +139,7 @@ def _example(
     query = sql.SQL("SELECT concat_ws(', ', {}), {} FROM {} ORDER BY {} DESC LIMIT 1").format(
         sql.SQL(", ").join(map(sql.Identifier, relation.key)),
         sql.SQL(", ").join(_bytes(name, type_) for name, type_ in wide),
-        sql.Identifier(relation.table.schema, relation.table.source_name),
+        _name(relation),
         _added(wide),
     )
     with explained(f"measuring table {relation.table.name}"), connection.cursor() as cursor:
@@ -125,6 +147,10 @@ def _example(
         ((key, *sizes),) = cursor.fetchall()
     size, column = max(zip(sizes, [name for name, _ in wide], strict=True))
     return str(key), column, int(size)
+
+
+def _name(relation: Relation) -> sql.Identifier:
+    return sql.Identifier(relation.table.schema, relation.table.source_name)
 
 
 def _remedy(column: str) -> str:

@@ -16,9 +16,9 @@ from etl_assets.source.table import Table
 
 _RELATIONS = """
     WITH RECURSIVE heirs AS (  -- partitions, and tables that inherit
-        SELECT i.inhparent AS ancestor, h.oid, h.relkind FROM pg_inherits i JOIN pg_class h ON h.oid = i.inhrelid
+        SELECT i.inhparent AS ancestor, h.oid, h.relkind, h.relam FROM pg_inherits i JOIN pg_class h ON h.oid = i.inhrelid
         UNION
-        SELECT t.ancestor, h.oid, h.relkind FROM heirs t JOIN pg_inherits i ON i.inhparent = t.oid
+        SELECT t.ancestor, h.oid, h.relkind, h.relam FROM heirs t JOIN pg_inherits i ON i.inhparent = t.oid
         JOIN pg_class h ON h.oid = i.inhrelid
     )
     SELECT n.nspname, c.relname, c.oid::bigint, c.relkind::text, coalesce(am.amname, ''),
@@ -28,16 +28,27 @@ _RELATIONS = """
            row_security_active(c.oid),
            ARRAY(SELECT heirs.oid::bigint FROM heirs WHERE heirs.ancestor = c.oid ORDER BY 1),
            ARRAY(SELECT DISTINCT heirs.relkind::text FROM heirs WHERE heirs.ancestor = c.oid),
+           ARRAY(SELECT DISTINCT a.amname::text FROM heirs JOIN pg_am a ON a.oid = heirs.relam WHERE heirs.ancestor = c.oid),
+           (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, a.attname), ',' ORDER BY a.attrelid, a.attnum)
+            FROM heirs JOIN pg_attribute a ON a.attrelid = heirs.oid AND a.attnum > 0 AND NOT a.attisdropped
+            JOIN pg_attribute own ON own.attrelid = c.oid AND own.attnum > 0 AND own.attname = a.attname
+            WHERE heirs.ancestor = c.oid),
            ARRAY(SELECT k.attname::text FROM pg_index i
                  CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS u(attnum, position)
                  JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = u.attnum
                  WHERE i.indrelid = c.oid AND i.indisprimary AND u.position <= i.indnkeyatts ORDER BY u.position),
+           EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND NOT i.indisvalid),
            ARRAY(SELECT DISTINCT k.attname::text FROM pg_constraint f CROSS JOIN LATERAL unnest(f.conkey) AS u(attnum)
                  JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = u.attnum
                  WHERE f.conrelid = c.oid AND f.contype = 'f')
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am am ON am.oid = c.relam
     WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
       AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+_ELSEWHERE = """
+    SELECT relname::text, quote_ident(nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE relname = ANY(%s) AND relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname NOT IN ('pg_catalog', 'information_schema')
+    ORDER BY 1, 2
 """
 # A domain counts as what it is over, to the bottom, since its values are written alike. How a value is written hangs on
 # the types that it is made of: labels of enums, attributes of composites, functions of types that the source brought
@@ -87,8 +98,8 @@ class Relation:
     """A source table as it is: `kind` is PostgreSQL's relkind ("f" also if a partition is foreign), `key` the declared
     key or else its primary key, empty if there is neither; `references` the columns of its foreign keys. `columns` has
     none of those that its declaration leaves out. `layout` identifies what can make stored rows read otherwise though
-    none is written: which column is which, how their types are written, virtual columns; `restless`: it may read
-    otherwise at any time. `filtered`: row security decides which rows we see. `unique`: the source itself sees to it
+    none is written: which column is which, in the partitions too, how their types are written, virtual columns, row security;
+    `restless`: it may read otherwise at any time. `filtered`: row security decides which rows we see. `unique`: the source itself sees to it
     that the key is."""
 
     table: Table
@@ -184,21 +195,49 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
         for oid, name, required, type_, restless, *layout in cursor.fetchall():
             column = SourceColumn(name=name, type=type_, nullable=not required)
             columns.setdefault(oid, []).append(_Column(column, restless, str(layout)))
+        elsewhere: list[tuple[str, str]] = []
+        if missing := [t.source_name for t in tables if (t.schema, t.source_name) not in found]:
+            cursor.execute(_ELSEWHERE, (missing,))
+            elsewhere = cursor.fetchall()
 
     names = [table.name for table in tables]
     complaints = [f"table {name} is declared twice" for name in sorted(set(names)) if names.count(name) > 1]
     relations = {}
     for table in tables:
         if (table.schema, table.source_name) not in found:
-            complaints.append(f"table {table.schema}.{table.source_name} does not exist ({table.where})")
+            others = [schema for name, schema in elsewhere if name == table.source_name]
+            complaints.append(
+                f"table {table.schema}.{table.source_name} does not exist ({table.where}"
+                + (
+                    f"; there is one in the schema {', '.join(others)}: is it schema= that differs?)"
+                    if others
+                    else ")"
+                )
+            )
             continue
-        oid, kind, access_method, rights, filtered, partitions, childs, key, references = found[
-            table.schema, table.source_name
-        ]
+        (
+            oid,
+            kind,
+            access_method,
+            rights,
+            filtered,
+            partitions,
+            kinds_of_heirs,
+            methods_of_heirs,
+            layout_of_heirs,
+            key,
+            unfinished,
+            references,
+        ) = found[table.schema, table.source_name]
         has = columns.get(oid, [])
         complaints += _lacking(table, has) + _forbidden(table, rights)
         read = [one for one in has if one.column.name not in table.exclude]
-        digest = hashlib.sha256("\n".join(one.layout for one in read).encode()).hexdigest()
+        told = [
+            *(one.layout for one in read),
+            *([layout_of_heirs] if layout_of_heirs else []),
+            *(["row security"] if filtered else []),  # a row that it hides is no younger once it shows it
+        ]
+        digest = hashlib.sha256("\n".join(told).encode()).hexdigest()
         if unread := set(key if not table.key else table.key) & set(table.exclude):
             complaints.append(
                 f"table {table.name}: its key {', '.join(sorted(unread))} is to be left out (exclude=)"
@@ -206,8 +245,8 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
         relations[table.name] = Relation(
             table=table,
             oid=oid,
-            kind="f" if "f" in childs else kind,
-            access_method=access_method,
+            kind="f" if "f" in kinds_of_heirs else kind,
+            access_method=next((name for name in methods_of_heirs if name != "heap"), access_method),
             partitions=tuple(partitions),
             columns=tuple(one.column for one in read),
             key=table.key or tuple(key),
@@ -215,8 +254,8 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
             layout=digest,
             restless=any(one.restless for one in read),
             filtered=filtered,
-            # A primary key says nothing of the rows of tables that inherit.
-            unique=table.key in {(), tuple(key)} and not (kind == "r" and partitions),
+            # A primary key says nothing of the rows of tables that inherit, nor of those of partitions that do not have it yet.
+            unique=table.key in {(), tuple(key)} and not unfinished and not (kind == "r" and partitions),
         )
     if len(tables) > 1 and not found:
         folder = Path(tables[0].where.rpartition(":")[0]).parent

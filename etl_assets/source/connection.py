@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg2
 from psycopg2 import errorcodes, extensions
+from psycopg2.errors import InvalidParameterValue
 from psycopg2.extensions import connection as Connection
 
 from etl_assets import addresses, faults
@@ -49,16 +50,17 @@ _SESSION = """
     SET idle_in_transaction_session_timeout = 0;
     SET lock_timeout = '30s';
     SET work_mem = '64MB';
-    DO $$ BEGIN SET idle_session_timeout = 0; EXCEPTION WHEN undefined_object THEN NULL; END $$;  -- PostgreSQL 14
-    DO $$ BEGIN SET transaction_timeout = 0; EXCEPTION WHEN undefined_object THEN NULL; END $$;  -- 17
-    DO $$ BEGIN  -- so that a query ends soon after the run that asked for it (14)
-        SET client_connection_check_interval = '2s';
-    EXCEPTION WHEN undefined_object OR invalid_parameter_value THEN NULL;
-    END $$;
     SET tcp_keepalives_idle = 60;  -- a claim must not outlive for hours a machine that is gone without a word
     SET tcp_keepalives_interval = 10;
     SET tcp_keepalives_count = 5;
+    SELECT pg_catalog.set_config(name, value, false)
+    FROM (VALUES ('idle_session_timeout', '0'),  -- PostgreSQL 14
+                 ('transaction_timeout', '0'),  -- 17
+                 ('client_connection_check_interval', %s)) AS newer(name, value)  -- 14
+    WHERE pg_catalog.current_setting(name, true) IS NOT NULL;
 """
+# So that a query ends soon after the run that asked for it; not every system can tell the server that nobody is there.
+_CHECKED_EVERY = ("2s", "0")
 # The same at this end: a network that drops everything without a word would hold a run for as long as the system waits,
 # which is two hours.
 _ALIVE = {
@@ -70,8 +72,8 @@ _ALIVE = {
 # Nobody's functions stand in for the catalog's, and names are written with their schema. A view or a policy may still
 # need the role's own path: see `find_names`.
 _CATALOG_ONLY = """
-    SELECT set_config('etl.search_path', current_setting('search_path'), false),
-           set_config('search_path', 'pg_catalog, pg_temp', false)
+    SELECT pg_catalog.set_config('etl.search_path', pg_catalog.current_setting('search_path'), false),
+           pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false)
 """
 _FIND_NAMES = """
     SELECT set_config('search_path', CASE WHEN %s THEN concat_ws(', ', 'pg_catalog', nullif(current_setting('etl.search_path'), ''))
@@ -135,7 +137,7 @@ def connect(
         with connection.cursor() as cursor:
             if as_source and _asked(cursor) != connection.info.backend_pid:
                 _refuse_transaction_pool(cursor, url, options, setting)
-            cursor.execute(_SESSION)
+            _set_up(cursor)
             if as_source:
                 cursor.execute(_CATALOG_ONLY)
         return connection
@@ -149,6 +151,14 @@ def connect(
         advice = _ADVICE[sign] if sign else "check {setting}"
         kind = SourceError if any(sign in message for sign in _REFUSALS) else SourceInterrupted
         raise kind(f"can't connect to {where}: {fault}; {advice.format(setting=setting)}") from None
+
+
+def _set_up(cursor: extensions.cursor) -> None:
+    often, never = _CHECKED_EVERY
+    try:
+        cursor.execute(_SESSION, (often,))
+    except InvalidParameterValue:  # nothing is set then
+        cursor.execute(_SESSION, (never,))
 
 
 def _asked(cursor: extensions.cursor) -> int:
@@ -248,6 +258,7 @@ _PERMANENT = {
     errorcodes.UNDEFINED_TABLE: "declare only tables that the source has",
     errorcodes.UNDEFINED_COLUMN: "declare only columns that the source has",
 }
+_NO_TEXT = "the source holds text there, a value or a name, that is no UTF-8 (its server_encoding is SQL_ASCII?); convert it"
 _DENIED = re.compile(r"permission denied for ((?:[a-z]+ )*?)(\S+)\s*$", re.MULTILINE)
 _GRANTS = {
     "schema": "USAGE ON SCHEMA",
@@ -281,9 +292,7 @@ def explained(what: str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError:
-        raise SourceError(
-            f"{what}: the source holds text there that is no UTF-8 (its server_encoding is SQL_ASCII?); convert it"
-        ) from None
+        raise SourceError(f"{what}: {_NO_TEXT}") from None
     except psycopg2.Error as error:
         raise _explanation(what, error).with_traceback(error.__traceback__) from None
 
@@ -294,6 +303,8 @@ def _explanation(what: str, error: psycopg2.Error) -> SourceError:
         return SourceError(f"{what}: {line}; {_grant(line)}")
     if error.pgcode in _PERMANENT:
         return SourceError(f"{what}: {line}; {_PERMANENT[error.pgcode]}")
+    if error.pgcode in {errorcodes.CHARACTER_NOT_IN_REPERTOIRE, errorcodes.UNTRANSLATABLE_CHARACTER}:
+        return SourceError(f"{what}: {_NO_TEXT}")
     if error.pgcode == errorcodes.LOCK_NOT_AVAILABLE:
         return SourceInterrupted(
             f"{what}: somebody holds a lock on it for more than 30 s (an ALTER or TRUNCATE?); try again later"

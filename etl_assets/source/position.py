@@ -57,10 +57,9 @@ _COUNTERS = """
 # A standby's snapshot does not list who is open: there, the log that it has replayed is needed too.
 _REPLAYED = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text ELSE '' END"
 _MARK = """
-    SELECT pg_current_snapshot()::text,
-           (SELECT coalesce(stats_reset::text, '') FROM pg_stat_database WHERE datname = current_database()),
-           extract(epoch FROM clock_timestamp())::float8, current_database()
+    SELECT pg_current_snapshot()::text, extract(epoch FROM clock_timestamp())::float8, current_database()
 """
+_COUNTED_SINCE = "SELECT stats_reset::text FROM pg_stat_database WHERE datname = current_database()"
 
 
 class TablePosition(BaseModel, frozen=True):
@@ -122,10 +121,10 @@ def _read(connection: Connection, tables: Sequence[Table]) -> Position:
             for name, counted, writes, elsewhere, digest in cursor.fetchall()
         }
         cursor.execute(_MARK)
-        ((mark, counted_since, taken, database),) = cursor.fetchall()
+        ((mark, taken, database),) = cursor.fetchall()
         cursor.execute("BEGIN READ ONLY")
         told = [told_by(cursor, question) for question in (SYSTEM, TIMELINE)]
-        replayed = told_by(cursor, _REPLAYED)
+        counted_since, replayed = (told_by(cursor, question) for question in (_COUNTED_SINCE, _REPLAYED))
         cursor.execute("ROLLBACK")
         # Where it is not told, nothing vouches for that nothing was committed.
         mark = f"{mark} {taken if replayed is None else replayed}".strip()

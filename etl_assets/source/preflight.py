@@ -81,13 +81,7 @@ def check_source(
             return
         for table in tables:
             yield _table(connection, table)
-        if more := _undeclared(connection, tables):
-            named = ", ".join(more[:_NAMED]) + (
-                f" and {len(more) - _NAMED} more" if len(more) > _NAMED else ""
-            )
-            yield CheckResult(
-                "not declared", f"the source has {named}, which nothing reads (etl init --update shows them)"
-            )
+        yield from _undeclared(connection, tables)
         yield from _compared(connection, tables)
         connections = _connections(url, role, min(CONNECTIONS, len(tables)))
         yield connections
@@ -121,12 +115,22 @@ def servers_at(hosts: Sequence[str]) -> int:
     return max(count, 1)
 
 
-def _undeclared(connection: Connection, tables: Sequence[Table]) -> list[str]:
+def _undeclared(connection: Connection, tables: Sequence[Table]) -> Iterator[CheckResult]:
     """The tables in the schemas of declared ones that no declaration reads."""
     declared = {(table.schema, table.source_name) for table in tables}
-    with explained("asking for its tables"), connection.cursor() as cursor:
-        cursor.execute(_TABLES, (sorted({schema for schema, _ in declared}),))
-        return [f"{schema}.{name}" for schema, name in cursor.fetchall() if (schema, name) not in declared]
+    try:
+        with explained("asking for its tables"), connection.cursor() as cursor:
+            cursor.execute(_TABLES, (sorted({schema for schema, _ in declared}),))
+            found = cursor.fetchall()
+    except SourceError as error:  # their names may be no text
+        yield CheckResult("not declared", str(error), "advice")
+        return
+    more = [f"{schema}.{name}" for schema, name in found if (schema, name) not in declared]
+    if more:
+        named = ", ".join(more[:_NAMED]) + (f" and {len(more) - _NAMED} more" if len(more) > _NAMED else "")
+        yield CheckResult(
+            "not declared", f"the source has {named}, which nothing reads (etl init --update shows them)"
+        )
 
 
 def _compared(connection: Connection, tables: Sequence[Table]) -> Iterator[CheckResult]:

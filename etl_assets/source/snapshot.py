@@ -51,6 +51,10 @@ _DATABASE_OID = "SELECT oid::bigint FROM pg_database WHERE datname = current_dat
 LOG = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text"
 SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
 TIMELINE = "SELECT timeline_id FROM pg_control_checkpoint()"
+# The one that is written to is ahead of the last checkpoint's for minutes after a standby was promoted.
+_TIMELINE_NOW = """
+    SELECT CASE WHEN NOT pg_is_in_recovery() THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END
+"""
 UNTOLD = "0/0"
 """Stands for the position of the log where the server does not say it."""
 # pg_class shows which file a view had when the snapshot was taken, the function which it has now.
@@ -72,15 +76,17 @@ _ATTEMPTS = 3
 CONNECTIONS = 4
 """How many a run would like to have at once."""
 _HOLDER = """
-    SELECT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-    WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.objid = %s AND l.objsubid = 2
+    SELECT a.application_name || coalesce(to_char(a.backend_start, '", connected since "HH24:MI:SS" UTC"'), '')
+    FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.classid = {} AND l.objid = {} AND l.objsubid = 2
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _LOCK_CLASS = 0x0E71  # marks our advisory locks among those of others
 _STILL_HELD = """
     SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
-      AND classid = %s AND objid = %s AND objsubid = 2
+      AND classid = {} AND objid = {} AND objsubid = 2
 """
+_TAKE = "SELECT pg_try_advisory_lock({}, {})"
 # How far the log has come: asked after a snapshot was taken, all that it sees is before that.
 _WRITTEN = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() - '0/0'::pg_lsn END"
 # How much of the log a crash would leave, and after how many milliseconds every commit is among that.
@@ -137,8 +143,10 @@ class Snapshot:
             return
         try:
             with self.connections[0].cursor() as cursor:
-                cursor.execute(_STILL_HELD, (_LOCK_CLASS, self.lock % 2**32))
-                if _row(cursor)[0]:
+                held = told_by(cursor, _STILL_HELD.format(_LOCK_CLASS, self.lock % 2**32))
+                if held is None:  # who may not look takes it once more, which its holder alone can
+                    held = told_by(cursor, _TAKE.format(_LOCK_CLASS, self.lock))
+                if held:
                     return
         except psycopg2.Error:
             pass  # it is gone
@@ -192,9 +200,10 @@ def take_snapshot(
             if may_export and connections > 1:
                 cursor.execute("SELECT pg_export_snapshot()")
                 (exported,) = _row(cursor)
-            lsn, system_identifier, timeline, database_oid, started = (
-                told_by(cursor, question) for question in (LOG, SYSTEM, TIMELINE, _DATABASE_OID, _STARTED)
+            lsn, system_identifier, database_oid, started = (
+                told_by(cursor, question) for question in (LOG, SYSTEM, _DATABASE_OID, _STARTED)
             )
+            timelines = [told_by(cursor, question) for question in (TIMELINE, _TIMELINE_NOW)]
             written = told_by(cursor, _WRITTEN)
             in_recovery = bool(told_by(cursor, _IN_RECOVERY))
             conflicts = told_by(cursor, _CONFLICTS)
@@ -217,7 +226,7 @@ def take_snapshot(
             workers.append(worker)
         source = SourceIdentity(
             system_identifier=system_identifier,
-            timeline=timeline,
+            timeline=max((timeline for timeline in timelines if timeline), default=None),
             database=database,
             version=version,
             database_oid=database_oid,
@@ -308,13 +317,13 @@ def _claim(connection: Connection, lake: str, wait_seconds: float) -> int:
     deadline = time.monotonic() + wait_seconds
     with connection.cursor() as cursor:
         while True:
-            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, lock))
+            cursor.execute(_TAKE.format(_LOCK_CLASS, lock))
             if _row(cursor)[0]:
                 return lock
             if time.monotonic() >= deadline:
                 break
             time.sleep(0.2)
-        cursor.execute(_HOLDER, (_LOCK_CLASS, lock % 2**32))
-        holder = cursor.fetchone()
-    who = f"{holder[0]}, connected since {holder[1]:%H:%M:%S} UTC" if holder else "another run"
+        cursor.execute("BEGIN READ ONLY")
+        who = told_by(cursor, _HOLDER.format(_LOCK_CLASS, lock % 2**32)) or "another run"
+        cursor.execute("ROLLBACK")
     raise LakeClaimed(f"this lake is being filled by {who}; wait for it to end, nothing needs unlocking")

@@ -46,6 +46,10 @@ else:
 _MEND_IT = "its rows are not behind that: change the function or its declaration, and run again"
 # What a function, or an expression of it, may raise for some rows and not for all.
 _FAILS_IN_PART = (duckdb.DataError, duckdb.ProgrammingError, ContractError)
+_MORE_MEMORY = (
+    "its rows are not behind that, but how much memory there is: give the process more, or let the function do without columns of "
+    "long values"
+)
 _numbers = count()
 # A dimension up to this size is written in the order of its keys; a larger one that is brought up to a batch is not.
 _SORTED_ROWS = 100_000
@@ -411,17 +415,21 @@ class _Derivation:
                 f"{name} is made from {', '.join(blocked)}, which can't show batch {number(batch.batch)}"
             )
             return
-        refuted = False
+        cause = ""
         try:
             failure = self._step(definition, course, build, batch)
         except function_fails() as error:
             self.builder.star.check_not_overtaken()
             told = faults.told(error).removeprefix(f"{name}: ")
             failure = told if isinstance(error, ContractError) else f"its function fails: {told}"
-            build.error, refuted = faults.bare(error), isinstance(error, Refuted)
+            build.error = faults.bare(error)
+            if isinstance(error, Refuted):
+                cause = _MEND_IT
+            elif isinstance(error, duckdb.OutOfMemoryException):
+                cause = _MORE_MEMORY
         if failure:
             course.stopped, course.last = True, None
-            cause = _MEND_IT if refuted else self._cause(definition, course.at, batch)
+            cause = cause or self._cause(definition, course.at, batch)
             shown = build.shows and number(build.shows)
             stays = f"it stays at batch {shown}" if shown else "there is no earlier version of it"
             build.failure = f"{name} can't show batch {number(batch.batch)}: {failure}; {cause}; {stays}"

@@ -9,8 +9,8 @@ import dagster as dg
 from pydantic import Field
 
 from etl_assets.cost import named
-from etl_assets.engine.duck import identifier, listing
-from etl_assets.engine.preview import markdown
+from etl_assets.engine.duck import identifier
+from etl_assets.engine.preview import PREVIEWED, markdown
 from etl_assets.lake.batches import number
 from etl_assets.notices import NOTICE
 from etl_assets.presentation import DAILY, PLAIN, Naming
@@ -225,10 +225,16 @@ def _dangling(inputs: Inputs, loaded: Mapping[str, Loaded]) -> Iterator[str]:
 
 
 def _preview(reader: WarehouseReader, table: StarTable) -> str:
-    """A few rows of a table: of a fact the newest."""
+    """A few rows of a table: of a fact the newest. Bytes say nothing to people; a text may be as long as it likes."""
     newest = f" ORDER BY {identifier(table.record)} DESC" if isinstance(table, Fact) else ""
-    names = [column.name for column in table.columns]
+    shown = {
+        column.name: f"left({identifier(column.name)}, {PREVIEWED})"
+        if column.type.duckdb == "VARCHAR"
+        else identifier(column.name)
+        for column in table.columns
+        if column.type.name != "bytea"
+    }
     found = reader.rows(
-        f"SELECT {listing(names)} FROM {SCHEMA}.{identifier(table.name)}{newest} LIMIT {_PREVIEW_ROWS}"
+        f"SELECT {', '.join(shown.values())} FROM {SCHEMA}.{identifier(table.name)}{newest} LIMIT {_PREVIEW_ROWS}"
     )
-    return markdown(names, found)
+    return markdown(list(shown), found)

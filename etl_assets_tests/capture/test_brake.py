@@ -54,3 +54,43 @@ def test_all_tables_that_are_stopped_are_named_with_one_flag_for_each_kind(lake:
         lake.sync(T, U, DATES, allow_deletions=frozenset({"t", "u"}))
     assert lake.sync(T, U, DATES, allow_deletions=frozenset({EVERY}), allow_misfits=frozenset({"d"}))
     assert {name: state.rows for name, state in lake.latest().tables.items()} == {"t": 79, "u": 50, "d": 100}
+
+
+@pytest.mark.parametrize(
+    ("type_", "told"),
+    [
+        (
+            "char(8)",
+            r" \(its key id is character\(8\), was character\(5\): one that is written otherwise is another key\)",
+        ),
+        ("text", r" \(its key id is text, was character\(5\): "),
+    ],
+)
+def test_a_key_that_is_written_otherwise_since_its_type_changed_is_told_so(
+    lake: Lake, type_: str, told: str
+) -> None:
+    table = Table("t", "", {"id": "text"})
+    execute(
+        lake.url,
+        "CREATE TABLE t (id char(5) PRIMARY KEY)",
+        "INSERT INTO t SELECT n FROM generate_series(1, 40) n",
+    )
+    lake.sync(table)
+    execute(lake.url, f"ALTER TABLE t ALTER id TYPE {type_}")
+    with pytest.raises(TooMuch, match=f"40 of 40 rows of t are gone from the source, more than 20%{told}"):
+        lake.sync(table)
+    assert lake.sync(table, allow_deletions=frozenset({"t"}))
+    assert lake.is_exact(table)
+
+
+def test_a_key_that_is_written_alike_since_its_type_changed_is_no_reason(lake: Lake) -> None:
+    table = Table("t", "", {"id": "text"})
+    execute(
+        lake.url,
+        "CREATE TABLE t (id varchar(5) PRIMARY KEY)",
+        "INSERT INTO t SELECT n FROM generate_series(1, 40) n",
+    )
+    lake.sync(table)
+    execute(lake.url, "ALTER TABLE t ALTER id TYPE text", "DELETE FROM t WHERE id <> '7'")
+    with pytest.raises(TooMuch, match=r"39 of 40 rows of t are gone from the source, more than 20%; "):
+        lake.sync(table)

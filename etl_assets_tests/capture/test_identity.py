@@ -249,6 +249,48 @@ def test_a_replica_that_lags_is_refused_until_it_has_caught_up(postgres_folder: 
         assert lake.latest().tables["t"].why.startswith("the server was started since the last batch")
 
 
+@pytest.mark.fault("F6")
+def test_a_replica_that_was_promoted_a_moment_ago_is_another_history(
+    postgres_folder: Path, tmp_path: Path
+) -> None:
+    """Its last checkpoint is of the time before for as long as the first one after it takes. What it never got is missing, and
+    its ids and its log soon are ahead."""
+    slow = {"checkpoint_timeout": "1d", "checkpoint_completion_target": "0.9"}
+    with replicated(postgres_folder, **slow) as (primary, replica):
+        begun(primary)
+        execute(primary, "CREATE TABLE ballast AS SELECT n FROM generate_series(1, 100000) n")
+        wait_until(replica, f"pg_last_wal_replay_lsn() >= '{at(primary)}'::pg_lsn")
+        access = postgres_folder / "primary/data/pg_hba.conf"
+        access.write_text(f"host replication all all reject\n{access.read_text()}")
+        execute(primary, "SELECT pg_reload_conf()")
+        wait_until(primary, "(SELECT count(pg_terminate_backend(pid)) FROM pg_stat_replication) = 0")
+        lake = Lake(primary, tmp_path)
+        execute(primary, "UPDATE t SET v = 'lost' WHERE id = 4")
+        lake.sync(T)
+        execute(replica, "SELECT pg_promote()")
+        promoted = replace(lake, url=replica)
+        execute(replica, "UPDATE t SET v = 'kept' WHERE id = 5")
+        while not _is_ahead(promoted):
+            execute(replica, "SELECT pg_current_xact_id()")
+        assert timeline_of_checkpoint(replica) == 1
+        taken = promoted.sync(T, one_history=True)
+        assert taken
+        assert taken.tables["t"].why.startswith("the server was restored or failed over: timeline 2 instead")
+        assert promoted.is_exact(T)
+
+
+def at(url: str) -> str:
+    with closing(connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_current_wal_flush_lsn()::text")
+        return str(cursor.fetchall()[0][0])
+
+
+def timeline_of_checkpoint(url: str) -> int:
+    with closing(connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT timeline_id FROM pg_control_checkpoint()")
+        return int(cursor.fetchall()[0][0])
+
+
 def test_a_sweep_finds_what_no_row_version_tells(database: Callable[..., str], tmp_path: Path) -> None:
     """Rows of a lake that are not the source's, in each part of the table in turn: found in that part, and mended."""
     lake = Lake(database(), tmp_path)

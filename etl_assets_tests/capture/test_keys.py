@@ -50,6 +50,60 @@ def test_columns_that_an_index_only_carries_along_are_no_part_of_the_key(lake: L
     assert lake.is_exact(T)
 
 
+def test_a_primary_key_that_not_all_partitions_have_yet_is_not_believed(lake: Lake) -> None:
+    execute(
+        lake.url,
+        "CREATE TABLE t (id int NOT NULL, a text) PARTITION BY RANGE (id)",
+        "CREATE TABLE part PARTITION OF t FOR VALUES FROM (0) TO (100)",
+        "ALTER TABLE ONLY t ADD PRIMARY KEY (id)",
+        "INSERT INTO t VALUES (1, 'x'), (2, 'y'), (2, 'z')",
+        *_GOOD,
+    )
+    manifest, told = take(lake, T, GOOD)
+    assert manifest
+    assert set(manifest.tables) == {"good"}
+    assert "1 values of the key of t (id) occur in several rows" in told["t"]
+    execute(
+        lake.url, "DELETE FROM t WHERE a = 'z'", "ALTER TABLE part ADD PRIMARY KEY (id)",
+        "ALTER INDEX t_pkey ATTACH PARTITION part_pkey",
+    )  # fmt: skip
+    assert take(lake, T, GOOD)[1] == {}
+    assert lake.is_exact(T, GOOD)
+
+
+@pytest.mark.fault("F22")
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_primary_key_whose_index_is_damaged_is_not_believed(lake: Lake, begun: bool) -> None:
+    """As one is whose order is another since the C library was upgraded."""
+    execute(
+        lake.url,
+        *_GOOD,
+        "CREATE TABLE t (id int PRIMARY KEY, a text)",
+        "INSERT INTO t SELECT n, 'x' FROM generate_series(1, 20) n",
+    )
+    if begun:
+        assert take(lake, T, GOOD)[1] == {}
+    execute(
+        lake.url,
+        "SET allow_system_table_mods = on; UPDATE pg_index SET indisready = false WHERE indexrelid = 't_pkey'::regclass",
+        "INSERT INTO t VALUES (7, 'again')",
+        "SET allow_system_table_mods = on; UPDATE pg_index SET indisready = true WHERE indexrelid = 't_pkey'::regclass",
+        "INSERT INTO good VALUES (6)",
+    )
+    manifest, told = take(lake, T, GOOD)
+    assert manifest
+    assert (
+        "1 values of the primary key of t (id) occur in several rows, which its index should not" in told["t"]
+    )
+    assert ("t" in manifest.tables, manifest.tables["good"].rows) == (begun, 6)
+    assert "t" not in manifest.changed
+    landed = lake.path.glob("raw/t/*")
+    assert [path.name[:6] for path in landed] == (["000001"] if begun else [])
+    execute(lake.url, "DELETE FROM t WHERE a = 'again'", "REINDEX TABLE t")
+    assert take(lake, T, GOOD)[1] == {}
+    assert lake.is_exact(T, GOOD)
+
+
 @pytest.mark.fault("F22")
 def test_a_declared_key_that_rows_share_leaves_its_table_out_and_the_others_go_on(lake: Lake) -> None:
     keyed = Table("t", "", {"id": "int"}, key=("id",))

@@ -1,15 +1,20 @@
 """Rows of hundreds of megabytes pass, larger ones are named before anything lands, and a column can be left out."""
 
 import hashlib
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from etl_assets.engine import duck
+from etl_assets.engine.preview import markdown
+from etl_assets.engine.types import Type
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import _BY_HASH
+from etl_assets.proof import landed
 from etl_assets.proof.landed import landed_table
 from etl_assets.raw import sizes
 from etl_assets.raw.sizes import TooLarge
@@ -96,6 +101,23 @@ def test_a_row_that_is_too_large_is_named_before_anything_lands(
     assert lake.held("t").rows == {("1",): 1, ("7",): 1}
 
 
+@pytest.mark.slow
+@pytest.mark.fault("F38")
+def test_a_row_that_the_server_can_not_even_write_is_named_too(lake: Lake) -> None:
+    """Of a control character JSON makes six characters, and the server writes no text of more than a gigabyte."""
+    execute(
+        lake.url,
+        "CREATE TABLE t (id int PRIMARY KEY, a text, b jsonb)",
+        "INSERT INTO t VALUES (1, 'x', NULL), (7, 'y', to_jsonb(repeat(chr(1), 180000000)))",
+    )
+    with pytest.raises(
+        TooLarge,
+        match=r"a row of t is too large: the server can't write it .* is the b of \(7\)\); leave it out .*'b'",
+    ):
+        lake.sync(T)
+    assert lake.everything() == {}
+
+
 @pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW"])
 def test_a_row_of_a_view_that_is_too_large_is_named_too(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -169,6 +191,33 @@ def test_large_values_that_the_star_has_no_use_for_may_be_more_than_the_memory(
     assert sync() == (0, 11, 0)
     assert held(lake) == said(lake)
     assert not list(lake.path.glob("current/t/*"))
+
+
+def test_bytes_are_verified_in_memory_of_their_own_size() -> None:
+    """An expression whose group repeats took 75 bytes for each."""
+    text = pa.array(["\\x" + "ab" * (1 << 20), "\\xab0", "\\xAB", "\\x a", None])
+    tracemalloc.start()
+    try:
+        values = landed._convert(Type("bytea"), "bytea", text)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert values.to_pylist() == [b"\xab" * (1 << 20), None, None, None, None]
+    assert most < 6 * (2 << 20)
+
+
+@pytest.mark.parametrize("value", ["word " * (1 << 20), b"\x00" * (4 << 20)])
+def test_a_preview_looks_at_the_begin_of_a_long_value(value: str | bytes) -> None:
+    tracemalloc.start()
+    try:
+        shown = markdown(["a"], [[value]])
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert shown.splitlines()[-1].strip("| `") == markdown(["a"], [[value[:200]]]).splitlines()[-1].strip(
+        "| `"
+    )
+    assert most < 1 << 20
 
 
 def test_a_column_that_is_left_out_is_nowhere_in_the_lake(lake: Lake) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,7 +26,7 @@ from etl_assets.source.connection import (
 )
 from etl_assets.source.position import read_position
 from etl_assets.source.preflight import check_source
-from etl_assets.source.snapshot import take_snapshot
+from etl_assets.source.snapshot import ClaimLost, LakeClaimed, take_snapshot
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
 from etl_assets_tests.capture.servers import as_role, replicated, wait_until
@@ -133,6 +134,48 @@ def test_what_a_server_does_not_say_makes_no_run_impossible(lake: Lake, refused:
         finally:
             for function in refused:
                 execute(lake.url, f"GRANT EXECUTE ON FUNCTION {function} TO PUBLIC")
+
+
+@pytest.mark.parametrize(
+    "refused", ["pg_locks", "pg_stat_activity", "pg_stat_database", "pg_stat_database_conflicts"]
+)
+def test_what_a_role_may_not_look_at_makes_no_run_impossible(lake: Lake, refused: str) -> None:
+    """Such views are closed where somebody went through a list of what is to be closed."""
+    execute(lake.url, *_ROWS)
+    with role(lake, f"REVOKE SELECT ON {refused} FROM PUBLIC") as ours:
+        try:
+            read_position(ours.url, [T])
+            assert ours.sync(T)
+            execute(lake.url, "UPDATE t SET a = 'y' WHERE id = 3")
+            assert ours.sync(T)
+            assert ours.is_exact(T)
+            lake_id = ours.latest().lake
+            claimed = partial(
+                take_snapshot, ours.url, [T], lake=lake_id, run_id="a test", connections=1, wait_seconds=0
+            )
+            with (
+                claimed() as first,
+                pytest.raises(LakeClaimed, match=r"filled by (another run|etl-assets a test)"),
+                claimed(),
+            ):
+                pass
+            with claimed() as first:
+                first.still_claimed()
+                execute(lake.url, f"SELECT pg_terminate_backend({first.connections[0].info.backend_pid})")
+                with pytest.raises(ClaimLost):
+                    first.still_claimed()
+        finally:
+            execute(lake.url, f"GRANT SELECT ON {refused} TO PUBLIC")
+
+
+@pytest.mark.parametrize("change", ["DROP EXTENSION plpgsql", "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC"])
+def test_nothing_is_asked_for_in_a_language_that_there_may_not_be(lake: Lake, change: str) -> None:
+    execute(lake.url, *_ROWS, change)
+    with role(lake) as ours:
+        assert ours.sync(T)
+        with closing(connect(ours.url, "a test")) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('client_connection_check_interval', true)")
+            assert cursor.fetchall() in ([("2s",)], [(None,)])
 
 
 def test_a_function_that_raises_is_as_good_as_none(lake: Lake) -> None:
@@ -452,6 +495,30 @@ def test_the_doctor_tells_of_what_is_declared_and_no_longer_so(lake: Lake) -> No
         in told
     )
     assert "t is text" not in told
+
+
+def test_names_that_are_no_text_are_in_nobody_s_way_but_their_own(postgres_url: str, tmp_path: Path) -> None:
+    name = f"bytes_{os.getpid()}"
+    execute(
+        postgres_url,
+        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'",
+    )
+    lake = Lake(f"{postgres_url.rsplit('/', 1)[0]}/{name}", tmp_path)
+    try:
+        execute(lake.url, *_ROWS)
+        with closing(psycopg2.connect(lake.url, client_encoding="SQL_ASCII")) as connection, connection:
+            connection.cursor().execute(b'CREATE TABLE "gr\xfcn" (id int PRIMARY KEY)')
+            connection.cursor().execute(b'CREATE TABLE u (id int PRIMARY KEY, "gr\xfcn" int)')
+        assert lake.sync(T)
+        found = checked(lake.url, T)
+        assert "missing" not in {state for state, _ in found.values()}
+        assert "no UTF-8" in found["not declared"][1]
+        with pytest.raises(
+            SourceError, match=r"reading the source: .* no UTF-8 \(its server_encoding is SQL_ASCII"
+        ):
+            lake.sync(T, Table("u", "", {"id": "int"}))
+    finally:
+        execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_the_doctor_tells_of_tables_that_nothing_reads(lake: Lake) -> None:

@@ -155,6 +155,46 @@ def test_row_security_that_shows_other_rows_is_followed(lake: Lake) -> None:
         execute(lake.url, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+@pytest.mark.fault("F21")
+def test_rows_that_a_policy_hid_arrive_when_it_is_gone_though_as_many_went(lake: Lake) -> None:
+    """They are as old as before, and the count is the same."""
+    role = f"tenant_{os.getpid()}"
+    execute(
+        lake.url,
+        "CREATE TABLE t (id int PRIMARY KEY, a text)",
+        "INSERT INTO t SELECT n, 'x' FROM generate_series(1, 40) AS n",
+        "CREATE POLICY early ON t USING (id <= 20); ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+        f"CREATE ROLE {role} LOGIN PASSWORD 'x'",
+        f"GRANT SELECT ON t TO {role}",
+    )
+    try:
+        ours = Lake(as_role(lake.url, role, "x"), lake.folder)
+        ours.sync(T)
+        assert ours.is_exact(T)
+        execute(lake.url, "ALTER TABLE t DISABLE ROW LEVEL SECURITY", "DELETE FROM t WHERE id <= 20")
+        ours.sync(T, deletion_brake=1.0)
+        assert ours.is_exact(T)
+        assert "or row security no longer decides" in ours.latest().tables["t"].why
+        execute(lake.url, "UPDATE t SET a = 'y' WHERE id = 30")
+        assert ours.committed(T).tables["t"].read == "horizon"
+        assert ours.is_exact(T)
+    finally:
+        execute(lake.url, f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_partition_that_is_kept_in_another_way_has_its_table_read_whole(lake: Lake) -> None:
+    """Of rows that are no heap's nobody knows what their versions say."""
+    follow(
+        lake,
+        "CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler",
+        "CREATE TABLE t (id int PRIMARY KEY, a text) PARTITION BY RANGE (id)",
+        "CREATE TABLE near PARTITION OF t FOR VALUES FROM (0) TO (100)",
+        "CREATE TABLE far PARTITION OF t FOR VALUES FROM (100) TO (200) USING other",
+        "INSERT INTO t VALUES (1, 'x'), (101, 'x')",
+    )
+    assert reads(lake, "UPDATE t SET a = 'y'") == ("whole", "its storage has no row versions to go by")
+
+
 def test_a_role_that_may_not_read_a_table_gets_one_line(lake: Lake) -> None:
     role = f"stranger_{os.getpid()}"
     execute(lake.url, "CREATE TABLE t (id int PRIMARY KEY)", f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
