@@ -32,6 +32,7 @@ from etl_assets_tests.leaks import (
     kept,
     shows,
 )
+from etl_assets_tests.totesys import TOTESYS
 
 ROOT = Path(__file__).parents[1]
 ROLE = "etl_tests_leaks"
@@ -318,6 +319,8 @@ def test_a_whole_run_shows_it_nowhere(
 
 
 def test_the_flow_of_a_source_by_words_shows_nothing_of_them(tmp_path: Path) -> None:
-    run = Flow(f"host = 127.0.0.1 port = 1 password = '{SECRET} x' dbname = shop", tmp_path).run("raw/staff")
+    run = Flow(
+        f"host = 127.0.0.1 port = 1 password = '{SECRET} x' dbname = shop", tmp_path, model=TOTESYS
+    ).run("raw/staff")
     assert "can't connect to postgresql://127.0.0.1:1/shop: " in run.error
     assert not shows(run.events)

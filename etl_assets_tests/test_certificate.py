@@ -19,9 +19,9 @@ from etl_assets.star.definition import Inputs, star_table
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, execute
-from etl_assets_tests.oracle import FACTS
 from etl_assets_tests.shop import DAY, INPUTS, SOURCE, fact_sale
 from etl_assets_tests.test_verify import in_warehouse, rewritten
+from etl_assets_tests.totesys import TOTESYS
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_warehouse_that_is_not_the_star_is_not_certified(statement: str, table
 def test_the_run_shows_it_as_a_check_of_every_table_and_fails_where_it_does_not_hold(
     totesys: str, tmp_path: Path
 ) -> None:
-    flow = Flow(totesys, tmp_path)
+    flow = Flow(totesys, tmp_path, model=TOTESYS)
     run = flow.run()
     assert run.success, run.error_lines
     checks = {
@@ -160,7 +160,7 @@ def test_the_run_shows_it_as_a_check_of_every_table_and_fails_where_it_does_not_
     assert all(check.passed for check in checks.values())
     with closing(psycopg2.connect(totesys)) as connection, connection.cursor() as cursor:
         for fact, amount in (("fact_payment", "payment_amount"), ("fact_sales_order", "unit_price")):
-            table, _ = FACTS[fact]
+            table, _ = TOTESYS.facts[fact]
             cursor.execute(f"SELECT count(*), sum({amount})::text FROM {table}")
             ((rows, total),) = cursor.fetchall()
             # In a first batch, what the batch brought is everything.

@@ -23,10 +23,10 @@ from etl_assets.proof.history import facts_then
 from etl_assets.totesys.demo.generator import Variant
 from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests.commands import etl, use
-from etl_assets_tests.flow import DIMENSIONS, Flow, exact, execute
+from etl_assets_tests.flow import Flow, exact, execute
 from etl_assets_tests.lake_layout import landed, star_files
-from etl_assets_tests.oracle import FACTS
 from etl_assets_tests.test_verify import rewritten
+from etl_assets_tests.totesys import TOTESYS
 
 HOPS = {"manifests", "files", "raw", "star", "warehouse", "exports", "source"}
 CHANGED, DELETED, AFTER_NEWLINES = 7, 9, 905
@@ -49,7 +49,9 @@ class Kept:
 
 def seen(flow: Flow) -> Mapping[str, list[tuple[Any, ...]]]:
     """What there is now: of facts the current versions, of dimensions all members."""
-    tables = {name: f"star.{name}" for name in DIMENSIONS} | {name: f"star.{name}_current" for name in FACTS}
+    tables = {name: f"star.{name}" for name in TOTESYS.dimensions} | {
+        name: f"star.{name}_current" for name in TOTESYS.facts
+    }
     return {
         name: flow.query(f"FROM {table} ORDER BY {'2' if 'fact' in name else '1'}")
         for name, table in tables.items()
@@ -62,7 +64,9 @@ def kept(
     template: Callable[[Variant], str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Kept]:
-    flow = Flow(module_database(template("totesys")), tmp_path_factory.mktemp("proof") / "data")
+    flow = Flow(
+        module_database(template("totesys")), tmp_path_factory.mktemp("proof") / "data", model=TOTESYS
+    )
     execute(
         flow.url,
         """insert into address values (904, E'two\nlines', E'"\n\r', '', 'a', 'b', 'c', 'd', now(), now()),
@@ -85,7 +89,7 @@ def kept(
 @pytest.fixture
 def flow(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flow:
     """A copy of what is kept, to be spoilt."""
-    copied = Flow(kept.flow.url, tmp_path / "data")
+    copied = Flow(kept.flow.url, tmp_path / "data", model=TOTESYS)
     shutil.copytree(kept.flow.data, copied.data, ignore=shutil.ignore_patterns("dagster"))
     use(monkeypatch, copied.data, ETL_SOURCE_URL=copied.url)
     return copied
@@ -125,7 +129,7 @@ def test_an_undisturbed_flow_is_equal_at_every_hop_and_after_a_rebuild(flow: Flo
         assert one["equal"], one
         by_hop.setdefault(one["hop"], set()).add(one["table"])
     assert set(by_hop) == HOPS | {"rebuilt star", "rebuilt warehouse"}
-    everything = {*DIMENSIONS, *FACTS}
+    everything = {*TOTESYS.dimensions, *TOTESYS.facts}
     assert by_hop["star"] == by_hop["warehouse"] - {"all tables"} == by_hop["rebuilt warehouse"] == everything
     assert by_hop["source"] == by_hop["raw"] == by_hop["files"] == set(flow.manifests()[0]["tables"])
     # Nothing changed but that it is noted which tables are verified as of which batch.
@@ -148,7 +152,7 @@ def test_of_an_older_batch_is_compared_what_is_kept_and_the_rest_is_named(flow: 
     for thorough in ([], ["--thorough"]):
         found = told("verify", "1", *thorough)
         assert (found["batch"], found["equal"]) == ("000001", True)
-        assert {one["table"] for one in found["comparisons"] if one["hop"] == "star"} == set(FACTS)
+        assert {one["table"] for one in found["comparisons"] if one["hop"] == "star"} == set(TOTESYS.facts)
         assert {one["hop"] for one in found["comparisons"]} == {"manifests", "files", "raw", "star"}
         (skipped,) = found["not_compared"]
         assert "dimensions, warehouse, source and exports" in skipped
@@ -401,7 +405,7 @@ def test_the_warehouse_gives_the_same_history_of_facts(flow: Flow) -> None:
     from etl_assets.star.schema import Fact
     from etl_assets_tests.shipped import INPUTS
 
-    for name in FACTS:
+    for name in TOTESYS.facts:
         schema = INPUTS.star[name].schema
         assert isinstance(schema, Fact)
         with duckdb.connect(str(flow.data / "warehouse.duckdb"), read_only=True) as connection:
@@ -460,6 +464,6 @@ def test_the_files_that_the_star_consists_of_are_listed(flow: Flow) -> None:
     for name in ("dim_staff", "star/fact_payment"):
         listed = etl("files", name).stdout.splitlines()
         assert listed == [str(path) for path in star_files(flow.lake, name.removeprefix("star/"))]
-    assert told("files")["tables"].keys() == {*DIMENSIONS, *FACTS}
+    assert told("files")["tables"].keys() == {*TOTESYS.dimensions, *TOTESYS.facts}
     assert "fact_payment" in etl("files").stdout
     assert (etl("files", "moon").exit_code, "dim_staff" in etl("files", "moon").stderr) == (2, True)

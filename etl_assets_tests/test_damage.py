@@ -30,6 +30,7 @@ from etl_assets_tests.commands import etl, use
 from etl_assets_tests.flow import Flow, exact, execute, same
 from etl_assets_tests.lake_layout import newest_of_star
 from etl_assets_tests.oracle import Moment
+from etl_assets_tests.totesys import TOTESYS
 
 ROUNDS = int(os.environ.get("ETL_DAMAGES", "5"))
 FIRST = int(os.environ.get("ETL_DAMAGE_FIRST", "0"))
@@ -118,7 +119,7 @@ def kept(
             if batch == 1:
                 shutil.copy(data / "warehouse.duckdb", older)
             assert verified()["equal"]
-        yield Kept(url, data, older, oracle.moment(url))
+        yield Kept(url, data, older, TOTESYS.moment(url))
 
 
 def done(*arguments: str) -> None:
@@ -224,8 +225,8 @@ def play(seed: int, kept: Kept, folder: Path) -> tuple[str, str]:
         print(f"seed {seed}, {damage}", flush=True)  # noqa: T201
         for change in random.sample(CHANGES, random.choice((1, 2))):
             execute(kept.url, change.format(n=seed))
-        now = oracle.moment(kept.url)
-        flow = Flow(kept.url, data)
+        now = TOTESYS.moment(kept.url)
+        flow = Flow(kept.url, data, model=TOTESYS)
         rebuild = ["--rebuild"] if seed % 3 == 0 else []
         ran = etl("run")
         if ran.exit_code == 0:

@@ -21,6 +21,7 @@ from etl_assets.source.table import Table
 from etl_assets.star.definition import ContractError, Inputs, StarFunction
 from etl_assets.star.schema import Column, Dimension
 from etl_assets_tests.flow import STAGES, Flow
+from etl_assets_tests.totesys import TOTESYS
 
 NAMED = {
     "ETL_SOURCE_URL": "postgresql://nobody:nothing@no-such-host.invalid/none",
@@ -214,7 +215,7 @@ def test_a_function_gets_the_kind_of_frame_that_it_is_annotated_with() -> None:
 
 
 def test_an_asset_of_ones_own_gets_star_tables_as_arrow_backed_pandas(totesys: str, tmp_path: Path) -> None:
-    flow = Flow(totesys, tmp_path)
+    flow = Flow(totesys, tmp_path, model=TOTESYS)
     assert flow.run("raw", "star/dim_staff", "star/fact_sales_order").success
     seen: dict[str, Any] = {}
 

@@ -13,6 +13,7 @@ from etl_assets.raw import assets as raw
 from etl_assets.totesys.demo.generator import Variant
 from etl_assets_tests.flow import Flow, Run, execute
 from etl_assets_tests.lake_layout import landed, star_files
+from etl_assets_tests.totesys import TOTESYS
 
 PASSWORD = "hunter2-Zaphod"
 ROLE = "etl_tests_reader"
@@ -48,7 +49,7 @@ def owner(
 @pytest.fixture(scope="module")
 def flow(owner: str, reader: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Flow:
     """A flow that has run once and well; tests leave it as it was."""
-    flow = Flow(reader(owner), tmp_path_factory.mktemp("failures"))
+    flow = Flow(reader(owner), tmp_path_factory.mktemp("failures"), model=TOTESYS)
     run = flow.run()
     assert run.success, run.error_lines
     return flow

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from etl_assets_tests.flow import Flow, execute
+from etl_assets_tests.totesys import TOTESYS
 
 
 @pytest.mark.fault("F19")
 def test_a_year_of_five_digits_is_quarantined_and_stops_no_calendar(classroom: str, tmp_path: Path) -> None:
     execute(classroom, "UPDATE payment SET payment_date = '20240-05-01' WHERE payment_id = 3")
-    flow = Flow(classroom, tmp_path)
+    flow = Flow(classroom, tmp_path, model=TOTESYS)
     run = flow.run()
     assert run.success, run.error_lines
     (misfit,) = flow.landed(flow.changes(flow.manifests()[0])["payment"]["quarantined"])
@@ -28,7 +29,7 @@ def test_a_year_of_five_digits_is_quarantined_and_stops_no_calendar(classroom: s
 def test_days_that_mean_never_are_in_the_calendar_without_those_between(
     classroom: str, tmp_path: Path
 ) -> None:
-    flow = Flow(classroom, tmp_path)
+    flow = Flow(classroom, tmp_path, model=TOTESYS)
     assert flow.run().success
     usual = flow.query("SELECT count(*) FROM star.dim_date")
     execute(classroom, "UPDATE payment SET payment_date = '9999-12-31' WHERE payment_id = 3")

@@ -21,6 +21,7 @@ from etl_assets.star.schema import Column, Dimension
 from etl_assets.warehouse.contract import WarehouseError
 from etl_assets.warehouse.postgres import PostgresWarehouse
 from etl_assets_tests.flow import Flow, as_role, execute
+from etl_assets_tests.totesys import TOTESYS
 
 VALUE = "Slartibartfast-4242"
 """The value of a row that no message may have."""
@@ -222,7 +223,7 @@ def names(totesys: str) -> Iterator[str]:
 
 @pytest.mark.fault("F35")
 def test_a_run_that_fails_at_the_source_keeps_no_value_of_it(names: str, tmp_path: Path) -> None:
-    run = Flow(names, tmp_path).run("raw/staff")
+    run = Flow(names, tmp_path, model=TOTESYS).run("raw/staff")
     assert not run.success
     assert "invalid text representation (SQLSTATE 22P02)" in run.error
     assert VALUE not in run.events

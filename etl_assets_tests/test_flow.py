@@ -17,9 +17,9 @@ from etl_assets.lake import current
 from etl_assets.lake.opening import open_files
 from etl_assets.totesys.demo.generator import Variant
 from etl_assets.totesys.demo.simulator import play_day
-from etl_assets_tests import oracle
-from etl_assets_tests.flow import DIMENSIONS, Flow, Run, assert_calendar, assert_equal_to, execute
-from etl_assets_tests.oracle import FACTS, TABLES, Moment
+from etl_assets_tests.flow import Flow, Run, assert_calendar, assert_equal_to, execute
+from etl_assets_tests.oracle import Moment
+from etl_assets_tests.totesys import TOTESYS
 
 UNREFERRED = 9001
 _DAYS = (3, 11)  # seeds
@@ -63,7 +63,7 @@ def history(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> History:
     """A first run, days of business with a run after each, and a run without any change."""
-    flow = Flow(module_database(template("totesys")), tmp_path_factory.mktemp("history"))
+    flow = Flow(module_database(template("totesys")), tmp_path_factory.mktemp("history"), model=TOTESYS)
     steps = [take(flow)]
     for number, seed in enumerate(_DAYS, 2):
         if number == 3:
@@ -82,7 +82,7 @@ def history(
 
 
 def take(flow: Flow) -> Step:
-    source = oracle.moment(flow.url)
+    source = TOTESYS.moment(flow.url)
     run = flow.run()
     assert run.success, run.error_lines
     return Step(run, source, flow.files())
@@ -151,8 +151,8 @@ def test_a_run_without_change_takes_no_batch_and_writes_nothing(history: History
 
 def test_a_run_without_change_materializes_every_asset_as_unchanged(history: History) -> None:
     before, after = history.steps[-2:]
-    main = {f"raw/{table}" for table in TABLES} | {
-        f"{stage}/{name}" for stage in ("star", "warehouse") for name in (*DIMENSIONS, *FACTS)
+    main = {f"raw/{table}" for table in TOTESYS.tables} | {
+        f"{stage}/{name}" for stage in ("star", "warehouse") for name in (*TOTESYS.dimensions, *TOTESYS.facts)
     }
     assert set(after.run.materializations) == main
     unchanged = {key: made.metadata["unchanged"].value for key, made in after.run.materializations.items()}
@@ -164,7 +164,7 @@ def test_a_changed_table_gets_a_new_data_version_and_an_unchanged_one_keeps_it(h
     for (before, after, _), earlier, later in zip(
         history.changing, history.steps[:-2], history.steps[1:-1], strict=True
     ):
-        for table in TABLES:
+        for table in TOTESYS.tables:
             same_version = earlier.run.versions[f"raw/{table}"] == later.run.versions[f"raw/{table}"]
             assert same_version == (before.content[table] == after.content[table]), table
 
@@ -174,7 +174,7 @@ def test_a_batch_brings_exactly_what_changed(history: History) -> None:
     for before, after, batch in history.changing:
         (manifest,) = [m for m in history.flow.manifests() if m["batch"] == batch]
         brought = history.flow.changes(manifest)
-        for table in TABLES:
+        for table in TOTESYS.tables:
             old, new = before.content[table], after.content[table]
             changed = {key for key, row in new.items() if old.get(key) != row}
             changes = brought.get(
@@ -193,7 +193,7 @@ def test_a_batch_brings_exactly_what_changed(history: History) -> None:
 
 @pytest.mark.fault("F28")
 def test_a_fact_holds_old_and_new_version_of_what_changed_and_records_deletions(history: History) -> None:
-    for fact, (table, record) in FACTS.items():
+    for fact, (table, record) in TOTESYS.facts.items():
         key = f"{table}_id"
         columns = history.steps[0].source.star[fact].columns
         versions: list[tuple[object, ...]] = []

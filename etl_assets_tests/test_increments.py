@@ -12,16 +12,15 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from etl_assets.totesys.demo.simulator import play_day, sell
-from etl_assets_tests import oracle
 from etl_assets_tests.flow import Flow, Run, execute, same
-from etl_assets_tests.oracle import TABLES
+from etl_assets_tests.totesys import TOTESYS
 
 BATCHES_BESIDE_A_WRITER = 5
 
 
 @pytest.fixture
 def flow(totesys: str, tmp_path: Path) -> Flow:
-    return Flow(totesys, tmp_path)
+    return Flow(totesys, tmp_path, model=TOTESYS)
 
 
 def succeed(run: Run) -> Run:
@@ -43,7 +42,7 @@ def test_reading_some_tables_hides_no_change_in_the_others(flow: Flow) -> None:
     assert set(flow.changes(flow.manifests()[-1])) == {"staff"}
     play_day(flow.url, seed=2, orders=6)
     succeed(flow.run("raw/payment", "raw/design"))
-    held, source = flow.fold(), oracle.content(flow.url)
+    held, source = flow.fold(), TOTESYS.content(flow.url)
     assert held == {
         **before,
         "staff": held["staff"],
@@ -59,10 +58,10 @@ def test_a_lake_that_began_with_some_tables_ends_up_equal_to_the_source(flow: Fl
     assert set(flow.fold()) == {"staff"}
     play_day(flow.url, seed=3, orders=6)
     run = succeed(flow.run())
-    source = oracle.moment(flow.url)
+    source = TOTESYS.moment(flow.url)
     assert flow.fold() == source.content
     assert all(same(rows, flow.warehouse_rows(name, rows.columns)) for name, rows in source.star.items())
-    assert set(run.materializations) > {f"raw/{table}" for table in TABLES}
+    assert set(run.materializations) > {f"raw/{table}" for table in TOTESYS.tables}
 
 
 def test_an_asset_that_was_not_selected_is_not_materialized(flow: Flow) -> None:
@@ -98,7 +97,7 @@ def test_no_batch_holds_a_payment_without_its_transaction_and_order(flow: Flow) 
     assert sum(rows > 0 for rows in growth) >= BATCHES_BESIDE_A_WRITER - 1, (
         "the writer did not write meanwhile"
     )
-    assert states[-1] == oracle.content(flow.url)
+    assert states[-1] == TOTESYS.content(flow.url)
     assert sold[-1] in states[-1]["sales_order"]
 
 
@@ -123,7 +122,7 @@ def test_late_commits_silent_updates_and_deletions_arrive_with_the_next_batch(fl
     succeed(flow.run("raw", "star/dim_staff"))
     held = flow.fold()["staff"]
     assert (1001 in held, 150 in held, held[101]["email_address"]) == (True, False, "changed")
-    source = oracle.moment(flow.url)
+    source = TOTESYS.moment(flow.url)
     assert flow.fold() == source.content
     rows = source.star["dim_staff"]
     assert same(rows, flow.lake_rows("dim_staff", rows.columns))
@@ -141,13 +140,13 @@ def test_a_row_that_is_deleted_and_comes_back_is_there_again(flow: Flow) -> None
         "insert into design select * from aside; update design set design_id = 999 where design_id = 6",
     )
     succeed(flow.run("raw/design"))
-    assert flow.fold()["design"] == oracle.content(flow.url)["design"]
+    assert flow.fold()["design"] == TOTESYS.content(flow.url)["design"]
 
 
 def test_a_lake_that_was_restored_to_an_earlier_batch_shows_that_batch(flow: Flow, tmp_path: Path) -> None:
     fact = ("raw/payment", "star/fact_payment")
     succeed(flow.run(*fact))
-    rows = oracle.moment(flow.url).star["fact_payment"]
+    rows = TOTESYS.moment(flow.url).star["fact_payment"]
     copytree(flow.lake / "raw", tmp_path / "backup")
     execute(flow.url, "update payment set paid = not paid where payment_id = 1")
     succeed(flow.run(*fact))
@@ -176,7 +175,7 @@ def test_a_mass_deletion_stops_with_a_question_and_goes_on_when_it_is_answered(
         flow.run("raw", config={"ops": {"capture": {"config": {"allow_deletions": ["payment"]}}}})
     )
     assert allowed.materializations["raw/payment"].metadata["rows deleted"].value == 100
-    assert flow.fold() == oracle.content(flow.url)
+    assert flow.fold() == TOTESYS.content(flow.url)
 
 
 def test_a_question_that_was_answered_for_another_table_stays_open(

@@ -15,6 +15,7 @@ from etl_assets_tests import shipped
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, execute
 from etl_assets_tests.shop import INPUTS, SALE, SOURCE, TEAM, fact_sale
+from etl_assets_tests.totesys import TOTESYS
 
 _UNENFORCED = """
     ALTER TABLE sales_order DROP CONSTRAINT sales_order_staff_id_fkey, DROP CONSTRAINT sales_order_design_id_fkey;
@@ -34,7 +35,7 @@ def test_the_whole_flow_waits_for_nobody_and_forgets_nobody(classroom: str, tmp_
         UPDATE sales_order SET staff_id = 1 WHERE sales_order_id = 4;
         UPDATE sales_order SET staff_id = 999 WHERE sales_order_id = 5""",
     )
-    flow = Flow(classroom, tmp_path)
+    flow = Flow(classroom, tmp_path, model=TOTESYS)
     run = flow.run()
     assert run.success, run.error_lines
     assert flow.query(_INFERRED) == [("dim_staff", "1"), ("dim_staff", "999")]

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from etl_assets_tests.flow import Flow, execute
+from etl_assets_tests.totesys import TOTESYS
 
 
 def test_a_table_without_a_key_is_told_of_and_the_rest_is_brought_up_to_date(
     totesys: str, tmp_path: Path
 ) -> None:
     execute(totesys, "ALTER TABLE payment DROP CONSTRAINT payment_pkey")
-    flow = Flow(totesys, tmp_path)
+    flow = Flow(totesys, tmp_path, model=TOTESYS)
     run = flow.run()
     assert not run.success
     lacks = "fact_payment can't be made: the lake holds nothing of payment, which was left out"

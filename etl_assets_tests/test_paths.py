@@ -15,9 +15,9 @@ from etl_assets.engine import duck
 from etl_assets.errors import EtlError, SettingsError
 from etl_assets.settings import duckdb_path
 from etl_assets.source.table import Table
-from etl_assets_tests import oracle
 from etl_assets_tests.capture.comparing import Lake, execute
 from etl_assets_tests.flow import Flow, assert_equal_to
+from etl_assets_tests.totesys import TOTESYS
 
 _ODD = (
     "country=UK",
@@ -83,7 +83,7 @@ def test_the_flow_and_its_proofs_read_what_is_in_the_files_wherever_they_lie(
     totesys: str, tmp_path: Path
 ) -> None:
     data = tmp_path / "country=UK" / "x[1]*" / "currency_code=XXX #%41 'é\""
-    flow = Flow(totesys, data, {"ETL_WAREHOUSE_URL": f"duckdb:///{data / 'star.duckdb'}"})
+    flow = Flow(totesys, data, {"ETL_WAREHOUSE_URL": f"duckdb:///{data / 'star.duckdb'}"}, model=TOTESYS)
     first = flow.run()
     assert first.success, first.error_lines
     # What a pattern would find too.
@@ -91,10 +91,10 @@ def test_the_flow_and_its_proofs_read_what_is_in_the_files_wherever_they_lie(
     execute(totesys, "UPDATE address SET country = 'Elsewhere' WHERE address_id = 3")
     run = flow.run()
     assert run.success, run.error_lines
-    plain = Flow(totesys, tmp_path / "plain")
+    plain = Flow(totesys, tmp_path / "plain", model=TOTESYS)
     shutil.copytree(data, plain.data)
     (plain.data / "star.duckdb").rename(plain.data / "warehouse.duckdb")
-    assert_equal_to(oracle.moment(totesys), plain)
+    assert_equal_to(TOTESYS.moment(totesys), plain)
     done = subprocess.run(
         [sys.executable, "-m", "etl_assets.cli", "verify", "--thorough"],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **flow.environment},

@@ -20,6 +20,7 @@ from etl_assets_tests import shipped
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, Run, execute
 from etl_assets_tests.oracle import Row
+from etl_assets_tests.totesys import TOTESYS
 
 
 def current(flow: Flow, *ids: int) -> Mapping[int, Any]:
@@ -51,7 +52,7 @@ def story(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Flow, list[Step]]:
     """Misfits from the start; then one more in a row that was good, while another is mended; then all are mended."""
-    flow = Flow(module_database(template("classroom")), tmp_path_factory.mktemp("quarantine"))
+    flow = Flow(module_database(template("classroom")), tmp_path_factory.mktemp("quarantine"), model=TOTESYS)
     days = [
         """UPDATE sales_order SET agreed_delivery_date = '2024-02-30' WHERE sales_order_id = 1;
         UPDATE payment SET payment_amount = 3.145 WHERE payment_id IN (2, 3);
@@ -176,7 +177,7 @@ def test_verification_and_rebuild_are_equal(story: tuple[Flow, list[Step]]) -> N
 def test_more_misfits_than_are_plausible_stop_the_run_before_anything_is_committed(
     classroom: str, tmp_path: Path
 ) -> None:
-    flow = Flow(classroom, tmp_path)
+    flow = Flow(classroom, tmp_path, model=TOTESYS)
     with closing(psycopg2.connect(classroom)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM sales_order")
         (orders,) = cursor.fetchall()[0]

@@ -39,6 +39,7 @@ from etl_assets_tests.lake_layout import star_files
 from etl_assets_tests.shelf import Shelf
 from etl_assets_tests.shipped import INPUTS
 from etl_assets_tests.test_lakes import kept_in
+from etl_assets_tests.totesys import TOTESYS
 
 MODULES = {"duckdb": duckdb_warehouse, "postgres": postgres_warehouse, "bigquery": bigquery_load}
 
@@ -348,7 +349,9 @@ def original(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Flow:
     """Lake and warehouse after the first batch of a ToteSys."""
-    flow = Flow(module_database(template("totesys")), tmp_path_factory.mktemp("retire") / "data")
+    flow = Flow(
+        module_database(template("totesys")), tmp_path_factory.mktemp("retire") / "data", model=TOTESYS
+    )
     assert flow.run().success
     return flow
 
@@ -356,7 +359,7 @@ def original(
 @pytest.fixture
 def flow(original: Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flow:
     """A copy of it, to be changed."""
-    copied = Flow(original.url, tmp_path / "data")
+    copied = Flow(original.url, tmp_path / "data", model=TOTESYS)
     shutil.copytree(original.data, copied.data)
     use(monkeypatch, copied.data, ETL_SOURCE_URL=copied.url)
     return copied
@@ -600,7 +603,7 @@ def behind(star: Mapping[str, Any]) -> dict[str, tuple[str | None, str | None, s
 
 
 def test_status_names_star_tables_that_do_not_show_the_newest_batch(totesys: str, tmp_path: Path) -> None:
-    flow = Flow(totesys, tmp_path / "data")
+    flow = Flow(totesys, tmp_path / "data", model=TOTESYS)
     older = "the lake shows an older batch of it, or what other code made"
     unloaded = "the warehouse does not show what the lake does"
     with pytest.MonkeyPatch.context() as patch:
@@ -673,7 +676,7 @@ def test_it_is_the_same_with_the_lake_in_a_bucket_and_the_warehouse_in_postgresq
 ) -> None:
     with kept_in("gs", tmp_path / "copies") as store, pytest.MonkeyPatch.context() as patch:
         elsewhere = {"ETL_LAKE_URL": store.url, "ETL_WAREHOUSE_URL": database()}
-        flow = Flow(totesys, tmp_path / "data", elsewhere)
+        flow = Flow(totesys, tmp_path / "data", elsewhere, model=TOTESYS)
         assert flow.run().success
         use(patch, flow.data, ETL_SOURCE_URL=flow.url, **elsewhere)
         store.fill(["star/fact_gone/000001-0a0b0c0d0e0f.parquet", "star/baselines/fact_gone.json"])

@@ -13,9 +13,9 @@ import pytest
 import time_machine
 
 from etl_assets.totesys.demo.simulator import play_day
-from etl_assets_tests import oracle
 from etl_assets_tests.commands import etl, use
 from etl_assets_tests.flow import Flow, assert_equal_to
+from etl_assets_tests.totesys import TOTESYS
 
 ROOT = Path(__file__).parent.parent
 # Ends a process, and all that it starts, when it asks for or connects to anything but this machine.
@@ -53,13 +53,13 @@ def test_a_clock_that_is_wrong_or_goes_back_changes_nothing_in_any_time_zone(
     totesys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL=totesys)
-    flow = Flow(totesys, tmp_path / "data")
+    flow = Flow(totesys, tmp_path / "data", model=TOTESYS)
     for number, (days, zone) in enumerate([(30, "Pacific/Kiritimati"), (-400, "America/St_Johns")]):
         play_day(totesys, seed=number, orders=2)
         with clock(days, zone):
             ran = etl("run")
         assert ran.exit_code == 0, ran.stderr
-        assert_equal_to(oracle.moment(totesys), flow)
+        assert_equal_to(TOTESYS.moment(totesys), flow)
     assert len(flow.manifests()) == 2
     assert etl("verify").exit_code == 0
 
@@ -93,4 +93,4 @@ def test_a_run_needs_no_home_and_goes_nowhere_and_takes_any_folder(totesys: str,
     assert run("-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)").returncode == 99
     ran = run("-m", "etl_assets.cli", "run")
     assert ran.returncode == 0, ran.stderr
-    assert_equal_to(oracle.moment(totesys), Flow(totesys, folder / "data"))
+    assert_equal_to(TOTESYS.moment(totesys), Flow(totesys, folder / "data", model=TOTESYS))

@@ -52,6 +52,7 @@ from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, as_role, execute
 from etl_assets_tests.shelf import Shelf, in_order
 from etl_assets_tests.shipped import SCHEMAS
+from etl_assets_tests.totesys import TOTESYS
 
 SECRET = "opensesame"
 ENGINES = ("duckdb", "postgres", "bigquery")
@@ -1462,7 +1463,7 @@ def test_every_command_works_with_a_warehouse_in_postgresql(
     totesys: str, database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = database()
-    flow = Flow(totesys, tmp_path / "data", {"ETL_WAREHOUSE_URL": url})
+    flow = Flow(totesys, tmp_path / "data", {"ETL_WAREHOUSE_URL": url}, model=TOTESYS)
     for name, value in {**flow.environment, "DAGSTER_HOME": ""}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
@@ -1493,7 +1494,7 @@ def test_a_run_of_one_table_loads_that_table_and_certifies_it(
     totesys: str, database: Callable[..., str], tmp_path: Path
 ) -> None:
     url = database()
-    flow = Flow(totesys, tmp_path, {"ETL_WAREHOUSE_URL": url})
+    flow = Flow(totesys, tmp_path, {"ETL_WAREHOUSE_URL": url}, model=TOTESYS)
     assert flow.run().success
     execute(
         totesys,

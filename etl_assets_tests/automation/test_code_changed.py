@@ -21,6 +21,7 @@ from etl_assets.project import read
 from etl_assets_tests.automation.shown import shown
 from etl_assets_tests.flow import Flow, execute
 from etl_assets_tests.shipped import INPUTS, PROJECT
+from etl_assets_tests.totesys import TOTESYS
 
 NOWHERE = "postgresql://nobody:nothing@no-such-host.invalid/none"
 CURRENCY = {
@@ -113,7 +114,7 @@ def after_two_batches(
     """The URL of a source, and a folder with what two runs of the whole flow made of it."""
     url, folder = module_database(template("totesys")), tmp_path_factory.mktemp("made")
     with opened(folder / "dagster") as instance:
-        platform = Platform(Flow(url, folder / "data"), instance)
+        platform = Platform(Flow(url, folder / "data", model=TOTESYS), instance)
         assert platform.run("etl")[0]
         execute(url, "update sales_order set units_sold = units_sold + 1 where sales_order_id <= 3")
         assert platform.run("etl")[0]
@@ -126,7 +127,7 @@ def platform(after_two_batches: tuple[str, Path], tmp_path: Path) -> Iterator[Pl
     _, folder = after_two_batches
     shutil.copytree(folder, tmp_path / "copy")
     with opened(tmp_path / "copy" / "dagster") as instance:
-        yield Platform(Flow(NOWHERE, tmp_path / "copy" / "data"), instance)
+        yield Platform(Flow(NOWHERE, tmp_path / "copy" / "data", model=TOTESYS), instance)
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ def test_batches_that_were_landed_and_not_derived_are_derived(
     after_two_batches: tuple[str, Path], platform: Platform
 ) -> None:
     url, _ = after_two_batches
-    connected = Platform(Flow(url, platform.flow.data), platform.instance)
+    connected = Platform(Flow(url, platform.flow.data, model=TOTESYS), platform.instance)
     execute(url, "update staff set first_name = 'Zora', last_updated = now() where staff_id = 1")
     raw = [key for key in platform.instance.get_asset_keys() if key.path[0] == "raw"]
     assert connected.run("etl", None, *[key.to_user_string() for key in raw])[0]
@@ -279,7 +280,7 @@ def test_nothing_is_started_while_a_run_goes_on(platform: Platform, edit: Callab
 
 def test_before_the_first_run_of_the_flow_there_is_nothing_to_derive(tmp_path: Path) -> None:
     with opened(tmp_path / "dagster") as instance:
-        reason = Platform(Flow(NOWHERE, tmp_path / "data"), instance).skipped()
+        reason = Platform(Flow(NOWHERE, tmp_path / "data", model=TOTESYS), instance).skipped()
     assert reason.startswith("the first run of the flow is still to come (job etl): raw/")
 
 

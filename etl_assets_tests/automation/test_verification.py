@@ -23,6 +23,7 @@ from etl_assets.proof.parts import PARTS
 from etl_assets.settings import Settings
 from etl_assets_tests.flow import Flow
 from etl_assets_tests.shipped import INPUTS
+from etl_assets_tests.totesys import TOTESYS
 
 DESIGN = "Steel Bucket Bag"
 NIGHT = datetime(2026, 3, 1, 3, 30, tzinfo=UTC)
@@ -34,7 +35,7 @@ def loaded(
     template: Callable[..., str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Flow:
-    flow = Flow(module_database(template("totesys")), tmp_path_factory.mktemp("verified"))
+    flow = Flow(module_database(template("totesys")), tmp_path_factory.mktemp("verified"), model=TOTESYS)
     assert flow.run("raw", "star", "warehouse").success
     return flow
 

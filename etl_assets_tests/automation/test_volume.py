@@ -23,6 +23,7 @@ from etl_assets.lake.batches import (
 from etl_assets.raw.assets import volume_check
 from etl_assets.raw.volume import ENOUGH, HISTORY, Measure, measures
 from etl_assets_tests.flow import Flow, Run, execute
+from etl_assets_tests.totesys import TOTESYS
 
 KEY = dg.AssetKey(["raw", "sale"])
 
@@ -196,7 +197,7 @@ def test_the_comparison_costs_a_run_next_to_nothing() -> None:
 @pytest.fixture
 def capture(totesys: str, tmp_path: Path) -> Callable[[int], Run]:
     """Capture one table after so many of its rows changed."""
-    flow = Flow(totesys, tmp_path)
+    flow = Flow(totesys, tmp_path, model=TOTESYS)
 
     def after(changed: int) -> Run:
         if changed:
@@ -228,7 +229,7 @@ def test_an_odd_batch_is_a_warning_and_the_run_goes_on(capture: Callable[[int], 
 
 
 def test_raw_and_warehouse_are_late_after_a_missed_night_and_wrong_after_two(tmp_path: Path) -> None:
-    specs = Flow("postgresql://nobody", tmp_path).definitions().resolve_all_asset_specs()
+    specs = Flow("postgresql://nobody", tmp_path, model=TOTESYS).definitions().resolve_all_asset_specs()
     policies = {spec.freshness_policy for spec in specs if spec.key.path[0] in ("raw", "warehouse")}
     assert policies == {
         dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=25), fail_window=timedelta(hours=49))

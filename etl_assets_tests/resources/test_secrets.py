@@ -33,6 +33,7 @@ from etl_assets.warehouse.postgres import PostgresWarehouse
 from etl_assets_tests.automation.shown import served
 from etl_assets_tests.flow import Flow, Run, as_role, execute
 from etl_assets_tests.steps.playing import play
+from etl_assets_tests.totesys import TOTESYS
 
 ROOT = Path(__file__).parents[2]
 SETTING = "ETL_SOURCE_URL"
@@ -158,7 +159,7 @@ def test_the_source_connects_with_what_the_secret_says(aws: Any, totesys: str, t
     named = hold(aws, "totesys", totesys)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ETL_SOURCE_URL", named)
-        run = Flow(named, tmp_path).run("raw/staff")
+        run = Flow(named, tmp_path, model=TOTESYS).run("raw/staff")
     assert run.success, run.error_lines
 
 
@@ -450,7 +451,7 @@ def test_the_ui_says_where_secrets_come_from_and_not_what_they_are(
 
 def test_an_error_of_the_source_shows_nothing_of_the_secret(aws: Any, totesys: str, tmp_path: Path) -> None:
     named = hold(aws, "broken", f"postgresql://reader:{PASSWORD}@db@host/x")
-    run: Run = Flow(named, tmp_path).run("raw/staff")
+    run: Run = Flow(named, tmp_path, model=TOTESYS).run("raw/staff")
     assert "ETL_SOURCE_URL can't be read" in run.error
     assert "hunter2" not in run.events
 
