@@ -30,6 +30,7 @@ def dim_station(station: nw.LazyFrame) -> nw.LazyFrame:
 )
 def dim_bike(bike: nw.LazyFrame, station: nw.LazyFrame, colours: nw.LazyFrame) -> nw.LazyFrame:
     """One row is a bicycle, with the station as it is now."""
+    # A left join: no bicycle vanishes for want of a station.
     at = station.select("station_id", nw.col("name").alias("station"))
     named = bike.join(at, on="station_id", how="left").join(
         colours, left_on="colour", right_on="code", how="left"
