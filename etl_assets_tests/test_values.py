@@ -1,4 +1,4 @@
-"""Whatever the source holds, in whatever types and on whatever server: the star shows it exactly."""
+"""ToteSys from the source to the star: whatever it holds, in whatever types and on whatever server, is shown exactly."""
 
 import datetime as dt
 from collections.abc import Callable, Iterator
