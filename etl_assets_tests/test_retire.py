@@ -21,7 +21,7 @@ from etl_assets.lake.files import LakeError
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.project import load
 from etl_assets.stand_ins.bigquery import BigQueryStandIn
-from etl_assets.stand_ins.bigquery_tables import Refused
+from etl_assets.stand_ins.bigquery_tables import ErrorResponse
 from etl_assets.star import retired
 from etl_assets.star.definition import Inputs
 from etl_assets.star.files import StarFiles
@@ -216,9 +216,9 @@ def test_of_a_script_that_ends_midway_the_books_still_name_what_is_to_be_removed
     (rows, books), _ = state(season)
     ends = 0
 
-    def fault(job: Any, number: int) -> Refused | None:
+    def fault(job: Any, number: int) -> ErrorResponse | None:
         dropping = "DROP TABLE" in job["configuration"].get("query", {}).get("query", "")
-        return Refused(400, "stopped", "no") if dropping and number == 4 else None
+        return ErrorResponse(400, "stopped", "no") if dropping and number == 4 else None
 
     stand_in.jobs.fault = fault
     # It ends before the second table is dropped, and then before the books are changed.

@@ -14,7 +14,7 @@ from etl_assets.proof.checks import certificate_checks
 from etl_assets.proof.verify import differing
 from etl_assets.raw.assets import raw_assets
 from etl_assets.source.assets import source_assets
-from etl_assets.source.resource import Source
+from etl_assets.source.resource import PostgresSource
 from etl_assets.source.table import Table
 from etl_assets.star.assets import star_assets
 from etl_assets.star.definition import Inputs, star_table
@@ -131,7 +131,7 @@ class Job:
             asset_checks=[certificate_checks(INPUTS)],
             jobs=[dg.define_asset_job("etl", selection=dg.AssetSelection.groups("raw", "star", "warehouse"))],
             resources={
-                "source": Source(
+                "source": PostgresSource(
                     url=flow.url, scratch=str(flow.data / "scratch"), deletion_brake=1, quarantine_limit=1
                 ),
                 "lake": lake,

@@ -11,7 +11,7 @@ from etl_assets.apis.client import ApiError, is_public
 from etl_assets.apis.declaration import Credential, Retry
 from etl_assets.apis.paging import Link
 from etl_assets.clients.waiting import retry_after
-from etl_assets.stand_ins.web_api import Call
+from etl_assets.stand_ins.web_api import ReceivedCall
 from etl_assets_tests.apis.service import Client, service
 
 SECRET = "sesame-open-7781"
@@ -56,7 +56,7 @@ def test_a_secret_is_asked_once_and_again_when_it_is_not_taken(
     with service(key="old") as stand_in:
         fault = stand_in.fault
 
-        def renewing(call: Call) -> int | None:
+        def renewing(call: ReceivedCall) -> int | None:
             stand_in.behaviour.key = "renewed" if len(stand_in.calls) > 20 else "old"
             return fault(call)
 

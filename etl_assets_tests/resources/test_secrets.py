@@ -26,7 +26,7 @@ from etl_assets.clients.alerts import Alert, AlertError, EmailAlerts, alerts
 from etl_assets.clients.secrets import ENGINES, SecretError, database_url, resolved
 from etl_assets.project import SqlQuery, Steps
 from etl_assets.settings import warehouse_engine
-from etl_assets.source.resource import Source
+from etl_assets.source.resource import PostgresSource
 from etl_assets.stand_ins.sheets import serve_sheets
 from etl_assets.stand_ins.sheets_books import Book
 from etl_assets.warehouse.postgres import PostgresWarehouse
@@ -165,7 +165,7 @@ def test_the_source_connects_with_what_the_secret_says(aws: Any, bicycles: str, 
 
 @pytest.mark.fault("F35")
 def test_after_a_rotation_the_next_connection_has_the_new_secret(aws: Any) -> None:
-    source = Source(url=hold(aws, "shop", "postgresql://a:old@c/d"), scratch="")
+    source = PostgresSource(url=hold(aws, "shop", "postgresql://a:old@c/d"), scratch="")
     assert source.address() == "postgresql://a:old@c/d"
     aws.put_secret_value(SecretId="shop", SecretString="postgresql://a:new@c/d")
     assert source.address() == "postgresql://a:new@c/d"
