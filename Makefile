@@ -91,12 +91,13 @@ test-browser: .venv/.stamp-browser ## the tests of the web interface, in Chromiu
 	@test -x $(CHROMIUM) || { echo "test-browser needs $(CHROMIUM): install it, e.g. apt-get install chromium" >&2; exit 1; }
 	@$(BIN)/python -m pytest -m browser $(ARGS)
 
-lint: .venv/.stamp ## ruff, mypy, which room may use which, and who says nothing of itself
+lint: .venv/.stamp ## ruff, mypy, which room may use which, who says nothing of itself, and names that two rooms have
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "not formatted: run make format" >&2; exit 1; }
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python -m etl_assets_tests.arrows
 	@$(BIN)/python -m etl_assets_tests.docstrings
+	@$(BIN)/python -m etl_assets_tests.class_names
 
 format: .venv/.stamp ## format the code, repair what ruff can
 	@$(BIN)/ruff check --quiet --fix-only .

@@ -29,7 +29,7 @@ from etl_assets.apis.takes import Take
 from etl_assets.cards.apis import CARD_SALE
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.folder import LocalFiles
-from etl_assets.stand_ins.web_api import Call, Record, WebApiStandIn, sales
+from etl_assets.stand_ins.web_api import ReceivedCall, Record, WebApiStandIn, sales
 
 SALE = replace(
     CARD_SALE,
@@ -46,7 +46,7 @@ DAY = {"from": "2024-01-01", "to": "2024-01-02"}
 class Large(WebApiStandIn):
     """The service with as many records as a call says that there are pages for, none of which it keeps."""
 
-    def page(self, call: Call) -> tuple[dict[str, Any], str | None]:
+    def page(self, call: ReceivedCall) -> tuple[dict[str, Any], str | None]:
         (first, *_), begin = sales(date(2024, 1, 1), 1), 100 * (int(call.query["page"]) - 1)
         self.calls.clear()
         data = [{**first, "sale_id": n, "price": n / 4} for n in range(begin, begin + 100)]

@@ -15,7 +15,7 @@ from etl_assets.exports.publishing import ReportTables, Workbook
 from etl_assets.exports.workbook import XlsxWorkbook
 from etl_assets.project import SHIPPED, load, place
 from etl_assets.settings import Settings, duckdb_path, warehouse_engine
-from etl_assets.source.resource import Source, UnnamedSource
+from etl_assets.source.resource import PostgresSource, UnnamedSource
 from etl_assets.star.resource import Lake, StarIOManager
 from etl_assets.steps.resource import StepSurroundings
 from etl_assets.totesys.demo.resource import EmbeddedSource
@@ -64,10 +64,10 @@ def production(settings: Settings) -> Resources:
     return local(settings)
 
 
-def _source(settings: Settings, scratch: str) -> Source:
+def _source(settings: Settings, scratch: str) -> PostgresSource:
     """The database that the URL names. Without one the project that ships has its demo, and nobody else."""
     if settings.source_url:
-        return Source(
+        return PostgresSource(
             url=_variable(settings, "ETL_SOURCE_URL", settings.source_url),
             scratch=scratch,
             one_history=settings.one_history,

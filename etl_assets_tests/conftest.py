@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Literal
 from zlib import crc32
 
 import psycopg2
@@ -16,7 +17,8 @@ from psycopg2 import sql
 
 from etl_assets.stand_ins.bigquery import BigQueryStandIn
 from etl_assets.stand_ins.postgres import serve
-from etl_assets.totesys.demo.generator import Variant, generate
+from etl_assets.totesys.demo.generator import generate
+from etl_assets_tests import hiring
 
 _SCALE = 0.02
 
@@ -117,20 +119,29 @@ def postgres_url(postgres_folder: Path) -> Iterator[str]:
         yield url
 
 
+Source = Literal["bicycles", "totesys", "classroom"]
+"""What a database is a copy of: the small project of the tests; a ToteSys; one with the loose types of the classroom."""
+
+
 @pytest.fixture(scope="session")
-def template(postgres_url: str) -> Callable[[Variant], str]:
-    """The name of a database generated once per session in the given variant, to be copied and not touched."""
-    known: dict[Variant, str] = {}
+def template(postgres_url: str) -> Callable[[Source], str]:
+    """The name of a database that is made once per session, to be copied and not touched."""
+    known: dict[Source, str] = {}
 
-    def generated(variant: Variant) -> str:
-        if variant not in known:
-            name = f"template_{variant}"
+    def made(source: Source) -> str:
+        if source not in known:
+            name = f"template_{source}"
             _administer(postgres_url, sql.SQL("create database {}").format(sql.Identifier(name)))
-            generate(_database_url(postgres_url, name), scale=_SCALE, variant=variant)
-            known[variant] = name
-        return known[variant]
+            url = _database_url(postgres_url, name)
+            if source == "bicycles":
+                with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+                    cursor.execute(hiring.SOURCE)
+            else:
+                generate(url, scale=_SCALE, variant=source)
+            known[source] = name
+        return known[source]
 
-    return generated
+    return made
 
 
 @pytest.fixture
@@ -168,13 +179,19 @@ def _databases(postgres_url: str) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture
-def totesys(database: Callable[..., str], template: Callable[[Variant], str]) -> str:
+def bicycles(database: Callable[..., str], template: Callable[[Source], str]) -> str:
+    """The URL of a fresh copy of the source of the small project `bicycles`."""
+    return database(template("bicycles"))
+
+
+@pytest.fixture
+def totesys(database: Callable[..., str], template: Callable[[Source], str]) -> str:
     """The URL of a fresh copy of a small ToteSys."""
     return database(template("totesys"))
 
 
 @pytest.fixture
-def classroom(database: Callable[..., str], template: Callable[[Variant], str]) -> str:
+def classroom(database: Callable[..., str], template: Callable[[Source], str]) -> str:
     """The URL of a fresh copy of a small ToteSys with the loose types of the classroom."""
     return database(template("classroom"))
 

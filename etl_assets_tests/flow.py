@@ -17,16 +17,15 @@ import psycopg2
 import pytest
 
 from etl_assets.definitions import definitions
+from etl_assets.project import load
 from etl_assets.settings import Settings
+from etl_assets.star.definition import Inputs
 from etl_assets_tests import oracle
+from etl_assets_tests.hiring import BICYCLES
 from etl_assets_tests.lake_layout import star_files
-from etl_assets_tests.oracle import FACTS, Content, Moment, Row, Rows, parse_csv
+from etl_assets_tests.oracle import Content, Model, Moment, Row, Rows, parse_csv
 
 STAGES = ("raw", "star", "warehouse")
-DIMENSIONS = (
-    "dim_counterparty", "dim_currency", "dim_date", "dim_design", "dim_location", "dim_payment_type", "dim_staff",
-    "dim_transaction",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,7 @@ class Flow:
     url: str
     data: Path
     settings: Mapping[str, str] = field(default_factory=dict)
+    model: Model = BICYCLES
 
     @property
     def lake(self) -> Path:
@@ -90,7 +90,27 @@ class Flow:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        return {"ETL_SOURCE_URL": self.url, "ETL_DATA": str(self.data), **self.settings}
+        """All settings of it."""
+        return {
+            "ETL_PROJECT": self.model.project,
+            "ETL_SOURCE_URL": self.url,
+            "ETL_DATA": str(self.data),
+            **self.settings,
+        }
+
+    @property
+    def tables(self) -> Sequence[str]:
+        """Those of the star."""
+        return (*self.model.dimensions, *self.model.facts)
+
+    @property
+    def inputs(self) -> Inputs:
+        return load(self.model.project).inputs
+
+    @property
+    def moment(self) -> Moment:
+        """The source as it is now, and as the star must show it."""
+        return self.model.moment(self.url)
 
     def definitions(self) -> dg.Definitions:
         return definitions(Settings.read(self.environment))
@@ -166,8 +186,8 @@ class Flow:
     def lake_rows(self, name: str, columns: Sequence[str]) -> list[tuple[object, ...]]:
         """A star table as its Parquet files have it; of a fact the current state."""
         key = columns[0]
-        if name in FACTS:
-            record = FACTS[name][1]
+        if name in self.model.facts:
+            record = self.model.facts[name][1]
             source = (
                 f"(SELECT * FROM read_parquet($files) QUALIFY row_number() OVER "
                 f"(PARTITION BY {key} ORDER BY {record} DESC) = 1)"
@@ -188,12 +208,14 @@ class Flow:
 
     def warehouse_rows(self, name: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
         """A star table's present content, as analysts query it."""
-        source = f"star.{name}_current" if name in FACTS else f"(FROM star.{name} WHERE NOT deleted)"
+        source = (
+            f"star.{name}_current" if name in self.model.facts else f"(FROM star.{name} WHERE NOT deleted)"
+        )
         return self.query(f"SELECT {', '.join(columns)} FROM {source} ORDER BY {columns[0]}")
 
     def dump(self) -> Mapping[str, list[tuple[Any, ...]]]:
         """All rows of all star tables of the warehouse, surrogate keys and deleted rows included."""
-        return {name: self.query(f"FROM star.{name} ORDER BY ALL") for name in (*DIMENSIONS, *FACTS)}
+        return {name: self.query(f"FROM star.{name} ORDER BY ALL") for name in self.tables}
 
     def lake_dump(self) -> Mapping[str, list[tuple[Any, ...]]]:
         """All rows of all Parquet files of the lake."""
@@ -202,7 +224,7 @@ class Flow:
                 name: connection.execute(
                     "FROM read_parquet($files) ORDER BY ALL", {"files": self.star_files(name)}
                 ).fetchall()
-                for name in (*DIMENSIONS, *FACTS)
+                for name in self.tables
             }
 
 

@@ -21,6 +21,7 @@ from etl_assets.cli import etl as command
 from etl_assets.source.connection import SourceError, SourceInterrupted, connect
 from etl_assets_tests.commands import use
 from etl_assets_tests.flow import Flow, execute
+from etl_assets_tests.hiring import BICYCLES
 from etl_assets_tests.leaks import (
     ENDPOINTS,
     EVERYTHING,
@@ -277,10 +278,10 @@ def _impatient() -> object:
     ],
 )
 def test_a_whole_run_shows_it_nowhere(
-    totesys: str, database: Callable[..., str], server: str, tmp_path: Path, form: str, fault: bool
+    bicycles: str, database: Callable[..., str], server: str, tmp_path: Path, form: str, fault: bool
 ) -> None:
     """Source and warehouse by password, tracebacks on; at fault is that the warehouse's is another."""
-    at, warehouse = urlsplit(totesys), urlsplit(database())
+    at, warehouse = urlsplit(bicycles), urlsplit(database())
     execute(server, f"alter role {ROLE} superuser")
 
     def planted(setting: str, name: str) -> str:
@@ -293,6 +294,7 @@ def test_a_whole_run_shows_it_nowhere(
         return one.text
 
     settings = {
+        "ETL_PROJECT": BICYCLES.project,
         "ETL_SOURCE_URL": planted("ETL_SOURCE_URL", at.path),
         "ETL_WAREHOUSE_URL": planted("ETL_WAREHOUSE_URL", warehouse.path),
         "ETL_DATA": str(tmp_path / "data"),
@@ -318,6 +320,6 @@ def test_a_whole_run_shows_it_nowhere(
 
 
 def test_the_flow_of_a_source_by_words_shows_nothing_of_them(tmp_path: Path) -> None:
-    run = Flow(f"host = 127.0.0.1 port = 1 password = '{SECRET} x' dbname = shop", tmp_path).run("raw/staff")
+    run = Flow(f"host = 127.0.0.1 port = 1 password = '{SECRET} x' dbname = shop", tmp_path).run("raw/bike")
     assert "can't connect to postgresql://127.0.0.1:1/shop: " in run.error
     assert not shows(run.events)

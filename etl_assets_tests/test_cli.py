@@ -23,25 +23,26 @@ from etl_assets.cli import environment
 from etl_assets.cli import etl as command
 from etl_assets.settings import Settings
 from etl_assets_tests.commands import etl, use
+from etl_assets_tests.hiring import BICYCLES
 
 ROOT = Path(__file__).parents[1]
-WRONG = "postgresql://reader:s3cret@nowhere.invalid/totesys"
+WRONG = "postgresql://reader:s3cret@nowhere.invalid/shop"
 ETL = [sys.executable, "-m", "etl_assets.cli"]
-SMALL = "raw/staff or raw/payment_type"
+SMALL = "raw/bike or raw/station"
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to be in, with nothing set but where data goes."""
-    use(monkeypatch, tmp_path / "data", PYTHONPATH=str(ROOT))
+    """An empty folder to be in, with nothing set but the project and where data goes."""
+    use(monkeypatch, tmp_path / "data", ETL_PROJECT=BICYCLES.project, PYTHONPATH=str(ROOT))
     return tmp_path
 
 
 @pytest.fixture
-def source(totesys: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of a ToteSys that the settings name."""
-    monkeypatch.setenv("ETL_SOURCE_URL", totesys)
-    return totesys
+def source(bicycles: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a source that the settings name."""
+    monkeypatch.setenv("ETL_SOURCE_URL", bicycles)
+    return bicycles
 
 
 def process(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -79,20 +80,20 @@ def test_results_are_the_only_thing_on_stdout(source: str) -> None:
     told = json.loads(done.stdout)
     assert (told["success"], told["batch"], told["unchanged"]) == (True, "000001", False)
     assert set(told["stages"]) >= {"raw", "star", "warehouse"}
-    orders = told["tables"]["sales_order"]
-    assert orders["new"] == orders["rows"] > 0
-    assert (orders["changed"], orders["deleted"]) == (0, 0)
-    assert orders["bytes"] > 0
-    assert told["assets"]["star/fact_sales_order"]["rows"] == orders["rows"]
+    hires = told["tables"]["hire"]
+    assert hires["new"] == hires["rows"] > 0
+    assert (hires["changed"], hires["deleted"]) == (0, 0)
+    assert hires["bytes"] > 0
+    assert told["assets"]["star/fact_hire"]["rows"] == hires["rows"]
     # One line per finished asset, nothing else, and nothing that only a terminal understands.
     assert [line.split()[0] for line in done.stderr.splitlines()] == list(told["assets"])
     assert "\x1b" not in done.stderr
 
     known = json.loads(etl("status", "--json").stdout)
     assert known["lake"]["newest"]["run_id"] == known["runs"]["last_success"]["id"] == told["run_id"]
-    assert known["lake"]["tables"]["sales_order"]["rows"] == orders["rows"]
-    assert known["warehouse"]["tables"]["fact_sales_order"]["batch"] == "000001"
-    assert known["warehouse"]["tables"]["fact_sales_order"]["rows"] == orders["rows"]
+    assert known["lake"]["tables"]["hire"]["rows"] == hires["rows"]
+    assert known["warehouse"]["tables"]["fact_hire"]["batch"] == "000001"
+    assert known["warehouse"]["tables"]["fact_hire"]["rows"] == hires["rows"]
 
 
 def test_a_wrong_host_is_one_line_and_exit_code_1_and_the_password_is_not_in_it(
@@ -102,7 +103,7 @@ def test_a_wrong_host_is_one_line_and_exit_code_1_and_the_password_is_not_in_it(
     done = process("run", "--select", SMALL)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("etl: can't connect to postgresql://reader@nowhere.invalid/totesys: ")
+    assert line.startswith("etl: can't connect to postgresql://reader@nowhere.invalid/shop: ")
     assert "s3cret" not in line
 
     # And the history tells the same.
@@ -157,7 +158,7 @@ def test_nothing_changed_is_said(source: str) -> None:
 
 def test_a_run_is_in_the_history_and_says_who_started_it(source: str) -> None:
     told = json.loads(etl("run", "--json", "--select", SMALL).stdout)
-    assert list(told["assets"]) == ["raw/staff", "raw/payment_type"]
+    assert list(told["assets"]) == ["raw/station", "raw/bike"]
     run = last_run()
     assert (run.run_id, run.tags["etl/started_by"]) == (told["run_id"], "command line")
 
@@ -165,11 +166,11 @@ def test_a_run_is_in_the_history_and_says_who_started_it(source: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (["run", "--select", "dim_staff"], "star/dim_staff or warehouse/dim_staff"),
+        (["run", "--select", "dim_bike"], "star/dim_bike or warehouse/dim_bike"),
         (["run", "--select", "group:star and"], "not in Dagster's selection syntax"),
-        (["run", "--select", "source/staff"], "raw/staff"),
-        (["run", "--allow-deletions", "moon"], "the tables are address, "),
-        (["run", "--select", "star/dim_staff", "--allow-deletions", "staff"], "reads the source"),
+        (["run", "--select", "source/bike"], "raw/bike"),
+        (["run", "--allow-deletions", "moon"], "the tables are station, "),
+        (["run", "--select", "star/dim_bike", "--allow-deletions", "bike"], "reads the source"),
         (["moon"], "moon"),
     ],
 )
@@ -292,7 +293,7 @@ def test_an_interrupted_run_is_one_line_and_exit_code_130_and_can_be_repeated(so
     assert "Traceback" not in rest
     environment.arrange_dagster_home(environment.settings())
     assert last_run().status.value in {"CANCELED", "FAILURE"}
-    again = etl("run", "--json", "--select", "+star/dim_staff")
+    again = etl("run", "--json", "--select", "+star/dim_bike")
     assert (again.exit_code, json.loads(again.stdout)["success"]) == (0, True)
 
 
@@ -300,6 +301,7 @@ def test_an_interrupted_run_is_one_line_and_exit_code_130_and_can_be_repeated(so
 def test_the_demo_ends_well_and_shows_both_batches(
     postgres_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("ETL_PROJECT")
     monkeypatch.setenv("ETL_DATA", str(postgres_folder / "demo"))
     done = process("demo")
     assert done.returncode == 0, done.stderr
@@ -312,6 +314,7 @@ def test_the_demo_ends_well_and_shows_both_batches(
 
 
 def test_the_demo_leaves_a_source_of_ones_own_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ETL_PROJECT")
     monkeypatch.setenv("ETL_SOURCE_URL", WRONG)
     done = etl("demo")
     assert (done.exit_code, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)

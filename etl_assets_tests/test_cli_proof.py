@@ -20,12 +20,10 @@ import pytest
 
 from etl_assets.proof.explain import line_of
 from etl_assets.proof.history import facts_then
-from etl_assets.totesys.demo.generator import Variant
-from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests.commands import etl, use
-from etl_assets_tests.flow import DIMENSIONS, Flow, exact, execute
+from etl_assets_tests.flow import Flow, exact, execute
+from etl_assets_tests.hiring import play_day
 from etl_assets_tests.lake_layout import landed, star_files
-from etl_assets_tests.oracle import FACTS
 from etl_assets_tests.test_verify import rewritten
 
 HOPS = {"manifests", "files", "raw", "star", "warehouse", "exports", "source"}
@@ -49,7 +47,8 @@ class Kept:
 
 def seen(flow: Flow) -> Mapping[str, list[tuple[Any, ...]]]:
     """What there is now: of facts the current versions, of dimensions all members."""
-    tables = {name: f"star.{name}" for name in DIMENSIONS} | {name: f"star.{name}_current" for name in FACTS}
+    facts = flow.model.facts
+    tables = {name: f"star.{name}_current" if name in facts else f"star.{name}" for name in flow.tables}
     return {
         name: flow.query(f"FROM {table} ORDER BY {'2' if 'fact' in name else '1'}")
         for name, table in tables.items()
@@ -59,25 +58,24 @@ def seen(flow: Flow) -> Mapping[str, list[tuple[Any, ...]]]:
 @pytest.fixture(scope="module")
 def kept(
     module_database: Callable[..., str],
-    template: Callable[[Variant], str],
+    template: Callable[..., str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Kept]:
-    flow = Flow(module_database(template("totesys")), tmp_path_factory.mktemp("proof") / "data")
+    flow = Flow(module_database(template("bicycles")), tmp_path_factory.mktemp("proof") / "data")
     execute(
         flow.url,
-        """insert into address values (904, E'two\nlines', E'"\n\r', '', 'a', 'b', 'c', 'd', now(), now()),
-            (905, 'five, "905"', null, '', 'a', 'b', 'c', 'd', now(), now())""",
+        """insert into station values (904, E'two\nlines', E'"\n\r', '', now()), (905, 'five, "905"', null, '', now())""",
     )
     with pytest.MonkeyPatch.context() as patch:
-        use(patch, flow.data, ETL_SOURCE_URL=flow.url)
+        use(patch, flow.data, **flow.environment)
         assert flow.run().success
         first = seen(flow)
-        play_day(flow.url, seed=4, orders=10)
-        execute(flow.url, "update sales_order set units_sold = 12345 where sales_order_id = %s", CHANGED)
-        execute(flow.url, "update department set location = 'Leeds' where department_id = 1")
-        execute(flow.url, "delete from sales_order where sales_order_id = %s", DELETED)
+        play_day(flow.url, seed=4, hires=10)
+        execute(flow.url, "update hire set minutes = 12345 where hire_id = %s", CHANGED)
+        execute(flow.url, "update station set city = 'Leeds' where station_id = 1")
+        execute(flow.url, "delete from hire where hire_id = %s", DELETED)
         assert flow.run().success
-        execute(flow.url, "update sales_order set units_sold = 54321 where sales_order_id = %s", CHANGED)
+        execute(flow.url, "update hire set minutes = 54321 where hire_id = %s", CHANGED)
         assert etl("run", "--whole").exit_code == 0
         yield Kept(flow, first)
 
@@ -87,7 +85,7 @@ def flow(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flow:
     """A copy of what is kept, to be spoilt."""
     copied = Flow(kept.flow.url, tmp_path / "data")
     shutil.copytree(kept.flow.data, copied.data, ignore=shutil.ignore_patterns("dagster"))
-    use(monkeypatch, copied.data, ETL_SOURCE_URL=copied.url)
+    use(monkeypatch, copied.data, **copied.environment)
     return copied
 
 
@@ -99,11 +97,11 @@ def test_whole_reads_every_table_whole(kept: Kept) -> None:
     batches = kept.flow.manifests()
     assert {state["read"] for state in batches[1]["tables"].values()} == {"horizon"}
     assert {(s["read"], s["why"]) for s in batches[2]["tables"].values()} == {("whole", "asked for")}
-    assert list(kept.flow.changes(batches[2])) == ["sales_order"]
+    assert list(kept.flow.changes(batches[2])) == ["hire"]
 
 
 def test_whole_needs_something_to_compare(flow: Flow) -> None:
-    done = etl("run", "--whole", "--select", "exports/top_designs")
+    done = etl("run", "--whole", "--select", "exports/takings")
     assert done.exit_code == 2
     assert "raw, star or warehouse" in done.stderr
 
@@ -125,7 +123,7 @@ def test_an_undisturbed_flow_is_equal_at_every_hop_and_after_a_rebuild(flow: Flo
         assert one["equal"], one
         by_hop.setdefault(one["hop"], set()).add(one["table"])
     assert set(by_hop) == HOPS | {"rebuilt star", "rebuilt warehouse"}
-    everything = {*DIMENSIONS, *FACTS}
+    everything = {*flow.tables}
     assert by_hop["star"] == by_hop["warehouse"] - {"all tables"} == by_hop["rebuilt warehouse"] == everything
     assert by_hop["source"] == by_hop["raw"] == by_hop["files"] == set(flow.manifests()[0]["tables"])
     # Nothing changed but that it is noted which tables are verified as of which batch.
@@ -148,7 +146,7 @@ def test_of_an_older_batch_is_compared_what_is_kept_and_the_rest_is_named(flow: 
     for thorough in ([], ["--thorough"]):
         found = told("verify", "1", *thorough)
         assert (found["batch"], found["equal"]) == ("000001", True)
-        assert {one["table"] for one in found["comparisons"] if one["hop"] == "star"} == set(FACTS)
+        assert {one["table"] for one in found["comparisons"] if one["hop"] == "star"} == set(flow.model.facts)
         assert {one["hop"] for one in found["comparisons"]} == {"manifests", "files", "raw", "star"}
         (skipped,) = found["not_compared"]
         assert "dimensions, warehouse, source and exports" in skipped
@@ -162,10 +160,8 @@ def test_a_batch_that_is_not_there_is_one_line(flow: Flow) -> None:
 
 
 def spoil_parquet(flow: Flow) -> None:
-    query = (
-        "SELECT * REPLACE (units_sold + (sales_order_id IN (11, 13))::INT AS units_sold) FROM file ORDER BY 1"
-    )
-    rewritten(flow.lake, "fact_sales_order", query)
+    query = "SELECT * REPLACE (minutes + (hire_id IN (11, 13))::INT AS minutes) FROM file ORDER BY 1"
+    rewritten(flow.lake, "fact_hire", query)
 
 
 def spoil_csv(flow: Flow) -> None:
@@ -198,32 +194,32 @@ def forge(flow: Flow, table: str, key: int, change: Callable[[str], str | None])
 
 
 def forge_name(flow: Flow) -> None:
-    forge(flow, "department", 3, lambda line: line.replace(",", ",Forged ", 1))
+    forge(flow, "bike", 3, lambda line: line.replace(",", ",Forged ", 1))
 
 
 def lose_a_row(flow: Flow) -> None:
-    forge(flow, "purchase_order", 17, lambda line: None)
+    forge(flow, "payment", 17, lambda line: None)
 
 
 @pytest.mark.parametrize(
     ("spoil", "options", "hop", "table", "says"),
     [
-        (spoil_parquet, ["--offline"], "star", "fact_sales_order", "2 keys differ: sales_order_id 11: units_sold is "),
+        (spoil_parquet, ["--offline"], "star", "fact_hire", "2 keys differ: hire_id 11: minutes is "),
         (spoil_csv, ["--offline"], "files", "payment", ".csv is not the file its manifest lists"),
         (
-            in_warehouse("UPDATE star.fact_payment SET payment_amount = 0 WHERE payment_id IN (3, 5)"),
-            ["--offline"], "warehouse", "fact_payment", "2 keys differ: payment_record_id 3: payment_amount is 0.00 and should be ",
+            in_warehouse("UPDATE star.fact_payment SET amount = 0 WHERE payment_id IN (4, 5)"),
+            ["--offline"], "warehouse", "fact_payment", "2 keys differ: payment_record_id 4: amount is 0.00 and should be ",
         ),
-        (in_warehouse("DROP TABLE star.dim_design"), ["--offline"], "warehouse", "dim_design", "does not have it"),
+        (in_warehouse("DROP TABLE star.dim_station"), ["--offline"], "warehouse", "dim_station", "does not have it"),
         (
-            in_warehouse("UPDATE reporting.top_designs SET units = units + 1 WHERE rank = 2 AND currency_code = 'EUR'"),
-            ["--offline"], "exports", "top_designs", "1 key differs: currency_code EUR, rank 2: units is ",
+            in_warehouse("UPDATE reporting.takings SET hires = hires + 1 WHERE station = 'Station 4' AND colour = 'red'"),
+            ["--offline"], "exports", "takings", "1 key differs: station Station 4, colour red: hires is ",
         ),
-        (forge_name, ["--thorough"], "source", "department", "1 rows differ unexplained, key 3 to 3"),
-        (lose_a_row, [], "source", "purchase_order", "among key 17 to 17"),
+        (forge_name, ["--thorough"], "source", "bike", "1 rows differ unexplained, key 3 to 3"),
+        (lose_a_row, [], "source", "payment", "among key 17 to 17"),
         (
-            lambda flow: star_files(flow.lake, "dim_currency")[0].write_bytes(b"PAR1"),
-            ["--offline"], "star", "dim_currency", "bytes and should have",
+            lambda flow: star_files(flow.lake, "dim_station")[0].write_bytes(b"PAR1"),
+            ["--offline"], "star", "dim_station", "bytes and should have",
         ),
         (
             lambda flow: (flow.data / "warehouse.duckdb").unlink(),
@@ -252,11 +248,11 @@ def test_what_was_tampered_with_is_named(
 def test_a_source_that_is_away_does_not_hide_what_was_compared(
     flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ETL_SOURCE_URL", "postgresql://reader:s3cret@localhost:1/totesys")
+    monkeypatch.setenv("ETL_SOURCE_URL", "postgresql://reader:s3cret@localhost:1/shop")
     done = etl("verify")
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1].startswith(
-        "etl: can't connect to postgresql://reader@localhost:1/totesys"
+        "etl: can't connect to postgresql://reader@localhost:1/shop"
     )
     assert "fact_payment" in done.stdout
     assert "s3cret" not in done.output
@@ -272,43 +268,42 @@ def record_at(flow: Flow, arrival: Mapping[str, Any]) -> list[str]:
 
 
 def test_a_row_is_followed_from_its_lines_to_its_versions(flow: Flow) -> None:
-    story = told("explain", "sales_order", str(CHANGED))
+    story = told("explain", "hire", str(CHANGED))
     with closing(psycopg2.connect(flow.url)) as connection, connection.cursor() as cursor:
-        cursor.execute("select to_jsonb(s) from sales_order s where sales_order_id = %s", (CHANGED,))
+        cursor.execute("select to_jsonb(h) from hire h where hire_id = %s", (CHANGED,))
         (row,) = cursor.fetchone() or ()
-    assert story["source"]["units_sold"] == str(row["units_sold"]) == "54321"
+    assert story["source"]["minutes"] == str(row["minutes"]) == "54321"
     assert list(story["source"]) == list(story["arrivals"][0]["values"])
     arrivals = story["arrivals"]
     assert [a["batch"] for a in arrivals] == ["000001", "000002", "000003"]
-    assert [a["values"]["units_sold"] for a in arrivals][1:] == ["12345", "54321"]
+    assert [a["values"]["minutes"] for a in arrivals][1:] == ["12345", "54321"]
     for arrival in arrivals:
         assert record_at(flow, arrival) == [value or "" for value in arrival["values"].values()]
     versions = flow.query(
-        f"SELECT sales_record_id, batch, units_sold FROM star.fact_sales_order WHERE sales_order_id = {CHANGED} "
-        "ORDER BY 1"
+        f"SELECT hire_record_id, batch, minutes FROM star.fact_hire WHERE hire_id = {CHANGED} ORDER BY 1"
     )
     for where in ("star", "warehouse"):
-        assert [(v["record"], int(v["batch"]), v["values"]["units_sold"]) for v in story[where]] == versions
+        assert [(v["record"], int(v["batch"]), v["values"]["minutes"]) for v in story[where]] == versions
         assert [v["current"] for v in story[where]] == [False, False, True]
     assert [v["file"] for v in story["star"]] == [
-        str(path.relative_to(flow.lake)) for path in star_files(flow.lake, "fact_sales_order")
+        str(path.relative_to(flow.lake)) for path in star_files(flow.lake, "fact_hire")
     ]
-    assert story["exports"] == ["sales_by_month", "top_designs"]
+    assert story["exports"] == ["takings"]
 
-    shown = etl("explain", "sales_order", str(CHANGED))
+    shown = etl("explain", "hire", str(CHANGED))
     assert shown.exit_code == 0
-    newest = landed(flow.lake, "sales_order", 3)
+    newest = landed(flow.lake, "hire", 3)
     assert f"{newest}:{arrivals[2]['line']}" in shown.stdout
-    assert "changed: units_sold 12345 > 54321" in shown.stdout
+    assert "changed: minutes 12345 > 54321" in shown.stdout
     assert "has it, as it was landed last" in shown.stdout
 
 
 @pytest.mark.fault("F28")
 def test_a_deleted_row_is_followed_to_its_end(flow: Flow) -> None:
-    story = told("explain", "fact_sales_order", str(DELETED))
-    assert (story["table"], story["source"]) == ("sales_order", None)
+    story = told("explain", "fact_hire", str(DELETED))
+    assert (story["table"], story["source"]) == ("hire", None)
     assert [(a["batch"], a["deleted"]) for a in story["arrivals"]] == [("000001", False), ("000002", True)]
-    gone = landed(flow.lake, "sales_order", 2, "deletions")
+    gone = landed(flow.lake, "hire", 2, "deletions")
     assert story["arrivals"][1]["file"] == str(gone.relative_to(flow.lake))
     assert record_at(flow, story["arrivals"][1]) == [str(DELETED)]
     assert [(v["batch"], v["deleted"]) for v in story["warehouse"]] == [("000001", False), ("000002", True)]
@@ -317,11 +312,11 @@ def test_a_deleted_row_is_followed_to_its_end(flow: Flow) -> None:
 
 @pytest.mark.parametrize("key", ["904", str(AFTER_NEWLINES)])
 def test_lines_are_right_where_records_have_several(flow: Flow, key: str) -> None:
-    story = told("explain", "dim_location", key, "--offline")
+    story = told("explain", "dim_station", key, "--offline")
     (arrival,) = story["arrivals"]
     assert record_at(flow, arrival) == [value or "" for value in arrival["values"].values()]
-    assert (arrival["values"]["district"], story["asked_source"]) == ("", False)
-    assert arrival["values"]["address_line_2"] == ('"\n\r' if key == "904" else None)
+    assert (arrival["values"]["phone"], story["asked_source"]) == ("", False)
+    assert arrival["values"]["city"] == ('"\n\r' if key == "904" else None)
 
 
 def test_a_composite_key_is_found_by_all_its_parts(tmp_path: Path) -> None:
@@ -331,25 +326,25 @@ def test_a_composite_key_is_found_by_all_its_parts(tmp_path: Path) -> None:
 
 
 def test_what_a_row_is_looked_up_by_is_told(flow: Flow) -> None:
-    story = told("explain", "department", "1")
-    assert [a["values"]["location"] for a in story["arrivals"]][1] == "Leeds"
-    assert (story["context_of"], story["exports"]) == (["dim_staff"], ["sales_by_month"])
-    assert told("explain", "dim_date", "2024-01-05")["table"] is None
+    story = told("explain", "station", "1")
+    assert [a["values"]["city"] for a in story["arrivals"]][1] == "Leeds"
+    assert (story["context_of"], story["exports"]) == (["dim_bike"], ["takings"])
+    assert told("explain", "dim_date", "2024-03-05")["table"] is None
 
 
 def test_the_source_being_ahead_is_said(flow: Flow) -> None:
-    execute(flow.url, "update design set file_name = file_name || 'x' where design_id = 2")
-    assert "since the newest batch, file_name changed" in etl("explain", "design", "2").stdout
-    execute(flow.url, "insert into department values (77, 'Later', null, 'x', now(), now())")
-    assert "no batch has it yet" in etl("explain", "department", "77").stdout
+    execute(flow.url, "update station set phone = phone || 'x' where station_id = 2")
+    assert "since the newest batch, phone changed" in etl("explain", "station", "2").stdout
+    execute(flow.url, "insert into station values (77, 'Later', null, 'x', now())")
+    assert "no batch has it yet" in etl("explain", "station", "77").stdout
     assert told("verify")["equal"]
 
 
 @pytest.mark.parametrize("key", ["999999", "7.0", "abc", "7' OR '1' = '1", "", "99999999999999999999"])
 def test_a_key_that_never_was_is_exit_code_1(flow: Flow, key: str) -> None:
-    done = etl("explain", "sales_order", key)
+    done = etl("explain", "hire", key)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == f"etl: sales_order {key} was never seen\n"
+    assert done.stderr == f"etl: hire {key} was never seen\n"
 
 
 def test_an_unknown_table_is_wrong_usage_that_lists_those_there_are(flow: Flow) -> None:
@@ -360,7 +355,7 @@ def test_an_unknown_table_is_wrong_usage_that_lists_those_there_are(flow: Flow) 
     ):
         done = etl(*arguments)
         assert done.exit_code == 2
-        assert "dim_staff" in done.stderr or "sales_order" in done.stderr
+        assert "dim_bike" in done.stderr or "hire" in done.stderr
 
 
 # -- history ---------------------------------------------------------------------------------------------------------
@@ -380,29 +375,28 @@ def test_history_at_a_batch_is_what_was_seen_then(kept: Kept, flow: Flow) -> Non
         expected = json.loads(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=str))
         assert story["rows"] == expected, name
         changed += rows != now[name]
-    assert changed >= 5
-    for name in ("dim_staff", "fact_payment"):
+    assert changed >= 4
+    for name in ("dim_bike", "fact_payment"):
         shown = json.loads(json.dumps([list(row) for row in now[name]], default=str))
         assert [list(row.values()) for row in told("history", name, "--batch", "3")["rows"]] == shown
 
 
 def test_history_at_a_time_is_that_of_the_newest_batch_until_then(flow: Flow) -> None:
     times = [manifest["sources"]["source"]["server_time"] for manifest in flow.manifests()]
-    for name in ("fact_sales_order", "dim_date"):
+    for name in ("fact_hire", "dim_date"):
         assert told_then(flow, name, "--at", times[1]) == told_then(flow, name, "--batch", "2")
-    assert told_then(flow, "dim_staff", "--at", times[1]) != told_then(flow, "dim_staff", "--batch", "1")
-    early = etl("history", "dim_staff", "--at", "2001-01-01")
+    assert told_then(flow, "dim_bike", "--at", times[1]) != told_then(flow, "dim_bike", "--batch", "1")
+    early = etl("history", "dim_bike", "--at", "2001-01-01")
     assert early.exit_code == 1
     assert "no batch as old as 2001-01-01 00:00:00 UTC; the first shows" in early.stderr
-    assert etl("history", "dim_staff", "--at", "noon").exit_code == etl("history", "dim_staff").exit_code == 2
+    assert etl("history", "dim_bike", "--at", "noon").exit_code == etl("history", "dim_bike").exit_code == 2
 
 
 def test_the_warehouse_gives_the_same_history_of_facts(flow: Flow) -> None:
     from etl_assets.star.schema import Fact
-    from etl_assets_tests.shipped import INPUTS
 
-    for name in FACTS:
-        schema = INPUTS.star[name].schema
+    for name in flow.model.facts:
+        schema = flow.inputs.star[name].schema
         assert isinstance(schema, Fact)
         with duckdb.connect(str(flow.data / "warehouse.duckdb"), read_only=True) as connection:
             rows = connection.execute(facts_then(schema), {"batch": 2}).fetchall()
@@ -413,9 +407,9 @@ def test_the_warehouse_gives_the_same_history_of_facts(flow: Flow) -> None:
 
 
 def test_history_can_be_cut_short_and_says_so(flow: Flow) -> None:
-    done = etl("history", "dim_staff", "--batch", "1", "--limit", "2")
-    assert "2 of 20 rows of dim_staff after batch 000001" in done.stdout
-    assert len(told_then(flow, "dim_staff", "--batch", "1", "--limit", "2")) == 3
+    done = etl("history", "dim_bike", "--batch", "1", "--limit", "2")
+    assert "2 of 40 rows of dim_bike after batch 000001" in done.stdout
+    assert len(told_then(flow, "dim_bike", "--batch", "1", "--limit", "2")) == 3
 
 
 # -- quarantine ------------------------------------------------------------------------------------------------------
@@ -427,39 +421,39 @@ def test_nothing_quarantined_is_said(flow: Flow) -> None:
 
 
 def test_what_does_not_fit_is_listed_and_explained(
-    classroom: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bicycles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL=classroom)
-    misread = "raw/payment or raw/sales_order or star/fact_sales_order"
-    execute(classroom, "update payment set payment_date = E'so\non' where payment_id = 3")
+    use(monkeypatch, tmp_path / "data", **Flow(bicycles, tmp_path / "data").environment)
+    misread = "raw/payment or raw/hire or star/fact_hire"
+    execute(bicycles, "update payment set due = E'so\non' where payment_id = 3")
     assert etl("run", "--select", misread).exit_code == 0
-    execute(classroom, "update sales_order set unit_price = 'NaN' where sales_order_id = 5")
+    execute(bicycles, "update hire set price = 'NaN' where hire_id = 5")
     done = etl("run", "--select", misread)
     assert done.exit_code == 0
-    assert "raw/sales_order: 1 rows do not fit their declared types" in done.stdout
-    assert re.search(r"fact_sales_order: of 1 rows that left, .*sales_order_id 5 \(unit_price\)", done.stdout)
+    assert "raw/hire: 1 rows do not fit their declared types" in done.stdout
+    assert re.search(r"fact_hire: of 1 rows that left, .*hire_id 5 \(price\)", done.stdout)
     listed = told("quarantine")["quarantined"]
     assert [(m["table"], m["batch"], m["key"], m["column"], m["value"]) for m in listed] == [
-        ("sales_order", "000002", "5", "unit_price", "NaN"),
-        ("payment", "000001", "3", "payment_date", "so\non"),
+        ("hire", "000002", "5", "price", "NaN"),
+        ("payment", "000001", "3", "due", "so\non"),
     ]
     assert "is no date" in listed[1]["reason"]
     assert told("quarantine", "--table", "payment")["quarantined"] == listed[1:]
-    assert "unit_price" in etl("quarantine").stdout
+    assert "price" in etl("quarantine").stdout
 
-    (misfit,) = told("explain", "sales_order", "5")["misfits"]
-    report = landed(tmp_path / "data/lake", "sales_order", 2, "quarantined")
+    (misfit,) = told("explain", "hire", "5")["misfits"]
+    report = landed(tmp_path / "data/lake", "hire", 2, "quarantined")
     assert (misfit["file"], misfit["line"]) == (str(report.relative_to(tmp_path / "data/lake")), 2)
-    assert [version["deleted"] for version in told("explain", "sales_order", "5")["star"]] == [False, True]
+    assert [version["deleted"] for version in told("explain", "hire", "5")["star"]] == [False, True]
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_files_that_the_star_consists_of_are_listed(flow: Flow) -> None:
-    for name in ("dim_staff", "star/fact_payment"):
+    for name in ("dim_bike", "star/fact_payment"):
         listed = etl("files", name).stdout.splitlines()
         assert listed == [str(path) for path in star_files(flow.lake, name.removeprefix("star/"))]
-    assert told("files")["tables"].keys() == {*DIMENSIONS, *FACTS}
+    assert told("files")["tables"].keys() == {*flow.tables}
     assert "fact_payment" in etl("files").stdout
-    assert (etl("files", "moon").exit_code, "dim_staff" in etl("files", "moon").stderr) == (2, True)
+    assert (etl("files", "moon").exit_code, "dim_bike" in etl("files", "moon").stderr) == (2, True)

@@ -23,11 +23,10 @@ import dagster as dg
 import pytest
 from click.testing import Result
 
-from etl_assets.totesys.demo.generator import Variant
-from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests import oracle
 from etl_assets_tests.commands import etl, use
 from etl_assets_tests.flow import Flow, exact, execute, same
+from etl_assets_tests.hiring import BICYCLES, play_day
 from etl_assets_tests.lake_layout import newest_of_star
 from etl_assets_tests.oracle import Moment
 
@@ -53,13 +52,12 @@ KINDS: Mapping[str, str] = {
 """What is kept, as patterns of paths."""
 NOT_DERIVED = {"landed", "manifest", "decision"}
 CHANGES = (
-    "UPDATE staff SET first_name = 'Ann {n}' WHERE staff_id = 1 + mod({n}, 10)",
-    "UPDATE sales_order SET units_sold = units_sold + 1, last_updated = now() WHERE sales_order_id = 1 + mod({n}, 40)",
-    "UPDATE address SET city = 'City {n}' WHERE address_id = 1 + mod({n}, 20)",
-    "UPDATE payment SET payment_amount = payment_amount + 0.01 WHERE mod(payment_id, 50) = mod({n}, 50)",
-    "UPDATE department SET location = 'Room {n}' WHERE department_id = 1 + mod({n}, 8)",
-    "UPDATE design SET design_name = 'Design {n}' WHERE design_id = 1 + mod({n}, 30)",
-    "UPDATE currency SET last_updated = now() WHERE currency_id = 1 + mod({n}, 3)",
+    "UPDATE bike SET model = 'Model {n}' WHERE bike_id = 1 + mod({n}, 10)",
+    "UPDATE hire SET minutes = minutes + 1, last_updated = now() WHERE hire_id = 1 + mod({n}, 40)",
+    "UPDATE station SET phone = '0{n}' WHERE station_id = 1 + mod({n}, 8)",
+    "UPDATE payment SET amount = amount + 0.01 WHERE mod(payment_id, 50) = mod({n}, 50)",
+    "UPDATE station SET name = 'Station {n}' WHERE station_id = 1 + mod({n}, 8)",
+    "UPDATE station SET last_updated = now() WHERE station_id = 1 + mod({n}, 3)",
     "DELETE FROM payment WHERE payment_id = (SELECT max(payment_id) FROM payment)",
 )
 
@@ -98,27 +96,27 @@ class Kept:
 @pytest.fixture(scope="module")
 def kept(
     module_database: Callable[..., str],
-    template: Callable[[Variant], str],
+    template: Callable[..., str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Kept]:
     """Four batches, with bases of several ages."""
-    url = module_database(template("totesys"))
+    url = module_database(template("bicycles"))
     folder = tmp_path_factory.mktemp("damage")
     data, older = folder / "data", folder / "older.duckdb"
     with pytest.MonkeyPatch.context() as patch:
-        use(patch, data, ETL_SOURCE_URL=url)
+        use(patch, data, ETL_PROJECT=BICYCLES.project, ETL_SOURCE_URL=url)
         patch.setattr("etl_assets.lake.current._COMPACT_ROWS", 1)
         patch.setattr("etl_assets.cli.environment.open_instance", dg.DagsterInstance.ephemeral)
         for batch in range(4):
             if batch:
-                play_day(url, seed=batch, orders=3)
-                execute(url, "UPDATE staff SET last_name = last_name || 'x'")
-            decided = ["--from-now", "dim_design"] if batch == 2 else []
+                play_day(url, seed=batch, hires=3)
+                execute(url, "UPDATE bike SET model = model || 'x'")
+            decided = ["--from-now", "dim_station"] if batch == 2 else []
             done("run", *decided)
             if batch == 1:
                 shutil.copy(data / "warehouse.duckdb", older)
             assert verified()["equal"]
-        yield Kept(url, data, older, oracle.moment(url))
+        yield Kept(url, data, older, BICYCLES.moment(url))
 
 
 def done(*arguments: str) -> None:
@@ -217,15 +215,15 @@ def play(seed: int, kept: Kept, folder: Path) -> tuple[str, str]:
     kind = list(KINDS)[seed % len(KINDS)]
     data = kept.copied(folder)
     with pytest.MonkeyPatch.context() as patch:
-        use(patch, data, ETL_SOURCE_URL=kept.url)
+        use(patch, data, ETL_PROJECT=BICYCLES.project, ETL_SOURCE_URL=kept.url)
         # Its history in SQLite takes more time than all else.
         patch.setattr("etl_assets.cli.environment.open_instance", dg.DagsterInstance.ephemeral)
         damage = inflict(random, kind, data, kept.older)
         print(f"seed {seed}, {damage}", flush=True)  # noqa: T201
         for change in random.sample(CHANGES, random.choice((1, 2))):
             execute(kept.url, change.format(n=seed))
-        now = oracle.moment(kept.url)
         flow = Flow(kept.url, data)
+        now = flow.moment
         rebuild = ["--rebuild"] if seed % 3 == 0 else []
         ran = etl("run")
         if ran.exit_code == 0:

@@ -21,6 +21,7 @@ from etl_assets.source.table import Table
 from etl_assets.star.definition import ContractError, Inputs, StarFunction
 from etl_assets.star.schema import Column, Dimension
 from etl_assets_tests.flow import STAGES, Flow
+from etl_assets_tests.hiring import BICYCLES, BIKES, HIRES
 
 NAMED = {
     "ETL_SOURCE_URL": "postgresql://nobody:nothing@no-such-host.invalid/none",
@@ -42,7 +43,7 @@ for loaded in (defs(), definitions(Settings.read(os.environ))):
 
 @pytest.fixture
 def defs(tmp_path: Path) -> dg.Definitions:
-    return definitions(Settings.read({"ETL_DATA": str(tmp_path)}))
+    return definitions(Settings.read({"ETL_PROJECT": BICYCLES.project, "ETL_DATA": str(tmp_path)}))
 
 
 def test_the_definitions_are_valid(defs: dg.Definitions) -> None:
@@ -67,11 +68,11 @@ def test_every_asset_says_what_it_is_whose_and_of_what_kind(defs: dg.Definitions
 
 def test_lineage_reaches_from_the_source_to_the_warehouse(defs: dg.Definitions) -> None:
     graph = defs.resolve_asset_graph()
-    reached = {dg.AssetKey(["warehouse", "dim_staff"])}
+    reached = {dg.AssetKey(["warehouse", "dim_bike"])}
     for _ in range(3):
         reached |= {parent for key in reached for parent in graph.get(key).parent_keys}
     assert {key.to_user_string() for key in reached} == {
-        "warehouse/dim_staff", "star/dim_staff", "raw/staff", "raw/department", "source/staff", "source/department",
+        "warehouse/dim_bike", "star/dim_bike", "raw/bike", "raw/station", "source/bike", "source/station", "source/colours",
     }  # fmt: skip
 
 
@@ -213,27 +214,27 @@ def test_a_function_gets_the_kind_of_frame_that_it_is_annotated_with() -> None:
     assert isinstance(seen["arrow"], pa.Table)
 
 
-def test_an_asset_of_ones_own_gets_star_tables_as_arrow_backed_pandas(totesys: str, tmp_path: Path) -> None:
-    flow = Flow(totesys, tmp_path)
-    assert flow.run("raw", "star/dim_staff", "star/fact_sales_order").success
+def test_an_asset_of_ones_own_gets_star_tables_as_arrow_backed_pandas(bicycles: str, tmp_path: Path) -> None:
+    flow = Flow(bicycles, tmp_path)
+    assert flow.run("raw", "star/dim_bike", "star/fact_hire").success
     seen: dict[str, Any] = {}
 
     @dg.asset(
         ins={
-            "staff": dg.AssetIn(["star", "dim_staff"], input_manager_key="star_io"),
-            "sales": dg.AssetIn(["star", "fact_sales_order"], input_manager_key="star_io"),
+            "bikes": dg.AssetIn(["star", "dim_bike"], input_manager_key="star_io"),
+            "hires": dg.AssetIn(["star", "fact_hire"], input_manager_key="star_io"),
         },
         required_resource_keys={"star_io"},
     )
-    def report(staff: pd.DataFrame, sales: pa.Table) -> None:
-        seen.update(staff=staff, sales=sales)
+    def report(bikes: pd.DataFrame, hires: pa.Table) -> None:
+        seen.update(bikes=bikes, hires=hires)
 
-    upstream = [dg.AssetSpec(["star", name]) for name in ("dim_staff", "fact_sales_order")]
+    upstream = [dg.AssetSpec(["star", name]) for name in ("dim_bike", "fact_hire")]
     given = resources(Settings.read(flow.environment))
     with dg.DagsterInstance.ephemeral() as instance:
         assert dg.materialize([*upstream, report], resources=dict(given), instance=instance).success
-    assert {type(dtype) for dtype in seen["staff"].dtypes} == {pd.ArrowDtype}
-    assert seen["staff"].dtypes["staff_id"] == pd.ArrowDtype(pa.int32())
-    assert len(seen["staff"]) == 20
-    assert seen["sales"].schema.field("unit_price").type == pa.decimal128(10, 2)
-    assert len(seen["sales"]) == 220
+    assert {type(dtype) for dtype in seen["bikes"].dtypes} == {pd.ArrowDtype}
+    assert seen["bikes"].dtypes["bike_id"] == pd.ArrowDtype(pa.int32())
+    assert len(seen["bikes"]) == BIKES
+    assert seen["hires"].schema.field("price").type == pa.decimal128(10, 2)
+    assert len(seen["hires"]) == HIRES

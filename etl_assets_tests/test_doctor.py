@@ -34,12 +34,11 @@ from etl_assets.source.table import Table
 from etl_assets.stand_ins.bigquery import BigQueryStandIn
 from etl_assets.stand_ins.sheets import serve_sheets
 from etl_assets.stand_ins.sheets_books import Book
-from etl_assets.totesys.demo.generator import Variant
 from etl_assets.warehouse.bigquery import BigQueryWarehouse
+from etl_assets_tests.hiring import BICYCLES
 
 PASSWORD = "hunter2-Zaphod"
 ROLE = "doctor_tests_reader"
-TABLES = 11
 
 
 @pytest.fixture(autouse=True)
@@ -54,14 +53,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def module_source(module_database: Callable[..., str], template: Callable[[Variant], str]) -> str:
-    """The URL of a ToteSys for the module; who alters it puts it back."""
-    return module_database(template("totesys"))
+def module_source(module_database: Callable[..., str], template: Callable[..., str]) -> str:
+    """The URL of a source for the module, in the types that are declared; who alters it puts it back."""
+    url = module_database(template("bicycles"))
+    change(
+        url,
+        "alter table hire alter price type numeric(10,2), alter returned_on type date using returned_on::date",
+        "alter table payment alter amount type numeric(10,2), alter due type date using due::date",
+    )
+    return url
 
 
 @pytest.fixture
 def source(module_source: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A ToteSys that the settings name."""
+    """A source that the settings name, with its project."""
+    monkeypatch.setenv("ETL_PROJECT", BICYCLES.project)
     monkeypatch.setenv("ETL_SOURCE_URL", module_source)
     return module_source
 
@@ -131,7 +137,7 @@ def test_after_runs_all_is_tried_and_nothing_is_changed(source: str, folder: Pat
     code, found = doctor()
     assert (code, missing(found), advice(found)) == (0, {}, {})
     tables = [check for about, check in found if about == "source" and check.startswith("table ")]
-    assert len(tables) == TABLES
+    assert sorted(tables) == [f"table {name}" for name in BICYCLES.tables]
     assert {("source", "snapshot"), ("source", "lock"), ("lake", "write"), ("warehouse", "load")} <= set(
         found
     )
@@ -188,12 +194,12 @@ def test_each_right_that_lacks_is_named(source: str, reader: str) -> None:
     change(
         source,
         f"grant select on all tables in schema public to {ROLE}",
-        f"revoke select on staff from {ROLE}",
+        f"revoke select on bike from {ROLE}",
     )
     code, found = doctor()
     assert code == 1
-    assert list(missing(found)) == [("source", "table staff")]
-    assert "grant SELECT on it" in missing(found)["source", "table staff"]
+    assert list(missing(found)) == [("source", "table bike")]
+    assert "grant SELECT on it" in missing(found)["source", "table bike"]
 
 
 def test_select_is_all_that_a_role_needs(source: str, reader: str) -> None:
@@ -203,16 +209,14 @@ def test_select_is_all_that_a_role_needs(source: str, reader: str) -> None:
 
 
 def test_a_table_and_a_column_that_lack_are_named(source: str) -> None:
-    change(source, "alter table staff rename to personnel", "alter table design rename design_name to title")
+    change(source, "alter table bike rename to cycle", "alter table station rename name to title")
     try:
         _, found = doctor()
     finally:
-        change(
-            source, "alter table personnel rename to staff", "alter table design rename title to design_name"
-        )
-    assert set(missing(found)) == {("source", "table design"), ("source", "table staff")}
-    assert "table public.staff does not exist" in missing(found)["source", "table staff"]
-    assert "has no column design_name" in missing(found)["source", "table design"]
+        change(source, "alter table cycle rename to bike", "alter table station rename title to name")
+    assert set(missing(found)) == {("source", "table station"), ("source", "table bike")}
+    assert "table public.bike does not exist" in missing(found)["source", "table bike"]
+    assert "has no column name" in missing(found)["source", "table station"]
 
 
 def test_a_time_limit_is_lifted_and_needs_no_advice(source: str) -> None:
@@ -253,20 +257,20 @@ def test_several_servers_behind_one_address_get_advice(source: str, monkeypatch:
 
 
 def test_a_view_is_said_to_be_read_whole_and_what_is_behind_it_is_tried(source: str, reader: str) -> None:
-    view = Table("kinds", "One row is a kind.", {"payment_type_id": "int"}, key=("payment_type_id",))
+    view = Table("kinds", "One row is a kind.", {"station_id": "int"}, key=("station_id",))
     change(
         source,
-        "create view kinds with (security_invoker) as select * from payment_type",
+        "create view kinds with (security_invoker) as select * from station",
         f"grant select on kinds to {ROLE}",
     )
     try:
         (lacking,) = [c for c in check_source(lambda: reader, [view]) if c.name == "table kinds"]
-        change(source, f"grant select on payment_type to {ROLE}")
+        change(source, f"grant select on station to {ROLE}")
         (found,) = [c for c in check_source(lambda: reader, [view]) if c.name == "table kinds"]
     finally:
         change(source, "drop view kinds")
     assert (lacking.state, found.state) == ("missing", "advice")
-    assert "payment_type" in lacking.told
+    assert "station" in lacking.told
     assert "a view: read whole and compared every time" in found.told
 
 
@@ -434,11 +438,11 @@ def test_rights_that_lack_in_a_postgresql_warehouse_are_named(warehouse: str) ->
         warehouse,
         f"grant create on database {database} to {ROLE}",
         "create schema star",
-        "create table star.dim_staff (id int)",
+        "create table star.dim_bike (id int)",
         f"grant all on schema star to {ROLE}",
     )
     _, found = doctor()
-    assert "star.dim_staff belongs to postgres; give it to the role" in missing(found)["warehouse", "load"]
+    assert "star.dim_bike belongs to postgres; give it to the role" in missing(found)["warehouse", "load"]
 
 
 def test_a_bigquery_warehouse_is_tried_and_left_as_it_was(

@@ -10,7 +10,6 @@ import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 
 from etl_assets.raw import assets as raw
-from etl_assets.totesys.demo.generator import Variant
 from etl_assets_tests.flow import Flow, Run, execute
 from etl_assets_tests.lake_layout import landed, star_files
 
@@ -36,11 +35,9 @@ def reader(postgres_url: str, postgres_folder: Path) -> Iterator[Callable[[str],
 
 
 @pytest.fixture(scope="module")
-def owner(
-    module_database: Callable[..., str], template: Callable[[Variant], str], reader: object
-) -> Iterator[str]:
+def owner(module_database: Callable[..., str], template: Callable[..., str], reader: object) -> Iterator[str]:
     """The owner's URL of the database that the flow reads."""
-    url = module_database(template("totesys"))
+    url = module_database(template("bicycles"))
     yield url
     execute(url, f"drop owned by {ROLE}")
 
@@ -127,19 +124,19 @@ def test_a_missing_database_is_named(flow: Flow) -> None:
     ("fault", "remedy", "said"),
     [
         (
-            "alter table staff rename to personnel",
-            "alter table personnel rename to staff",
-            ["staff", "not exist"],
+            "alter table bike rename to cycle",
+            "alter table cycle rename to bike",
+            ["bike", "not exist"],
         ),
         (
-            "alter table staff rename first_name to given_name",
-            "alter table staff rename given_name to first_name",
-            ["staff", "first_name", "given_name"],
+            "alter table bike rename model to make",
+            "alter table bike rename make to model",
+            ["bike", "model", "make"],
         ),
         (
-            f"revoke select on staff from {ROLE}",
-            f"grant select on staff to {ROLE}",
-            ["staff", "grant SELECT"],
+            f"revoke select on bike from {ROLE}",
+            f"grant select on bike to {ROLE}",
+            ["bike", "grant SELECT"],
         ),
     ],
     ids=["table", "column", "right"],
@@ -154,7 +151,7 @@ def test_what_the_source_lacks_is_named(
         execute(owner, remedy)
     assert [word for word in said if word not in run.error] == []
     assert PASSWORD not in run.events
-    assert flow.run("raw/staff").success
+    assert flow.run("raw/bike").success
 
 
 # -- the lake --------------------------------------------------------------------------------------------------------
@@ -171,13 +168,13 @@ def test_a_lake_that_cannot_be_written_is_named(flow: Flow, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["landed file", "manifest"])
 def test_a_damaged_file_of_the_lake_is_named(flow: Flow, kind: str) -> None:
-    path = landed(flow.lake, "staff", 1) if kind == "landed file" else flow.lake / "raw/batches/000001.json"
+    path = landed(flow.lake, "bike", 1) if kind == "landed file" else flow.lake / "raw/batches/000001.json"
     damaged = str(path.relative_to(flow.lake))
     whole = (flow.lake / damaged).read_bytes()
-    (star,) = star_files(flow.lake, "dim_staff")
+    (star,) = star_files(flow.lake, "dim_bike")
     kept = star.read_bytes()
     middle = len(whole) // 2
-    # One byte; and dim_staff must be made again, so that the raw file is read at all.
+    # One byte; and dim_bike must be made again, so that the raw file is read at all.
     (flow.lake / damaged).write_bytes(whole[:middle] + b"\x00" + whole[middle + 1 :])
     star.unlink()
     try:

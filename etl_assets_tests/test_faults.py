@@ -208,21 +208,21 @@ def test_what_may_quote_a_value_is_not_repeated(error: Exception) -> None:
 
 
 @pytest.fixture
-def names(totesys: str) -> Iterator[str]:
+def names(bicycles: str) -> Iterator[str]:
     """A source that fails at the value of a row, for a role whose rows are chosen by it."""
-    execute(totesys, f"UPDATE staff SET first_name = '{VALUE}' WHERE staff_id = 1")
+    execute(bicycles, f"UPDATE bike SET model = '{VALUE}' WHERE bike_id = 1")
     execute(
-        totesys,
+        bicycles,
         "CREATE ROLE tenant LOGIN PASSWORD 'x'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO tenant;"
-        "ALTER TABLE staff ENABLE ROW LEVEL SECURITY; CREATE POLICY mine ON staff USING (first_name::int > 0)",
+        "ALTER TABLE bike ENABLE ROW LEVEL SECURITY; CREATE POLICY mine ON bike USING (model::int > 0)",
     )
-    yield as_role(totesys, "tenant", "x")
-    execute(totesys, "DROP OWNED BY tenant; DROP ROLE tenant")
+    yield as_role(bicycles, "tenant", "x")
+    execute(bicycles, "DROP OWNED BY tenant; DROP ROLE tenant")
 
 
 @pytest.mark.fault("F35")
 def test_a_run_that_fails_at_the_source_keeps_no_value_of_it(names: str, tmp_path: Path) -> None:
-    run = Flow(names, tmp_path).run("raw/staff")
+    run = Flow(names, tmp_path).run("raw/bike")
     assert not run.success
     assert "invalid text representation (SQLSTATE 22P02)" in run.error
     assert VALUE not in run.events

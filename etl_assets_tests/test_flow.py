@@ -15,11 +15,9 @@ import pytest
 
 from etl_assets.lake import current
 from etl_assets.lake.opening import open_files
-from etl_assets.totesys.demo.generator import Variant
-from etl_assets.totesys.demo.simulator import play_day
-from etl_assets_tests import oracle
-from etl_assets_tests.flow import DIMENSIONS, Flow, Run, assert_calendar, assert_equal_to, execute
-from etl_assets_tests.oracle import FACTS, TABLES, Moment
+from etl_assets_tests.flow import Flow, Run, assert_calendar, assert_equal_to, execute
+from etl_assets_tests.hiring import BICYCLES, play_day
+from etl_assets_tests.oracle import Moment
 
 UNREFERRED = 9001
 _DAYS = (3, 11)  # seeds
@@ -59,30 +57,25 @@ def eager_compaction() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def history(
     module_database: Callable[..., str],
-    template: Callable[[Variant], str],
+    template: Callable[..., str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> History:
     """A first run, days of business with a run after each, and a run without any change."""
-    flow = Flow(module_database(template("totesys")), tmp_path_factory.mktemp("history"))
+    flow = Flow(module_database(template("bicycles")), tmp_path_factory.mktemp("history"))
+    execute(flow.url, "insert into station values (%s, '', null, '01138', now())", UNREFERRED)
     steps = [take(flow)]
     for number, seed in enumerate(_DAYS, 2):
         if number == 3:
-            execute(flow.url, "delete from address where address_id = %s", UNREFERRED)
+            execute(flow.url, "delete from station where station_id = %s", UNREFERRED)
             leave_strays(flow.lake)
-        play_day(flow.url, seed=seed, orders=12)
-        if number == 2:
-            execute(
-                flow.url,
-                "insert into address values (%s, '1 Nowhere', null, '', 'Utica', '01138', 'Ireland', '01803', now(), now())",
-                UNREFERRED,
-            )
+        play_day(flow.url, seed=seed)
         steps.append(take(flow))
     steps.append(take(flow))
     return History(flow, steps)
 
 
 def take(flow: Flow) -> Step:
-    source = oracle.moment(flow.url)
+    source = flow.moment
     run = flow.run()
     assert run.success, run.error_lines
     return Step(run, source, flow.files())
@@ -90,9 +83,9 @@ def take(flow: Flow) -> Step:
 
 def leave_strays(lake: Path) -> None:
     """What a killed run or a careless hand leaves behind."""
-    for stray in ("raw/staff/000099.csv", "raw/staff/000003.csv", "raw/address/000002.deleted.csv"):
-        (lake / stray).write_text("staff_id,first_name\n1,Nobody\n")
-    for stray in ("star/.unfinished-abcdim_staff.parquet", "star/fact_payment/.unfinished-abc000003.parquet"):
+    for stray in ("raw/bike/000099.csv", "raw/bike/000003.csv", "raw/station/000002.deleted.csv"):
+        (lake / stray).write_text("bike_id,model\n1,Nobody's\n")
+    for stray in ("star/.unfinished-abcdim_bike.parquet", "star/fact_payment/.unfinished-abc000003.parquet"):
         (lake / stray).write_bytes(b"PAR1 half a file")
 
 
@@ -125,9 +118,9 @@ def test_day_of_week_is_iso(history: History) -> None:
 @pytest.mark.parametrize(
     ("fact", "column", "table"),
     [
-        ("fact_payment", "payment_amount", "payment"),
-        ("fact_sales_order", "units_sold * unit_price", "sales_order"),
-        ("fact_purchase_order", "item_quantity * item_unit_price", "purchase_order"),
+        ("fact_payment", "amount", "payment"),
+        ("fact_hire", "price", "hire"),
+        ("fact_hire", "minutes * price", "hire"),
     ],
 )
 def test_amounts_add_up_to_the_cent(history: History, fact: str, column: str, table: str) -> None:
@@ -151,8 +144,8 @@ def test_a_run_without_change_takes_no_batch_and_writes_nothing(history: History
 
 def test_a_run_without_change_materializes_every_asset_as_unchanged(history: History) -> None:
     before, after = history.steps[-2:]
-    main = {f"raw/{table}" for table in TABLES} | {
-        f"{stage}/{name}" for stage in ("star", "warehouse") for name in (*DIMENSIONS, *FACTS)
+    main = {f"raw/{table}" for table in BICYCLES.tables} | {
+        f"{stage}/{name}" for stage in ("star", "warehouse") for name in history.flow.tables
     }
     assert set(after.run.materializations) == main
     unchanged = {key: made.metadata["unchanged"].value for key, made in after.run.materializations.items()}
@@ -164,7 +157,7 @@ def test_a_changed_table_gets_a_new_data_version_and_an_unchanged_one_keeps_it(h
     for (before, after, _), earlier, later in zip(
         history.changing, history.steps[:-2], history.steps[1:-1], strict=True
     ):
-        for table in TABLES:
+        for table in BICYCLES.tables:
             same_version = earlier.run.versions[f"raw/{table}"] == later.run.versions[f"raw/{table}"]
             assert same_version == (before.content[table] == after.content[table]), table
 
@@ -174,7 +167,7 @@ def test_a_batch_brings_exactly_what_changed(history: History) -> None:
     for before, after, batch in history.changing:
         (manifest,) = [m for m in history.flow.manifests() if m["batch"] == batch]
         brought = history.flow.changes(manifest)
-        for table in TABLES:
+        for table in BICYCLES.tables:
             old, new = before.content[table], after.content[table]
             changed = {key for key, row in new.items() if old.get(key) != row}
             changes = brought.get(
@@ -193,7 +186,7 @@ def test_a_batch_brings_exactly_what_changed(history: History) -> None:
 
 @pytest.mark.fault("F28")
 def test_a_fact_holds_old_and_new_version_of_what_changed_and_records_deletions(history: History) -> None:
-    for fact, (table, record) in FACTS.items():
+    for fact, (table, record) in BICYCLES.facts.items():
         key = f"{table}_id"
         columns = history.steps[0].source.star[fact].columns
         versions: list[tuple[object, ...]] = []
@@ -216,13 +209,16 @@ def test_a_fact_holds_old_and_new_version_of_what_changed_and_records_deletions(
 
 
 def test_a_dimension_member_that_is_gone_stays_with_its_last_values_flagged(history: History) -> None:
-    assert history.flow.query("SELECT location_id, postal_code, address_line_2, district, phone FROM star.dim_location "
-                              "WHERE deleted") == [(UNREFERRED, "01138", None, "", "01803")]  # fmt: skip
-    states = [step.source.content["transaction"] for step in history.steps]
-    cancelled = set().union(*states) - set(states[-1])
-    gone = history.flow.query("SELECT transaction_id FROM star.dim_transaction WHERE deleted")
-    assert {key for (key,) in gone} == cancelled
-    assert cancelled
+    assert history.flow.query("SELECT station_id, name, city, phone FROM star.dim_station WHERE deleted") == [
+        (UNREFERRED, "", None, "01138")
+    ]
+    states = [step.source.content["bike"] for step in history.steps]
+    sold = set().union(*states) - set(states[-1])
+    gone = history.flow.query(
+        "SELECT DISTINCT bike_id FROM star.dim_bike JOIN star.fact_hire USING (bike_id) WHERE dim_bike.deleted"
+    )
+    assert {key for (key,) in gone} == sold, "hires refer to them all"
+    assert sold
 
 
 def test_committed_files_never_change_and_are_what_their_manifests_list(history: History) -> None:
@@ -246,10 +242,10 @@ def test_committed_files_never_change_and_are_what_their_manifests_list(history:
 
 
 def test_what_no_manifest_lists_is_ignored(history: History) -> None:
-    left = ("raw/staff/000099.csv", "raw/staff/000003.csv", "raw/address/000002.deleted.csv")
+    left = ("raw/bike/000099.csv", "raw/bike/000003.csv", "raw/station/000002.deleted.csv")
     assert all(path in history.steps[-1].files for path in left)
     assert_equal_to(history.steps[-1].source, history.flow)
-    assert history.flow.query("SELECT * FROM star.dim_staff WHERE first_name = 'Nobody'") == []
+    assert history.flow.query("SELECT * FROM star.dim_bike WHERE model = 'Nobody''s'") == []
 
 
 def test_a_file_in_the_making_is_not_met_by_those_who_read_all_parquet_files(tmp_path: Path) -> None:

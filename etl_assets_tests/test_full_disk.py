@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from etl_assets_tests import oracle
 from etl_assets_tests.commands import etl, use
 from etl_assets_tests.flow import Flow, execute
 from etl_assets_tests.test_damage import shown
+from etl_assets_tests.totesys import TOTESYS
 
 _PLACES = {
     "snapshot taken": "table ",
@@ -81,12 +81,12 @@ def test_a_disk_that_is_full_stops_a_run_and_does_no_harm(
         monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("etl_assets.lake.current._COMPACT_ROWS", 1)
     assert etl("run").exit_code == 0
-    before = oracle.moment(totesys)
+    before = TOTESYS.moment(totesys)
     execute(
         totesys, "UPDATE staff SET first_name = 'Ann'; UPDATE payment SET payment_amount = payment_amount + 1"
     )
-    now = oracle.moment(totesys)
-    flow = Flow(totesys, disk)
+    now = TOTESYS.moment(totesys)
+    flow = Flow(totesys, disk, model=TOTESYS)
     with monkeypatch.context() as patch:
         full_from(place, disk, patch)
         done = etl("run")

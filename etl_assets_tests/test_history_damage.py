@@ -14,14 +14,15 @@ from random import Random
 import pytest
 
 from etl_assets_tests.commands import etl, use
+from etl_assets_tests.hiring import BICYCLES
 
 ROUNDS = int(os.environ.get("ETL_DAMAGES", "16")) // 4
 
 
 @pytest.fixture
-def home(totesys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(bicycles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Dagster's home after a run."""
-    use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL=totesys)
+    use(monkeypatch, tmp_path / "data", ETL_PROJECT=BICYCLES.project, ETL_SOURCE_URL=bicycles)
     assert etl("run").exit_code == 0
     return tmp_path / "data/dagster"
 
@@ -86,7 +87,7 @@ def spoil(random: Random, path: Path) -> str:
 
 
 @pytest.mark.fault("F17")
-def test_damage_that_shows_later_is_set_aside_too(home: Path, totesys: str, tmp_path: Path) -> None:
+def test_damage_that_shows_later_is_set_aside_too(home: Path, tmp_path: Path) -> None:
     kept = shutil.copytree(home, tmp_path / "kept")
     told = 0
     for seed in range(ROUNDS):

@@ -26,11 +26,9 @@ import pytest
 
 from etl_assets import failpoints
 from etl_assets.errors import EtlError
-from etl_assets.totesys.demo.generator import Variant
-from etl_assets.totesys.demo.simulator import play_day
-from etl_assets_tests import oracle
 from etl_assets_tests.direct import Direct, Dump
 from etl_assets_tests.flow import Flow, assert_equal_to, execute
+from etl_assets_tests.hiring import play_day
 from etl_assets_tests.refusing import Refusing
 from etl_assets_tests.shop import DAY, INPUTS, SOURCE
 
@@ -294,30 +292,28 @@ def test_no_kill_at_any_instant_does_harm(
 
 
 @pytest.mark.fault("F1")
-def test_the_whole_job_goes_on_too(
-    children: Children, database: Callable[..., str], template: Callable[[Variant], str], tmp_path: Path
-) -> None:
-    flow = Flow(database(template("totesys")), tmp_path)
-    assert children.killed_at(flow, "star published:6")
+def test_the_whole_job_goes_on_too(children: Children, bicycles: str, tmp_path: Path) -> None:
+    flow = Flow(bicycles, tmp_path)
+    assert children.killed_at(flow, "star published:3")
     children.start(flow)
     assert children.end() == 0
-    assert_equal_to(oracle.moment(flow.url), flow)
+    assert_equal_to(flow.moment, flow)
 
 
 @pytest.mark.fault("F1")
 @pytest.mark.slow
 def test_the_whole_job_ends_equal_to_the_source_however_often_it_is_killed(
-    children: Children, database: Callable[..., str], template: Callable[[Variant], str], tmp_path: Path
+    children: Children, bicycles: str, tmp_path: Path
 ) -> None:
-    flow = Flow(database(template("totesys")), tmp_path)
+    flow = Flow(bicycles, tmp_path)
     rng = Random(3)
     for day in range(4):
         for _ in range(5):
-            children.killed_at(flow, f"*:{rng.randint(1, 90)}")
+            children.killed_at(flow, f"*:{rng.randint(1, 45)}")
         children.start(flow)
         assert children.end() == 0
-        assert_equal_to(oracle.moment(flow.url), flow)
-        play_day(flow.url, seed=day, orders=3)
+        assert_equal_to(flow.moment, flow)
+        play_day(flow.url, seed=day, hires=3)
 
 
 # -- calls of the system that fail -------------------------------------------------------------------------------------

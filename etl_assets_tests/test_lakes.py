@@ -15,10 +15,9 @@ from typing import Literal, get_args
 import pytest
 
 from etl_assets.lake.batches import FileNames
-from etl_assets.totesys.demo.simulator import play_day
-from etl_assets_tests import oracle
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, execute, same
+from etl_assets_tests.hiring import play_day
 from etl_assets_tests.object_stores import Store, google, moto, on_google, on_s3
 from etl_assets_tests.shop import DAY, INPUTS, SOURCE
 
@@ -98,29 +97,28 @@ def whole_flow(url: str, flow: Flow, days: int) -> None:
     """First load and increments of the real definitions, and what the warehouse shows after them."""
     for day in range(days):
         if day:
-            play_day(url, seed=day, orders=8)
+            play_day(url, seed=day, hires=8)
         run = flow.run()
         assert run.success, run.error_lines
-    source = oracle.moment(url)
-    for name, rows in source.star.items():
+    for name, rows in flow.moment.star.items():
         assert same(rows, flow.warehouse_rows(name, rows.columns)), name
 
 
-def test_the_whole_flow_runs_with_its_lake_in_a_bucket(totesys: str, tmp_path: Path) -> None:
+def test_the_whole_flow_runs_with_its_lake_in_a_bucket(bicycles: str, tmp_path: Path) -> None:
     with kept_in("gs", tmp_path / "copies") as store:
-        flow = Flow(totesys, tmp_path, {"ETL_LAKE_URL": store.url})
-        whole_flow(totesys, flow, days=2)
+        flow = Flow(bicycles, tmp_path, {"ETL_LAKE_URL": store.url})
+        whole_flow(bicycles, flow, days=2)
         assert not flow.lake.exists()
         assert any(path.startswith("star/fact_payment/") for path in store.everything())
 
 
 @pytest.mark.slow
-def test_the_whole_flow_is_the_same_wherever_its_lake_is(totesys: str, tmp_path: Path, store: Store) -> None:
-    folder = Flow(totesys, tmp_path / "folder")
-    bucket = Flow(totesys, tmp_path / "bucket", {"ETL_LAKE_URL": store.url})
+def test_the_whole_flow_is_the_same_wherever_its_lake_is(bicycles: str, tmp_path: Path, store: Store) -> None:
+    folder = Flow(bicycles, tmp_path / "folder")
+    bucket = Flow(bicycles, tmp_path / "bucket", {"ETL_LAKE_URL": store.url})
     for day in range(4):
         if day:
-            play_day(totesys, seed=day, orders=8)
+            play_day(bicycles, seed=day, hires=8)
         for flow in (folder, bucket):
             run = flow.run()
             assert run.success, run.error_lines
@@ -193,6 +191,7 @@ import sys
 from pathlib import Path
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.shop import INPUTS
+
 Direct(sys.argv[1], Path(sys.argv[2]), INPUTS, lake_url=sys.argv[3]).run()
 """
 

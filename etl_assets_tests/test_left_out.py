@@ -6,10 +6,10 @@ from etl_assets_tests.flow import Flow, execute
 
 
 def test_a_table_without_a_key_is_told_of_and_the_rest_is_brought_up_to_date(
-    totesys: str, tmp_path: Path
+    bicycles: str, tmp_path: Path
 ) -> None:
-    execute(totesys, "ALTER TABLE payment DROP CONSTRAINT payment_pkey")
-    flow = Flow(totesys, tmp_path)
+    execute(bicycles, "ALTER TABLE payment DROP CONSTRAINT payment_pkey")
+    flow = Flow(bicycles, tmp_path)
     run = flow.run()
     assert not run.success
     lacks = "fact_payment can't be made: the lake holds nothing of payment, which was left out"
@@ -18,10 +18,10 @@ def test_a_table_without_a_key_is_told_of_and_the_rest_is_brought_up_to_date(
     assert str(told).startswith(
         "table payment has no primary key: name its key columns in its declaration (key=)"
     )
-    assert "raw/sales_order" in run.materializations
-    assert "star/fact_sales_order" in run.materializations
+    assert "raw/hire" in run.materializations
+    assert "star/fact_hire" in run.materializations
     assert "star/fact_payment" not in run.materializations
-    execute(totesys, "ALTER TABLE payment ADD PRIMARY KEY (payment_id)")
+    execute(bicycles, "ALTER TABLE payment ADD PRIMARY KEY (payment_id)")
     again = flow.run()
     assert again.success, again.error_lines
     assert flow.query("SELECT count(*) > 0 FROM star.fact_payment") == [(True,)]

@@ -13,7 +13,7 @@ from etl_assets.cli import output
 from etl_assets.engine.preview import markdown
 from etl_assets.engine.printable import printable
 from etl_assets_tests.commands import etl, use
-from etl_assets_tests.flow import execute
+from etl_assets_tests.flow import Flow, execute
 
 ESCAPES = {
     "\x1b[2J\x1b[31mred": r"\x1b[2J\x1b[31mred",
@@ -228,22 +228,23 @@ def test_a_header_is_none_either(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_values_of_the_source_come_out_inert_everywhere(
-    totesys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bicycles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nasty, formula = "\x1b[31m=1+1 ![x](http://evil.example)\u202e", "=1+1\x1b[0m"
-    execute(totesys, "UPDATE staff SET first_name = %s, last_name = %s WHERE staff_id = 1", nasty, formula)
-    use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL=totesys)
+    execute(bicycles, "UPDATE station SET name = %s, city = %s WHERE station_id = 1", nasty, formula)
+    flow = Flow(bicycles, tmp_path / "data")
+    use(monkeypatch, flow.data, **flow.environment)
     assert etl("run").exit_code == 0
     for arguments in (
-        ["explain", "staff", "1"], ["history", "dim_staff", "--batch", "1"], ["status"], ["verify"],
+        ["explain", "station", "1"], ["history", "dim_station", "--batch", "1"], ["status"], ["verify"],
     ):  # fmt: skip
         done = etl(*arguments)
         assert done.exit_code == 0, done.output
         assert "\x1b" not in done.output, arguments
         assert "\u202e" not in done.output
-    assert r"\x1b[31m=1+1" in etl("explain", "staff", "1").output
-    told = json.loads(etl("history", "dim_staff", "--batch", "1", "--json").output)
-    assert nasty in {row["first_name"] for row in told["rows"]}
-    rows = list(csv.DictReader(io.StringIO(etl("history", "dim_staff", "--batch", "1", "--csv").stdout)))
-    assert nasty in {row["first_name"] for row in rows}, "a file gets it exactly"
-    assert f"'{formula}" in {row["last_name"] for row in rows}
+    assert r"\x1b[31m=1+1" in etl("explain", "station", "1").output
+    told = json.loads(etl("history", "dim_station", "--batch", "1", "--json").output)
+    assert nasty in {row["name"] for row in told["rows"]}
+    rows = list(csv.DictReader(io.StringIO(etl("history", "dim_station", "--batch", "1", "--csv").stdout)))
+    assert nasty in {row["name"] for row in rows}, "a file gets it exactly"
+    assert f"'{formula}" in {row["city"] for row in rows}

@@ -15,6 +15,7 @@ from etl_assets.errors import SettingsError
 from etl_assets.permissions import is_open
 from etl_assets.settings import Settings
 from etl_assets_tests.commands import etl, use
+from etl_assets_tests.hiring import BICYCLES
 
 # What a user without rights can read below a folder.
 _LOOK = """
@@ -47,7 +48,7 @@ def place(postgres_folder: Path, request: pytest.FixtureRequest) -> Path:
 
 def run(monkeypatch: pytest.MonkeyPatch, data: Path, source: str, mode: str) -> None:
     """A run of all stages, and the commands that write something else."""
-    use(monkeypatch, data, ETL_SOURCE_URL=source, ETL_FILE_MODE=mode)
+    use(monkeypatch, data, ETL_PROJECT=BICYCLES.project, ETL_SOURCE_URL=source, ETL_FILE_MODE=mode)
     for arguments in (["run"], ["verify"], ["status"]):
         done = etl(*arguments)
         assert done.exit_code == 0, done.output
@@ -68,15 +69,15 @@ def modes(data: Path) -> dict[str, set[int]]:
     [("", 0o700, 0o600), ("group", 0o750, 0o640), ("public", 0o755, 0o644)],
 )
 def test_everything_that_is_written_is_for_whom_the_setting_names(
-    mode: str, folders: int, files: int, totesys: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    mode: str, folders: int, files: int, bicycles: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(monkeypatch, place / "data", totesys, mode)
+    run(monkeypatch, place / "data", bicycles, mode)
     found = modes(place / "data")
     # Some libraries make private what they make; nothing is more open than it was said.
     assert {bits & 0o077 for bits in found["folder"]} <= {0, folders & 0o077}, found
     assert {bits & 0o077 for bits in found["file"]} <= {0, files & 0o077}, found
     for path in (
-        "lake/raw/staff/*.csv", "lake/raw/batches/000001.json", "lake/star/dim_staff/*.parquet", "lake/star/batches/*.json",
+        "lake/raw/bike/*.csv", "lake/raw/batches/000001.json", "lake/star/dim_bike/*.parquet", "lake/star/batches/*.json",
         "warehouse.duckdb", "reports.xlsx", "dagster/history/runs.db",
     ):  # fmt: skip
         (found_there, *_) = (place / "data").glob(path)
@@ -85,13 +86,13 @@ def test_everything_that_is_written_is_for_whom_the_setting_names(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_of_the_machine_reads_nothing(
-    totesys: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    bicycles: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(monkeypatch, place / "data", totesys, "private")
+    run(monkeypatch, place / "data", bicycles, "private")
     command = [sys.executable, "-c", _LOOK, str(place), "12345"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""
     # In the group, with the setting for that.
-    run(monkeypatch, place / "more", totesys, "group")
+    run(monkeypatch, place / "more", bicycles, "group")
     others = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     command[-1] = str(os.getegid())
     group = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -2,33 +2,29 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import narwhals as nw
-import psycopg2
 import pytest
 
 from etl_assets.lake.files import LakeError
 from etl_assets.source.table import Table
 from etl_assets.star.definition import Inputs, StarFunction
 from etl_assets.star.schema import Column, Fact
-from etl_assets.totesys.demo.generator import Variant
-from etl_assets_tests import shipped
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, Run, execute
+from etl_assets_tests.hiring import HIRES
 from etl_assets_tests.oracle import Row
 
 
 def current(flow: Flow, *ids: int) -> Mapping[int, Any]:
-    """Sales order -> its agreed date of payment, as analysts see it."""
+    """Hire -> the day of its return, as analysts see it."""
     listed = ", ".join(map(str, ids))
     return dict(
         flow.query(
-            "SELECT sales_order_id, agreed_payment_date::VARCHAR FROM star.fact_sales_order_current "
-            f"WHERE sales_order_id IN ({listed}) ORDER BY 1"
+            f"SELECT hire_id, returned_on::VARCHAR FROM star.fact_hire_current WHERE hire_id IN ({listed}) ORDER BY 1"
         )
     )
 
@@ -47,20 +43,19 @@ class Step:
 @pytest.fixture(scope="module")
 def story(
     module_database: Callable[..., str],
-    template: Callable[[Variant], str],
+    template: Callable[..., str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Flow, list[Step]]:
     """Misfits from the start; then one more in a row that was good, while another is mended; then all are mended."""
-    flow = Flow(module_database(template("classroom")), tmp_path_factory.mktemp("quarantine"))
+    flow = Flow(module_database(template("bicycles")), tmp_path_factory.mktemp("quarantine"))
     days = [
-        """UPDATE sales_order SET agreed_delivery_date = '2024-02-30' WHERE sales_order_id = 1;
-        UPDATE payment SET payment_amount = 3.145 WHERE payment_id IN (2, 3);
-        UPDATE payment SET payment_date = 'soon' WHERE payment_id = 3""",
-        """UPDATE sales_order SET agreed_delivery_date = '2024-02-29', agreed_payment_date = '2024-03-01'
-        WHERE sales_order_id = 1;
-        UPDATE sales_order SET agreed_payment_date = 'soon' WHERE sales_order_id = 3""",
-        """UPDATE sales_order SET agreed_payment_date = '2024-03-02' WHERE sales_order_id = 3;
-        UPDATE payment SET payment_amount = 3.14, payment_date = '2024-03-02' WHERE payment_id IN (2, 3)""",
+        """UPDATE hire SET returned_on = '2024-02-30' WHERE hire_id = 1;
+        UPDATE payment SET amount = 3.145 WHERE payment_id IN (2, 3);
+        UPDATE payment SET due = 'soon' WHERE payment_id = 3""",
+        """UPDATE hire SET returned_on = '2024-03-01' WHERE hire_id = 1;
+        UPDATE hire SET returned_on = 'soon' WHERE hire_id = 3""",
+        """UPDATE hire SET returned_on = '2024-03-02' WHERE hire_id = 3;
+        UPDATE payment SET amount = 3.14, due = '2024-03-02' WHERE payment_id IN (2, 3)""",
     ]
     steps = []
     for day in days:
@@ -68,8 +63,7 @@ def story(
         run = flow.run()
         assert run.success, run.error_lines
         history = flow.query(
-            "SELECT sales_order_id, batch, deleted FROM star.fact_sales_order WHERE sales_order_id IN (1, 3) "
-            "ORDER BY sales_record_id"
+            "SELECT hire_id, batch, deleted FROM star.fact_hire WHERE hire_id IN (1, 3) ORDER BY hire_record_id"
         )
         manifest = flow.manifests()[-1]
         path = flow.lake / f"raw/batches/{manifest['batch']:06d}.certificate.json"
@@ -93,29 +87,27 @@ def test_every_value_that_does_not_fit_is_named_with_its_key_and_reason(
     story: tuple[Flow, list[Step]],
 ) -> None:
     flow, (first, second, third) = story
-    assert named(flow, first.manifest, "sales_order") == [
-        {"key": "1", "column": "agreed_delivery_date", "value": "2024-02-30", "reason": "is no date"}
+    assert named(flow, first.manifest, "hire") == [
+        {"key": "1", "column": "returned_on", "value": "2024-02-30", "reason": "is no date"}
     ]
     assert named(flow, first.manifest, "payment") == [
-        {"key": "2", "column": "payment_amount", "value": "3.145", "reason": "is no numeric(10,2)"},
-        {"key": "3", "column": "payment_amount", "value": "3.145", "reason": "is no numeric(10,2)"},
-        {"key": "3", "column": "payment_date", "value": "soon", "reason": "is no date"},
+        {"key": "2", "column": "amount", "value": "3.1450", "reason": "is no numeric(10,2)"},
+        {"key": "3", "column": "amount", "value": "3.1450", "reason": "is no numeric(10,2)"},
+        {"key": "3", "column": "due", "value": "soon", "reason": "is no date"},
     ]
-    assert named(flow, second.manifest, "sales_order") == [
-        {"key": "3", "column": "agreed_payment_date", "value": "soon", "reason": "is no date"}
+    assert named(flow, second.manifest, "hire") == [
+        {"key": "3", "column": "returned_on", "value": "soon", "reason": "is no date"}
     ]
     assert {name: c["quarantined"] for name, c in flow.changes(third.manifest).items()} == {
-        "sales_order": None,
+        "hire": None,
         "payment": None,
     }
 
 
 def test_the_row_is_landed_as_it_is(story: tuple[Flow, list[Step]]) -> None:
     flow, (first, *_) = story
-    landed = {
-        row["sales_order_id"]: row for row in flow.landed(flow.changes(first.manifest)["sales_order"]["rows"])
-    }
-    assert landed["1"]["agreed_delivery_date"] == "2024-02-30"
+    landed = {row["hire_id"]: row for row in flow.landed(flow.changes(first.manifest)["hire"]["rows"])}
+    assert landed["1"]["returned_on"] == "2024-02-30"
 
 
 def test_no_stale_version_is_shown_of_a_row_whose_newest_does_not_fit(story: tuple[Flow, list[Step]]) -> None:
@@ -136,7 +128,7 @@ def test_the_history_shows_when_a_row_was_out_of_sight(story: tuple[Flow, list[S
 @pytest.mark.fault("F22")
 def test_rows_in_are_rows_out_and_quarantined_rows(story: tuple[Flow, list[Step]]) -> None:
     flow, (first, *_) = story
-    for table, fact in (("sales_order", "fact_sales_order"), ("payment", "fact_payment")):
+    for table, fact in (("hire", "fact_hire"), ("payment", "fact_payment")):
         ((loaded,),) = flow.query(f"SELECT count(*) FROM star.{fact} WHERE batch = 1")
         changes = flow.changes(first.manifest)[table]
         assert changes["new"] == changes["rows"]["rows"] == loaded + changes["quarantined_rows"]
@@ -151,8 +143,8 @@ def test_the_certificate_is_equal_and_says_how_many_are_left_out(story: tuple[Fl
     ]
     # In the second batch payment has no change: it stands as the first left it.
     assert counts == [
-        {"fact_sales_order": 1, "fact_payment": 2},
-        {"fact_sales_order": 1, "fact_payment": 2},
+        {"fact_hire": 1, "fact_payment": 2},
+        {"fact_hire": 1, "fact_payment": 2},
         {},
     ]
     evaluations = {
@@ -167,30 +159,25 @@ def test_the_certificate_is_equal_and_says_how_many_are_left_out(story: tuple[Fl
 
 def test_verification_and_rebuild_are_equal(story: tuple[Flow, list[Step]]) -> None:
     flow, _ = story
-    direct = Direct(flow.url, flow.data, shipped.INPUTS)
+    direct = Direct(flow.url, flow.data, flow.inputs)
     assert [finding for finding in direct.verified(thorough=True) if not finding.equal] == []
     assert [finding for finding in direct.rebuilt() if not finding.equal] == []
 
 
 @pytest.mark.fault("F22")
 def test_more_misfits_than_are_plausible_stop_the_run_before_anything_is_committed(
-    classroom: str, tmp_path: Path
+    bicycles: str, tmp_path: Path
 ) -> None:
-    flow = Flow(classroom, tmp_path)
-    with closing(psycopg2.connect(classroom)) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM sales_order")
-        (orders,) = cursor.fetchall()[0]
-    many = orders // 20 + 1
-    execute(classroom, f"UPDATE sales_order SET agreed_payment_date = 'soon' WHERE sales_order_id <= {many}")
+    flow = Flow(bicycles, tmp_path)
+    many = HIRES // 20 + 1
+    execute(bicycles, f"UPDATE hire SET returned_on = 'soon' WHERE hire_id <= {many}")
     run = flow.run("raw")
     assert not run.success
-    assert f"{many} rows of sales_order hold values that don't fit their declared types" in run.error
-    assert (
-        "(the agreed_payment_date of 1 is no date), more than 5% of it: mend them in the source" in run.error
-    )
+    assert f"{many} rows of hire hold values that don't fit their declared types" in run.error
+    assert "(the returned_on of 1 is no date), more than 5% of it: mend them in the source" in run.error
     assert "\n" not in run.error
     assert flow.manifests() == []
-    execute(classroom, "UPDATE sales_order SET agreed_payment_date = '2024-01-05' WHERE sales_order_id = 1")
+    execute(bicycles, "UPDATE hire SET returned_on = '2024-01-05' WHERE hire_id = 1")
     assert flow.run("raw").success
 
 

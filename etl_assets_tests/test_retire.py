@@ -19,14 +19,14 @@ from click.testing import Result
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.folder import LocalFiles
+from etl_assets.project import load
 from etl_assets.stand_ins.bigquery import BigQueryStandIn
-from etl_assets.stand_ins.bigquery_tables import Refused
+from etl_assets.stand_ins.bigquery_tables import ErrorResponse
 from etl_assets.star import retired
 from etl_assets.star.definition import Inputs
 from etl_assets.star.files import StarFiles
 from etl_assets.star.frames import Frames
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
-from etl_assets.totesys.demo.generator import Variant
 from etl_assets.warehouse import bigquery_load
 from etl_assets.warehouse import duckdb as duckdb_warehouse
 from etl_assets.warehouse import postgres as postgres_warehouse
@@ -35,11 +35,12 @@ from etl_assets.warehouse.retire import InWarehouse, in_warehouse, retire
 from etl_assets_tests.commands import etl, use
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, execute
+from etl_assets_tests.hiring import BICYCLES
 from etl_assets_tests.lake_layout import star_files
 from etl_assets_tests.shelf import Shelf
-from etl_assets_tests.shipped import INPUTS
 from etl_assets_tests.test_lakes import kept_in
 
+INPUTS = load(BICYCLES.project).inputs
 MODULES = {"duckdb": duckdb_warehouse, "postgres": postgres_warehouse, "bigquery": bigquery_load}
 
 
@@ -215,9 +216,9 @@ def test_of_a_script_that_ends_midway_the_books_still_name_what_is_to_be_removed
     (rows, books), _ = state(season)
     ends = 0
 
-    def fault(job: Any, number: int) -> Refused | None:
+    def fault(job: Any, number: int) -> ErrorResponse | None:
         dropping = "DROP TABLE" in job["configuration"].get("query", {}).get("query", "")
-        return Refused(400, "stopped", "no") if dropping and number == 4 else None
+        return ErrorResponse(400, "stopped", "no") if dropping and number == 4 else None
 
     stand_in.jobs.fault = fault
     # It ends before the second table is dropped, and then before the books are changed.
@@ -344,11 +345,11 @@ def test_the_books_say_what_is_held_and_where_stand_ins_are(season: Shelf) -> No
 @pytest.fixture(scope="module")
 def original(
     module_database: Callable[..., str],
-    template: Callable[[Variant], str],
+    template: Callable[..., str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Flow:
-    """Lake and warehouse after the first batch of a ToteSys."""
-    flow = Flow(module_database(template("totesys")), tmp_path_factory.mktemp("retire") / "data")
+    """Lake and warehouse after the first batch."""
+    flow = Flow(module_database(template("bicycles")), tmp_path_factory.mktemp("retire") / "data")
     assert flow.run().success
     return flow
 
@@ -358,7 +359,7 @@ def flow(original: Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flo
     """A copy of it, to be changed."""
     copied = Flow(original.url, tmp_path / "data")
     shutil.copytree(original.data, copied.data)
-    use(monkeypatch, copied.data, ETL_SOURCE_URL=copied.url)
+    use(monkeypatch, copied.data, **copied.environment)
     return copied
 
 
@@ -374,7 +375,7 @@ def left(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> Flow:
     star = star_of(flow)
     as_payment = star.table("fact_payment")
     assert as_payment
-    for name in ("fact_gone", "dim_staff"):
+    for name in ("fact_gone", "dim_bike"):
         place = f"star/{name}/000001-0a0b0c0d0e0f.parquet"
         (flow.lake / place).parent.mkdir(exist_ok=True)
         shutil.copy(paid, flow.lake / place)
@@ -383,8 +384,8 @@ def left(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> Flow:
     (flow.lake / "star/baselines").mkdir()
     (flow.lake / "star/baselines/fact_gone.json").write_text('{"batch": "000001"}')
     (flow.lake / "current/trials").mkdir(parents=True, exist_ok=True)
-    (flow.lake / "current/trials/dim_payment_type.json").write_text("{}")
-    monkeypatch.delitem(INPUTS.star, "dim_payment_type")
+    (flow.lake / "current/trials/dim_station.json").write_text("{}")
+    monkeypatch.delitem(INPUTS.star, "dim_station")
     return flow
 
 
@@ -411,28 +412,26 @@ def without(files: Mapping[str, Any], goes: set[str], now: Mapping[str, Any]) ->
     return True
 
 
-GOES = ("star/dim_payment_type/", "star/fact_gone/", "star/dim_staff/000001-0a0b", "star/baselines/")
+GOES = ("star/dim_station/", "star/fact_gone/", "star/dim_bike/000001-0a0b", "star/baselines/")
 
 
 def test_it_is_said_what_would_be_removed_and_nothing_is_changed(left: Flow) -> None:
     before = contents(left)
-    size, paid = (
-        star_files(left.lake, name)[0].stat().st_size for name in ("dim_payment_type", "fact_payment")
-    )
+    size, paid = (star_files(left.lake, name)[0].stat().st_size for name in ("dim_station", "fact_payment"))
     found = told(etl("retire", "--json"))
     assert found == {
         "removed": False,
         "tables": {
-            "dim_payment_type": {
+            "dim_station": {
                 "lake": {
                     "files": 1,
                     "bytes": size,
-                    "notes": ["current/trials/dim_payment_type.json"],
+                    "notes": ["current/trials/dim_station.json"],
                     "declared_as": None,
                 },
-                "warehouse": {"places": ["dim_payment_type"], "rows": {"loads": 1}},
+                "warehouse": {"places": ["dim_station"], "rows": {"loads": 1}},
             },
-            "dim_staff": {
+            "dim_bike": {
                 "lake": {"files": 1, "bytes": paid, "notes": [], "declared_as": "dimension"},
                 "warehouse": None,
             },
@@ -451,13 +450,13 @@ def test_it_is_said_what_would_be_removed_and_nothing_is_changed(left: Flow) -> 
     assert done.exit_code == 0
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert lines[0] == "table in would be removed"
-    assert "dim_payment_type warehouse star.dim_payment_type; 1 row of star.loads" in lines
+    assert "dim_station warehouse star.dim_station; 1 row of star.loads" in lines
     assert any(
-        re.fullmatch(rf"dim_payment_type lake 1 file, {size} B; current/trials/dim_payment_type.json", line)
+        re.fullmatch(rf"dim_station lake 1 file, {size} B; current/trials/dim_station.json", line)
         for line in lines
     )
     assert any(
-        re.fullmatch(r"dim_staff lake 1 file, .*; it is a dimension now, which the next run makes", line)
+        re.fullmatch(r"dim_bike lake 1 file, .*; it is a dimension now, which the next run makes", line)
         for line in lines
     )
     assert lines[-1] == "nothing was changed; --yes removes it"
@@ -469,18 +468,16 @@ def test_what_is_no_longer_declared_goes_and_all_else_stays(
 ) -> None:
     files, rows, loads = contents(left)
     found = told(etl("retire", "--yes", "--json"))
-    assert (found["removed"], list(found["tables"])) == (True, ["dim_payment_type", "dim_staff", "fact_gone"])
-    goes = of(files, *GOES) | {"current/trials/dim_payment_type.json"}
+    assert (found["removed"], list(found["tables"])) == (True, ["dim_bike", "dim_station", "fact_gone"])
+    goes = of(files, *GOES) | {"current/trials/dim_station.json"}
     assert len(goes) == 5
     assert without(files, goes, left.files())
     listed = star_of(left).manifest
     assert listed
-    assert set(listed.tables) == {*INPUTS.star} - {"dim_staff"}
+    assert set(listed.tables) == {*INPUTS.star} - {"dim_bike"}
     assert not (left.lake / "star/fact_gone").exists()
-    assert left.query("FROM star.loads ORDER BY ALL") == [
-        row for row in loads if row[0] != "dim_payment_type"
-    ]
-    with pytest.raises(duckdb.CatalogException, match="dim_payment_type"):
+    assert left.query("FROM star.loads ORDER BY ALL") == [row for row in loads if row[0] != "dim_station"]
+    with pytest.raises(duckdb.CatalogException, match="dim_station"):
         left.dump()
     done = etl("retire", "--yes")
     assert (done.exit_code, done.stdout) == (
@@ -497,7 +494,7 @@ def test_what_is_no_longer_declared_goes_and_all_else_stays(
 def test_only_what_is_named_goes_and_what_can_not_is_refused_before_anything_is_removed(left: Flow) -> None:
     before = contents(left)
     for names, line in (
-        (["dim_payment_type", "dim_date"], "dim_date is still declared: take its declaration away first"),
+        (["dim_station", "dim_date"], "dim_date is still declared: take its declaration away first"),
         (["fact_gone", "moon"], "there is no moon in lake or warehouse"),
         (
             ["moon", "dim_date"],
@@ -508,13 +505,13 @@ def test_only_what_is_named_goes_and_what_can_not_is_refused_before_anything_is_
         assert (done.exit_code, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
         assert done.stderr.startswith(f"etl: {line}")
     assert contents(left) == before
-    assert list(told(etl("retire", "--yes", "--json", "dim_staff", "fact_gone"))["tables"]) == [
-        "dim_staff",
+    assert list(told(etl("retire", "--yes", "--json", "dim_bike", "fact_gone"))["tables"]) == [
+        "dim_bike",
         "fact_gone",
     ]
     assert without(before[0], of(before[0], *GOES[1:]), left.files())
     assert left.dump() == before[1]
-    assert list(told(etl("retire", "--json"))["tables"]) == ["dim_payment_type"]
+    assert list(told(etl("retire", "--json"))["tables"]) == ["dim_station"]
 
 
 def test_interrupted_between_warehouse_and_lake_it_is_finished_by_the_next_one(left: Flow) -> None:
@@ -528,8 +525,8 @@ def test_interrupted_between_warehouse_and_lake_it_is_finished_by_the_next_one(l
     assert (done.exit_code, done.stderr.startswith("etl: interrupted")) == (130, True)
     assert left.files() == files
     found = told(etl("retire", "--yes", "--json"))["tables"]
-    assert found["dim_payment_type"]["warehouse"] is None
-    assert found["dim_payment_type"]["lake"]["files"] == 1
+    assert found["dim_station"]["warehouse"] is None
+    assert found["dim_station"]["lake"]["files"] == 1
     assert told(etl("retire", "--json"))["tables"] == {}
 
 
@@ -557,7 +554,7 @@ def test_while_somebody_has_the_warehouse_open_nothing_is_removed(left: Flow) ->
         "newest": True,
         "why": None,
     }
-    assert status["star"]["no_longer_declared"]["dim_payment_type"] == ["lake"]
+    assert status["star"]["no_longer_declared"]["dim_station"] == ["lake"]
 
 
 def test_where_there_is_nothing_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -576,14 +573,14 @@ def test_status_names_what_is_to_be_retired(left: Flow) -> None:
     before = contents(left)
     found = told(etl("status", "--json"))["star"]
     assert found["no_longer_declared"] == {
-        "dim_payment_type": ["lake", "warehouse"],
-        "dim_staff": ["lake"],
+        "dim_station": ["lake", "warehouse"],
+        "dim_bike": ["lake"],
         "fact_gone": ["lake"],
     }
     done = etl("status")
     assert (
-        "no longer declared: star/dim_payment_type in the lake, in the warehouse; "
-        "star/dim_staff as what it was before in the lake; star/fact_gone in the lake: etl retire removes them\n"
+        "no longer declared: star/dim_bike as what it was before in the lake; "
+        "star/dim_station in the lake, in the warehouse; star/fact_gone in the lake: etl retire removes them\n"
     ) in done.stdout
     assert contents(left) == before
     assert etl("retire", "--yes").exit_code == 0
@@ -599,45 +596,45 @@ def behind(star: Mapping[str, Any]) -> dict[str, tuple[str | None, str | None, s
     }
 
 
-def test_status_names_star_tables_that_do_not_show_the_newest_batch(totesys: str, tmp_path: Path) -> None:
-    flow = Flow(totesys, tmp_path / "data")
+def test_status_names_star_tables_that_do_not_show_the_newest_batch(bicycles: str, tmp_path: Path) -> None:
+    flow = Flow(bicycles, tmp_path / "data")
     older = "the lake shows an older batch of it, or what other code made"
     unloaded = "the warehouse does not show what the lake does"
     with pytest.MonkeyPatch.context() as patch:
-        use(patch, flow.data, ETL_SOURCE_URL=flow.url)
+        use(patch, flow.data, **flow.environment)
         assert flow.run("raw").success
         found = told(etl("status", "--json"))["star"]
         assert set(behind(found)) == set(INPUTS.star)
-        assert behind(found)["dim_staff"] == (None, None, "the lake has no file of it that can be read")
+        assert behind(found)["dim_bike"] == (None, None, "the lake has no file of it that can be read")
         assert flow.run().success
         assert behind(told(etl("status", "--json"))["star"]) == {}
-        assert "at the newest batch: 11 of 11 star tables\n" in etl("status").stdout
+        assert "at the newest batch: 5 of 5 star tables\n" in etl("status").stdout
 
-        execute(flow.url, "UPDATE department SET location = 'Leeds'")
+        execute(flow.url, "UPDATE bike SET model = 'other'")
         assert flow.run("raw").success
         found = told(etl("status", "--json"))["star"]
-        assert behind(found) == {"dim_staff": ("000001", "000001", older)}
-        assert found["tables"]["dim_design"] == {
+        assert behind(found) == {"dim_bike": ("000001", "000001", older)}
+        assert found["tables"]["dim_station"] == {
             "lake": "000001",
             "warehouse": "000001",
             "newest": True,
             "why": None,
         }
         shown = etl("status").stdout
-        assert "at the newest batch: 10 of 11 star tables\n" in shown
-        assert re.search(rf"^dim_staff +000001 +000001 +{older}$", shown, re.MULTILINE)
+        assert "at the newest batch: 4 of 5 star tables\n" in shown
+        assert re.search(rf"^dim_bike +000001 +000001 +{older}$", shown, re.MULTILINE)
 
         assert flow.run("star").success
-        assert behind(told(etl("status", "--json"))["star"]) == {"dim_staff": ("000002", "000001", unloaded)}
+        assert behind(told(etl("status", "--json"))["star"]) == {"dim_bike": ("000002", "000001", unloaded)}
         assert flow.run().success
         assert behind(told(etl("status", "--json"))["star"]) == {}
         # Damaged, and by the hand of somebody.
-        star_files(flow.lake, "dim_staff")[0].write_bytes(b"PAR1")
+        star_files(flow.lake, "dim_bike")[0].write_bytes(b"PAR1")
         flow_query = "UPDATE star.loads SET version = 'other' WHERE table_name = 'fact_payment'"
         with duckdb.connect(str(flow.data / "warehouse.duckdb")) as connection:
             connection.execute(flow_query)
         assert behind(told(etl("status", "--json"))["star"]) == {
-            "dim_staff": (None, "000002", "the lake has no file of it that can be read"),
+            "dim_bike": (None, "000002", "the lake has no file of it that can be read"),
             "fact_payment": ("000001", "000001", unloaded),
         }
 
@@ -645,14 +642,12 @@ def test_status_names_star_tables_that_do_not_show_the_newest_batch(totesys: str
 def test_status_counts_stand_ins_by_dimension(flow: Flow) -> None:
     assert told(etl("status", "--json"))["warehouse"]["stand_ins"] == {}
     with duckdb.connect(str(flow.data / "warehouse.duckdb")) as connection:
-        connection.execute(
-            "INSERT INTO star.inferred_members VALUES ('dim_staff', '98'), ('dim_staff', '99')"
-        )
-    assert told(etl("status", "--json"))["warehouse"]["stand_ins"] == {"dim_staff": 2}
+        connection.execute("INSERT INTO star.inferred_members VALUES ('dim_bike', '98'), ('dim_bike', '99')")
+    assert told(etl("status", "--json"))["warehouse"]["stand_ins"] == {"dim_bike": 2}
     shown = etl("status").stdout
     assert re.search(r"^table +rows +batch +loaded at \(UTC\) +stand-ins$", shown, re.MULTILINE)
-    assert re.search(r"^dim_staff +20 +000001 +\S+ \S+ +2$", shown, re.MULTILINE)
-    assert re.search(r"^dim_design +54 +000001 +\S+ \S+ +-$", shown, re.MULTILINE)
+    assert re.search(r"^dim_bike +40 +000001 +\S+ \S+ +2$", shown, re.MULTILINE)
+    assert re.search(r"^dim_station +8 +000001 +\S+ \S+ +-$", shown, re.MULTILINE)
 
 
 def test_status_does_without_what_can_not_be_told(flow: Flow) -> None:
@@ -669,26 +664,26 @@ def refused(*_: object) -> str:
 
 
 def test_it_is_the_same_with_the_lake_in_a_bucket_and_the_warehouse_in_postgresql(
-    totesys: str, database: Callable[..., str], tmp_path: Path
+    bicycles: str, database: Callable[..., str], tmp_path: Path
 ) -> None:
     with kept_in("gs", tmp_path / "copies") as store, pytest.MonkeyPatch.context() as patch:
         elsewhere = {"ETL_LAKE_URL": store.url, "ETL_WAREHOUSE_URL": database()}
-        flow = Flow(totesys, tmp_path / "data", elsewhere)
+        flow = Flow(bicycles, tmp_path / "data", elsewhere)
         assert flow.run().success
-        use(patch, flow.data, ETL_SOURCE_URL=flow.url, **elsewhere)
+        use(patch, flow.data, **flow.environment)
         store.fill(["star/fact_gone/000001-0a0b0c0d0e0f.parquet", "star/baselines/fact_gone.json"])
-        patch.delitem(INPUTS.star, "dim_payment_type")
+        patch.delitem(INPUTS.star, "dim_station")
         before = store.everything()
         known = told(etl("status", "--json"))["star"]
         assert known["no_longer_declared"] == {
-            "dim_payment_type": ["lake", "warehouse"],
+            "dim_station": ["lake", "warehouse"],
             "fact_gone": ["lake"],
         }
         assert behind(known) == {}
-        assert list(told(etl("retire", "--json"))["tables"]) == ["dim_payment_type", "fact_gone"]
+        assert list(told(etl("retire", "--json"))["tables"]) == ["dim_station", "fact_gone"]
         assert store.everything() == before
         assert etl("retire", "--yes").exit_code == 0
-        goes = of(before, *GOES) | of(before, "current/trials/dim_payment_type.json")
+        goes = of(before, *GOES) | of(before, "current/trials/dim_station.json")
         assert without(before, goes, store.everything())
         assert told(etl("retire", "--yes", "--json"))["tables"] == {}
         assert told(etl("status", "--json"))["star"]["no_longer_declared"] == {}

@@ -16,7 +16,7 @@ from etl_assets.proof.checks import certificate_checks
 from etl_assets.proof.verify import differing
 from etl_assets.raw.assets import raw_assets
 from etl_assets.source.assets import source_assets
-from etl_assets.source.resource import Source
+from etl_assets.source.resource import PostgresSource
 from etl_assets.source.table import Table
 from etl_assets.star import build
 from etl_assets.star.assets import star_assets
@@ -135,7 +135,7 @@ class Job:
             asset_checks=[certificate_checks(INPUTS)],
             jobs=[dg.define_asset_job("etl", selection=dg.AssetSelection.groups("raw", "star", "warehouse"))],
             resources={
-                "source": Source(
+                "source": PostgresSource(
                     url=flow.url, scratch=str(flow.data / "scratch"), deletion_brake=1, quarantine_limit=1
                 ),
                 "lake": lake,

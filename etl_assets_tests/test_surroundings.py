@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from etl_assets.totesys.demo.simulator import play_day
-from etl_assets_tests import oracle
 from etl_assets_tests.commands import etl, use
 from etl_assets_tests.flow import Flow, assert_equal_to
+from etl_assets_tests.hiring import BICYCLES, play_day
 
 ROOT = Path(__file__).parent.parent
 # Ends a process, and all that it starts, when it asks for or connects to anything but this machine.
 _ALONE = """
 import os, sys
+
 
 def hear(event, arguments):
     if event == "socket.getaddrinfo":
@@ -50,22 +50,23 @@ def clock(days: float, zone: str) -> Iterator[None]:
 
 @pytest.mark.fault("F26")
 def test_a_clock_that_is_wrong_or_goes_back_changes_nothing_in_any_time_zone(
-    totesys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bicycles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, tmp_path / "data", ETL_SOURCE_URL=totesys)
-    flow = Flow(totesys, tmp_path / "data")
+    flow = Flow(bicycles, tmp_path / "data")
+    use(monkeypatch, flow.data, **flow.environment)
     for number, (days, zone) in enumerate([(30, "Pacific/Kiritimati"), (-400, "America/St_Johns")]):
-        play_day(totesys, seed=number, orders=2)
+        if number:
+            play_day(bicycles, seed=number, hires=2)
         with clock(days, zone):
             ran = etl("run")
         assert ran.exit_code == 0, ran.stderr
-        assert_equal_to(oracle.moment(totesys), flow)
+        assert_equal_to(flow.moment, flow)
     assert len(flow.manifests()) == 2
     assert etl("verify").exit_code == 0
 
 
 @pytest.mark.fault("F42")
-def test_a_run_needs_no_home_and_goes_nowhere_and_takes_any_folder(totesys: str, tmp_path: Path) -> None:
+def test_a_run_needs_no_home_and_goes_nowhere_and_takes_any_folder(bicycles: str, tmp_path: Path) -> None:
     folder = tmp_path / "a folder, dreißig ☕"
     folder.mkdir()
     (tmp_path / "alone").mkdir()
@@ -76,7 +77,8 @@ def test_a_run_needs_no_home_and_goes_nowhere_and_takes_any_folder(totesys: str,
     surroundings = {
         **known,
         "HOME": "/proc/no-home",  # nobody can make a folder there, root included
-        "ETL_SOURCE_URL": totesys,
+        "ETL_PROJECT": BICYCLES.project,
+        "ETL_SOURCE_URL": bicycles,
         "PYTHONPATH": f"{tmp_path / 'alone'}:{ROOT}",
     }
 
@@ -93,4 +95,4 @@ def test_a_run_needs_no_home_and_goes_nowhere_and_takes_any_folder(totesys: str,
     assert run("-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)").returncode == 99
     ran = run("-m", "etl_assets.cli", "run")
     assert ran.returncode == 0, ran.stderr
-    assert_equal_to(oracle.moment(totesys), Flow(totesys, folder / "data"))
+    assert_equal_to(BICYCLES.moment(bicycles), Flow(bicycles, folder / "data"))

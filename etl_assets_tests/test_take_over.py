@@ -15,17 +15,18 @@ from click.testing import CliRunner, Result
 
 from etl_assets.cli import etl
 from etl_assets.lake.batches import Manifest
+from etl_assets.project import load
 from etl_assets.raw.landing import CaptureRequest
 from etl_assets.raw.take_over import INPUT, PROCESSED, TakeOverError, find, take_over
-from etl_assets.totesys.demo.simulator import play_day
 from etl_assets_tests import shop
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
+from etl_assets_tests.hiring import BICYCLES, play_day
 from etl_assets_tests.object_stores import moto, on_s3
-from etl_assets_tests.shipped import INPUTS
 
+INPUTS = load(BICYCLES.project).inputs
 Table = tuple[list[str], list[tuple[Any, ...]]]
-KEPT_IN_PROCESSED = {"department", "currency"}
+KEPT_IN_PROCESSED = {"station"}
 
 
 def content(url: str, tables: Sequence[str]) -> Mapping[str, Table]:
@@ -52,7 +53,13 @@ def exported(url: str, folder: Path, tables: Sequence[str] = tuple(INPUTS.tables
 
 def taken_over(url: str, old: str, data: Path, *arguments: str, lake: str = "") -> Result:
     """The command, as somebody calls it."""
-    environment = {"ETL_SOURCE_URL": url, "ETL_DATA": str(data), "ETL_LAKE_URL": lake, "DAGSTER_HOME": ""}
+    environment = {
+        "ETL_PROJECT": BICYCLES.project,
+        "ETL_SOURCE_URL": url,
+        "ETL_DATA": str(data),
+        "ETL_LAKE_URL": lake,
+        "DAGSTER_HOME": "",
+    }
     return CliRunner().invoke(etl, ["take-over", old, *arguments], env=environment)
 
 
@@ -105,15 +112,15 @@ def assert_equal(flow: Direct) -> None:
 
 
 @pytest.mark.fault("F41")
-def test_the_next_run_lands_what_changed_since_and_nothing_else(totesys: str, tmp_path: Path) -> None:
-    was = content(totesys, list(INPUTS.tables))
-    old = exported(totesys, tmp_path / "old")
+def test_the_next_run_lands_what_changed_since_and_nothing_else(bicycles: str, tmp_path: Path) -> None:
+    was = content(bicycles, list(INPUTS.tables))
+    old = exported(bicycles, tmp_path / "old")
     kept = files(old)
-    play_day(totesys, seed=1, orders=10)
-    result = taken_over(totesys, str(old), tmp_path)
+    play_day(bicycles, seed=1, hires=10)
+    result = taken_over(bicycles, str(old), tmp_path)
     assert result.exit_code == 0, result.output
     assert files(old) == kept
-    flow = Direct(totesys, tmp_path, INPUTS)
+    flow = Direct(bicycles, tmp_path, INPUTS)
     first = flow.lake.batches().latest()
     assert first
     assert {name: state.rows for name, state in first.tables.items()} == {
@@ -121,74 +128,72 @@ def test_the_next_run_lands_what_changed_since_and_nothing_else(totesys: str, tm
     }
     second = flow.run()
     assert second
-    assert brought(second) == differences(totesys, was, content(totesys, list(INPUTS.tables)))
-    assert second.tables["staff"].read == "whole"
-    assert second.tables["staff"].why == (
-        f"what the lake holds was taken over from {old}/input_csv_key/staff.csv (run 41)"
+    assert brought(second) == differences(bicycles, was, content(bicycles, list(INPUTS.tables)))
+    assert second.tables["bike"].read == "whole"
+    assert second.tables["bike"].why == (
+        f"what the lake holds was taken over from {old}/input_csv_key/bike.csv (run 41)"
     )
     assert_equal(flow)
     # From here on it is a lake like any other.
-    play_day(totesys, seed=2, orders=5)
+    play_day(bicycles, seed=2, hires=5)
     third = flow.run()
     assert third
-    assert third.tables["staff"].read == "horizon"
+    assert third.tables["bike"].read == "horizon"
     assert_equal(flow)
 
 
-def test_files_that_pandas_wrote_are_understood(totesys: str, tmp_path: Path) -> None:
-    was = content(totesys, list(INPUTS.tables))
-    old = exported(totesys, tmp_path / "old")
+def test_files_that_pandas_wrote_are_understood(bicycles: str, tmp_path: Path) -> None:
+    was = content(bicycles, list(INPUTS.tables))
+    old = exported(bicycles, tmp_path / "old")
     for path in old.rglob("*.csv"):
         # With an index that has no name, a column of pandas' own, and integers beside NULL as 3.0.
-        frame = pd.read_csv(
-            path, keep_default_na=False, na_values=[""], dtype={"postal_code": "str", "phone": "str"}
-        )
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"phone": "str"})
         frame.assign(exported_at="2024-01-01").to_csv(path)
-    result = taken_over(totesys, str(old), tmp_path)
+    result = taken_over(bicycles, str(old), tmp_path)
     assert result.exit_code == 0, result.output
     assert "not in the source: (without a name), exported_at" in result.output
-    flow = Direct(totesys, tmp_path, INPUTS)
-    assert brought(flow.run()) == differences(totesys, was, was)
+    flow = Direct(bicycles, tmp_path, INPUTS)
+    assert brought(flow.run()) == differences(bicycles, was, was)
     assert_equal(flow)
 
 
-def test_a_lake_in_a_bucket_is_begun_with_what_another_bucket_holds(totesys: str, tmp_path: Path) -> None:
-    old = exported(totesys, tmp_path / "old")
-    play_day(totesys, seed=3, orders=5)
+def test_a_lake_in_a_bucket_is_begun_with_what_another_bucket_holds(bicycles: str, tmp_path: Path) -> None:
+    old = exported(bicycles, tmp_path / "old")
+    play_day(bicycles, seed=3, hires=5)
     with moto() as proxy, pytest.MonkeyPatch.context() as patch:
         store = on_s3(proxy, tmp_path / "copies")
         for name, value in store.environment.items():
             patch.setenv(name, value)
         url = f"{store.url}/new"
-        older = Direct(totesys, tmp_path, INPUTS, lake_url=f"{store.url}/old").lake.files()
+        older = Direct(bicycles, tmp_path, INPUTS, lake_url=f"{store.url}/old").lake.files()
         for name, content in files(old).items():
             with older.writing(name) as stream:
                 stream.write(content)
         kept = dict(store.everything())
-        result = taken_over(totesys, f"{store.url}/old", tmp_path, lake=url)
+        result = taken_over(bicycles, f"{store.url}/old", tmp_path, lake=url)
         assert result.exit_code == 0, result.output
         assert kept == {path: store.everything()[path] for path in kept}
-        flow = Direct(totesys, tmp_path, INPUTS, lake_url=url)
+        flow = Direct(bicycles, tmp_path, INPUTS, lake_url=url)
         flow.run()
         assert [finding for finding in flow.verified() if not finding.equal] == []
-        result = taken_over(totesys, "s3://nowhere/old", tmp_path, lake=f"{store.url}/other")
+        result = taken_over(bicycles, "s3://nowhere/old", tmp_path, lake=f"{store.url}/other")
         assert result.exit_code == 1
         assert "there is no bucket nowhere; create it, or correct the URL" in result.output
 
 
-def test_what_is_not_there_is_read_by_the_next_run(totesys: str, tmp_path: Path) -> None:
-    old = exported(totesys, tmp_path / "old")
-    (old / INPUT / "design.csv").unlink()
+def test_what_is_not_there_is_read_by_the_next_run(bicycles: str, tmp_path: Path) -> None:
+    old = exported(bicycles, tmp_path / "old")
+    (old / INPUT / "bike.csv").unlink()
     (old / INPUT / "_prisma_migrations.csv").write_text("id\n1\n")
-    (old / INPUT / "address.csv").write_text("address_id\n")
-    result = taken_over(totesys, str(old), tmp_path, "--without", "address")
+    (old / INPUT / "payment.csv").write_text("payment_id\n")
+    result = taken_over(bicycles, str(old), tmp_path, "--without", "payment")
     assert result.exit_code == 0, result.output
-    assert "read from the source by the next run: address, design" in result.output
+    assert "read from the source by the next run: payment, bike" in result.output
     assert "not of a declared table: input_csv_key/_prisma_migrations.csv" in result.output
-    flow = Direct(totesys, tmp_path, INPUTS)
+    flow = Direct(bicycles, tmp_path, INPUTS)
     second = flow.run()
     assert second
-    assert second.tables["design"].why == "the lake holds nothing of it yet"
+    assert second.tables["bike"].why == "the lake holds nothing of it yet"
     assert_equal(flow)
 
 

@@ -1,4 +1,4 @@
-"""Whatever the source holds, in whatever types and on whatever server: the star shows it exactly."""
+"""ToteSys from the source to the star: whatever it holds, in whatever types and on whatever server, is shown exactly."""
 
 import datetime as dt
 from collections.abc import Callable, Iterator
@@ -11,8 +11,8 @@ import pytest
 from etl_assets.stand_ins.postgres import serve, wheel_binaries
 from etl_assets.totesys.demo.generator import Variant, generate
 from etl_assets.totesys.demo.simulator import play_day
-from etl_assets_tests import oracle
 from etl_assets_tests.flow import Flow, assert_calendar, assert_equal_to, execute
+from etl_assets_tests.totesys import TOTESYS
 
 
 @pytest.mark.parametrize(("variant", "major"), [("totesys", 16), ("classroom", 18)])
@@ -25,15 +25,15 @@ def test_star_and_lake_equal_what_postgresql_computes(
         connection.autocommit = True
         connection.cursor().execute(f"create database {name}")
         try:
-            flow = Flow(admin.rsplit("/", 1)[0] + "/" + name, tmp_path)
+            flow = Flow(admin.rsplit("/", 1)[0] + "/" + name, tmp_path, model=TOTESYS)
             generate(flow.url, scale=0.02, variant=variant)
-            source = oracle.moment(flow.url)
+            source = TOTESYS.moment(flow.url)
             assert flow.run().success
             assert_equal_to(source, flow)
             assert_calendar(source.used_dates, flow)
             play_day(flow.url, seed=4, orders=10)
             assert flow.run("raw").success
-            assert flow.fold() == oracle.content(flow.url)
+            assert flow.fold() == TOTESYS.content(flow.url)
             assert int(flow.manifests()[0]["sources"]["source"]["identity"]["version"].split(".")[0]) == major
         finally:
             connection.cursor().execute(f"drop database {name} with (force)")
@@ -56,7 +56,7 @@ def odd(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Flow:
     """A classroom copy whose keys nobody enforces, with rows that refer to nothing and unusual values."""
-    flow = Flow(module_database(template("classroom")), tmp_path_factory.mktemp("odd"))
+    flow = Flow(module_database(template("classroom")), tmp_path_factory.mktemp("odd"), model=TOTESYS)
     execute(
         flow.url,
         """
@@ -78,7 +78,7 @@ def odd(
 
 
 def test_odd_rows_equal_what_postgresql_computes(odd: Flow) -> None:
-    source = oracle.moment(odd.url)
+    source = TOTESYS.moment(odd.url)
     assert_equal_to(source, odd)
     assert_calendar(source.used_dates, odd)
 

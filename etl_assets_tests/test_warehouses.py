@@ -38,7 +38,6 @@ from etl_assets.source.table import Table
 from etl_assets.stand_ins.bigquery import BigQueryStandIn
 from etl_assets.star.definition import Inputs, star_table
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
-from etl_assets.totesys.demo.simulator import play_day
 from etl_assets.warehouse import bigquery_load
 from etl_assets.warehouse import duckdb as duckdb_warehouse
 from etl_assets.warehouse import postgres as postgres_warehouse
@@ -50,8 +49,8 @@ from etl_assets.warehouse.retire import InWarehouse, in_warehouse, retire
 from etl_assets_tests import shop
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, as_role, execute
+from etl_assets_tests.hiring import play_day
 from etl_assets_tests.shelf import Shelf, in_order
-from etl_assets_tests.shipped import SCHEMAS
 
 SECRET = "opensesame"
 ENGINES = ("duckdb", "postgres", "bigquery")
@@ -1459,15 +1458,15 @@ def etl(*arguments: str) -> Any:
 
 
 def test_every_command_works_with_a_warehouse_in_postgresql(
-    totesys: str, database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bicycles: str, database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = database()
-    flow = Flow(totesys, tmp_path / "data", {"ETL_WAREHOUSE_URL": url})
+    flow = Flow(bicycles, tmp_path / "data", {"ETL_WAREHOUSE_URL": url})
     for name, value in {**flow.environment, "DAGSTER_HOME": ""}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     etl("run")
-    play_day(totesys, seed=4, orders=10)
+    play_day(bicycles, seed=4, hires=10)
     etl("run")
     status = etl("status")["warehouse"]
     assert status["tables"]["fact_payment"]["batch"] == "000002"
@@ -1475,11 +1474,11 @@ def test_every_command_works_with_a_warehouse_in_postgresql(
     found = etl("verify", "--thorough", "--rebuild")
     assert found["equal"], [one for one in found["comparisons"] if not one["equal"]]
     assert {"warehouse", "rebuilt warehouse", "exports"} <= {one["hop"] for one in found["comparisons"]}
-    ((key,),) = asked(url, "SELECT max(sales_order_id) FROM star.fact_sales_order")
-    story = etl("explain", "sales_order", str(key))
+    ((key,),) = asked(url, "SELECT max(hire_id) FROM star.fact_hire")
+    story = etl("explain", "hire", str(key))
     assert story["warehouse"]
     assert [v["values"] for v in story["warehouse"]] == [v["values"] for v in story["star"]]
-    payment = SCHEMAS["fact_payment"]
+    payment = flow.inputs.star["fact_payment"].schema
     assert isinstance(payment, Fact)
     query = facts_then(payment)
     warehouse = resources(Settings.read(flow.environment))["warehouse"]
@@ -1490,24 +1489,23 @@ def test_every_command_works_with_a_warehouse_in_postgresql(
 
 
 def test_a_run_of_one_table_loads_that_table_and_certifies_it(
-    totesys: str, database: Callable[..., str], tmp_path: Path
+    bicycles: str, database: Callable[..., str], tmp_path: Path
 ) -> None:
     url = database()
-    flow = Flow(totesys, tmp_path, {"ETL_WAREHOUSE_URL": url})
+    flow = Flow(bicycles, tmp_path, {"ETL_WAREHOUSE_URL": url})
     assert flow.run().success
     execute(
-        totesys,
-        "UPDATE currency SET currency_code = 'CHF' WHERE currency_id = 1; UPDATE staff SET first_name = 'New'",
+        bicycles, "UPDATE station SET phone = '99' WHERE station_id = 1; UPDATE bike SET model = 'New bike'"
     )
     assert flow.run("raw", "star").success
-    run = flow.run("warehouse/dim_currency", keep_events=True)
+    run = flow.run("warehouse/dim_station", keep_events=True)
     assert run.success, run.error_lines
-    assert list(run.materializations) == ["warehouse/dim_currency"]
-    assert asked(url, "SELECT currency_code FROM star.dim_currency WHERE currency_id = 1") == [("CHF",)]
-    assert asked(url, "SELECT count(*) FROM star.dim_staff WHERE first_name = 'New'") == [(0,)]
+    assert list(run.materializations) == ["warehouse/dim_station"]
+    assert asked(url, "SELECT phone FROM star.dim_station WHERE station_id = 1") == [("99",)]
+    assert asked(url, "SELECT count(*) FROM star.dim_bike WHERE model = 'New bike'") == [(0,)]
     certificate = json.loads((flow.lake / "raw/batches/000002.certificate.json").read_text())
-    assert list(certificate["tables"]) == ["dim_currency"]
-    assert certificate["tables"]["dim_currency"]["equal"]
+    assert list(certificate["tables"]) == ["dim_station"]
+    assert certificate["tables"]["dim_station"]["equal"]
     assert not certificate["equal"]
     assert str(urlsplit(url).password) not in run.events
     assert flow.run("warehouse").success

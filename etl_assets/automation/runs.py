@@ -42,7 +42,7 @@ class RecordedAsset:
 
 
 @dataclass(frozen=True)
-class Step:
+class RunStep:
     """A step of a run: what came of it, how long it took and what it made."""
 
     name: str
@@ -122,13 +122,13 @@ class Run:
             stage(made.key) == _LAST_STAGE for made in self.made.values()
         )
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[RunStep]:
         """In the order in which they began."""
         if self._since:
             return
         stats = self._instance.get_run_step_stats(self.id)
         for step in sorted(stats, key=lambda step: step.start_time or 0.0):
-            yield Step(
+            yield RunStep(
                 step.step_key,
                 step.status.value if step.status else "STARTED",
                 _seconds(step.start_time, step.end_time),

@@ -35,7 +35,7 @@ from etl_assets.settings import Settings
 from etl_assets.source.assets import DATA_VERSION
 from etl_assets.source.files import models
 from etl_assets.source.position import Position
-from etl_assets.source.resource import Source
+from etl_assets.source.resource import PostgresSource
 from etl_assets.star.files import BASELINES
 from etl_assets.star.resource import Lake
 from etl_assets.warehouse.contract import Warehouse, WarehouseInUse
@@ -49,10 +49,10 @@ _KEPT = ("dagster/row_count", "batch")
 
 
 @dataclass(frozen=True)
-class Places:
+class FlowResources:
     """What the flow of a project reads and writes, and what its parts are called in Dagster."""
 
-    source: Source
+    source: PostgresSource
     lake: Lake
     warehouse: Warehouse
     tables: ReportTables
@@ -89,16 +89,16 @@ def _sources(settings: Settings) -> Iterator[Path]:
                 yield path
 
 
-def left(instance: dg.DagsterInstance, places: Places, made_with: str) -> str | None:
+def left(instance: dg.DagsterInstance, resources: FlowResources, made_with: str) -> str | None:
     """A digest of how lake, warehouse, exports and the history of assets stand, and of what they are made with; None where that
     can't be told."""
-    files, star = places.lake.files(), places.lake.star()
+    files, star = resources.lake.files(), resources.lake.star()
     manifest, shown = star.batches.latest(), star.manifest
     if manifest is None or shown is None:
         return None
     certificate = certificate_path(manifest.batch)
     try:
-        exports = (places.warehouse.standing(), places.tables.standing(), places.workbook.standing())
+        exports = (resources.warehouse.standing(), resources.tables.standing(), resources.workbook.standing())
     except WarehouseInUse:  # a notebook has it, or a load of another project
         return None
     if None in exports or not files.exists(certificate) or noted(files, certificate) is None:
@@ -113,23 +113,23 @@ def left(instance: dg.DagsterInstance, places: Places, made_with: str) -> str | 
         exports,
         sorted(
             (key.to_user_string(), dict(_versions(made)))
-            for key, made in _made(instance, places.naming).items()
+            for key, made in _made(instance, resources.naming).items()
         ),
     ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def note(instance: dg.DagsterInstance, run_id: str, places: Places, made_with: str) -> None:
+def note(instance: dg.DagsterInstance, run_id: str, resources: FlowResources, made_with: str) -> None:
     """Note on a run of the whole flow that succeeded how it left everything."""
-    if standing := left(instance, places, made_with):
+    if standing := left(instance, resources, made_with):
         instance.add_run_tags(run_id, {_LEFT: standing})
 
 
-def settled(instance: dg.DagsterInstance, places: Places, made_with: str) -> dg.DagsterRun | None:
+def settled(instance: dg.DagsterInstance, resources: FlowResources, made_with: str) -> dg.DagsterRun | None:
     """The run since which nothing happened that another one would have anything to do about; None if something did, or if that
     can't be told. Raises `SourceError` if the source can't be asked. It is asked first, in milliseconds, since as a rule it has
     changed, and again once all else is known to be as it was."""
-    job, tags = places.naming.name(FLOW), reads_all(places.naming)
+    job, tags = resources.naming.name(FLOW), reads_all(resources.naming)
     whole = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS], tags=tags)
     newest = instance.get_runs(whole, limit=1)
     if not newest or instance.get_run_records(dg.RunsFilter(statuses=UNDERWAY), limit=1):
@@ -138,14 +138,14 @@ def settled(instance: dg.DagsterInstance, places: Places, made_with: str) -> dg.
     position = _position(run)
     if _LEFT not in run.tags or position is None or any(t.elsewhere for t in position.tables.values()):
         return None
-    if not _stands_at(places.source, position):
+    if not _stands_at(resources.source, position):
         return None
-    if left(instance, places, made_with) != run.tags[_LEFT] or _damaged(places.lake):
+    if left(instance, resources, made_with) != run.tags[_LEFT] or _damaged(resources.lake):
         return None
-    return run if _stands_at(places.source, position) else None
+    return run if _stands_at(resources.source, position) else None
 
 
-def _stands_at(source: Source, position: Position) -> bool:
+def _stands_at(source: PostgresSource, position: Position) -> bool:
     """Whether nothing was committed in the source since it stood somewhere."""
     now = source.position([])
     return (now.server, now.mark) == (position.server, position.mark)

@@ -24,7 +24,7 @@ from etl_assets.pace import NO_PACE, Pace
 from etl_assets.presentation import PLAIN, Naming
 from etl_assets.raw.assets import POSITION_TAG
 from etl_assets.source.position import Position, judge
-from etl_assets.source.resource import Source
+from etl_assets.source.resource import PostgresSource
 from etl_assets.source.table import Table
 
 SECONDS_BETWEEN = 10
@@ -49,7 +49,7 @@ def source_changed(
         "has not seen. Its ticks say what it saw.",
     )
     @naming.resources
-    def sensor(context: dg.SensorEvaluationContext, source: Source) -> dg.RunRequest | dg.SkipReason:
+    def sensor(context: dg.SensorEvaluationContext, source: PostgresSource) -> dg.RunRequest | dg.SkipReason:
         end_orphans(context.instance)
         history = History.of(context, naming)
         # Asked before the last success: a run that ends meanwhile is in one of them.

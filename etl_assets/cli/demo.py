@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from etl_assets.cli.display import Display
-    from etl_assets.cli.flow import Outcome
+    from etl_assets.cli.flow import RunOutcome
     from etl_assets.cli.made import MadeAsset
     from etl_assets.settings import Settings
     from etl_assets.totesys.demo.simulator import DaySummary
@@ -95,7 +95,7 @@ def show_report(of: str, report: "DataFrame") -> None:
     output.table(list(report.columns), list(report.itertuples(index=False, name=None)))
 
 
-def _show_batches(first: "Outcome", second: "Outcome") -> None:
+def _show_batches(first: "RunOutcome", second: "RunOutcome") -> None:
     before = {made.name: made for made in first.captured}
     output.say("what arrived: + new, ~ changed, - deleted")
     output.table(
@@ -104,7 +104,7 @@ def _show_batches(first: "Outcome", second: "Outcome") -> None:
     )
 
 
-def _batch(outcome: "Outcome") -> str:
+def _batch(outcome: "RunOutcome") -> str:
     return f"batch {outcome.batch}" if outcome.batch else "no batch, as nothing changed"
 
 

@@ -75,12 +75,12 @@ def _everything(*, send_test_alert: bool) -> Iterator[Found]:
 def _resource(settings: "Settings", name: str, project: "Project") -> "Iterator[CheckResult]":
     from etl_assets.apis.resource import Apis
     from etl_assets.preflight import Checked, CheckResult
-    from etl_assets.source.resource import Source
+    from etl_assets.source.resource import PostgresSource
 
     try:
         with environment.resources(settings, name) as built:
             resource = getattr(built, name)
-            if isinstance(resource, Source):
+            if isinstance(resource, PostgresSource):
                 yield from resource.check(list(project.tables.values())) if project.tables else ()
             elif isinstance(resource, Apis):
                 yield from resource.check(list(project.apis.values()))

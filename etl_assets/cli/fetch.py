@@ -11,7 +11,7 @@ from etl_assets.cli.run import as_object, conclude, show
 
 if TYPE_CHECKING:
     from etl_assets.apis.declaration import Api
-    from etl_assets.cli.flow import Outcome
+    from etl_assets.cli.flow import RunOutcome
 
 
 @click.command(short_help="Fetch the windows of APIs that are due, and load them.")
@@ -63,7 +63,7 @@ def fetch(
         files, now = open_files(settings.lake_url, settings.data / "cache"), datetime.now(UTC)
         wanted = [(api, window) for api in apis for window in list(due(api, files, now))[:limit]]
     defs = definitions(settings)
-    outcomes: list[tuple[str, str, Outcome]] = []
+    outcomes: list[tuple[str, str, RunOutcome]] = []
     with environment.open_instance() as instance:
         for api, window in wanted:
             planned = flow.plan(defs, "etl", f"source/{api.name}", naming)
@@ -115,7 +115,7 @@ def _named(api: "Api", windows: tuple[str, ...]) -> list[str]:
         raise click.UsageError(f"--window: {error}") from error
 
 
-def _tell(name: str, window: str, outcome: "Outcome") -> None:
+def _tell(name: str, window: str, outcome: "RunOutcome") -> None:
     for made in outcome.made:
         told = "waits to be loaded, nothing was asked" if made.unchanged else f"{made.rows:,} records"
         output.say(f"{name} {window}: {told}, {outcome.seconds:.2f} s")

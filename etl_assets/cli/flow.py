@@ -42,7 +42,7 @@ TAGS = {"etl/started_by": "command line", ".dagster/repository": "__repository__
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """What a run did. `batch` is the one it took, None if it took none. `since`: the run since which there is nothing to do,
     if that was found out before anything was begun."""
 
@@ -235,9 +235,9 @@ def run(
     *,
     ops: Mapping[str, Any] | None = None,
     partition: str | None = None,
-) -> Outcome:
+) -> RunOutcome:
     """Make what is planned; `ops` configures operations, `partition` is the key of what is made. Never raises for a failure of what runs: the outcome tells."""
-    outcome = Outcome(str(uuid.uuid4()))
+    outcome = RunOutcome(str(uuid.uuid4()))
     follower = _Follower(planned, instance, display, outcome)
     config: dict[str, Any] = {"loggers": {_LOGGER: {}}, "ops": dict(ops or {})}
     if decisions:
@@ -280,7 +280,7 @@ class _Follower(logging.Handler):
     """Gets the run's events as they happen."""
 
     def __init__(
-        self, planned: RunPlan, instance: dg.DagsterInstance, display: Display, outcome: Outcome
+        self, planned: RunPlan, instance: dg.DagsterInstance, display: Display, outcome: RunOutcome
     ) -> None:
         super().__init__()
         self._planned = planned

@@ -12,7 +12,7 @@ from etl_assets.settings import Settings
 if TYPE_CHECKING:
     import dagster as dg
 
-    from etl_assets.cli.flow import Decisions, Outcome, RunPlan
+    from etl_assets.cli.flow import Decisions, RunOutcome, RunPlan
     from etl_assets.presentation import Naming
 
 
@@ -161,7 +161,7 @@ def _with_part(decisions: "Decisions", instance: "dg.DagsterInstance", naming: "
     return replace(decisions, sweep=next_part(instance, naming)) if decisions.sweep else decisions
 
 
-def conclude(ctx: click.Context, outcome: "Outcome") -> None:
+def conclude(ctx: click.Context, outcome: "RunOutcome") -> None:
     """Leave with the exit code and the one line that the outcome asks for."""
     if outcome.interrupted:
         raise KeyboardInterrupt
@@ -172,7 +172,7 @@ def conclude(ctx: click.Context, outcome: "Outcome") -> None:
         ctx.exit(1)
 
 
-def show(outcome: "Outcome") -> None:
+def show(outcome: "RunOutcome") -> None:
     """What a run did, as tables."""
     if outcome.since:
         output.say("nothing changed: no batch was taken, and nothing was made")
@@ -222,7 +222,7 @@ def show(outcome: "Outcome") -> None:
     output.say(f"run {outcome.run_id}, {outcome.seconds:.2f} s")
 
 
-def as_object(outcome: "Outcome") -> dict[str, Any]:
+def as_object(outcome: "RunOutcome") -> dict[str, Any]:
     """What a run did, for scripts."""
     told: dict[str, Any] = {
         "run_id": outcome.run_id,

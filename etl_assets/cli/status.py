@@ -13,7 +13,7 @@ from etl_assets.settings import Settings
 if TYPE_CHECKING:
     import dagster as dg
 
-    from etl_assets.automation.runs import Step
+    from etl_assets.automation.runs import RunStep
     from etl_assets.lake.batches import Manifest
     from etl_assets.star.definition import Inputs
     from etl_assets.star.files import StarFile, StarFiles
@@ -247,7 +247,7 @@ def _recorded(settings: Settings) -> dict[str, Any]:
         return {"runs": runs, "assets": _assets(settings, instance)}
 
 
-def _step(step: "Step") -> dict[str, Any]:
+def _step(step: "RunStep") -> dict[str, Any]:
     return {
         "step": step.name,
         "status": step.status,

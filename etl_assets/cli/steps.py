@@ -9,7 +9,7 @@ from etl_assets.cli import environment, output
 from etl_assets.cli.run import conclude
 
 if TYPE_CHECKING:
-    from etl_assets.cli.flow import Outcome
+    from etl_assets.cli.flow import RunOutcome
     from etl_assets.project import Parameter, Steps
 
 
@@ -63,7 +63,7 @@ def steps(
 
 def _run(
     settings: Any, group: "Steps", config: dict[str, Any], partition: str | None, chosen: tuple[str, ...]
-) -> "Outcome":
+) -> "RunOutcome":
     environment.arrange_dagster_home(settings)
 
     from etl_assets.cli import flow
@@ -159,7 +159,7 @@ def _described(group: "Steps") -> dict[str, Any]:
     }
 
 
-def _as_object(outcome: "Outcome") -> dict[str, Any]:
+def _as_object(outcome: "RunOutcome") -> dict[str, Any]:
     told: dict[str, Any] = {
         "run_id": outcome.run_id,
         "success": outcome.success,

@@ -26,9 +26,9 @@ from etl_assets.clients.bigquery_jobs import (
     ONCE,
     REFUSALS,
     BigQueryError,
-    Done,
+    CompletedJob,
     Job,
-    Patience,
+    RetryPolicy,
     carry_out,
     explained,
     explaining,
@@ -73,8 +73,8 @@ class BigQuery(BigQueryResource):
     )
 
     @property
-    def patience(self) -> Patience:
-        return Patience(self.attempts, self.pause_seconds, self.request_seconds, self.job_seconds)
+    def patience(self) -> RetryPolicy:
+        return RetryPolicy(self.attempts, self.pause_seconds, self.request_seconds, self.job_seconds)
 
     @contextmanager
     def client(self) -> Iterator[bigquery.Client]:
@@ -181,7 +181,7 @@ class BigQuery(BigQueryResource):
         name: str,
         location: str,
         disposition: str = "WRITE_TRUNCATE",
-    ) -> Done:
+    ) -> CompletedJob:
         """Load Parquet into `dataset.table`: an open or a local file, or gs:// URIs. The same `name` is the same job."""
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,
@@ -220,7 +220,7 @@ class BigQuery(BigQueryResource):
 
     def run(
         self, client: bigquery.Client, sql: str, name: str, location: str, into: str | None = None
-    ) -> Done:
+    ) -> CompletedJob:
         """Run a query or a script in one job, its answer into the table `into`. The same `name` is the same job."""
         config = bigquery.QueryJobConfig()
         if into:

@@ -69,7 +69,7 @@ class BigQueryError(EtlError):
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How often a request is tried, how long the first pause is, and how long a request and a job may take."""
 
     attempts: int
@@ -100,7 +100,7 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Done:
+class CompletedJob:
     """A job that succeeded. `already`: it had been submitted before it was asked for."""
 
     job: Job
@@ -108,8 +108,8 @@ class Done:
 
 
 def carry_out(
-    client: bigquery.Client, name: str, location: str, patience: Patience, submit: Callable[[str], Job]
-) -> Done:
+    client: bigquery.Client, name: str, location: str, patience: RetryPolicy, submit: Callable[[str], Job]
+) -> CompletedJob:
     """The job of this name, done. `submit` is given its id and submits it, unless that was done before.
 
     A job that failed is submitted again under the next id: if it failed in an earlier run, or for a reason that passes.
@@ -121,7 +121,7 @@ def carry_out(
         job, earlier = _submitted(client, job_id, location, patience, submit)
         job = wait(client, job, patience)
         if job.error_result is None:
-            return Done(job, earlier)
+            return CompletedJob(job, earlier)
         if earlier:
             continue
         error: Exception = job.exception()  # type: ignore[no-untyped-call]
@@ -133,7 +133,7 @@ def carry_out(
 
 
 def _submitted(
-    client: bigquery.Client, job_id: str, location: str, patience: Patience, submit: Callable[[str], Job]
+    client: bigquery.Client, job_id: str, location: str, patience: RetryPolicy, submit: Callable[[str], Job]
 ) -> tuple[Job, bool]:
     """A job that is on its way or done, and whether somebody submitted it before."""
     tries = count(1)
@@ -155,7 +155,7 @@ def look(
     client: bigquery.Client,
     job_id: str,
     location: str,
-    patience: Patience,
+    patience: RetryPolicy,
     also: tuple[type[Exception], ...] = (),
 ) -> Any:
     """A job as it stands. Raises `NotFound` if there is none."""
@@ -164,7 +164,7 @@ def look(
     )
 
 
-def wait(client: bigquery.Client, job: Job, patience: Patience) -> Job:
+def wait(client: bigquery.Client, job: Job, patience: RetryPolicy) -> Job:
     """A job, once it is done, however it ended."""
     deadline = time.monotonic() + patience.job_seconds
     pause = 0.05

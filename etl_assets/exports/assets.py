@@ -8,7 +8,7 @@ import dagster as dg
 from etl_assets.cost import Cost
 from etl_assets.engine.code_version import code_version
 from etl_assets.exports.contract import Report, content_version, workbook_name
-from etl_assets.exports.lineage import Query
+from etl_assets.exports.lineage import ReportQuery
 from etl_assets.exports.publishing import ReportsWarehouse, Sheet, Workbook
 from etl_assets.lake.certificates import uncertified
 from etl_assets.presentation import PLAIN, Naming
@@ -29,7 +29,7 @@ def export_key(name: str, naming: Naming = PLAIN) -> dg.AssetKey:
 
 def export_assets(
     reports: Sequence[Report],
-    queries: Mapping[str, tuple[Query, Query | None]],
+    queries: Mapping[str, tuple[ReportQuery, ReportQuery | None]],
     workbook: str,
     naming: Naming = PLAIN,
 ) -> list[dg.AssetsDefinition]:
@@ -42,7 +42,7 @@ def export_assets(
 
 
 def report_asset(
-    report: Report, query: Query, control: Query | None, naming: Naming = PLAIN
+    report: Report, query: ReportQuery, control: ReportQuery | None, naming: Naming = PLAIN
 ) -> dg.AssetsDefinition:
     """A report as an asset: computed in the warehouse, held against its control totals and contract, published."""
     key = export_key(report.name, naming)
@@ -159,7 +159,7 @@ def _sheets(reports: Sequence[Report], frames: "dict[str, pd.DataFrame]") -> lis
     ]
 
 
-def _column_lineage(report: Report, query: Query, naming: Naming) -> dg.TableColumnLineage:
+def _column_lineage(report: Report, query: ReportQuery, naming: Naming) -> dg.TableColumnLineage:
     """Where the columns come from that the query itself names; what the function computes it can't know."""
     return dg.TableColumnLineage(
         {

@@ -11,7 +11,7 @@ from google.cloud import bigquery
 from etl_assets.clients.bigquery import BigQuery
 from etl_assets.clients.bigquery_jobs import BigQueryError, explaining
 from etl_assets.exports.duckdb import ReportTablesError
-from etl_assets.exports.publishing import Published, ReportTables
+from etl_assets.exports.publishing import PublishResult, ReportTables
 from etl_assets.failpoints import reached
 from etl_assets.warehouse.bigquery import BigQueryWarehouse
 from etl_assets.warehouse.schemas import REPORTING
@@ -23,13 +23,13 @@ class BigQueryReportTables(ReportTables):
 
     warehouse: dg.ResourceDependency[BigQueryWarehouse]
 
-    def publish(self, name: str, frame: pd.DataFrame, description: str) -> Published:
+    def publish(self, name: str, frame: pd.DataFrame, description: str) -> PublishResult:
         rows = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-        place = self.warehouse.places.table(REPORTING, name)
+        place = self.warehouse.datasets.table(REPORTING, name)
         resource: BigQuery = self.warehouse.bigquery
         with _explained(place):
             with resource.client() as client:
-                resource.dataset(client, self.warehouse.places.dataset(REPORTING))
+                resource.dataset(client, self.warehouse.datasets.dataset(REPORTING))
                 held = resource.held(client, place)
                 unchanged = (
                     held is not None
@@ -40,10 +40,12 @@ class BigQueryReportTables(ReportTables):
                 reached("report publishing")
                 resource.export(frame, place, "replace", description=description)
                 reached("report published")
-        return Published(f"{self.warehouse.schemas.reporting}.{name}", rows.num_rows, rows.nbytes, unchanged)
+        return PublishResult(
+            f"{self.warehouse.schemas.reporting}.{name}", rows.num_rows, rows.nbytes, unchanged
+        )
 
     def read(self, name: str) -> pd.DataFrame:
-        place = self.warehouse.places.table(REPORTING, name)
+        place = self.warehouse.datasets.table(REPORTING, name)
         resource: BigQuery = self.warehouse.bigquery
         with _explained(place), resource.client() as client:
             held: bigquery.Table | None = resource.held(client, place)

@@ -13,7 +13,7 @@ from etl_assets.cost import PROCESSOR, SECONDS, Cost
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.engine.preview import markdown
 from etl_assets.errors import EtlError
-from etl_assets.exports.publishing import Published, ReportTables
+from etl_assets.exports.publishing import PublishResult, ReportTables
 from etl_assets.failpoints import reached
 from etl_assets.later import Later
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
@@ -37,7 +37,7 @@ class DuckDBReportTables(ReportTables):
 
     warehouse: dg.ResourceDependency[DuckDBWarehouse]
 
-    def publish(self, name: str, frame: "pd.DataFrame", description: str) -> Published:
+    def publish(self, name: str, frame: "pd.DataFrame", description: str) -> PublishResult:
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
         schema = self.warehouse.schemas.reporting
         place = f"{identifier(schema)}.{identifier(name)}"
@@ -55,7 +55,7 @@ class DuckDBReportTables(ReportTables):
                     )
                     connection.execute(f"COMMENT ON TABLE {place} IS {literal(description)}")
                 connection.unregister("unpublished")
-        return Published(f"{schema}.{name}", table.num_rows, table.nbytes, unchanged)
+        return PublishResult(f"{schema}.{name}", table.num_rows, table.nbytes, unchanged)
 
     def read(self, name: str) -> "pd.DataFrame":
         schema = self.warehouse.schemas.reporting

@@ -22,7 +22,7 @@ _CURRENT = "_current"
 
 
 @dataclass(frozen=True)
-class Query:
+class ReportQuery:
     """A query of schema `star`, checked against what the star's tables declare."""
 
     owner: str
@@ -98,16 +98,18 @@ class Query:
         }
 
 
-def queries(report: Report, star: Mapping[str, StarTable]) -> tuple[Query, Query | None]:
+def queries(report: Report, star: Mapping[str, StarTable]) -> tuple[ReportQuery, ReportQuery | None]:
     """The query of a report, and that of its control totals, checked against what a star declares. Raises `ReportError`."""
-    query = Query(report.name, report.query, star)
-    control = Query(f"{report.name} (control)", report.control, star) if report.control else None
+    query = ReportQuery(report.name, report.query, star)
+    control = ReportQuery(f"{report.name} (control)", report.control, star) if report.control else None
     _ = query.columns
     if control and not set(control.columns) <= set(report.by_name):
         raise ReportError(f"{control.owner}: its columns {control.columns} must be columns of the report")
     return query, control
 
 
-def traced(reports: Iterable[Report], star: Mapping[str, StarTable]) -> dict[str, tuple[Query, Query | None]]:
+def traced(
+    reports: Iterable[Report], star: Mapping[str, StarTable]
+) -> dict[str, tuple[ReportQuery, ReportQuery | None]]:
     """The same of several reports, by name."""
     return {report.name: queries(report, star) for report in reports}

@@ -12,7 +12,7 @@ from psycopg2.extensions import cursor as Cursor
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, literal
 from etl_assets.exports.duckdb import ReportTablesError
-from etl_assets.exports.publishing import Published, ReportTables
+from etl_assets.exports.publishing import PublishResult, ReportTables
 from etl_assets.failpoints import reached
 from etl_assets.star.schema import Column
 from etl_assets.warehouse.contract import given
@@ -47,7 +47,7 @@ class PostgresReportTables(ReportTables):
 
     warehouse: dg.ResourceDependency[PostgresWarehouse]
 
-    def publish(self, name: str, frame: pd.DataFrame, description: str) -> Published:
+    def publish(self, name: str, frame: pd.DataFrame, description: str) -> PublishResult:
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
         schema = self.warehouse.schemas.reporting
         columns = [Column(field.name, _declared(field, f"{schema}.{name}")) for field in table.schema]
@@ -76,7 +76,7 @@ class PostgresReportTables(ReportTables):
                 reached("report publishing")
                 connection.commit()
                 reached("report published")
-        return Published(f"{schema}.{name}", table.num_rows, table.nbytes, unchanged)
+        return PublishResult(f"{schema}.{name}", table.num_rows, table.nbytes, unchanged)
 
     def standing(self) -> str | None:
         schema = self.warehouse.schemas.reporting

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishResult:
     """What was published, and where. `unchanged`: the same content stood there already and was not touched."""
 
     where: str
@@ -41,7 +41,7 @@ class ReportTables(dg.ConfigurableResource, ABC):
     """A place for reporting tables. Readers see the old table whole or the new one whole."""
 
     @abstractmethod
-    def publish(self, name: str, frame: "pd.DataFrame", description: str) -> Published:
+    def publish(self, name: str, frame: "pd.DataFrame", description: str) -> PublishResult:
         """Replace the table by a frame with Arrow types, unless it holds the same already."""
 
     @abstractmethod
@@ -58,7 +58,7 @@ class Workbook(dg.ConfigurableResource, ABC):
     """A workbook for people. Readers see the old one whole or the new one whole."""
 
     @abstractmethod
-    def publish(self, title: str, sheets: Sequence[Sheet]) -> Published:
+    def publish(self, title: str, sheets: Sequence[Sheet]) -> PublishResult:
         """Replace the workbook, unless it holds the same already."""
 
     def standing(self) -> str | None:

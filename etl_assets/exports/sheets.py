@@ -13,11 +13,11 @@ import pandas as pd
 from pydantic import Field
 
 from etl_assets.clients.sheets import ENDPOINT, Json, SheetsError, Spreadsheet, Tab
-from etl_assets.exports.publishing import Published, Sheet, Workbook
+from etl_assets.exports.publishing import PublishResult, Sheet, Workbook
 from etl_assets.exports.sheets_page import (
     MAX_CELLS,
     UNFINISHED,
-    Page,
+    SheetTab,
     check_cells,
     check_sizes,
     portions,
@@ -46,17 +46,17 @@ class Sheets(Workbook):
         default=1.0, ge=0, description="The longest wait before the second try; it doubles with each."
     )
 
-    def publish(self, title: str, sheets: Sequence[Sheet]) -> Published:
+    def publish(self, title: str, sheets: Sequence[Sheet]) -> PublishResult:
         """Replace the tabs named as the sheets; those that are missing are made. Other tabs, and the name that the
         spreadsheet has (`title` is for files), stay as they are. Raises `SheetsError`."""
-        return self._publish(self.spreadsheet, [Page(sheet.title, sheet.frame) for sheet in sheets])
+        return self._publish(self.spreadsheet, [SheetTab(sheet.title, sheet.frame) for sheet in sheets])
 
     def write(
         self, worksheet: str, frame: pd.DataFrame, spreadsheet: str | None = None, *, create: bool = False
-    ) -> Published:
+    ) -> PublishResult:
         """Replace a worksheet, given by name, of a spreadsheet, given by id (default: this one's), by a frame; it gets
         the size of the frame. Raises `SheetsError`, also when there is no such worksheet and none is to be made."""
-        return self._publish(spreadsheet or self.spreadsheet, [Page(worksheet, frame)], create=create)
+        return self._publish(spreadsheet or self.spreadsheet, [SheetTab(worksheet, frame)], create=create)
 
     def check(self) -> Iterator[CheckResult]:
         """Try to see its tabs, and to add one, which is removed in the same moment."""
@@ -80,12 +80,12 @@ class Sheets(Workbook):
             book.change(changes, lambda: False)
         return "tabs can be added and removed"
 
-    def _publish(self, spreadsheet: str, pages: Sequence[Page], *, create: bool = True) -> Published:
+    def _publish(self, spreadsheet: str, pages: Sequence[SheetTab], *, create: bool = True) -> PublishResult:
         check_sizes(pages)
         content = json.dumps([page.rows for page in pages])  # every value is checked before anything is asked
         with self._open(spreadsheet) as book:
             changed = Publication(book, pages).publish(create=create)
-        return Published(
+        return PublishResult(
             f"https://docs.google.com/spreadsheets/d/{spreadsheet}",
             sum(len(page.frame) for page in pages),
             len(content.encode()),
@@ -104,7 +104,7 @@ class Sheets(Workbook):
 class Publication:
     """Pages on their way into a spreadsheet."""
 
-    def __init__(self, book: Spreadsheet, pages: Sequence[Page]) -> None:
+    def __init__(self, book: Spreadsheet, pages: Sequence[SheetTab]) -> None:
         self.book = book
         self.pages = pages
 
@@ -162,7 +162,7 @@ class Publication:
         tabs: Sequence[Tab],
         leftovers: Sequence[Tab],
         targets: Mapping[str, Tab],
-        changed: Sequence[Page],
+        changed: Sequence[SheetTab],
     ) -> int:
         """The most cells that there will be at any moment: while a tab has grown and its hidden copy is still there."""
         held = sum(tab.cells for tab in tabs) - sum(tab.cells for tab in leftovers)
@@ -171,19 +171,19 @@ class Publication:
         )
         return held + grown + sum(page.cells for page in changed)
 
-    def _write(self, pages: Sequence[Page], ids: dict[str, int]) -> None:
+    def _write(self, pages: Sequence[SheetTab], ids: dict[str, int]) -> None:
         for portion in portions(pages):
             self.book.put(
                 [(block.range(_unfinished(ids[block.page.title])), block.rows) for block in portion]
             )
 
-    def _shown(self, pages: Sequence[Page]) -> bool:
+    def _shown(self, pages: Sequence[SheetTab]) -> bool:
         """Do the tabs that people see show the pages?"""
         by_title = {tab.title.casefold(): tab for tab in self.book.tabs()}
         tabs = {p.title: by_title[p.title.casefold()] for p in pages if p.title.casefold() in by_title}
         return len(self._standing(pages, tabs)) == len(pages)
 
-    def _standing(self, pages: Sequence[Page], tabs: Mapping[str, Tab]) -> set[str]:
+    def _standing(self, pages: Sequence[SheetTab], tabs: Mapping[str, Tab]) -> set[str]:
         """The pages, by title, that their tabs show exactly."""
         alike = {
             page.title: tab.title
@@ -193,7 +193,7 @@ class Publication:
         }
         return self._held([page for page in pages if page.title in alike], alike)
 
-    def _held(self, pages: Sequence[Page], tabs: Mapping[str, str]) -> set[str]:
+    def _held(self, pages: Sequence[SheetTab], tabs: Mapping[str, str]) -> set[str]:
         """The pages, by title, that the tabs of these titles hold exactly, cell by cell."""
         held = {page.title for page in pages}
         for portion in portions(pages):
@@ -208,7 +208,7 @@ _ALTERED = (
 )
 
 
-def _addition(page: Page, sheet_id: int) -> Iterator[Json]:
+def _addition(page: SheetTab, sheet_id: int) -> Iterator[Json]:
     """The hidden tab, formatted."""
     grid = {"rowCount": page.height, "columnCount": page.width, "frozenRowCount": 1}
     yield {
@@ -234,7 +234,7 @@ def _formatted(area: Json, shown: Json) -> Json:
     return {"repeatCell": {"range": area, "cell": {"userEnteredFormat": shown}, "fields": fields}}
 
 
-def _swap(page: Page, fresh: int, tab: Tab | None) -> Iterator[Json]:
+def _swap(page: SheetTab, fresh: int, tab: Tab | None) -> Iterator[Json]:
     """What makes people see the hidden tab's content. Where there is no tab yet, the hidden one becomes it."""
     if tab is None:
         properties: Json = {"sheetId": fresh, "title": page.title, "hidden": False}

@@ -34,7 +34,7 @@ UNFINISHED = "etl unfinished "
 Cell = str | int | float | bool
 
 
-class Page:
+class SheetTab:
     """A frame as the cells of a tab: the header, a row per row, an empty one where there would be none below the header
     (Sheets freezes no header without)."""
 
@@ -81,7 +81,7 @@ class Page:
         return f"tab {self.title!r}, row {row}, column {column!r}"
 
 
-def check_sizes(pages: Sequence[Page]) -> None:
+def check_sizes(pages: Sequence[SheetTab]) -> None:
     """Raises `SheetsError` for titles and sizes that no spreadsheet takes."""
     titles = [page.title.casefold() for page in pages]
     for page in pages:
@@ -111,7 +111,7 @@ def check_cells(cells: int, what: str) -> None:
 class Block:
     """Rows of a page: `first` and those after it, before `end`."""
 
-    page: Page
+    page: SheetTab
     first: int
     end: int
 
@@ -125,7 +125,7 @@ class Block:
         return f"'{quoted}'!A{self.first + 1}:{_letters(self.page.width)}{self.end}"
 
 
-def portions(pages: Sequence[Page]) -> Iterator[list[Block]]:
+def portions(pages: Sequence[SheetTab]) -> Iterator[list[Block]]:
     """The rows of the pages, split into what one request may carry."""
     portion: list[Block] = []
     size = 0

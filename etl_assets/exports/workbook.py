@@ -14,7 +14,7 @@ from pydantic import Field
 from etl_assets.engine.types import EXACT
 from etl_assets.errors import EtlError
 from etl_assets.exports.contract import ABOUT
-from etl_assets.exports.publishing import Published, Sheet, Workbook
+from etl_assets.exports.publishing import PublishResult, Sheet, Workbook
 from etl_assets.later import Later
 from etl_assets.permissions import new_file
 from etl_assets.preflight import CheckResult, room
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xlsxwriter.format import Format
     from xlsxwriter.worksheet import Worksheet
 
-    from etl_assets.exports.workbook_page import Page
+    from etl_assets.exports.workbook_page import ColumnWorksheet
 else:
     pd = Later("pandas")
     pa = Later("pyarrow")
@@ -66,7 +66,7 @@ class XlsxWorkbook(Workbook):
         path = Path(self.path)
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"
 
-    def publish(self, title: str, sheets: Sequence[Sheet]) -> Published:
+    def publish(self, title: str, sheets: Sequence[Sheet]) -> PublishResult:
         for sheet in sheets:
             check_limits(sheet)
         path = Path(self.path)
@@ -81,7 +81,7 @@ class XlsxWorkbook(Workbook):
         finally:
             unfinished.unlink(missing_ok=True)
         rows = sum(len(sheet.frame) for sheet in sheets)
-        return Published(str(path), rows, path.stat().st_size, unchanged)
+        return PublishResult(str(path), rows, path.stat().st_size, unchanged)
 
 
 def check_limits(sheet: Sheet) -> None:
@@ -118,7 +118,7 @@ def _fits(values: "pa.Array | pa.ChunkedArray") -> bool:
 
 def write_workbook(path: Path, title: str, sheets: Sequence[Sheet]) -> None:
     """Write the sheets, and before them one that says what they are."""
-    from etl_assets.exports.workbook_page import Page  # here, since it needs xlsxwriter
+    from etl_assets.exports.workbook_page import ColumnWorksheet  # here, since it needs xlsxwriter
 
     with xlsxwriter.Workbook(str(path), _OPTIONS) as book:
         book.set_properties({"title": title, "created": _CREATED})
@@ -131,12 +131,14 @@ def write_workbook(path: Path, title: str, sheets: Sequence[Sheet]) -> None:
             about.write_url(row, 0, f"internal:'{sheet.title}'!A1", string=sheet.title)
             about.write_number(row, 1, len(sheet.frame), book.add_format({"num_format": "#,##0"}))
             about.write_string(row, 2, " ".join(sheet.description.split()))
-            _write_sheet(book, book.add_worksheet(sheet.title, Page), sheet.frame, header)
+            _write_sheet(book, book.add_worksheet(sheet.title, ColumnWorksheet), sheet.frame, header)
         about.set_column(0, 0, 24)
         about.set_column(2, 2, 100)
 
 
-def _write_sheet(book: "xlsxwriter.Workbook", page: "Page", frame: "pd.DataFrame", header: "Format") -> None:
+def _write_sheet(
+    book: "xlsxwriter.Workbook", page: "ColumnWorksheet", frame: "pd.DataFrame", header: "Format"
+) -> None:
     page.freeze_panes(1, 0)
     if frame.shape[1]:
         page.autofilter(0, 0, len(frame), frame.shape[1] - 1)

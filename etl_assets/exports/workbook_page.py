@@ -15,7 +15,7 @@ _AFTER_THE_DAY_THAT_NEVER_WAS = datetime.date(1900, 3, 1)  # before it, Excel co
 _SHARED = ' t="s"'
 
 
-class Page(Worksheet):  # type: ignore[misc]  # xlsxwriter has no types
+class ColumnWorksheet(Worksheet):  # type: ignore[misc]  # xlsxwriter has no types
     """A worksheet whose first row is written as ever, and whose other rows may be given as columns."""
 
     def __init__(self) -> None:

@@ -44,7 +44,7 @@ _LONGEST = 60  # bytes of a star column's name: PostgreSQL takes 63
 
 
 @dataclass(frozen=True)
-class Join:
+class LeftJoin:
     """A left join. `left`: columns of what was joined so far; `right`: the key of the table; `columns`: others of it, and as
     what they are taken."""
 
@@ -67,7 +67,7 @@ class StarColumn:
 
 
 @dataclass
-class StarTable:
+class ProposedTable:
     """A star table to be written. `why` says what it was taken for; `record` is a fact's surrogate key. `days`: the columns
     that refer to the calendar, the most telling first; `amounts`: those that a report may add up. `likely`: columns that are
     called like the key of a dimension, without a foreign key. `trimmed`: of its inputs the columns that are compared without
@@ -80,7 +80,7 @@ class StarTable:
     key: tuple[str, ...] = ()
     columns: list[StarColumn] = field(default_factory=list)
     references: dict[tuple[str, ...], str] = field(default_factory=dict)
-    joins: list[Join] = field(default_factory=list)
+    joins: list[LeftJoin] = field(default_factory=list)
     days: list[str] = field(default_factory=list)
     amounts: list[str] = field(default_factory=list)
     likely: dict[str, str] = field(default_factory=dict)
@@ -107,8 +107,8 @@ class StarTable:
 class Design:
     """The star: its tables, lookups that have none of their own with what they are joined into, and what to know."""
 
-    dimensions: Sequence[StarTable]
-    facts: Sequence[StarTable]
+    dimensions: Sequence[ProposedTable]
+    facts: Sequence[ProposedTable]
     joined: Mapping[str, Sequence[str]]
     notes: Sequence[Note]
 
@@ -364,15 +364,15 @@ class _Designer:
                 self.names[oid] = unique(f"{prefix}_{base}", others)
                 taken |= {self.names[oid], f"{self.names[oid]}_current"}
 
-    def _dimension(self, oid: int, lookups: set[int]) -> StarTable:
+    def _dimension(self, oid: int, lookups: set[int]) -> ProposedTable:
         declared = self.tables[oid]
-        made = StarTable(self.names[oid], declared, self.why[oid])
+        made = ProposedTable(self.names[oid], declared, self.why[oid])
         names = self._own_columns(made, _RESERVED)
         self._join_lookups(made, oid, {c.name: c.name for c in declared.columns}, lookups, "", ())
         made.key = tuple(names[name] for name in declared.key)
         return made
 
-    def _own_columns(self, made: StarTable, reserved: Iterable[str]) -> dict[str, str]:
+    def _own_columns(self, made: ProposedTable, reserved: Iterable[str]) -> dict[str, str]:
         """Take the columns of a star table's own source table: their names there and in the star."""
         declared = made.table
         names = _column_names([c.name for c in declared.columns if _is_named(c.name)], reserved)
@@ -389,7 +389,7 @@ class _Designer:
 
     def _join_lookups(
         self,
-        made: StarTable,
+        made: ProposedTable,
         oid: int,
         at: Mapping[str, str],
         lookups: set[int],
@@ -421,7 +421,7 @@ class _Designer:
             if not columns:
                 continue
             made.joins.append(
-                Join(target, tuple(at[name] for name in key.columns), key.target_columns, columns)
+                LeftJoin(target, tuple(at[name] for name in key.columns), key.target_columns, columns)
             )
             made.columns += [
                 StarColumn(
@@ -434,7 +434,7 @@ class _Designer:
             inner = {**columns, **{n: at[o] for n, o in zip(key.target_columns, key.columns, strict=True)}}
             self._join_lookups(made, key.target, inner, lookups, "", (*path, oid))
 
-    def _taken(self, made: StarTable) -> set[str]:
+    def _taken(self, made: ProposedTable) -> set[str]:
         """What a column that is joined can't be called."""
         return {
             *(c.name for c in made.table.table.columns),
@@ -444,12 +444,12 @@ class _Designer:
             made.record,
         }
 
-    def _fact(self, oid: int) -> StarTable:
+    def _fact(self, oid: int) -> ProposedTable:
         declared = self.tables[oid]
         base = self.names[oid].partition("_")[2]
         columns = {snake(c.name) for c in declared.columns}
         record = unique(_cut(f"{base}_record_id"), columns)
-        made = StarTable(self.names[oid], declared, self.why[oid], record)
+        made = ProposedTable(self.names[oid], declared, self.why[oid], record)
         names = self._own_columns(made, {*_RESERVED, record})
         made.key = tuple(names[name] for name in declared.key)
         made.amounts = [names[c.name] for c in self._amounts(declared)]
@@ -468,7 +468,7 @@ class _Designer:
         self._add_days(made, [names[c.name] for c in moments if c.name in names])
         return made
 
-    def _refer(self, made: StarTable, keys: Sequence[ForeignKey], names: Mapping[str, str]) -> None:
+    def _refer(self, made: ProposedTable, keys: Sequence[ForeignKey], names: Mapping[str, str]) -> None:
         """Note which columns refer to dimensions, by their key and in its order."""
         shown = {c.name for c in made.columns}
         for key in keys:
@@ -483,7 +483,7 @@ class _Designer:
                 else:
                     made.columns = [_referring(c, dimension) if (c.name,) == own else c for c in made.columns]
 
-    def _join_header(self, made: StarTable, key: ForeignKey) -> None:
+    def _join_header(self, made: ProposedTable, key: ForeignKey) -> None:
         """Take what a header refers to, and its days, along to its lines; no amounts, which each line would repeat."""
         header = self.tables[key.target]
         links = {name for one in self.keys[key.target] for name in one.columns}
@@ -506,7 +506,7 @@ class _Designer:
             if wanted.lower() in {name.lower() for name in taken}:
                 wanted = _cut(f"{base}_{wanted}")
             columns[column.name] = unique(wanted, taken)
-        made.joins.append(Join(header, key.columns, key.target_columns, columns))
+        made.joins.append(LeftJoin(header, key.columns, key.target_columns, columns))
         made.columns += [
             StarColumn(
                 columns[c.name], _nullable(header.types[c.name]), columns[c.name], described(c.comment)
@@ -517,7 +517,7 @@ class _Designer:
         self._refer(made, self.keys[key.target], columns)
         made.days += [columns[name] for name in moments if name in columns]
 
-    def _add_days(self, made: StarTable, moments: Sequence[str]) -> None:
+    def _add_days(self, made: ProposedTable, moments: Sequence[str]) -> None:
         """Let dates refer to the calendar, and give instants a date beside them that does."""
         wanted = [*moments, *made.days]
         made.days = []
@@ -583,7 +583,7 @@ def described(comment: str) -> str:
     return line[:200].rpartition(" ")[0] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def summed(fact: StarTable) -> list[str]:
+def summed(fact: ProposedTable) -> list[str]:
     """The amounts that a report adds up: prices and rates only where there is nothing else."""
     plain = [name for name in fact.amounts if not _UNSUMMED.search(name)]
     return plain[:_AMOUNTS]
@@ -674,7 +674,7 @@ def _is_shown(column: CatalogColumn, declared: Declared) -> bool:
     )
 
 
-def _keyed(made: StarTable) -> set[str]:
+def _keyed(made: ProposedTable) -> set[str]:
     """The columns that refer to a dimension together with others."""
     return {name for columns in made.references for name in columns}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from etl_assets.init.catalog import Catalog, CatalogTable
 from etl_assets.init.declaring import Declaration, Declared, declared_type, shown, unique
-from etl_assets.init.design import CALENDAR, Design, StarTable, described, design
+from etl_assets.init.design import CALENDAR, Design, ProposedTable, described, design
 from etl_assets.init.editing import Edits, renamed_table
 from etl_assets.init.layout import docstring, literal, literals
 from etl_assets.init.writing import fact_report, one_row, star_function
@@ -162,7 +162,7 @@ class _Stars:
                 if isinstance(definition.schema, Dimension) and self._carries(definition, one.table.key):
                     self.names[one.name] = definition.name
 
-    def _made_of(self, designed: StarTable) -> list[StarFunction]:
+    def _made_of(self, designed: ProposedTable) -> list[StarFunction]:
         """The star tables of a project about the rows of the same table."""
         return [d for d in self.project.star.values() if d.inputs[:1] == [designed.table.name]]
 
@@ -203,7 +203,7 @@ class _Stars:
                 edits.add_functions(self.project.root / module, head, imports, these)
         self._report([one for one in added if one.is_fact], edits)
 
-    def _refer(self, made: StarTable) -> None:
+    def _refer(self, made: ProposedTable) -> None:
         """Let a new table refer to what the project calls the dimensions, and to none that it has not."""
         made.columns = [
             replace(c, references=self.names.get(c.references)) if c.references else c for c in made.columns
@@ -213,7 +213,7 @@ class _Stars:
         }
         made.days = made.days if CALENDAR in self.names else []
 
-    def _report(self, facts: Sequence[StarTable], edits: Edits) -> None:
+    def _report(self, facts: Sequence[ProposedTable], edits: Edits) -> None:
         names = list(self.project.reports)
         titles = [one.title for one in self.project.reports.values()]
         sizes = {one.name: one.table.table.rows for one in self.star.dimensions}
@@ -250,7 +250,7 @@ class _Stars:
                     yield f"{where}: the key of {shown(made.table.table)} is ({key}) now: write its key so"
                 yield from (f"{where}: {told}" for told in self._referring(definition, made))
 
-    def _referring(self, definition: StarFunction, made: StarTable) -> Iterator[str]:
+    def _referring(self, definition: StarFunction, made: ProposedTable) -> Iterator[str]:
         """The foreign keys that a star table makes nothing of."""
         has = {frozenset(self._origins(definition, columns)) for columns in definition.schema.links}
         sources = {c.name: c.source for c in made.columns}

@@ -10,7 +10,7 @@ from psycopg2.extensions import parse_dsn
 
 from etl_assets.engine.types import Type
 from etl_assets.init.declaring import Declaration, Declared, Note, slug, snake, unique
-from etl_assets.init.design import CALENDAR, Design, Join, StarColumn, StarTable, described, summed
+from etl_assets.init.design import CALENDAR, Design, LeftJoin, ProposedTable, StarColumn, described, summed
 from etl_assets.init.layout import WIDTH, call, chain, comment, docstring, literal, literals, prose, sentence
 
 _TITLE = 31  # characters of a report's title: it names a sheet of a workbook
@@ -103,14 +103,14 @@ def _dimensions_module(design: Design) -> str:
     return f'"""The dimensions."""\n\n{imports}\n\n{CALENDAR} = calendar()\n'
 
 
-def _star_module(title: str, kind: str, tables: Sequence[StarTable]) -> str:
+def _star_module(title: str, kind: str, tables: Sequence[ProposedTable]) -> str:
     head = docstring(f"{title} What each was taken for, and why, stands above it.")
     parts = [f"{head}\n\nimport narwhals as nw\nfrom etl_assets.project import Column, {kind}"]
     parts += [star_function(table) for table in tables]
     return "\n\n\n".join(parts) + "\n"
 
 
-def star_function(made: StarTable) -> str:
+def star_function(made: ProposedTable) -> str:
     """The function of a star table, with its contract."""
     head = "@fact(" if made.is_fact else "@dimension("
     key = literal(made.key[0]) if len(made.key) == 1 else f"[{', '.join(map(literal, made.key))}]"
@@ -160,7 +160,7 @@ def _link(columns: Sequence[str], dimension: str) -> str:
     return f"{call('(', map(literal, columns), 2, open_=True).lstrip()}: {literal(dimension)}"
 
 
-def _body(made: StarTable) -> list[str]:
+def _body(made: ProposedTable) -> list[str]:
     frame, lines = made.table.name, [_trimmed(name, columns) for name, columns in made.trimmed.items()]
     if lines:
         lines.insert(0, comment("PostgreSQL compares char(n) without trailing blanks.", 1))
@@ -193,7 +193,7 @@ def _chosen(column: StarColumn) -> str:
     return chain("nw", *calls, indent=2).removeprefix("        ")
 
 
-def _join(join: Join, frame: str) -> str:
+def _join(join: LeftJoin, frame: str) -> str:
     taken = [
         *(literal(name) for name in join.right),
         *(
@@ -234,7 +234,7 @@ def _reports_module(design: Design) -> str:
     return "\n\n\n".join(parts) + "\n"
 
 
-def fact_report(made: StarTable, sizes: Mapping[str, int], names: list[str], titles: list[str]) -> str:
+def fact_report(made: ProposedTable, sizes: Mapping[str, int], names: list[str], titles: list[str]) -> str:
     """The report of a fact. `sizes`: the rows of dimensions; `names` and `titles` are taken, and its own are added."""
     by = _grouping(made, sizes)
     grouped = f"_by_{by.what}" if by.what else "_in_all"
@@ -255,7 +255,7 @@ class _Grouping:
         self.joined = joined
 
 
-def _grouping(made: StarTable, sizes: Mapping[str, int]) -> _Grouping:
+def _grouping(made: ProposedTable, sizes: Mapping[str, int]) -> _Grouping:
     """By month, else by the smallest dimension if it is small enough to look at, else not at all."""
     if made.days:
         day = made.days[0]
@@ -278,7 +278,7 @@ def _grouping(made: StarTable, sizes: Mapping[str, int]) -> _Grouping:
     return _Grouping("", {"part": ("'all'", "text", "There is one part: all.")})
 
 
-def _report(made: StarTable, by: _Grouping, name: str, title: str) -> str:
+def _report(made: ProposedTable, by: _Grouping, name: str, title: str) -> str:
     kinds = {c.name: Type(c.declared) for c in made.columns}
     counted = unique("entries", [*by.columns, *kinds])
     sums: dict[str, tuple[str, str]] = {}

@@ -23,14 +23,14 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from etl_assets.lake.object_store import (
     PATIENCE,
     Bucket,
-    Changed,
+    ListingPage,
+    ObjectChanged,
+    ObjectExists,
     ObjectFiles,
-    Page,
+    ObjectUpload,
     Patience,
     StoredObject,
-    Taken,
     Unfinished,
-    Upload,
     bucket_and_prefix,
 )
 
@@ -89,7 +89,7 @@ class GCSBucket(Bucket):
         named = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(prefixes)))
         return _client(named).bucket(self.name)
 
-    def page(self, prefix: str, token: str | None, delimiter: str = "/") -> Page:
+    def page(self, prefix: str, token: str | None, delimiter: str = "/") -> ListingPage:
         listing = self.bucket.client.list_blobs(
             self.name,
             prefix=prefix,
@@ -100,7 +100,7 @@ class GCSBucket(Bucket):
             **self.once,
         )
         found = {b.name: StoredObject(str(b.generation), b.size) for b in next(listing.pages, ())}
-        return Page(found, sorted(listing.prefixes), listing.next_page_token)
+        return ListingPage(found, sorted(listing.prefixes), listing.next_page_token)
 
     def find(self, key: str) -> StoredObject | None:
         blob = self.bucket.get_blob(key, **self.once)
@@ -124,7 +124,7 @@ class GCSBucket(Bucket):
                 **self.once,
             )
         except (NotFound, PreconditionFailed) as error:
-            raise Changed from error
+            raise ObjectChanged from error
         if len(content) != length:
             raise requests.ConnectionError("the answer was cut short")
         return bytes(content)
@@ -133,7 +133,7 @@ class GCSBucket(Bucket):
         try:
             self._put(key, content, if_generation_match=0)
         except PreconditionFailed as error:
-            raise Taken from error
+            raise ObjectExists from error
 
     def put(self, key: str, content: bytes) -> StoredObject:
         return StoredObject(str(self._put(key, content).generation), len(content))
@@ -143,7 +143,7 @@ class GCSBucket(Bucket):
         blob.upload_from_string(content, content_type=_TYPE, checksum="crc32c", **conditions, **self.once)
         return blob
 
-    def upload(self, key: str) -> Upload:
+    def upload(self, key: str) -> ObjectUpload:
         # The URL is all that is needed from here on: it is a secret too.
         url = self.bucket.blob(key).create_resumable_upload_session(content_type=_TYPE, **self.once)
         return _GCSUpload(url, self.timeout)
@@ -200,7 +200,7 @@ class GCSBucket(Bucket):
         return f"the service answers {status} {_phrase(status)}"
 
 
-class _GCSUpload(Upload):
+class _GCSUpload(ObjectUpload):
     """A resumable upload. Google may have kept part of a block, or all of it although its answer got lost; it passes
     over what it is sent once more, and answers how much it has."""
 

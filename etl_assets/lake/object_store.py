@@ -60,7 +60,7 @@ class StoredObject:
 
 
 @dataclass(frozen=True)
-class Page:
+class ListingPage:
     """Part of what follows a prefix: objects by key, folders by prefix, and what to ask for the next page."""
 
     objects: dict[str, StoredObject]
@@ -77,15 +77,15 @@ class Unfinished:
     abort: Callable[[], None]
 
 
-class Taken(Exception):
+class ObjectExists(Exception):
     """There is an object of that key."""
 
 
-class Changed(Exception):
+class ObjectChanged(Exception):
     """The version that was asked for is there no longer."""
 
 
-class Upload(ABC):
+class ObjectUpload(ABC):
     """An object in the making. Every method may be called again after it failed."""
 
     @abstractmethod
@@ -109,7 +109,7 @@ class Bucket(ABC):
     """What a request may raise when it fails."""
 
     @abstractmethod
-    def page(self, prefix: str, token: str | None, delimiter: str = "/") -> Page:
+    def page(self, prefix: str, token: str | None, delimiter: str = "/") -> ListingPage:
         """Some of the keys, with their objects, that follow `prefix` with no further delimiter, and some of what others
         begin with up to there."""
 
@@ -123,18 +123,18 @@ class Bucket(ABC):
 
     @abstractmethod
     def get_range(self, key: str, version: str, start: int, length: int) -> bytes:
-        """Bytes of an object that has this version. Raises `Changed` if it has not."""
+        """Bytes of an object that has this version. Raises `ObjectChanged` if it has not."""
 
     @abstractmethod
     def create(self, key: str, content: bytes) -> None:
-        """Raises `Taken` if there is an object already."""
+        """Raises `ObjectExists` if there is an object already."""
 
     @abstractmethod
     def put(self, key: str, content: bytes) -> StoredObject:
         """Make an object of some bytes, in the place of one that there may be."""
 
     @abstractmethod
-    def upload(self, key: str) -> Upload:
+    def upload(self, key: str) -> ObjectUpload:
         """Begin an object that is sent in parts."""
 
     @abstractmethod
@@ -210,7 +210,7 @@ class ObjectFiles(Files):
         }
         return sorted(inside - {""})
 
-    def _pages(self, folder: str) -> Iterator[Page]:
+    def _pages(self, folder: str) -> Iterator[ListingPage]:
         """All that lies directly in a folder."""
         prefix, token = f"{self._key(folder)}/", None
         while True:
@@ -239,7 +239,7 @@ class ObjectFiles(Files):
         reached("manifest written")
         try:
             self.ask("create", path, attempt)
-        except Taken:
+        except ObjectExists:
             # An attempt whose answer was lost may have been ours that won. What is created names its run, so equal
             # content is ours.
             if attempts == 1 or self.read(path) != content:
@@ -285,7 +285,7 @@ class ObjectFiles(Files):
                 raise self._missing(path)
             if copy := self.cache.get(path, stored.version, stored.bytes):
                 return copy
-            with suppress(Changed):  # replaced meanwhile: the new version then
+            with suppress(ObjectChanged):  # replaced meanwhile: the new version then
                 return self._download(path, stored)
         raise LakeError(f"can't read {self.url}/{path}: it is replaced faster than it can be read")
 
@@ -321,7 +321,7 @@ class ObjectFiles(Files):
     # -- requests ------------------------------------------------------------------------------------------------
 
     def range(self, path: str, stored: StoredObject, start: int, length: int) -> bytes:
-        """Part of a version of a file. Raises `Changed` if the file has another by now."""
+        """Part of a version of a file. Raises `ObjectChanged` if the file has another by now."""
         key = self._key(path)
         return self.ask("read", path, lambda: self.bucket.get_range(key, stored.version, start, length))
 
@@ -395,11 +395,11 @@ class ObjectFiles(Files):
 class _Blocks(io.RawIOBase):
     """Sends what is written to it in blocks; what fits into one becomes an object by a single request."""
 
-    def __init__(self, files: ObjectFiles, path: str, begin: Callable[[], Upload]) -> None:
+    def __init__(self, files: ObjectFiles, path: str, begin: Callable[[], ObjectUpload]) -> None:
         self._files = files
         self._path = path
         self._begin = begin
-        self._upload: Upload | None = None
+        self._upload: ObjectUpload | None = None
         self._sent = 0
         self._waiting = bytearray()
 
@@ -467,7 +467,7 @@ class _Ranges(io.RawIOBase):
             return 0
         try:
             view[:length] = self._files.range(self._path, self._stored, self._position, length)
-        except Changed as error:
+        except ObjectChanged as error:
             raise LakeError(
                 f"can't read {self._files.url}/{self._path}: it was replaced meanwhile; run it again"
             ) from error

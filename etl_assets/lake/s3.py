@@ -18,14 +18,14 @@ from etl_assets.lake.files import LakeError
 from etl_assets.lake.object_store import (
     PATIENCE,
     Bucket,
-    Changed,
+    ListingPage,
+    ObjectChanged,
+    ObjectExists,
     ObjectFiles,
-    Page,
+    ObjectUpload,
     Patience,
     StoredObject,
-    Taken,
     Unfinished,
-    Upload,
     bucket_and_prefix,
 )
 
@@ -111,13 +111,13 @@ class S3Bucket(Bucket):
         kinds = {rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm") for rule in rules}
         return {"ServerSideEncryption": "AES256"} if kinds <= {"AES256", None} else {}
 
-    def page(self, prefix: str, token: str | None, delimiter: str = "/") -> Page:
+    def page(self, prefix: str, token: str | None, delimiter: str = "/") -> ListingPage:
         more = {"ContinuationToken": token} if token else {}
         found = self.client.list_objects_v2(Bucket=self.name, Prefix=prefix, Delimiter=delimiter, **more)
         entries = found.get("Contents", [])
         objects = {entry["Key"]: StoredObject(entry["ETag"], entry["Size"]) for entry in entries}
         folders = [entry["Prefix"] for entry in found.get("CommonPrefixes", [])]
-        return Page(objects, folders, found.get("NextContinuationToken"))
+        return ListingPage(objects, folders, found.get("NextContinuationToken"))
 
     def find(self, key: str) -> StoredObject | None:
         try:
@@ -143,7 +143,7 @@ class S3Bucket(Bucket):
             found = self.client.get_object(Bucket=self.name, Key=key, Range=span, IfMatch=version)
         except botocore.ClientError as error:
             if _status(error) in {HTTPStatus.PRECONDITION_FAILED, HTTPStatus.NOT_FOUND}:
-                raise Changed from error
+                raise ObjectChanged from error
             raise
         return bytes(found["Body"].read())
 
@@ -154,14 +154,14 @@ class S3Bucket(Bucket):
             )
         except botocore.ClientError as error:
             if _status(error) == HTTPStatus.PRECONDITION_FAILED:
-                raise Taken from error
+                raise ObjectExists from error
             raise
 
     def put(self, key: str, content: bytes) -> StoredObject:
         made = self.client.put_object(Bucket=self.name, Key=key, Body=content, **self.encryption)
         return StoredObject(made["ETag"], len(content))
 
-    def upload(self, key: str) -> Upload:
+    def upload(self, key: str) -> ObjectUpload:
         token = uuid.uuid4().hex
         begun = self.client.create_multipart_upload(
             Bucket=self.name, Key=key, Metadata={_UPLOAD: token}, **self.encryption
@@ -240,7 +240,7 @@ _ACTIONS = {
 }
 
 
-class _S3Upload(Upload):
+class _S3Upload(ObjectUpload):
     def __init__(self, bucket: S3Bucket, key: str, upload_id: str, token: str) -> None:
         self.bucket = bucket
         self.named = {"Bucket": bucket.name, "Key": key, "UploadId": upload_id}

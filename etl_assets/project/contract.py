@@ -9,7 +9,7 @@ from etl_assets.apis.declaration import Api
 from etl_assets.engine.mistakes import refuse
 from etl_assets.errors import EtlError
 from etl_assets.exports.contract import Report
-from etl_assets.exports.lineage import Query
+from etl_assets.exports.lineage import ReportQuery
 from etl_assets.presentation import OWNERS, SOURCE_OWNERS
 from etl_assets.source.table import Table
 from etl_assets.star.definition import Inputs, StarFunction
@@ -85,7 +85,7 @@ class Project:
     steps: Mapping[str, Steps]
     options: Options
     inputs: Inputs = field(repr=False)
-    queries: Mapping[str, tuple[Query, Query | None]] = field(repr=False)
+    queries: Mapping[str, tuple[ReportQuery, ReportQuery | None]] = field(repr=False)
     """The query of each report, and that of its control totals, traced to the star."""
     is_shipped: bool = False
     """Whether it is the one that ships, which alone has a source that ships too."""

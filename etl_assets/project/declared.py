@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from etl_assets.apis.declaration import Api
 from etl_assets.engine.mistakes import Noted, noting
 from etl_assets.exports.contract import Report, ReportError, report
-from etl_assets.exports.lineage import Query, queries
+from etl_assets.exports.lineage import ReportQuery, queries
 from etl_assets.project import names
 from etl_assets.project.contract import Options, Project, ProjectError, Slip, at, shown
 from etl_assets.project.finding import SHIPPED, imported, package, root_of
@@ -234,9 +234,9 @@ class _Declared:
         times = Counter(map(names.without_case, every))
         return wrong | {name for name in every if times[names.without_case(name)] > 1}
 
-    def _traced(self) -> dict[str, tuple[Query, Query | None]]:
+    def _traced(self) -> dict[str, tuple[ReportQuery, ReportQuery | None]]:
         """The queries of the reports. One of a report, or over a star table, with which something is wrong can't be traced."""
-        traced: dict[str, tuple[Query, Query | None]] = {}
+        traced: dict[str, tuple[ReportQuery, ReportQuery | None]] = {}
         schemas, wrong = {name: one.schema for name, one in self.star.items()}, self._wrong()
         for made in self.reports.values():
             if self.noted.has(made, *made.columns) or any(

@@ -14,7 +14,7 @@ from etl_assets.proof.certificate import Certifier, TableProof
 from etl_assets.proof.parts import PARTS, Parts
 from etl_assets.proof.totals import Totals
 from etl_assets.raw.assets import raw_key
-from etl_assets.source.resource import Source
+from etl_assets.source.resource import PostgresSource
 from etl_assets.star.definition import Inputs
 from etl_assets.star.resource import Lake, OpenLake
 from etl_assets.warehouse.assets import warehouse_key
@@ -158,7 +158,7 @@ def verification_checks(
     )
     @naming.resources
     def verification(
-        context: dg.AssetCheckExecutionContext, lake: Lake, warehouse: Warehouse, source: Source
+        context: dg.AssetCheckExecutionContext, lake: Lake, warehouse: Warehouse, source: PostgresSource
     ) -> Iterator[dg.AssetCheckResult]:
         chosen = sorted(context.selected_asset_check_keys, key=lambda k: k.name)
         names = {tables[key.name] for key in chosen}

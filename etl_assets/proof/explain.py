@@ -66,7 +66,7 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Misfit:
+class QuarantinedValue:
     """A value of the row that can't be represented as declared, and the line of the report that says so."""
 
     batch: str
@@ -100,7 +100,7 @@ class Story:
     asked_source: bool
     source: Row | None
     arrivals: Sequence[Arrival]
-    misfits: Sequence[Misfit]
+    misfits: Sequence[QuarantinedValue]
     star: Sequence[Version]
     warehouse: Sequence[Version] | None
     context_of: Sequence[str]
@@ -269,7 +269,7 @@ class Explainer:
         )
         return dict(zip(columns, record, strict=True))
 
-    def _misfits(self, table: str, key: Sequence[str]) -> Iterator[Misfit]:
+    def _misfits(self, table: str, key: Sequence[str]) -> Iterator[QuarantinedValue]:
         whole = ",".join(key)  # as the report has it
         for manifest in list(self.frames.batches.changing(table, self.manifest))[::-1]:
             file = manifest.changed[table].quarantined
@@ -351,7 +351,7 @@ def source_row(url: str, table: Table, key: Sequence[str]) -> Row | None:
 
 def quarantined(
     frames: Frames, manifest: Manifest, tables: Sequence[str]
-) -> Iterator[tuple[str, str, Misfit]]:
+) -> Iterator[tuple[str, str, QuarantinedValue]]:
     """All (table, key, misfit) that committed batches reported, newest batch first."""
     reports = [
         (changing.batch, table, changing, file)
@@ -365,7 +365,9 @@ def quarantined(
             yield table, key, misfit
 
 
-def read_report(frames: Frames, manifest: Manifest, file: LandedFile) -> Iterator[tuple[str, Misfit]]:
+def read_report(
+    frames: Frames, manifest: Manifest, file: LandedFile
+) -> Iterator[tuple[str, QuarantinedValue]]:
     """What a quarantine report says, with the key of the row that each of its records is about."""
     local = frames.current.landed(file)
     rows = duck.read_csv(frames.connection, [local]).project('key, "column", value, reason')
@@ -375,7 +377,7 @@ def read_report(frames: Frames, manifest: Manifest, file: LandedFile) -> Iterato
     for line, fields in _records(local):
         if line > 1:
             key, column = fields[key_at], fields[column_at]
-            yield key, Misfit(number(manifest.batch), column, *values[key, column], file.path, line)
+            yield key, QuarantinedValue(number(manifest.batch), column, *values[key, column], file.path, line)
 
 
 def line_of(path: Path, columns: Sequence[str], values: Sequence[str]) -> int:

@@ -31,7 +31,7 @@ from etl_assets.source.assets import declared_schema, source_key
 from etl_assets.source.catalog import LeftOut
 from etl_assets.source.connection import SourceInterrupted
 from etl_assets.source.position import Position
-from etl_assets.source.resource import Source
+from etl_assets.source.resource import PostgresSource
 from etl_assets.source.snapshot import LakeClaimed
 from etl_assets.source.table import Table
 
@@ -131,7 +131,7 @@ def raw_assets(tables: Sequence[Table], project: str, naming: Naming = PLAIN) ->
     )
     @naming.resources
     def capture(
-        context: dg.AssetExecutionContext, config: CaptureConfig, source: Source, lake: RawLake
+        context: dg.AssetExecutionContext, config: CaptureConfig, source: PostgresSource, lake: RawLake
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         """Land what changed in the source, as one snapshot shows it."""
         selected = {key: table for key, table in by_key.items() if key in context.selected_asset_keys}

@@ -91,7 +91,7 @@ class Position(BaseModel, frozen=True):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CaptureDecision:
     """Whether a batch is worth taking, and why, or why not."""
 
     changed: bool
@@ -132,33 +132,33 @@ def _read(connection: Connection, tables: Sequence[Table]) -> Position:
     return Position(server=server, mark=mark, counted_since=counted_since or "", taken=taken, tables=found)
 
 
-def judge(now: Position, last: Position, *, certainty_seconds: float = CERTAINTY_SECONDS) -> Verdict:
+def judge(now: Position, last: Position, *, certainty_seconds: float = CERTAINTY_SECONDS) -> CaptureDecision:
     """Compare where the source stands with where it stood when a batch was last taken."""
     if now.server != last.server:
-        return Verdict(True, "it is another server or database, or one that was restored")
+        return CaptureDecision(True, "it is another server or database, or one that was restored")
     if now.tables.keys() != last.tables.keys():
-        return Verdict(True, f"tables came or went: {_names(now.tables.keys() ^ last.tables.keys())}")
+        return CaptureDecision(True, f"tables came or went: {_names(now.tables.keys() ^ last.tables.keys())}")
     if now.counted_since != last.counted_since or _went_back(now, last):
-        return Verdict(True, "its counters began again at zero")
+        return CaptureDecision(True, "its counters began again at zero")
     seconds = now.taken - last.taken
     if now.mark == last.mark:
         elsewhere = [name for name, table in now.tables.items() if table.elsewhere]
         if elsewhere and seconds >= certainty_seconds:
-            return Verdict(True, f"may have changed on another server: {_names(elsewhere)}")
-        return Verdict(False, "nothing was committed")
+            return CaptureDecision(True, f"may have changed on another server: {_names(elsewhere)}")
+        return CaptureDecision(False, "nothing was committed")
     changed = [name for name, table in now.tables.items() if table != last.tables[name]]
     if changed:
-        return Verdict(True, f"changed: {_names(changed)}")
+        return CaptureDecision(True, f"changed: {_names(changed)}")
     uncounted = [name for name, table in now.tables.items() if table.writes is None]
     if uncounted and seconds >= UNCOUNTED_SECONDS:
-        return Verdict(
+        return CaptureDecision(
             True, f"something was committed, and may be in what can't be counted: {_names(uncounted)}"
         )
     if seconds >= certainty_seconds:
-        return Verdict(
+        return CaptureDecision(
             True, f"something was committed, and counters are not believed after {seconds / 60:.0f} minutes"
         )
-    return Verdict(False, "no table was changed (what was committed is elsewhere)")
+    return CaptureDecision(False, "no table was changed (what was committed is elsewhere)")
 
 
 def _went_back(now: Position, last: Position) -> bool:

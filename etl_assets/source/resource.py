@@ -14,7 +14,7 @@ from etl_assets.source.preflight import check_source
 from etl_assets.source.table import Table
 
 
-class Source(dg.ConfigurableResource):
+class PostgresSource(dg.ConfigurableResource):
     """A PostgreSQL to read from. Nothing is opened before it is needed."""
 
     url: str = Field(json_schema_extra={"dagster__is_secret": True}, description="PostgreSQL URL.")
@@ -54,7 +54,7 @@ class Source(dg.ConfigurableResource):
             return read_position(self.address(), tables)
 
 
-class UnnamedSource(Source):
+class UnnamedSource(PostgresSource):
     """The source of a project as long as nobody has named one: whoever needs it is told what to set."""
 
     url: str = ""

@@ -20,11 +20,11 @@ from typing import Any
 
 from etl_assets.stand_ins.bigquery_jobs import Jobs
 from etl_assets.stand_ins.bigquery_sql import Script
-from etl_assets.stand_ins.bigquery_tables import Json, Refused, Tables
+from etl_assets.stand_ins.bigquery_tables import ErrorResponse, Json, Tables
 
 
 @dataclass(frozen=True)
-class Request:
+class ReceivedRequest:
     """A request that arrived: the how-manyth it is, and what it asks."""
 
     number: int
@@ -33,7 +33,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Fault:
+class InjectedFault:
     """How a request goes wrong. `status` None: the connection is cut. `after`: only once the request was carried out,
     so that the client can't know whether it was."""
 
@@ -53,8 +53,8 @@ class BigQueryStandIn:
         self.project = project
         self.tables = Tables(project)
         self.jobs = Jobs(self.tables, objects)
-        self.requests: list[Request] = []
-        self.fault: Callable[[Request], Fault | None] = lambda request: None
+        self.requests: list[ReceivedRequest] = []
+        self.fault: Callable[[ReceivedRequest], InjectedFault | None] = lambda request: None
         self.url = ""
         self._uploads: dict[str, tuple[Json, bytearray]] = {}
 
@@ -92,7 +92,7 @@ class BigQueryStandIn:
     # -- requests ------------------------------------------------------------------------------------------------
 
     def answer(
-        self, request: Request, query: Mapping[str, str], body: bytes, headers: Mapping[str, str]
+        self, request: ReceivedRequest, query: Mapping[str, str], body: bytes, headers: Mapping[str, str]
     ) -> Any:
         """What is answered to a request: JSON, or a status, JSON and headers."""
         if request.path == "/token":
@@ -103,12 +103,12 @@ class BigQueryStandIn:
                 "issued_token_type": "token",
             }
         if headers.get("authorization") != "Bearer local":
-            raise Refused(401, "authError", "Request had invalid authentication credentials.")
+            raise ErrorResponse(401, "authError", "Request had invalid authentication credentials.")
         found = re.fullmatch(r"(?:/resumable)?(/upload)?/bigquery/v2/projects/([^/]+)/(.*)", request.path)
         if not found:
-            raise Refused(404, "notFound", f"Not found: {request.path}")
+            raise ErrorResponse(404, "notFound", f"Not found: {request.path}")
         if found[2] != self.project:
-            raise Refused(404, "notFound", f"Not found: Project {found[2]}")
+            raise ErrorResponse(404, "notFound", f"Not found: Project {found[2]}")
         if found[1]:
             return self._upload(request, query, body, headers)
         path = [urllib.parse.unquote(part) for part in found[3].split("/")]
@@ -157,13 +157,13 @@ class BigQueryStandIn:
                 return tables.page(dataset, table, start, size, int64_timestamps=int64)
             case ("POST", "datasets", dataset, "tables", table, "insertAll"):
                 return tables.insert_all(dataset, table, body)
-        raise Refused(501, "notImplemented", f"the stand-in does not know {method} {'/'.join(path)}")
+        raise ErrorResponse(501, "notImplemented", f"the stand-in does not know {method} {'/'.join(path)}")
 
     def _view(self, body: Json) -> str | None:
         return Script(self.tables, body["view"], list).view() if "view" in body else None
 
     def _upload(
-        self, request: Request, query: Mapping[str, str], body: bytes, headers: Mapping[str, str]
+        self, request: ReceivedRequest, query: Mapping[str, str], body: bytes, headers: Mapping[str, str]
     ) -> Any:
         if query["uploadType"] == "multipart":
             found = re.search(r'boundary="?([^";]+)', headers["content-type"])
@@ -199,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
-        request = Request(len(stand_in.requests) + 1, self.command, url.path)
+        request = ReceivedRequest(len(stand_in.requests) + 1, self.command, url.path)
         stand_in.requests.append(request)
         fault = stand_in.fault(request)
         if fault is None or fault.after:
@@ -209,15 +209,17 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault.status is None:
             self.close_connection = True
         else:
-            self._reply(*_error(Refused(fault.status, fault.reason, fault.message), url.path))
+            self._reply(*_error(ErrorResponse(fault.status, fault.reason, fault.message), url.path))
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
-    def _answer(self, request: Request, query: Mapping[str, str], body: bytes) -> tuple[int, Any, Any]:
+    def _answer(
+        self, request: ReceivedRequest, query: Mapping[str, str], body: bytes
+    ) -> tuple[int, Any, Any]:
         headers = {name.lower(): value for name, value in self.headers.items()}
         try:
             answer = self.stand_in.answer(request, query, body, headers)
-        except Refused as refused:
+        except ErrorResponse as refused:
             return _error(refused, request.path)
         return answer if isinstance(answer, tuple) else (200, answer, {})
 
@@ -232,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-def _error(refused: Refused, path: str) -> tuple[int, Json, Json]:
+def _error(refused: ErrorResponse, path: str) -> tuple[int, Json, Json]:
     """An error as the service sends it; the one that hands out tokens has its own form."""
     if path == "/token":
         return refused.status, {"error": refused.reason, "error_description": refused.message}, {}

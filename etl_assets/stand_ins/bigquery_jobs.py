@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from etl_assets.stand_ins.bigquery_sql import Answer, Script
-from etl_assets.stand_ins.bigquery_tables import Json, Refused, Tables
+from etl_assets.stand_ins.bigquery_sql import Script, StatementResult
+from etl_assets.stand_ins.bigquery_tables import ErrorResponse, Json, Tables
 from etl_assets.stand_ins.bigquery_types import row
 
 _STATUS = {
@@ -25,7 +25,7 @@ class Job:
     """A job: its resource, and the answer of its last statement."""
 
     resource: Json
-    answer: Answer = field(default_factory=lambda: Answer("NONE"))
+    answer: StatementResult = field(default_factory=lambda: StatementResult("NONE"))
 
     @property
     def id(self) -> str:
@@ -47,7 +47,7 @@ class Jobs:
         self.tables = tables
         self.project = tables.project
         self.objects = objects
-        self.fault: Callable[[Json, int], Refused | None] = lambda job, statement: None
+        self.fault: Callable[[Json, int], ErrorResponse | None] = lambda job, statement: None
         self.seconds = 0.0
         self.page_rows = 10_000
         self.lock = threading.RLock()
@@ -61,7 +61,7 @@ class Jobs:
         name = reference.get("jobId") or uuid.uuid4().hex
         with self.lock:
             if name in self.known:
-                raise Refused(409, "duplicate", f"Already Exists: Job {self.project}:{name}")
+                raise ErrorResponse(409, "duplicate", f"Already Exists: Job {self.project}:{name}")
             location = reference.get("location") or self._location(configuration)
             job = Job(
                 {
@@ -99,7 +99,7 @@ class Jobs:
                     self._load(job, uploaded)
                 else:
                     self._query(job)
-            except Refused as refused:
+            except ErrorResponse as refused:
                 said = {"reason": refused.reason, "message": refused.message}
                 status |= {"errorResult": said, "errors": [said]}
             finally:
@@ -116,7 +116,7 @@ class Jobs:
     def _query(self, job: Job) -> None:
         configuration = job.resource["configuration"]["query"]
         script = self._script(job)
-        answers: list[Answer] = []
+        answers: list[StatementResult] = []
         try:
             for answer in script.run(lambda number: self._check_fault(job, number)):
                 answers.append(answer)
@@ -160,7 +160,7 @@ class Jobs:
     def _check_location(self, job: Job, dataset: str) -> None:
         location = job.resource["jobReference"]["location"]
         if self.tables.dataset(dataset)["location"].upper() != location.upper():
-            raise Refused(
+            raise ErrorResponse(
                 404,
                 "notFound",
                 f"Not found: Dataset {self.project}:{dataset} was not found in location {location}",
@@ -177,18 +177,18 @@ class Jobs:
 
     def _object(self, uri: str) -> bytes:
         if self.objects is None:
-            raise Refused(400, "invalid", "the stand-in was not told how to open gs:// URIs")
+            raise ErrorResponse(400, "invalid", "the stand-in was not told how to open gs:// URIs")
         try:
             return self.objects(uri)
         except FileNotFoundError:
-            raise Refused(404, "notFound", f"Not found: URI {uri}") from None
+            raise ErrorResponse(404, "notFound", f"Not found: URI {uri}") from None
 
     def look(self, name: str, query: Mapping[str, str]) -> Job:
         job = self.known.get(name)
         location = job.resource["jobReference"]["location"] if job else ""
         asked = query.get("location") or (location if location in _MULTI_REGIONS else "US")
         if job is None or asked.upper() != location.upper():
-            raise Refused(404, "notFound", f"Not found: Job {self.project}:{name}")
+            raise ErrorResponse(404, "notFound", f"Not found: Job {self.project}:{name}")
         return job
 
     def results(self, job: Job, query: Mapping[str, str]) -> Json:
@@ -201,7 +201,7 @@ class Jobs:
         if not job.done:
             return answer
         if error := job.resource["status"].get("errorResult"):
-            raise Refused(_STATUS.get(error["reason"], 400), error["reason"], error["message"])
+            raise ErrorResponse(_STATUS.get(error["reason"], 400), error["reason"], error["message"])
         fields, rows = job.answer.fields, job.answer.rows
         start = int(query.get("pageToken") or query.get("startIndex") or 0)
         size = min(int(query.get("maxResults") or self.page_rows), self.page_rows)
@@ -235,7 +235,7 @@ class Jobs:
         return answer
 
 
-def _child(job: Job, number: int, answer: Answer) -> Json:
+def _child(job: Job, number: int, answer: StatementResult) -> Json:
     """A statement of a script as the job that the service makes of it."""
     reference = job.resource["jobReference"]
     name = f"script_job_{reference['jobId']}_{number}"

@@ -15,7 +15,7 @@ import sqlglot
 from sqlglot import TokenType, exp
 from sqlglot.errors import SqlglotError
 
-from etl_assets.stand_ins.bigquery_tables import TEXT, Json, Refused, Tables
+from etl_assets.stand_ins.bigquery_tables import TEXT, ErrorResponse, Json, Tables
 from etl_assets.stand_ins.bigquery_types import Field, duckdb_type, fields_of, parameter
 
 _DML: dict[type[exp.Expr], str] = {
@@ -28,7 +28,7 @@ _JOBS = re.compile(r"INFORMATION_SCHEMA\.(JOBS(?:_BY_USER|_BY_PROJECT)?)", re.IG
 
 
 @dataclass
-class Answer:
+class StatementResult:
     """What a statement did. `target`: the table that it changed; `affected`: how many of its rows."""
 
     kind: str
@@ -54,7 +54,7 @@ class Script:
         self.open = False
         self.touched: set[tuple[str, str]] = set()
 
-    def run(self, before: Callable[[int], None] = lambda number: None) -> Iterator[Answer]:
+    def run(self, before: Callable[[int], None] = lambda number: None) -> Iterator[StatementResult]:
         """The answers, statement by statement; `before` is called with the number of each."""
         try:
             for number, text in enumerate(_statements(self.sql), start=1):
@@ -62,11 +62,11 @@ class Script:
                 try:
                     yield self._statement(text)
                 except SqlglotError as error:
-                    raise Refused(
+                    raise ErrorResponse(
                         400, "invalidQuery", f"Syntax error: {str(error).splitlines()[0]}"
                     ) from None
                 except duckdb.Error as error:
-                    raise Refused(400, "invalidQuery", " ".join(str(error).split())) from None
+                    raise ErrorResponse(400, "invalidQuery", " ".join(str(error).split())) from None
         finally:
             if self.open:
                 self.database.rollback()
@@ -85,29 +85,29 @@ class Script:
         (text,) = _statements(self.sql)
         return self._bound(_parsed(text)).sql("duckdb")
 
-    def _statement(self, text: str) -> Answer:
+    def _statement(self, text: str) -> StatementResult:
         words = text.upper().split(None, 2)
         match words[0].rstrip("("):
             case "BEGIN":
                 self.database.begin()
                 self.open = True
-                return Answer("BEGIN_TRANSACTION")
+                return StatementResult("BEGIN_TRANSACTION")
             case "COMMIT":
                 self.database.commit()
                 self.open = False
                 for dataset, name in self.touched:
                     self.tables.note(dataset, name, {})
-                return Answer("COMMIT_TRANSACTION")
+                return StatementResult("COMMIT_TRANSACTION")
             case "ROLLBACK":
                 self.database.rollback()
                 self.open = False
-                return Answer("ROLLBACK_TRANSACTION")
+                return StatementResult("ROLLBACK_TRANSACTION")
             case "ASSERT":
                 (checked,) = self._select(_parsed(f"SELECT {text[len('ASSERT') :]}")).rows
                 if checked[0] is not True:
                     message = re.search(r"\bAS\s+(['\"])(.*)\1\s*$", text, re.DOTALL | re.IGNORECASE)
-                    raise Refused(400, "invalidQuery", message[2] if message else "Assertion failed")
-                return Answer("ASSERT")
+                    raise ErrorResponse(400, "invalidQuery", message[2] if message else "Assertion failed")
+                return StatementResult("ASSERT")
         # sqlglot does not know options behind COPY.
         if copied := re.fullmatch(
             r"(CREATE .* COPY .*?)\s*OPTIONS\s*\(expiration_timestamp = NULL\)", text, re.DOTALL
@@ -115,7 +115,7 @@ class Script:
             return self._copy(_parsed(copied[1]), expires=False)
         return self._run(_parsed(text))
 
-    def _run(self, tree: exp.Expr) -> Answer:
+    def _run(self, tree: exp.Expr) -> StatementResult:
         if isinstance(tree, exp.Query):
             return self._select(tree)
         if isinstance(tree, exp.Create):
@@ -129,28 +129,30 @@ class Script:
             target = self._target(tree)
             kind, sql = _DML[type(tree)], self._bound(tree).sql("duckdb")
         else:
-            raise Refused(
+            raise ErrorResponse(
                 400, "invalidQuery", f"the stand-in does not know this statement: {tree.sql('bigquery')[:60]}"
             )
         ((affected,),) = self.tables.rows(sql)
         self._changed(target)
-        return Answer(kind, target=target, affected=affected)
+        return StatementResult(kind, target=target, affected=affected)
 
-    def _select(self, tree: exp.Expr) -> Answer:
+    def _select(self, tree: exp.Expr) -> StatementResult:
         found = self.database.sql(self._bound(tree).sql("duckdb"))
-        return Answer("SELECT", fields_of(found), found.fetchall())
+        return StatementResult("SELECT", fields_of(found), found.fetchall())
 
-    def _create(self, tree: exp.Create) -> Answer:
+    def _create(self, tree: exp.Create) -> StatementResult:
         """CREATE [OR REPLACE] [TEMP] TABLE ... AS SELECT, CREATE SCHEMA IF NOT EXISTS."""
         if tree.kind == "SCHEMA":
             name = tree.this.db or tree.this.name
             if name not in self.tables.datasets:
                 self.tables.create_dataset({"datasetReference": {"datasetId": name}})
-            return Answer("CREATE_SCHEMA")
+            return StatementResult("CREATE_SCHEMA")
         if tree.kind == "TABLE" and tree.args.get("clone"):
             return self._copy(tree)
         if tree.kind != "TABLE" or not isinstance(tree.expression, exp.Query):
-            raise Refused(400, "invalidQuery", "the stand-in creates tables by query, or by the REST API")
+            raise ErrorResponse(
+                400, "invalidQuery", "the stand-in creates tables by query, or by the REST API"
+            )
         temporary = bool(tree.find(exp.TemporaryProperty))
         found = self.database.sql(self._bound(tree.expression).sql("duckdb"))
         name = tree.this.name
@@ -162,16 +164,16 @@ class Script:
             self.database.execute(f'INSERT INTO temp."{name}" FROM unwritten')
             self.database.unregister("unwritten")
             self.temporary.add(name)
-            return Answer("CREATE_TABLE_AS_SELECT")
+            return StatementResult("CREATE_TABLE_AS_SELECT")
         self._refuse_in_transaction()
         target = self._target(tree)
         if tree.args.get("exists") and (target["datasetId"], target["tableId"]) in self.tables.tables:
-            return Answer("CREATE_TABLE_AS_SELECT")
+            return StatementResult("CREATE_TABLE_AS_SELECT")
         disposition = "WRITE_TRUNCATE" if tree.args.get("replace") else "WRITE_EMPTY"
         self.tables.write(target, found, fields_of(found), {"writeDisposition": disposition})
-        return Answer("CREATE_TABLE_AS_SELECT", target=target)
+        return StatementResult("CREATE_TABLE_AS_SELECT", target=target)
 
-    def _copy(self, tree: exp.Expr, *, expires: bool = True) -> Answer:
+    def _copy(self, tree: exp.Expr, *, expires: bool = True) -> StatementResult:
         """CREATE OR REPLACE TABLE ... COPY ..."""
         self._refuse_in_transaction()
         target, source = self._target(tree.this), self._target(tree.args["clone"].this)
@@ -185,37 +187,37 @@ class Script:
         self.tables.note(*place, {"description": held.get("description")})
         if expires:
             self.tables.note(*place, {"expirationTime": held.get("expirationTime")})
-        return Answer("CREATE_TABLE", target=target)
+        return StatementResult("CREATE_TABLE", target=target)
 
-    def _drop(self, tree: exp.Drop) -> Answer:
+    def _drop(self, tree: exp.Drop) -> StatementResult:
         table = tree.find(exp.Table)
         if table is None or tree.kind not in {"TABLE", "VIEW"}:
-            raise Refused(
+            raise ErrorResponse(
                 400, "invalidQuery", "the stand-in drops tables and views by query, or by the REST API"
             )
         if not table.db and table.name in self.temporary:
             self.database.execute(f'DROP TABLE temp."{table.name}"')
             self.temporary.discard(table.name)
-            return Answer("DROP_TABLE")
+            return StatementResult("DROP_TABLE")
         self._refuse_in_transaction()
         target = self._target(table)
         place = (target["datasetId"], target["tableId"])
         if not tree.args.get("exists") or place in self.tables.tables:
             if ("view" in self.tables.held(*place)) != (tree.kind == "VIEW"):
-                raise Refused(400, "invalidQuery", f"{'.'.join(place)} is not a {tree.kind.lower()}")
+                raise ErrorResponse(400, "invalidQuery", f"{'.'.join(place)} is not a {tree.kind.lower()}")
             self.tables.delete(*place)
-        return Answer(f"DROP_{tree.kind}", target=target)
+        return StatementResult(f"DROP_{tree.kind}", target=target)
 
     def _refuse_in_transaction(self) -> None:
         if self.open:
-            raise Refused(
+            raise ErrorResponse(
                 400, "invalidQuery", "Only temporary tables can be created or dropped inside a transaction"
             )
 
     def _target(self, tree: exp.Expr) -> Json:
         table = tree if isinstance(tree, exp.Table) else tree.find(exp.Table)
         if table is None:
-            raise Refused(400, "invalidQuery", f"no table in {tree.sql('bigquery')[:60]}")
+            raise ErrorResponse(400, "invalidQuery", f"no table in {tree.sql('bigquery')[:60]}")
         return {
             "projectId": table.catalog or self.tables.project,
             "datasetId": table.db or self.default,
@@ -249,7 +251,7 @@ class Script:
     def _fill(self, node: exp.Expr) -> exp.Expr:
         if isinstance(node, exp.Parameter):
             if node.name not in self.named:
-                raise Refused(400, "invalidQuery", f"Query parameter '{node.name}' not found")
+                raise ErrorResponse(400, "invalidQuery", f"Query parameter '{node.name}' not found")
             given = self.named[node.name]
             return parameter(given["parameterType"], given["parameterValue"])
         if isinstance(node, exp.Placeholder):
@@ -263,14 +265,14 @@ class Script:
         return node
 
     def _find(self, table: exp.Table) -> None:
-        """Make a reference one that DuckDB follows. Raises `Refused` if there is no such table."""
+        """Make a reference one that DuckDB follows. Raises `ErrorResponse` if there is no such table."""
         if isinstance(table.this, exp.Func):  # UNNEST and the like
             return
         if table.catalog and table.catalog != self.tables.project:
-            raise Refused(404, "notFound", f"Not found: Project {table.catalog}")
+            raise ErrorResponse(404, "notFound", f"Not found: Project {table.catalog}")
         dataset = table.db or self.default
         if not dataset:
-            raise Refused(
+            raise ErrorResponse(
                 400,
                 "invalidQuery",
                 f'Table "{table.name}" must be qualified with a dataset (e.g. dataset.table).',
@@ -314,7 +316,7 @@ def _statements(sql: str) -> Sequence[str]:
     try:
         tokens = sqlglot.tokenize(sql, read="bigquery")
     except SqlglotError as error:
-        raise Refused(400, "invalidQuery", f"Syntax error: {str(error).splitlines()[0]}") from None
+        raise ErrorResponse(400, "invalidQuery", f"Syntax error: {str(error).splitlines()[0]}") from None
     written: list[str] = []
     begun = None
     for token in tokens:

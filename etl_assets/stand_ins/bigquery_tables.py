@@ -30,7 +30,7 @@ _TEXT = f"""CREATE MACRO {TEXT}(x) AS CASE
 _KEYS = {"BIGNUMERIC", "BOOLEAN", "DATE", "DATETIME", "INTEGER", "NUMERIC", "STRING", "TIMESTAMP"}
 
 
-class Refused(Exception):
+class ErrorResponse(Exception):
     """What the service answers instead of doing it: an HTTP status, a reason, a message."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
@@ -61,7 +61,7 @@ class Tables:
         """Make an empty dataset."""
         name = body["datasetReference"]["datasetId"]
         if name in self.datasets:
-            raise Refused(409, "duplicate", f"Already Exists: Dataset {self.project}:{name}")
+            raise ErrorResponse(409, "duplicate", f"Already Exists: Dataset {self.project}:{name}")
         self.database.execute(f"CREATE SCHEMA {identifier(name)}")
         reference = {"projectId": self.project, "datasetId": name}
         self.datasets[name] = {
@@ -76,7 +76,7 @@ class Tables:
     def dataset(self, name: str) -> Json:
         """A dataset, or the answer that there is none."""
         if name not in self.datasets:
-            raise Refused(404, "notFound", f"Not found: Dataset {self.project}:{name}")
+            raise ErrorResponse(404, "notFound", f"Not found: Dataset {self.project}:{name}")
         return self.datasets[name]
 
     def delete_dataset(self, name: str, *, contents: bool) -> None:
@@ -84,7 +84,7 @@ class Tables:
         self.dataset(name)
         held = [key for key in self.tables if key[0] == name]
         if held and not contents:
-            raise Refused(400, "resourceInUse", f"Dataset {self.project}:{name} is still in use")
+            raise ErrorResponse(400, "resourceInUse", f"Dataset {self.project}:{name} is still in use")
         self.database.execute(f"DROP SCHEMA {identifier(name)} CASCADE")
         for key in held:
             del self.tables[key]
@@ -97,7 +97,7 @@ class Tables:
         self.dataset(dataset)
         name = body["tableReference"]["tableId"]
         if (dataset, name) in self.tables:
-            raise Refused(409, "duplicate", f"Already Exists: Table {self.project}:{dataset}.{name}")
+            raise ErrorResponse(409, "duplicate", f"Already Exists: Table {self.project}:{dataset}.{name}")
         place = _place(dataset, name)
         _check_layout(body, body)
         if view_sql:
@@ -134,7 +134,7 @@ class Tables:
         """What was noted of a table."""
         self.dataset(dataset)
         if (dataset, name) not in self.tables:
-            raise Refused(404, "notFound", f"Not found: Table {self.project}:{dataset}.{name}")
+            raise ErrorResponse(404, "notFound", f"Not found: Table {self.project}:{dataset}.{name}")
         return self.tables[dataset, name]
 
     def resource(self, dataset: str, name: str) -> Json:
@@ -160,7 +160,7 @@ class Tables:
         """Change what a table says of itself."""
         held = self.held(dataset, name)
         if etag and etag != held["etag"]:
-            raise Refused(412, "conditionNotMet", "Precondition check failed.")
+            raise ErrorResponse(412, "conditionNotMet", "Precondition check failed.")
         place = _place(dataset, name)
         _check_layout(body, held)
         if view_sql:
@@ -171,7 +171,7 @@ class Tables:
             wanted = {field["name"]: field for field in body["schema"]["fields"]}
             for field in known.values():
                 if field["name"] not in wanted or duckdb_type(field) != duckdb_type(wanted[field["name"]]):
-                    raise Refused(
+                    raise ErrorResponse(
                         400,
                         "invalid",
                         f"Provided Schema does not match Table {self.project}:{dataset}.{name}. "
@@ -180,7 +180,7 @@ class Tables:
             for field in wanted.values():
                 if field["name"] not in known:
                     if field.get("mode") == "REQUIRED":
-                        raise Refused(
+                        raise ErrorResponse(
                             400,
                             "invalid",
                             f"Cannot add required fields to an existing schema: {field['name']}",
@@ -201,7 +201,7 @@ class Tables:
         """tabledata.list"""
         held = self.held(dataset, name)
         if "view" in held:
-            raise Refused(400, "invalid", f"Cannot list a table of type VIEW: {dataset}.{name}")
+            raise ErrorResponse(400, "invalid", f"Cannot list a table of type VIEW: {dataset}.{name}")
         fields = held["schema"]["fields"]
         ((count,),) = self.rows(f"SELECT count(*) FROM {_place(dataset, name)}")
         found = self.rows(f"FROM {_place(dataset, name)} LIMIT {size} OFFSET {start}")
@@ -222,18 +222,20 @@ class Tables:
         layout: Json = {key: wanted[key] for key in ("timePartitioning", "clustering") if key in wanted}
         exists = (dataset, name) in self.tables
         if not exists and wanted.get("createDisposition") == "CREATE_NEVER":
-            raise Refused(404, "notFound", f"Not found: Table {called}")
+            raise ErrorResponse(404, "notFound", f"Not found: Table {called}")
         if exists:
             held = self.tables[dataset, name]
             if wanted["writeDisposition"] == "WRITE_EMPTY" and self.rows(f"FROM {place} LIMIT 1"):
-                raise Refused(409, "duplicate", f"Already Exists: Table {called}")
+                raise ErrorResponse(409, "duplicate", f"Already Exists: Table {called}")
             if held.get("timePartitioning") != layout.get("timePartitioning", held.get("timePartitioning")):
-                raise Refused(400, "invalid", f"Incompatible table partitioning specification for {called}")
+                raise ErrorResponse(
+                    400, "invalid", f"Incompatible table partitioning specification for {called}"
+                )
             if wanted["writeDisposition"] != "WRITE_TRUNCATE":
                 known = {field["name"]: duckdb_type(field) for field in held["schema"]["fields"]}
                 for field in fields:
                     if known.get(field["name"]) != duckdb_type(field):
-                        raise Refused(
+                        raise ErrorResponse(
                             400,
                             "invalid",
                             f"Provided Schema does not match Table {called}. Field {field['name']} has changed type",
@@ -252,7 +254,7 @@ class Tables:
     def load(self, wanted: Json, files: Iterable[bytes]) -> Json:
         """The rows of Parquet files, with the job's schema or else that of the files, into a table."""
         if wanted.get("sourceFormat") != "PARQUET":
-            raise Refused(400, "invalid", "the stand-in loads Parquet only")
+            raise ErrorResponse(400, "invalid", "the stand-in loads Parquet only")
         target = wanted["destinationTable"]
         contents = list(files)
         try:
@@ -260,7 +262,7 @@ class Tables:
                 [pq.read_table(io.BytesIO(c)) for c in contents], promote_options="default"
             )
         except pa.ArrowInvalid as error:
-            raise Refused(400, "invalid", f"Error while reading data, error message: {error}") from None
+            raise ErrorResponse(400, "invalid", f"Error while reading data, error message: {error}") from None
         given = wanted.get("schema", {}).get("fields")
         if given is None:
             held = self.tables.get((target["datasetId"], target["tableId"]))
@@ -326,7 +328,7 @@ class Tables:
         try:
             self.database.execute(f"INSERT INTO {place} BY NAME FROM unwritten")
         except duckdb.ConstraintException as error:
-            raise Refused(400, "invalid", f"Required column has null values: {error}") from None
+            raise ErrorResponse(400, "invalid", f"Required column has null values: {error}") from None
         finally:
             self.database.unregister("unwritten")
 
@@ -342,10 +344,10 @@ def _check_layout(body: Json, held: Json) -> None:
         *(part["referencingColumn"] for part in foreign),
     ]
     if len(clustering) > 4:
-        raise Refused(400, "invalid", "Too many clustering columns: 4 at the most")
+        raise ErrorResponse(400, "invalid", "Too many clustering columns: 4 at the most")
     for column in [*clustering, *keys]:
         if kinds.get(column) not in _KEYS:
-            raise Refused(
+            raise ErrorResponse(
                 400, "invalid", f"{column} can be in no key and in no clustering: {kinds.get(column)}"
             )
 
@@ -358,7 +360,7 @@ def _column(field: Field) -> str:
     try:
         stored = duckdb_type(field)
     except KeyError:
-        raise Refused(400, "invalid", f"Invalid field type {field['type']}") from None
+        raise ErrorResponse(400, "invalid", f"Invalid field type {field['type']}") from None
     return f"{identifier(field['name'])} {stored}{' NOT NULL' if field.get('mode') == 'REQUIRED' else ''}"
 
 
@@ -377,24 +379,26 @@ def _fitted(found: pa.Table, field: Field) -> pa.ChunkedArray | pa.Array:
     name, wanted = field["name"], arrow_type(field)
     if name not in found.column_names:
         if field["mode"] == "REQUIRED":
-            raise Refused(400, "invalid", f"Missing required field: {name}")
+            raise ErrorResponse(400, "invalid", f"Missing required field: {name}")
         return pa.nulls(found.num_rows, wanted)
     held = found.column(name)
     if field["mode"] == "REQUIRED" and held.null_count:
-        raise Refused(400, "invalid", f"Required field {name} has null values")
+        raise ErrorResponse(400, "invalid", f"Required field {name} has null values")
     zoned = [getattr(kind, "tz", None) is not None for kind in (held.type, wanted)]
     same_kind = pa.types.is_timestamp(held.type) == pa.types.is_timestamp(wanted) and zoned[0] == zoned[1]
     text = pa.types.is_string(wanted) != (
         pa.types.is_string(held.type) or pa.types.is_large_string(held.type)
     )
     if not pa.types.is_null(held.type) and (not same_kind or text):
-        raise Refused(
+        raise ErrorResponse(
             400, "invalid", f"Provided Schema does not match the file. Field {name} has type {held.type}"
         )
     try:
         return held.cast(wanted)
     except pa.ArrowException as error:
-        raise Refused(400, "invalid", f"Error while reading data, error message: {name}: {error}") from None
+        raise ErrorResponse(
+            400, "invalid", f"Error while reading data, error message: {name}: {error}"
+        ) from None
 
 
 def _problems(

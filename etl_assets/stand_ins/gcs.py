@@ -33,7 +33,7 @@ _API = re.compile(
 )
 
 
-class Refused(Exception):
+class ErrorResponse(Exception):
     """An answer that is an error."""
 
     def __init__(self, status: int, message: str, reason: str) -> None:
@@ -49,7 +49,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int = 200
     content: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Stored:
 
 
 @dataclass
-class Session:
+class ResumableUpload:
     """A resumable upload that is not complete."""
 
     bucket: str
@@ -102,7 +102,7 @@ class Buckets:
 
     def __init__(self) -> None:
         self.held: dict[str, dict[str, Stored]] = {}
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, ResumableUpload] = {}
         self._generations = count(1_700_000_000_000_000)
         self._lock = threading.RLock()
 
@@ -110,14 +110,16 @@ class Buckets:
         """Make an empty bucket."""
         with self._lock:
             if name in self.held:
-                raise Refused(409, "Your previous request to create the named bucket succeeded.", "conflict")
+                raise ErrorResponse(
+                    409, "Your previous request to create the named bucket succeeded.", "conflict"
+                )
             self.held[name] = {}
         return {"kind": "storage#bucket", "id": name, "name": name}
 
     def bucket(self, name: str) -> dict[str, Stored]:
         """The objects of a bucket."""
         if name not in self.held:
-            raise Refused(404, "The specified bucket does not exist.", "notFound")
+            raise ErrorResponse(404, "The specified bucket does not exist.", "notFound")
         return self.held[name]
 
     def find(self, bucket: str, name: str, query: Mapping[str, str]) -> Stored:
@@ -126,7 +128,7 @@ class Buckets:
             found = self.bucket(bucket).get(name)
             wanted = query.get("generation")
             if found is None or (wanted and int(wanted) != found.generation):
-                raise Refused(404, f"No such object: {bucket}/{name}", "notFound")
+                raise ErrorResponse(404, f"No such object: {bucket}/{name}", "notFound")
             self._check(found, query)
             return found
 
@@ -138,7 +140,7 @@ class Buckets:
             made = Stored(bucket, resource["name"], content, next(self._generations), kind)
             for name, have in made.checksums.items():
                 if resource.get(name, have) != have:
-                    raise Refused(
+                    raise ErrorResponse(
                         400,
                         f"Provided {name} doesn't match calculated one ({resource[name]}, {have}).",
                         "invalid",
@@ -182,16 +184,16 @@ class Buckets:
         with self._lock:
             self._check(self.bucket(bucket).get(resource["name"]), query)
             upload = uuid.uuid4().hex
-            self.sessions[upload] = Session(bucket, resource, query)
+            self.sessions[upload] = ResumableUpload(bucket, resource, query)
             return upload
 
-    def session(self, upload: str) -> Session:
+    def session(self, upload: str) -> ResumableUpload:
         """The upload of an id."""
         if upload not in self.sessions:
-            raise Refused(404, "The upload does not exist.", "notFound")
+            raise ErrorResponse(404, "The upload does not exist.", "notFound")
         return self.sessions[upload]
 
-    def extend(self, upload: str, span: str, content: bytes, whole: bool, checksum: str) -> Session:
+    def extend(self, upload: str, span: str, content: bytes, whole: bool, checksum: str) -> ResumableUpload:
         """Take a block of a resumable upload; one that is not `whole` was cut off on its way."""
         first, _, total = span.removeprefix("bytes ").partition("/")
         with self._lock:
@@ -201,9 +203,9 @@ class Buckets:
             if first != "*":
                 start, end = (int(number) for number in first.split("-"))
                 if start > len(session.content) or (whole and end - start + 1 != len(content)):
-                    raise Refused(400, f"Invalid range {span}", "invalid")
+                    raise ErrorResponse(400, f"Invalid range {span}", "invalid")
                 if whole and total == "*" and (end + 1) % _QUANTUM:
-                    raise Refused(400, "Only the last block may be no multiple of 256 KiB.", "invalid")
+                    raise ErrorResponse(400, "Only the last block may be no multiple of 256 KiB.", "invalid")
                 kept = len(session.content)
                 session.content += content[kept - start :]
                 if not whole:
@@ -226,7 +228,7 @@ class Buckets:
     def _check(found: Stored | None, query: Mapping[str, str]) -> None:
         wanted = query.get("ifGenerationMatch")
         if wanted is not None and int(wanted) != (found.generation if found else 0):
-            raise Refused(
+            raise ErrorResponse(
                 412, "At least one of the pre-conditions you specified did not hold.", "conditionNotMet"
             )
 
@@ -248,7 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = self._content()
         try:
             answer = self._answer(content)
-        except Refused as refused:
+        except ErrorResponse as refused:
             answer = _json(refused.body, refused.status)
         if len(content) < int(self.headers.get("Content-Length") or 0):
             self.close_connection = True  # who sent this is gone
@@ -270,18 +272,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         return bytes(content)
 
-    def _answer(self, content: bytes) -> Answer:
+    def _answer(self, content: bytes) -> Response:
         url = urlsplit(self.path)
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         asked = _API.fullmatch(url.path)
         if asked is None:
-            raise Refused(404, f"Not Found: {url.path}", "notFound")
+            raise ErrorResponse(404, f"Not Found: {url.path}", "notFound")
         kind, bucket, name = (unquote(asked[part] or "") for part in ("kind", "bucket", "object"))
         whole = len(content) == int(self.headers.get("Content-Length") or 0)
         if kind == "upload/" and self.command != "POST":
             return self._resume(query["upload_id"], content, whole)
         if not whole:
-            raise Refused(400, "The request was cut off.", "invalid")
+            raise ErrorResponse(400, "The request was cut off.", "invalid")
         match self.command, kind, bool(bucket), bool(name):
             case "POST", "", False, False:
                 return _json(self.buckets.create_bucket(json.loads(content)["name"]))
@@ -295,12 +297,12 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._media(found) if query.get("alt") == "media" else _json(found.resource)
             case "DELETE", "", True, True:
                 self.buckets.delete(bucket, name, query)
-                return Answer(204)
+                return Response(204)
             case "POST", "upload/", True, False:
                 return self._upload(bucket, query, content)
-        raise Refused(400, f"{self.command} {url.path} is not known here", "invalid")
+        raise ErrorResponse(400, f"{self.command} {url.path} is not known here", "invalid")
 
-    def _media(self, found: Stored) -> Answer:
+    def _media(self, found: Stored) -> Response:
         size = len(found.content)
         sums = found.checksums
         headers = {
@@ -310,14 +312,14 @@ class _Handler(BaseHTTPRequestHandler):
         }
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if span is None:
-            return Answer(200, found.content, headers)
+            return Response(200, found.content, headers)
         start, end = int(span[1]), min(int(span[2] or size), size - 1)
         if start >= size:
-            raise Refused(416, "Request range not satisfiable", "requestedRangeNotSatisfiable")
+            raise ErrorResponse(416, "Request range not satisfiable", "requestedRangeNotSatisfiable")
         part = {"Content-Range": f"bytes {start}-{end}/{size}"}
-        return Answer(206, found.content[start : end + 1], headers | part)
+        return Response(206, found.content[start : end + 1], headers | part)
 
-    def _upload(self, bucket: str, query: Mapping[str, str], content: bytes) -> Answer:
+    def _upload(self, bucket: str, query: Mapping[str, str], content: bytes) -> Response:
         if query["uploadType"] == "resumable":
             resource = json.loads(content or b"{}")
             resource.setdefault("name", query.get("name"))
@@ -325,31 +327,31 @@ class _Handler(BaseHTTPRequestHandler):
             upload = self.buckets.begin(bucket, resource, query)
             # To the host that was asked, which may be another's address for this one.
             place = f"http://{self.headers['Host']}{urlsplit(self.path).path}"
-            return Answer(headers={"Location": f"{place}?uploadType=resumable&upload_id={upload}"})
+            return Response(headers={"Location": f"{place}?uploadType=resumable&upload_id={upload}"})
         resource, body = _parts(self.headers["Content-Type"], content)
         return _json(self.buckets.store(bucket, resource, body, query).resource)
 
-    def _resume(self, upload: str, content: bytes, whole: bool) -> Answer:
+    def _resume(self, upload: str, content: bytes, whole: bool) -> Response:
         if self.command == "DELETE":
             self.buckets.cancel(upload)
-            return Answer(499)
+            return Response(499)
         checksum = self.headers.get("X-Goog-Hash", "")
         session = self.buckets.extend(upload, self.headers["Content-Range"], content, whole, checksum)
         if session.made:
             return _json(session.made.resource)
         kept = {"Range": f"bytes=0-{len(session.content) - 1}"} if session.content else {}
-        return Answer(308, headers=kept)
+        return Response(308, headers=kept)
 
 
-def _json(content: Json, status: int = 200) -> Answer:
-    return Answer(status, json.dumps(content).encode(), {"Content-Type": "application/json; charset=UTF-8"})
+def _json(content: Json, status: int = 200) -> Response:
+    return Response(status, json.dumps(content).encode(), {"Content-Type": "application/json; charset=UTF-8"})
 
 
 def _parts(content_type: str, content: bytes) -> tuple[Json, bytes]:
     """The resource and the content of an upload in one request (`multipart/related`)."""
     boundary = re.search(r'boundary="?([^";]+)', content_type)
     if boundary is None:
-        raise Refused(400, "The upload has no boundary.", "badRequest")
+        raise ErrorResponse(400, "The upload has no boundary.", "badRequest")
     mark = b"\r\n--" + boundary[1].encode()
     _, first, rest = (b"\r\n" + content).split(mark, 2)
     resource = json.loads(first.partition(b"\r\n\r\n")[2])

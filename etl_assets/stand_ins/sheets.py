@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from etl_assets.stand_ins.sheets_books import Book, Refused
+from etl_assets.stand_ins.sheets_books import Book, ErrorResponse
 
 Json = dict[str, Any]
 _STATUS = {
@@ -29,7 +29,7 @@ _STATUS = {
 
 
 @dataclass(frozen=True)
-class Fault:
+class InjectedFault:
     """What goes wrong with the n-th request, counted from 1: `status` is answered (None: the connection is cut), before
     the request takes effect or after it did. `lasting`: with every later one too."""
 
@@ -45,7 +45,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Request:
+class ReceivedRequest:
     """A request that was received. `writes`: it could change something."""
 
     method: str
@@ -64,18 +64,18 @@ class SheetsStandIn:
     def __init__(self) -> None:
         self.url = ""
         self.books: dict[str, Book] = {}
-        self.requests: list[Request] = []
-        self.faults: list[Fault] = []
+        self.requests: list[ReceivedRequest] = []
+        self.faults: list[InjectedFault] = []
         self.lock = threading.Lock()
 
-    def answer(self, request: Request, query: dict[str, list[str]]) -> Json:
+    def answer(self, request: ReceivedRequest, query: dict[str, list[str]]) -> Json:
         """Answer a request as the API does."""
         found = re.fullmatch(r"/v4/spreadsheets/([^/:]+)(.*)", request.path)
         book = self.books.get(unquote(found[1])) if found else None
         if book is None or found is None:
-            raise Refused(404)
+            raise ErrorResponse(404)
         if book.shared_for == "nothing" or (request.writes and book.shared_for == "reading"):
-            raise Refused(403)
+            raise ErrorResponse(403)
         match request.method, found[2]:
             case "GET", "":
                 return {"sheets": [{"properties": grid.properties} for grid in book.grids]}
@@ -87,7 +87,7 @@ class SheetsStandIn:
             case "POST", "/values:batchUpdate":
                 book.put(request.body)
                 return {"responses": [{} for _ in request.body["data"]]}
-        raise Refused(404, f"The stand-in does not know {request.method} {request.path}")
+        raise ErrorResponse(404, f"The stand-in does not know {request.method} {request.path}")
 
 
 class _Server(ThreadingHTTPServer):
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         parts = urlsplit(self.path)
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        request = Request(
+        request = ReceivedRequest(
             self.command, parts.path, json.loads(content) if content else {}, dict(self.headers.items())
         )
         stand_in = self.server.stand_in
@@ -127,13 +127,13 @@ class _Handler(BaseHTTPRequestHandler):
             if fault is None or fault.after:
                 try:
                     answer = stand_in.answer(request, parse_qs(parts.query))
-                except Refused as refused:
+                except ErrorResponse as refused:
                     status, answer = refused.status, _error(refused)
         if fault is not None and fault.status is None:
             self.close_connection = True
             return
         if fault is not None and fault.status is not None:
-            status, answer = fault.status, _error(Refused(fault.status))
+            status, answer = fault.status, _error(ErrorResponse(fault.status))
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json; charset=UTF-8")
@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def _error(refused: Refused) -> Json:
+def _error(refused: ErrorResponse) -> Json:
     status = _STATUS.get(refused.status, "INTERNAL")
     return {"error": {"code": refused.status, "message": str(refused), "status": status}}
 

@@ -21,7 +21,7 @@ _RANGE = re.compile(r"'((?:[^']|'')+)'!A(\d+):([A-Z]+)(\d+)")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
 
 
-class Refused(Exception):
+class ErrorResponse(Exception):
     """An answer other than 200."""
 
     def __init__(self, status: int, message: str | None = None) -> None:
@@ -83,14 +83,14 @@ class Book:
         for grid in self.grids:
             if grid.id == sheet_id:
                 return grid
-        raise Refused(400, f"Invalid requests[0]: No grid with id: {sheet_id}")
+        raise ErrorResponse(400, f"Invalid requests[0]: No grid with id: {sheet_id}")
 
     def titled(self, title: str) -> Grid:
         """The grid of a title."""
         for grid in self.grids:
             if grid.title.casefold() == title.casefold():
                 return grid
-        raise Refused(400, f"Unable to parse range: {title}")
+        raise ErrorResponse(400, f"Unable to parse range: {title}")
 
     def visible(self) -> dict[str, list[list[Any]]]:
         """What a reader sees: the values of each tab."""
@@ -105,31 +105,31 @@ class Book:
                 ((kind, wanted),) = request.items()
                 handler = getattr(self, f"_{kind}", None)
                 if handler is None:
-                    raise Refused(400, f'Invalid JSON payload received. Unknown name "{kind}"')
+                    raise ErrorResponse(400, f'Invalid JSON payload received. Unknown name "{kind}"')
                 handler(wanted)
                 self._check()
-        except Refused:
+        except ErrorResponse:
             self.grids = grids
             raise
 
     def _check(self) -> None:
         if sum(grid.rows * grid.columns for grid in self.grids) > MAX_CELLS:
-            raise Refused(
+            raise ErrorResponse(
                 400,
                 f"This action would increase the number of cells in the workbook above the limit of {MAX_CELLS} cells.",
             )
         if all(grid.hidden for grid in self.grids):
-            raise Refused(400, "You can't remove or hide all the visible sheets in a document.")
+            raise ErrorResponse(400, "You can't remove or hide all the visible sheets in a document.")
         for grid in self.grids:
             if grid.frozen_rows >= grid.rows or grid.frozen_columns >= grid.columns:
-                raise Refused(400, "You can't freeze all visible rows or columns on the sheet.")
+                raise ErrorResponse(400, "You can't freeze all visible rows or columns on the sheet.")
             if not 0 < len(grid.title) <= MAX_TITLE:
-                raise Refused(400, f"A sheet's name has 1 to {MAX_TITLE} characters.")
+                raise ErrorResponse(400, f"A sheet's name has 1 to {MAX_TITLE} characters.")
         titles = [grid.title.casefold() for grid in self.grids]
         if len(set(titles)) < len(titles):
-            raise Refused(400, "A sheet with that name already exists. Please enter another name.")
+            raise ErrorResponse(400, "A sheet with that name already exists. Please enter another name.")
         if len({grid.id for grid in self.grids}) < len(titles):
-            raise Refused(400, "A sheet with that id already exists.")
+            raise ErrorResponse(400, "A sheet with that id already exists.")
 
     # One method per request of batchUpdate, under its name there.
 
@@ -166,13 +166,13 @@ class Book:
                 case "gridProperties.frozenColumnCount":
                     grid.frozen_columns = size["frozenColumnCount"]
                 case _:
-                    raise Refused(400, f"Invalid field mask: {name}")
+                    raise ErrorResponse(400, f"Invalid field mask: {name}")
 
     def _repeatCell(self, wanted: Json) -> None:
         grid, cells = self._area(wanted["range"])
         for name in wanted["fields"].split(","):
             if not name.startswith("userEnteredFormat."):
-                raise Refused(400, f"Invalid field mask: {name}")
+                raise ErrorResponse(400, f"Invalid field mask: {name}")
         for at in cells:
             grid.formats[at] = grid.formats.get(at, {}) | wanted["cell"]["userEnteredFormat"]
 
@@ -181,17 +181,17 @@ class Book:
 
     def _updateCells(self, wanted: Json) -> None:
         if wanted["fields"] != "userEnteredValue" or "rows" in wanted:
-            raise Refused(400, "the stand-in only empties cells")
+            raise ErrorResponse(400, "the stand-in only empties cells")
         grid, cells = self._area(wanted["range"])
         for at in cells:
             grid.cells.pop(at, None)
 
     def _copyPaste(self, wanted: Json) -> None:
         if wanted["pasteType"] != "PASTE_NORMAL":
-            raise Refused(400, "the stand-in only pastes values and formats")
+            raise ErrorResponse(400, "the stand-in only pastes values and formats")
         (source, taken), (target, given) = self._area(wanted["source"]), self._area(wanted["destination"])
         if len(taken) != len(given):
-            raise Refused(400, "the stand-in only pastes into an area of the same size")
+            raise ErrorResponse(400, "the stand-in only pastes into an area of the same size")
         for kept, pasted in ((source.cells, target.cells), (source.formats, target.formats)):
             for at, to in zip(taken, given, strict=True):
                 pasted.pop(to, None)
@@ -202,7 +202,7 @@ class Book:
         grid = self.grid(area["sheetId"])
         bottom, right = area.get("endRowIndex", grid.rows), area.get("endColumnIndex", grid.columns)
         if bottom > grid.rows or right > grid.columns:
-            raise Refused(400, "Invalid range: it exceeds the grid's limits")
+            raise ErrorResponse(400, "Invalid range: it exceeds the grid's limits")
         rows = range(area.get("startRowIndex", 0), bottom)
         return grid, [(r, c) for r in rows for c in range(area.get("startColumnIndex", 0), right)]
 
@@ -211,25 +211,27 @@ class Book:
     def put(self, given: Json) -> None:
         """Write values into a range."""
         if given["valueInputOption"] not in {"RAW", "USER_ENTERED"}:
-            raise Refused(400, "'valueInputOption' is required but not specified")
+            raise ErrorResponse(400, "'valueInputOption' is required but not specified")
         grids = copy.deepcopy(self.grids)
         try:
             for data in given["data"]:
                 self._put(data["range"], data["values"], raw=given["valueInputOption"] == "RAW")
-        except Refused:
+        except ErrorResponse:
             self.grids = grids
             raise
 
     def _put(self, range_: str, rows: Sequence[Sequence[Any]], *, raw: bool) -> None:
         grid, top, bottom, right = self._parsed(range_)
         if len(rows) > bottom - top or any(len(row) > right for row in rows):
-            raise Refused(400, f"Requested writing within range [{range_}], but tried writing beyond it")
+            raise ErrorResponse(
+                400, f"Requested writing within range [{range_}], but tried writing beyond it"
+            )
         for at, row in enumerate(rows, start=top):
             for column, value in enumerate(row):
                 if isinstance(value, list | dict):
-                    raise Refused(400, f"Invalid values[{at}][{column}]: {type(value).__name__}_value")
+                    raise ErrorResponse(400, f"Invalid values[{at}][{column}]: {type(value).__name__}_value")
                 if isinstance(value, str) and len(value.encode("utf-16-le")) // 2 > MAX_TEXT:
-                    raise Refused(
+                    raise ErrorResponse(
                         400,
                         f"Your input contains more than the maximum of {MAX_TEXT} characters in a single cell.",
                     )
@@ -255,13 +257,13 @@ class Book:
     def _parsed(self, range_: str) -> tuple[Grid, int, int, int]:
         found = _RANGE.fullmatch(range_)
         if not found:
-            raise Refused(400, f"Unable to parse range: {range_}")
+            raise ErrorResponse(400, f"Unable to parse range: {range_}")
         title, top, letters, bottom = found.groups()
         grid, right = self.titled(title.replace("''", "'")), 0
         for letter in letters:
             right = right * 26 + ord(letter) - ord("A") + 1
         if int(top) > grid.rows or right > grid.columns:
-            raise Refused(
+            raise ErrorResponse(
                 400,
                 f"Range ({range_}) exceeds grid limits. Max rows: {grid.rows}, max columns: {grid.columns}",
             )

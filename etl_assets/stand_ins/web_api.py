@@ -97,7 +97,7 @@ class Behaviour:
 
 
 @dataclass(frozen=True)
-class Call:
+class ReceivedCall:
     """A call that arrived. `at` by the monotonic clock, in seconds."""
 
     at: float
@@ -112,7 +112,7 @@ class WebApiStandIn:
 
     behaviour: Behaviour = field(default_factory=Behaviour)
     day_of: Callable[[date], Sequence[Record]] = sales
-    calls: list[Call] = field(default_factory=list)
+    calls: list[ReceivedCall] = field(default_factory=list)
     answered: Counter[int] = field(default_factory=Counter)
     most_at_once: int = 0
     url: str = ""
@@ -147,7 +147,7 @@ class WebApiStandIn:
 
     # -- what is answered ------------------------------------------------------------------------------------------------
 
-    def arrived(self, call: Call) -> None:
+    def arrived(self, call: ReceivedCall) -> None:
         """Take note of a call."""
         with self._lock:
             self.calls.append(call)
@@ -160,7 +160,7 @@ class WebApiStandIn:
             self._at_once -= 1
             self.answered[status] += 1
 
-    def fault(self, call: Call) -> int | None:
+    def fault(self, call: ReceivedCall) -> int | None:
         """The status with which a call fails; 0: the connection is closed, 2: it is reset, 1: what is answered is no JSON;
         None: it does not."""
         with self._lock:
@@ -189,7 +189,7 @@ class WebApiStandIn:
             draw -= share
         return None
 
-    def page(self, call: Call) -> tuple[dict[str, Any], str | None]:
+    def page(self, call: ReceivedCall) -> tuple[dict[str, Any], str | None]:
         """A page, and the address of the next for the header `Link`."""
         query = call.query
         if call.path == "/rates":
@@ -269,7 +269,7 @@ class _Handler(BaseHTTPRequestHandler):
         stand_in, parts = self.server.stand_in, urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         headers = {name.lower(): value for name, value in self.headers.items()}
-        call = Call(time.monotonic(), parts.path, query, headers)
+        call = ReceivedCall(time.monotonic(), parts.path, query, headers)
         stand_in.arrived(call)
         status = 0
         try:
@@ -277,7 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             stand_in.left(status)
 
-    def _answer(self, stand_in: WebApiStandIn, call: Call) -> int:
+    def _answer(self, stand_in: WebApiStandIn, call: ReceivedCall) -> int:
         how = stand_in.behaviour
         time.sleep(how.seconds)
         if how.elsewhere:

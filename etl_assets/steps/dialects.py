@@ -28,7 +28,7 @@ _EXECUTED = ("/*!", "/*M!")
 
 
 @dataclass(frozen=True)
-class Dialect:
+class LexicalRules:
     """How a database reads SQL. `other`: what is no code; `nested`: a comment may hold comments."""
 
     name: str
@@ -57,17 +57,17 @@ def _end_of_comment(sql: str, start: int) -> int:
     return len(sql)
 
 
-def _dialect(name: str, *others: str, nested: bool = False) -> Dialect:
-    return Dialect(name, re.compile("|".join(others), re.DOTALL), nested)
+def _dialect(name: str, *others: str, nested: bool = False) -> LexicalRules:
+    return LexicalRules(name, re.compile("|".join(others), re.DOTALL), nested)
 
 
-def _postgres(single: str) -> Dialect:
+def _postgres(single: str) -> LexicalRules:
     return _dialect(
         "PostgreSQL", _E_TEXT + _E_MORE, single, _DOUBLE, _DOLLAR, _LINE_TO_RETURN, _BLOCK, nested=True
     )
 
 
-def _mysql(single: str, double: str) -> Dialect:
+def _mysql(single: str, double: str) -> LexicalRules:
     return _dialect(
         "MySQL", single, double, _BACKTICK, r"\#[^\n]*", r"--(?=[\x00-\x20\x7f]|\Z)[^\n]*", _BLOCK
     )
@@ -92,7 +92,7 @@ _MYSQLS = tuple(_MYSQL_BY_MODE.values())
 
 OF_DATABASES = (POSTGRES, MYSQL, SQLITE, SQL_SERVER)
 OF_WAREHOUSES = (DUCKDB, POSTGRES)
-_NAMED: Mapping[str, Sequence[Dialect]] = {
+_NAMED: Mapping[str, Sequence[LexicalRules]] = {
     "postgresql": (POSTGRES,),
     "mysql": (MYSQL,),
     "mariadb": (MYSQL,),
@@ -101,12 +101,12 @@ _NAMED: Mapping[str, Sequence[Dialect]] = {
 }
 
 
-def dialects(name: str) -> Sequence[Dialect]:
+def dialects(name: str) -> Sequence[LexicalRules]:
     """The dialects that a database may have that SQLAlchemy calls so: of one that is not known here, all."""
     return _NAMED.get(name, (*OF_DATABASES, DUCKDB))
 
 
-def mysql(modes: str) -> Dialect:
+def mysql(modes: str) -> LexicalRules:
     """The dialect of a MySQL or MariaDB whose `sql_mode` is this."""
     known = modes.upper().split(",")
     return _MYSQL_BY_MODE["NO_BACKSLASH_ESCAPES" in known, "ANSI_QUOTES" in known]

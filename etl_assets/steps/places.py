@@ -54,7 +54,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Places:
+class FilePlaces:
     """The lake, and buckets."""
 
     lake: Files

@@ -17,7 +17,7 @@ from etl_assets.steps.in_warehouse import WarehouseSession
 from etl_assets.steps.keeping import Keeping
 from etl_assets.steps.messages import channel_setting
 from etl_assets.steps.parameters import Value
-from etl_assets.steps.places import Places
+from etl_assets.steps.places import FilePlaces
 from etl_assets.steps.sessions import WAREHOUSE, Session, SessionError, Sessions, setting_of, url_of
 from etl_assets.steps.work import Notice, Work
 from etl_assets.warehouse.contract import Warehouse
@@ -43,7 +43,7 @@ class StepSurroundings(dg.ConfigurableResource):
             kinds=group.kinds,
             sessions=Sessions(self.session),
             keeping=Keeping(files, group.name, partition, Path(self.lake.scratch)),
-            places=Places(files, Path(self.lake.cache)),
+            places=FilePlaces(files, Path(self.lake.cache)),
             send=lambda notice: self._send(notice, run_id),
             unproven=self._unproven,
             folder=Path(self.folder),

@@ -36,7 +36,7 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class SkippedStep:
     """A step that was left out, since steps that it needs were not done."""
 
     step: Step
@@ -50,7 +50,7 @@ class StepsFailed(StepError):
     """Steps of a run failed. Its text names each of them with its cause."""
 
     def __init__(
-        self, group: str, failed: Sequence[Failed], left_out: Sequence[LeftOut], ends: Sequence[str]
+        self, group: str, failed: Sequence[Failed], left_out: Sequence[SkippedStep], ends: Sequence[str]
     ) -> None:
         super().__init__(f"{group}: {'; '.join([*map(str, failed), *map(str, left_out), *ends])}")
         self.failed = failed
@@ -63,11 +63,11 @@ def missing(group: Steps, selected: Collection[str], environment: Mapping[str, s
     return [name for name in dict.fromkeys(needed) if not environment.get(name, "").strip()]
 
 
-def run(group: Steps, selected: Collection[str], work: Work) -> Iterator[Done | Failed | LeftOut]:
+def run(group: Steps, selected: Collection[str], work: Work) -> Iterator[Done | Failed | SkippedStep]:
     """Run the selected steps of a group in their order, and tell what became of each. The sessions are closed at the end,
     however it ends. Raises `StepsFailed` if any failed."""
     failed: list[Failed] = []
-    left_out: list[LeftOut] = []
+    left_out: list[SkippedStep] = []
     ends: list[str] = []
     try:
         for one in group.steps:
@@ -76,7 +76,7 @@ def run(group: Steps, selected: Collection[str], work: Work) -> Iterator[Done | 
             outcome = _outcome(group, one, work)
             if isinstance(outcome, Failed):
                 failed.append(outcome)
-            elif isinstance(outcome, LeftOut):
+            elif isinstance(outcome, SkippedStep):
                 left_out.append(outcome)
             if not isinstance(outcome, Done):
                 work.unmade.add(one.name)
@@ -88,14 +88,14 @@ def run(group: Steps, selected: Collection[str], work: Work) -> Iterator[Done | 
         raise StepsFailed(group.name, failed, left_out, ends)
 
 
-def _outcome(group: Steps, one: Step, work: Work) -> Done | Failed | LeftOut:
+def _outcome(group: Steps, one: Step, work: Work) -> Done | Failed | SkippedStep:
     needs = group.needs[one.name]
     if (
         one.always
     ):  # what it takes was made by this run, or it is not there: an older one would be told as new
         needs = [] if one.does_without else group.inputs(one)
     if unmade := [name for name in needs if name in work.unmade]:
-        return LeftOut(one, unmade)
+        return SkippedStep(one, unmade)
     started = time.monotonic()
     try:
         made = one.make(work)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from etl_assets.errors import EtlError
-from etl_assets.steps.dialects import Dialect
+from etl_assets.steps.dialects import LexicalRules
 from etl_assets.steps.parameters import Parameter, Value
 from etl_assets.steps.statement import Reading, Statement
 
@@ -36,7 +36,7 @@ class Bound:
     parameters: Mapping[str, Parameter]
     values: Mapping[str, Value]
 
-    def read(self, dialects: Sequence[Dialect]) -> Reading:
+    def read(self, dialects: Sequence[LexicalRules]) -> Reading:
         """The statement as a database reads it that may have several dialects. Raises `SessionError` where in one of them a
         parameter stands where nothing is bound."""
         readings = [self.statement.read(dialect) for dialect in dialects]

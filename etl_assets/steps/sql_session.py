@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from etl_assets import faults
 from etl_assets.steps import dialects
 from etl_assets.steps.appending import refuse_rounding
-from etl_assets.steps.dialects import POSTGRES, POSTGRES_BACKSLASHES, Dialect
+from etl_assets.steps.dialects import POSTGRES, POSTGRES_BACKSLASHES, LexicalRules
 from etl_assets.steps.parameters import Value
 from etl_assets.steps.sessions import BATCH_ROWS, Bound, IfExists, Session, SessionError
 from etl_assets.steps.sql_values import (
@@ -82,7 +82,7 @@ class SqlSession(Session):
         types = {name: bound_type(query.parameters[name], values[name], self._dialect) for name in values}
         return reading.clause(types), values
 
-    def _reads(self, sql: str) -> Sequence[Dialect]:
+    def _reads(self, sql: str) -> Sequence[LexicalRules]:
         """How the database reads a statement. Whether a backslash means something is asked: a session may change it."""
         if "\\" in sql and self._dialect == "postgresql":
             conforming = self._connection.scalar(sa.text("SHOW standard_conforming_strings"))

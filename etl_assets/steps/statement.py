@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from etl_assets.later import Later
-from etl_assets.steps.dialects import OF_WAREHOUSES, Dialect
+from etl_assets.steps.dialects import OF_WAREHOUSES, LexicalRules
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -39,11 +39,11 @@ class Statement:
         if not self.sql.strip():
             raise ValueError("its SQL is empty")
 
-    def read(self, dialect: Dialect) -> Reading:
+    def read(self, dialect: LexicalRules) -> Reading:
         """The statement as a database reads it."""
         return Reading(self.sql, dialect)
 
-    def mistakes(self, declared: Collection[str], dialects: Sequence[Dialect]) -> list[str]:
+    def mistakes(self, declared: Collection[str], dialects: Sequence[LexicalRules]) -> list[str]:
         """What is wrong with how it names parameters in whichever of these dialects it is read; nothing, if it is right in
         one."""
         found = [list(self.read(dialect).mistakes(declared)) for dialect in dialects]
@@ -60,7 +60,7 @@ class Reading:
     """A statement as a database reads it."""
 
     sql: str
-    dialect: Dialect
+    dialect: LexicalRules
 
     @cached_property
     def _pieces(self) -> list[tuple[bool, str]]:

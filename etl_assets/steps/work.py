@@ -6,7 +6,7 @@ from pathlib import Path
 
 from etl_assets.steps.keeping import Keeping, Kind
 from etl_assets.steps.parameters import Parameter, Value
-from etl_assets.steps.places import Places
+from etl_assets.steps.places import FilePlaces
 from etl_assets.steps.sessions import Session, Sessions
 
 
@@ -33,7 +33,7 @@ class Work:
     """What kind of thing each step gives that gives something."""
     sessions: Sessions
     keeping: Keeping
-    places: Places
+    places: FilePlaces
     send: Callable[[Notice], str]
     """Delivers a message, and says where to."""
     unproven: Callable[[Sequence[str]], str | None]

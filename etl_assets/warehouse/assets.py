@@ -20,8 +20,8 @@ from etl_assets.star.resource import Lake, OpenLake
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import (
     SCHEMA,
-    Batch,
     Loaded,
+    TargetBatch,
     Warehouse,
     WarehouseDamaged,
     WarehouseReader,
@@ -197,11 +197,11 @@ def _lineage(table: StarTable, naming: Naming) -> dg.TableColumnLineage:
     return dg.TableColumnLineage({c.name: [dg.TableColumnDep(star, c.name)] for c in table.columns})
 
 
-def batch_of(bench: OpenLake, project: str) -> Batch:
+def batch_of(bench: OpenLake, project: str) -> TargetBatch:
     """What is noted of the batch that a load brings a warehouse up to."""
     manifest = bench.manifest
     digest = bench.builder.batches.sha256(manifest.batch)
-    return Batch(manifest.batch, manifest.server_time, manifest.lake, project, digest)
+    return TargetBatch(manifest.batch, manifest.server_time, manifest.lake, project, digest)
 
 
 def version_then(bench: OpenLake, table: str, batch: int) -> str | None:

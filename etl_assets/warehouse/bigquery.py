@@ -23,7 +23,7 @@ from etl_assets.preflight import CheckResult, probed
 from etl_assets.star.schema import Column
 from etl_assets.warehouse.bigquery_load import open_session
 from etl_assets.warehouse.bigquery_places import (
-    Places,
+    Datasets,
     columns,
     kind,
     last_change,
@@ -61,13 +61,13 @@ class BigQueryWarehouse(Warehouse):
         return f"bigquery://{self.bigquery.project}/{self.prefix}".rstrip("/")
 
     @property
-    def places(self) -> Places:
-        return Places(self.bigquery.project or "", self.prefix, self.schemas)
+    def datasets(self) -> Datasets:
+        return Datasets(self.bigquery.project or "", self.prefix, self.schemas)
 
     @property
     def exists(self) -> bool:
         with wrapped(), self.bigquery.client() as client, explaining(self.where):
-            name = f"{client.project}.{self.places.dataset(SCHEMA)}"
+            name = f"{client.project}.{self.datasets.dataset(SCHEMA)}"
             try:
                 self.bigquery.patience.retrying(
                     lambda: client.get_dataset(name, retry=ONCE, timeout=self.bigquery.request_seconds)
@@ -82,7 +82,7 @@ class BigQueryWarehouse(Warehouse):
         yield asked
         if asked.state == "ok":
             for schema in (SCHEMA, REPORTING, self.schemas.staging):
-                name = self.places.dataset(schema)
+                name = self.datasets.dataset(schema)
                 yield probed(f"dataset {name}", partial(self._rehearsed, name))
 
     def _asked(self) -> str:
@@ -117,25 +117,25 @@ class BigQueryWarehouse(Warehouse):
     def reading(self) -> Iterator[WarehouseReader]:
         """Questions are asked one by one. If a load comes between two of them this raises `WarehouseInUse`."""
         with wrapped(), self.bigquery.client() as client:
-            before = last_change(self.bigquery, client, self.places)
-            reader = BigQueryReader(self.bigquery, client, self.places)
+            before = last_change(self.bigquery, client, self.datasets)
+            reader = BigQueryReader(self.bigquery, client, self.datasets)
             yield reader
-            if reader.asked > 1 and last_change(self.bigquery, client, self.places) != before:
+            if reader.asked > 1 and last_change(self.bigquery, client, self.datasets) != before:
                 raise WarehouseInUse(f"{self.where} was loaded while it was read: run again")
 
     @contextmanager
     def session(self) -> Iterator[LoadSession]:
-        with wrapped(), open_session(self.bigquery, self.places, self.scratch) as session:
+        with wrapped(), open_session(self.bigquery, self.datasets, self.scratch) as session:
             yield session
 
 
 class BigQueryReader(WarehouseReader):
     """Asks by queries."""
 
-    def __init__(self, resource: BigQuery, client: bigquery.Client, places: Places) -> None:
+    def __init__(self, resource: BigQuery, client: bigquery.Client, datasets: Datasets) -> None:
         self.resource = resource
         self.client = client
-        self.places = places
+        self.datasets = datasets
         self.asked = 0
 
     def rows(self, sql: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
@@ -148,18 +148,18 @@ class BigQueryReader(WarehouseReader):
     def columns(self, schema: str, table: str) -> Mapping[str, tuple[str, bool]]:
         self.asked += 1
         with explaining(f"{schema}.{table}"):
-            return columns(self.resource.held(self.client, self.places.table(schema, table)))
+            return columns(self.resource.held(self.client, self.datasets.table(schema, table)))
 
     def kind(self, schema: str, name: str) -> Kind | None:
         self.asked += 1
         with explaining(f"{schema}.{name}"):
-            return kind(self.resource.held(self.client, self.places.table(schema, name)))
+            return kind(self.resource.held(self.client, self.datasets.table(schema, name)))
 
     def copy(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], source: str) -> str:
         self.asked += 1
         wanted = pa.schema([pa.field(column.name, column.type.arrow) for column in columns])
         names = DUCKDB.listing([column.name for column in columns])
-        sql = self.places.rewritten(f"SELECT {names} FROM {source}", "duckdb")
+        sql = self.datasets.rewritten(f"SELECT {names} FROM {source}", "duckdb")
         copied = given(connection, wanted.empty_table())
         with explaining(source):
             for page in self.resource.pages(self.client, sql):
@@ -170,7 +170,7 @@ class BigQueryReader(WarehouseReader):
 
     def _table(self, sql: str, params: Mapping[str, Any] | None) -> pa.Table:
         self.asked += 1
-        return self.resource.ask(self.client, self.places.rewritten(sql, "duckdb"), params)
+        return self.resource.ask(self.client, self.datasets.rewritten(sql, "duckdb"), params)
 
 
 def bigquery_warehouse(url: str, scratch: str, star_schema: str = SCHEMA) -> BigQueryWarehouse:

@@ -34,7 +34,7 @@ from etl_assets.failpoints import reached
 from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.bigquery_places import (
     DIALECT,
-    Places,
+    Datasets,
     columns,
     kind,
     last_change,
@@ -48,7 +48,7 @@ from etl_assets.warehouse.contract import (
     ControlTable,
     Kind,
     LoadSession,
-    Rows,
+    RowsToLoad,
     carried_on,
     current,
     is_outdated,
@@ -75,20 +75,20 @@ _CHANGED = "another load changed the warehouse meanwhile: run again"
 
 
 @contextmanager
-def open_session(resource: BigQuery, places: Places, scratch: str) -> Iterator["BigQuerySession"]:
+def open_session(resource: BigQuery, datasets: Datasets, scratch: str) -> Iterator["BigQueryLoadSession"]:
     """A load. Datasets and books are there when it begins; what it staged is removed when it ends well, else it expires
     within a day, since a script that is still running may need it."""
-    with resource.client() as client, explaining(places.dataset(SCHEMA)):
-        location = resource.dataset(client, places.dataset(SCHEMA))
-        _staging(resource, client, places, location)
-        session = BigQuerySession(resource, client, places, location, Path(scratch))
+    with resource.client() as client, explaining(datasets.dataset(SCHEMA)):
+        location = resource.dataset(client, datasets.dataset(SCHEMA))
+        _staging(resource, client, datasets, location)
+        session = BigQueryLoadSession(resource, client, datasets, location, Path(scratch))
         session.prepare()
         yield session
         session.sweep()
 
 
-def _staging(resource: BigQuery, client: bigquery.Client, places: Places, location: str) -> None:
-    dataset = bigquery.Dataset(f"{client.project}.{places.staging}")
+def _staging(resource: BigQuery, client: bigquery.Client, datasets: Datasets, location: str) -> None:
+    dataset = bigquery.Dataset(f"{client.project}.{datasets.staging}")
     dataset.location = location
     dataset.default_table_expiration_ms = _STAGED_MILLISECONDS
     dataset.description = "What loads stage. Tables go when a load ends, or after a day."
@@ -97,17 +97,17 @@ def _staging(resource: BigQuery, client: bigquery.Client, places: Places, locati
     )
 
 
-class BigQuerySession(LoadSession):
+class BigQueryLoadSession(LoadSession):
     """One load, by jobs of a client."""
 
     dialect = DIALECT
 
     def __init__(
-        self, resource: BigQuery, client: bigquery.Client, places: Places, location: str, scratch: Path
+        self, resource: BigQuery, client: bigquery.Client, datasets: Datasets, location: str, scratch: Path
     ) -> None:
         self.resource = resource
         self.client = client
-        self.places = places
+        self.datasets = datasets
         self.location = location
         self.scratch = scratch
         self._id = uuid.uuid4().hex[:16]
@@ -123,16 +123,16 @@ class BigQuerySession(LoadSession):
         for book in BOOKS:
             if self._table(book.name) is None:
                 self._create(book)
-        known = last_change(self.resource, self.client, self.places)
+        known = last_change(self.resource, self.client, self.datasets)
         if known is None:
-            place = self.places.rewritten(f"SELECT * FROM {SCHEMA}.{LAST_CHANGE}").removeprefix(
+            place = self.datasets.rewritten(f"SELECT * FROM {SCHEMA}.{LAST_CHANGE}").removeprefix(
                 "SELECT * FROM "
             )
             self._run(
                 f"CREATE TABLE IF NOT EXISTS {place} AS SELECT '{uuid.uuid4().hex}' AS name",
                 f"turn_{self._id}",
             )
-            known = last_change(self.resource, self.client, self.places)
+            known = last_change(self.resource, self.client, self.datasets)
         self._before = known or ""
         for book in BOOKS:
             if is_outdated(book, self.columns(book.name), self.dialect):
@@ -143,7 +143,7 @@ class BigQuerySession(LoadSession):
         aside, change = self._stageable(f"{book.name}_anew"), uuid.uuid4().hex
         self._create(book, aside)
         names = DIALECT.listing([column.name for column in book.columns])
-        query = self.places.rewritten(carried_on(book, self.columns(book.name), DIALECT))
+        query = self.datasets.rewritten(carried_on(book, self.columns(book.name), DIALECT))
         script = [
             f"INSERT INTO {self._quoted(aside)} ({names}) {query}",
             *self._in_our_turn([], change),
@@ -167,7 +167,7 @@ class BigQuerySession(LoadSession):
     # -- reading and staging -------------------------------------------------------------------------------------
 
     def rows(self, sql: str) -> list[tuple[object, ...]]:
-        return tuples(self.resource.ask(self.client, self.places.rewritten(sql)))
+        return tuples(self.resource.ask(self.client, self.datasets.rewritten(sql)))
 
     def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
         return columns(self._table(table))
@@ -175,7 +175,7 @@ class BigQuerySession(LoadSession):
     def kind(self, name: str) -> Kind | None:
         return kind(self._table(name))
 
-    def stage(self, name: str, rows: Rows) -> str:
+    def stage(self, name: str, rows: RowsToLoad) -> str:
         place = self._stageable(name)
         fields = [_field(column) for column in rows.table.columns]
         if rows.lake.url.startswith("gs://") and not _rewrites(rows.table):
@@ -201,7 +201,7 @@ class BigQuerySession(LoadSession):
     def keep(self, name: str, sql: str) -> str:
         place = self._stageable(name)
         reached("warehouse loading")
-        self._run(self.places.rewritten(sql), f"keep_{name}_{self._id}", into=place)
+        self._run(self.datasets.rewritten(sql), f"keep_{name}_{self._id}", into=place)
         return f"`{place}`"
 
     # -- changing ------------------------------------------------------------------------------------------------
@@ -232,11 +232,11 @@ class BigQuerySession(LoadSession):
         self._forget(self._retired)
         script = [
             # No table is dropped in a transaction. The books are changed last: what they name is dropped again.
-            *([self._our_turn(), *map(self.places.rewritten, gone)] if gone else []),
+            *([self._our_turn(), *map(self.datasets.rewritten, gone)] if gone else []),
             *self._in_our_turn(
-                [self.places.rewritten(statement, moved=moved) for statement in statements], change
+                [self.datasets.rewritten(statement, moved=moved) for statement in statements], change
             ),
-            *map(self.places.rewritten, views),
+            *map(self.datasets.rewritten, views),
             *(self._moved(table, aside) for table, aside in moved.items()),
         ]
         reached("warehouse loading")
@@ -248,7 +248,7 @@ class BigQuerySession(LoadSession):
 
     def _our_turn(self) -> str:
         """The statement that ends a script if another load was committed since this one began."""
-        held = self.places.rewritten(f"SELECT name FROM {SCHEMA}.{LAST_CHANGE}")
+        held = self.datasets.rewritten(f"SELECT name FROM {SCHEMA}.{LAST_CHANGE}")
         return f"ASSERT ({held}) = {DIALECT.literal(self._before)} AS {DIALECT.literal(_CHANGED)}"
 
     def _in_our_turn(self, statements: Sequence[str], change: str) -> list[str]:
@@ -258,7 +258,7 @@ class BigQuerySession(LoadSession):
             "BEGIN TRANSACTION",
             self._our_turn(),
             *statements,
-            self.places.rewritten(turn),
+            self.datasets.rewritten(turn),
             "COMMIT TRANSACTION",
         ]
 
@@ -266,7 +266,7 @@ class BigQuerySession(LoadSession):
         """The statement that puts what was staged in a table's place."""
         # What is staged expires; that must not be taken along.
         return (
-            f"CREATE OR REPLACE TABLE {self._quoted(self.places.table(SCHEMA, table))} "
+            f"CREATE OR REPLACE TABLE {self._quoted(self.datasets.table(SCHEMA, table))} "
             f"COPY {self._quoted(aside)} OPTIONS (expiration_timestamp = NULL)"
         )
 
@@ -285,12 +285,12 @@ class BigQuerySession(LoadSession):
         known = self.rows(f"SELECT DISTINCT table_name FROM {SCHEMA}.{LOADS.name}") if names else []
         for (name,) in known:
             if name not in names and self.kind(str(name)) == "table":
-                self.resource.amend(self.client, self.places.table(SCHEMA, str(name)), change)
+                self.resource.amend(self.client, self.datasets.table(SCHEMA, str(name)), change)
 
     def _create(self, table: StarTable | ControlTable, place: str | None = None) -> None:
         """Make a table as declared, empty; with a fact that was not there its view."""
         made = bigquery.Table(
-            f"{self.client.project}.{place or self.places.table(SCHEMA, table.name)}",
+            f"{self.client.project}.{place or self.datasets.table(SCHEMA, table.name)}",
             [_field(column) for column in table.columns],
         )
         made.description = table.description
@@ -319,14 +319,14 @@ class BigQuerySession(LoadSession):
                 changes.append("table_constraints")
             return changes
 
-        self.resource.amend(self.client, self.places.table(SCHEMA, table.name), change)
+        self.resource.amend(self.client, self.datasets.table(SCHEMA, table.name), change)
         if isinstance(table, Fact):
             self._furnish_view(table)
 
     def _furnish_view(self, fact: Fact) -> None:
         """The view of what is current."""
-        place = self.places.table(SCHEMA, current(fact.name))
-        query = self.places.rewritten(DIALECT.current_view(fact))
+        place = self.datasets.table(SCHEMA, current(fact.name))
+        query = self.datasets.rewritten(DIALECT.current_view(fact))
         made = bigquery.Table(f"{self.client.project}.{place}")
         made.view_query = query
         made.description = f"{fact.description} Only the latest version of what still exists.".strip()
@@ -348,7 +348,7 @@ class BigQuerySession(LoadSession):
             [
                 ForeignKey(
                     "_".join([table.name, *columns]),
-                    TableReference.from_string(self.places.table(SCHEMA, name), self.client.project),
+                    TableReference.from_string(self.datasets.table(SCHEMA, name), self.client.project),
                     [
                         ColumnReference(column, key)
                         for column, key in zip(columns, self._all[name].key_columns, strict=True)
@@ -395,11 +395,11 @@ class BigQuerySession(LoadSession):
     def _table(self, name: str) -> bigquery.Table | None:
         """A table of `star` as it was when it was first asked for."""
         if name not in self._held:
-            self._held[name] = self.resource.held(self.client, self.places.table(SCHEMA, name))
+            self._held[name] = self.resource.held(self.client, self.datasets.table(SCHEMA, name))
         return self._held[name]
 
     def _stageable(self, name: str) -> str:
-        place = f"{self.places.staging}.{name}_{self._id}"
+        place = f"{self.datasets.staging}.{name}_{self._id}"
         self._staged.append(place)
         return place
 
@@ -426,7 +426,7 @@ def _rewrites(table: StarTable) -> bool:
     return any(column.type.name == "uuid" for column in table.columns)
 
 
-def _file(rows: Rows, folder: Path) -> Path:
+def _file(rows: RowsToLoad, folder: Path) -> Path:
     """The rows as one file, to be uploaded."""
     if len(rows.paths) == 1 and rows.among is None and not _rewrites(rows.table):
         return rows.lake.local(rows.paths[0])

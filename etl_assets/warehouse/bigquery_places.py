@@ -35,7 +35,7 @@ DIALECT = BigQueryDialect("bigquery", "`")
 
 
 @dataclass(frozen=True)
-class Places:
+class Datasets:
     """Where the schemas are: dataset `star`, or `<prefix>_star`, and so on."""
 
     project: str
@@ -74,9 +74,9 @@ class Places:
         return sqlglot.parse_one(sql, read=dialect).transform(placed).sql("bigquery")
 
 
-def last_change(resource: BigQuery, client: bigquery.Client, places: Places) -> str | None:
+def last_change(resource: BigQuery, client: bigquery.Client, datasets: Datasets) -> str | None:
     """What the last load of the warehouse was, read without a query; None before the first one."""
-    place = places.table(SCHEMA, LAST_CHANGE)
+    place = datasets.table(SCHEMA, LAST_CHANGE)
     with explaining(place):
         table = resource.held(client, place)
         if table is None:

@@ -114,7 +114,7 @@ OWN_NAMES = frozenset({*(book.name for book in BOOKS), LAST_CHANGE})
 
 
 @dataclass(frozen=True)
-class Batch:
+class TargetBatch:
     """The batch that a load brings the warehouse up to: whose it is, as of when it shows the source, and the SHA-256 of its
     manifest."""
 
@@ -241,7 +241,7 @@ DUCKDB = Dialect("duckdb")
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowsToLoad:
     """Rows of the lake to be staged: those in Parquet files, `paths` in the lake; with `among` (whose columns are those
     of the table's key) those of its keys only."""
 
@@ -290,7 +290,7 @@ class HeldTable:
 
 
 @dataclass(frozen=True)
-class Noted:
+class HeldTables:
     """What the books say: of what is loaded, by table, and how many members of a dimension are stand-ins."""
 
     tables: Mapping[str, HeldTable] = field(default_factory=dict)
@@ -388,7 +388,7 @@ class LoadSession(ABC):
         return None
 
     @abstractmethod
-    def stage(self, name: str, rows: Rows) -> str:
+    def stage(self, name: str, rows: RowsToLoad) -> str:
         """Make rows of the lake readable in this session, in their declared types. Returns what can stand after FROM
         and be given an alias. `name` tells staged tables apart."""
 
@@ -506,18 +506,18 @@ class Warehouse(dg.ConfigurableResource, ABC):
         """What is loaded, by table. Waits for nobody: raises `WarehouseInUse`."""
         return self.noted().tables
 
-    def noted(self) -> Noted:
+    def noted(self) -> HeldTables:
         """What the books say. Waits for nobody: raises `WarehouseInUse`."""
         if not self.exists:
-            return Noted()
+            return HeldTables()
         with self.glancing() as reader:
             return noted_in(reader)
 
 
-def noted_in(reader: WarehouseReader) -> Noted:
+def noted_in(reader: WarehouseReader) -> HeldTables:
     """What the books say, of a warehouse that is open."""
     if not reader.has(LOADS.name):
-        return Noted()
+        return HeldTables()
     found = reader.rows(
         "SELECT l.table_name, n.total, l.batch, l.version, n.newest, l.run_id FROM star.loads AS l JOIN "
         '(SELECT table_name, CAST(sum("rows") AS BIGINT) AS total, max(batch) AS batch, '
@@ -528,4 +528,4 @@ def noted_in(reader: WarehouseReader) -> Noted:
         f"SELECT table_name, count(*) FROM star.{INFERRED.name} GROUP BY table_name ORDER BY table_name"
     )
     tables = {name: HeldTable(total, int(batch), *rest) for name, total, batch, *rest in found}
-    return Noted(tables, dict(inferred))
+    return HeldTables(tables, dict(inferred))

@@ -33,7 +33,7 @@ from etl_assets.warehouse.contract import (
     Dialect,
     Kind,
     LoadSession,
-    Rows,
+    RowsToLoad,
     Warehouse,
     WarehouseDamaged,
     WarehouseError,
@@ -208,7 +208,7 @@ class DuckDBWarehouse(Warehouse):
     def session(self) -> Iterator[LoadSession]:
         with self.connect() as connection:
             connection.execute("BEGIN")  # closing the connection ends what is not committed
-            session = DuckDBSession(connection, self.schemas)
+            session = DuckDBLoadSession(connection, self.schemas)
             d = session.dialect
             for book in BOOKS:
                 if is_outdated(book, held := session.columns(book.name), d):
@@ -284,7 +284,7 @@ class DuckDBReader(WarehouseReader):
         return self.schemas.rewritten(sql, DUCKDB.name)
 
 
-class DuckDBSession(LoadSession):
+class DuckDBLoadSession(LoadSession):
     """A load inside a transaction of a connection."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, schemas: Schemas) -> None:
@@ -301,7 +301,7 @@ class DuckDBSession(LoadSession):
     def kind(self, name: str) -> Kind | None:
         return self.reader.kind(SCHEMA, name)
 
-    def stage(self, name: str, rows: Rows) -> str:
+    def stage(self, name: str, rows: RowsToLoad) -> str:
         source = rows.source(self.connection)
         return source if rows.among is None else self.keep(name, f"FROM {source}")
 

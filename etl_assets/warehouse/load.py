@@ -25,17 +25,17 @@ from etl_assets.warehouse.contract import (
     LOADS,
     SCHEMA,
     SUPERSEDED,
-    Batch,
     ChangedMembers,
     Loaded,
     LoadSession,
-    Rows,
+    RowsToLoad,
+    TargetBatch,
     Warehouse,
     WarehouseError,
     WarehouseReader,
 )
 from etl_assets.warehouse.plan import LoadPlan, Planner, VersionThen
-from etl_assets.warehouse.references import Broken, References, Staged
+from etl_assets.warehouse.references import Broken, References, StagingTables
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,7 +53,7 @@ def load_star(
     run_id: str,
     changed: ChangedMembers = lambda table, held: None,
     anew: Collection[str] = (),
-    batch: Batch | None = None,
+    batch: TargetBatch | None = None,
     *,
     adopt: bool = False,
     version_then: VersionThen = lambda table, batch: None,
@@ -117,7 +117,7 @@ class _Load:
         run_id: str,
         changed: ChangedMembers,
         anew: Collection[str],
-        batch: Batch | None,
+        batch: TargetBatch | None,
         version_then: VersionThen,
     ) -> None:
         self.batch = batch
@@ -133,7 +133,7 @@ class _Load:
         """What it took to stage each table, and to run its statements."""
         self.own: dict[int, str] = {}
         """Of the statements that are one table's, by their place among all, the table."""
-        self.staged: Mapping[str, Staged] = {}
+        self.staged: Mapping[str, StagingTables] = {}
 
     def run(self, versions: Mapping[str, str]) -> dict[str, Loaded]:
         found = [self.planner.plan(self.tables[name], version) for name, version in versions.items()]
@@ -153,26 +153,26 @@ class _Load:
 
     # -- staging -------------------------------------------------------------------------------------------------
 
-    def _stage_counted(self, plan: LoadPlan) -> Staged:
+    def _stage_counted(self, plan: LoadPlan) -> StagingTables:
         cost = self.costs[plan.table.name] = Cost()
         with cost.counting():
             return self._stage(plan)
 
-    def _stage(self, plan: LoadPlan) -> Staged:
+    def _stage(self, plan: LoadPlan) -> StagingTables:
         table, d = plan.table, self.dialect
-        rows = Rows(table, self.star.files, [file.path for _, file in plan.files])
+        rows = RowsToLoad(table, self.star.files, [file.path for _, file in plan.files])
         if isinstance(table, Fact) or plan.anew:
             staged = self.session.stage(table.name, rows)
             if plan.after is not None:
                 later = f"SELECT * FROM {staged} AS s WHERE s.{d.identifier('batch')} > {plan.after}"
                 staged = self.session.keep(f"{table.name}_later", later)
-            return Staged(staged)
+            return StagingTables(staged)
         among = self.changed(table, plan.held) if plan.held else None
         if among is not None:
             columns = [table.by_name[name] for name in table.key_columns]
             keys = self.session.stage_values(f"{table.name}_members", columns, among)
-            return Staged(
-                self.session.stage(table.name, Rows(table, rows.lake, rows.paths, among)),
+            return StagingTables(
+                self.session.stage(table.name, RowsToLoad(table, rows.lake, rows.paths, among)),
                 keys,
             )
         whole = self.session.stage(table.name, rows)
@@ -187,7 +187,7 @@ class _Load:
             f"SELECT {members} FROM {whole} AS s FULL JOIN {d.place(table.name)} AS t "
             f"ON {d.same(table.key_columns, 't', 's')} WHERE {differs}",
         )
-        return Staged(whole, keys)
+        return StagingTables(whole, keys)
 
     # -- changing ------------------------------------------------------------------------------------------------
 
@@ -236,13 +236,13 @@ class _Load:
         names = self.dialect.listing([column.name for column in table.columns])
         return f"INSERT INTO {self.dialect.place(table.name)} ({names}) SELECT {names} FROM {rows} AS s"
 
-    def _replacing(self, table: StarTable, staged: Staged) -> str:
+    def _replacing(self, table: StarTable, staged: StagingTables) -> str:
         d = self.dialect
         names = d.listing([column.name for column in table.columns], "s.")
         same = d.same(table.key_columns, "k", "s")
         return f"SELECT {names} FROM {staged.rows} AS s WHERE EXISTS (SELECT 1 FROM {staged.keys} AS k WHERE {same})"
 
-    def _supersede(self, table: Fact, plan: LoadPlan, staged: Staged) -> list[str]:
+    def _supersede(self, table: Fact, plan: LoadPlan, staged: StagingTables) -> list[str]:
         """Note which versions the staged ones take the place of, before they are inserted."""
         d = self.dialect
         key, record = table.key_columns, d.identifier(table.record)

@@ -39,7 +39,7 @@ from etl_assets.warehouse.contract import (
     Dialect,
     Kind,
     LoadSession,
-    Rows,
+    RowsToLoad,
     Warehouse,
     WarehouseError,
     WarehouseInUse,
@@ -172,7 +172,7 @@ class PostgresWarehouse(Warehouse):
                 raise WarehouseInUse(
                     f"{self.where}: another run is loading schema {self.schemas.star}; try again when it is done"
                 ) from None
-            session = PostgresSession(cursor, lake, Path(self.scratch), self.schemas)
+            session = PostgresLoadSession(cursor, lake, Path(self.scratch), self.schemas)
             d = session.dialect
             for book in BOOKS:
                 if is_outdated(book, held := session.columns(book.name), d):
@@ -185,7 +185,7 @@ class PostgresWarehouse(Warehouse):
             yield session
 
 
-class PostgresSession(LoadSession):
+class PostgresLoadSession(LoadSession):
     """A load inside a transaction."""
 
     def __init__(
@@ -214,7 +214,7 @@ class PostgresSession(LoadSession):
         )
         return [name for (name,) in self.cursor.fetchall()]
 
-    def stage(self, name: str, rows: Rows) -> str:
+    def stage(self, name: str, rows: RowsToLoad) -> str:
         return self._copy(name, rows.table.columns, rows.source(self.lake))
 
     def stage_values(self, name: str, columns: Sequence[Column], values: pa.Table) -> str:

@@ -17,7 +17,7 @@ _MANY = 16
 
 
 @dataclass(frozen=True)
-class Staged:
+class StagingTables:
     """Where the rows to load stand. `keys`: of a dimension that is not loaded anew, the members to replace."""
 
     rows: str
@@ -57,7 +57,7 @@ class References:
         planner: Planner,
         tables: Mapping[str, StarTable],
         plans: Mapping[str, LoadPlan],
-        staged: Mapping[str, Staged],
+        staged: Mapping[str, StagingTables],
     ) -> None:
         self.session = session
         self.dialect = session.dialect

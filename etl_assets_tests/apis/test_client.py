@@ -12,7 +12,7 @@ from etl_assets.apis.errors import ApiError
 from etl_assets.apis.paging import Link
 from etl_assets.apis.redirects import is_public
 from etl_assets.clients.waiting import retry_after
-from etl_assets.stand_ins.web_api import Call
+from etl_assets.stand_ins.web_api import ReceivedCall
 from etl_assets_tests.apis.service import Client, service
 
 SECRET = "sesame-open-7781"
@@ -57,7 +57,7 @@ def test_a_secret_is_asked_once_and_again_when_it_is_not_taken(
     with service(key="old") as stand_in:
         fault = stand_in.fault
 
-        def renewing(call: Call) -> int | None:
+        def renewing(call: ReceivedCall) -> int | None:
             stand_in.behaviour.key = "renewed" if len(stand_in.calls) > 20 else "old"
             return fault(call)
 

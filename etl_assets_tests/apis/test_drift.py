@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from etl_assets.apis.takes import takes
-from etl_assets.stand_ins.web_api import Call, Record, WebApiStandIn
+from etl_assets.stand_ins.web_api import ReceivedCall, Record, WebApiStandIn
 from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, service
 from etl_assets_tests.apis.test_fetching import PAGINGS
 
@@ -25,7 +25,7 @@ def changing(
     """Have the records change after so many pages were answered."""
     page, answered = stand_in.page, [0]
 
-    def answer(call: Call) -> tuple[dict[str, Any], str | None]:
+    def answer(call: ReceivedCall) -> tuple[dict[str, Any], str | None]:
         told = page(call)
         answered[0] += 1
         if change := after.get(answered[0]):

@@ -21,7 +21,7 @@ from etl_assets.apis.declaration import Batch, Limits, Rate, Retry
 from etl_assets.apis.errors import ApiError
 from etl_assets.apis.paging import Cursor, Link, Offset, PageNumber
 from etl_assets.apis.takes import Take, takes
-from etl_assets.stand_ins.web_api import Call, Record, WebApiStandIn, sales
+from etl_assets.stand_ins.web_api import ReceivedCall, Record, WebApiStandIn, sales
 from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, service
 
 WEEK = [record for n in range(7) for record in sales(date(2024, 1, 1) + timedelta(days=n))]
@@ -224,7 +224,7 @@ def test_what_apis_say_of_their_end_in_other_words(
     with service() as stand_in:
         page = stand_in.page
 
-        def first_alone(call: Call) -> tuple[dict[str, Any], str | None]:
+        def first_alone(call: ReceivedCall) -> tuple[dict[str, Any], str | None]:
             answer, link = page(call)
             if call.query["page"] != "1":
                 del answer["meta"]["total"]
@@ -450,7 +450,7 @@ def kill_at(folder: Path, url: str, place: str, paging: str) -> int:
     return run.returncode
 
 
-def index_of(call: Call) -> int:
+def index_of(call: ReceivedCall) -> int:
     """The page of 20 records that a call asks for, from 0 on."""
     query = call.query
     return (

@@ -2,7 +2,7 @@
 
 import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -28,7 +28,8 @@ from etl_assets.proof.pages import newest_records
 from etl_assets.raw.landing import CaptureRequest, TooManyMisfits, take_batch
 from etl_assets.stand_ins.web_api import sales
 from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, correcting, service
-from etl_assets_tests.shipped import TABLES
+from etl_assets_tests.flow import execute
+from etl_assets_tests.shop import INPUTS, SOURCE
 
 SECOND = "2024-01-08"
 
@@ -330,13 +331,15 @@ def test_a_damaged_page_is_not_loaded(tmp_path: Path) -> None:
         assert len(client.rows()) == 280
 
 
-def test_a_lake_of_a_database_takes_an_api_and_goes_on(tmp_path: Path, totesys: str) -> None:
+def test_a_lake_of_a_database_takes_an_api_and_goes_on(tmp_path: Path, database: Callable[[], str]) -> None:
     """One numbering: batches of a database and of APIs follow each other, and either may be the first."""
+    url = database()
+    execute(url, SOURCE)
     with service() as stand_in:
         client = Client(tmp_path, stand_in)
         client.fetch()
         client.load()
-        request = CaptureRequest(url=totesys, tables=TABLES, run_id="run")
+        request = CaptureRequest(url=url, tables=list(INPUTS.tables.values()), run_id="run")
         assert take_batch(request, Batches(client.files), tmp_path, lambda *_: None)
         client.fetch(SECOND)
         client.load()

@@ -467,7 +467,7 @@ def test_a_failed_run_of_the_real_flow_is_told_without_the_password_of_its_sourc
         sensor.evaluate_tick(context)
     (message,) = mail.messages
     assert "etl failed: can't connect to postgresql://etl@127.0.0.1" in message["Subject"]
-    assert "failed: capture (raw/address and 10 more)" in body(message)
+    assert "failed: capture (raw/bike and 3 more)" in body(message)
     assert SECRET not in message.as_string()
 
 

@@ -14,6 +14,7 @@ from etl_assets.errors import SettingsError
 from etl_assets.settings import Settings
 from etl_assets_tests.automation.watching import Watching, ran_once, scheduled
 from etl_assets_tests.flow import execute
+from etl_assets_tests.hiring import BICYCLES
 
 
 @pytest.fixture
@@ -88,6 +89,7 @@ def test_a_setting_that_is_no_number_of_runs_is_refused(value: str) -> None:
 
 
 def test_the_command_tells_and_resets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETL_PROJECT", BICYCLES.project)
     monkeypatch.setenv("ETL_DATA", str(tmp_path))
     monkeypatch.setenv("ETL_BREAKER_FAILURES", "1")
     monkeypatch.setenv("ETL_SOURCE_URL", "postgresql://nobody@no-such-host.invalid/none")
@@ -100,7 +102,7 @@ def test_the_command_tells_and_resets(tmp_path: Path, monkeypatch: pytest.Monkey
         return result.exit_code, result.stdout
 
     assert told() == (0, "closed: 0 failed in a row, of 1\n")
-    assert ask(etl, ["run", "--select", "raw/staff"]).exit_code == 1
+    assert ask(etl, ["run", "--select", "raw/bike"]).exit_code == 1
     assert told() == (0, "closed: 0 failed in a row, of 1\n"), "a run of a part does not count"
     assert ask(etl, ["run"]).exit_code == 1
     code, line = told()

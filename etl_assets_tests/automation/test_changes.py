@@ -18,14 +18,16 @@ from etl_assets.settings import Settings
 from etl_assets.source.assets import file_assets
 from etl_assets.source.files import models
 from etl_assets_tests.commands import etl, use
+from etl_assets_tests.hiring import BICYCLES
 
 LARGEST = 9223372036854775807
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to be in, with nothing set but where data goes."""
-    use(monkeypatch, tmp_path / "data", ETL_MODELS="load=models/LOAD/*.sql;transform=models/TRANSFORM/*.sql")
+    """An empty folder to be in, with nothing set but the project, where data goes, and model files."""
+    observed = "load=models/LOAD/*.sql;transform=models/TRANSFORM/*.sql"
+    use(monkeypatch, tmp_path / "data", ETL_PROJECT=BICYCLES.project, ETL_MODELS=observed)
     return tmp_path
 
 
@@ -245,15 +247,16 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
 
 def test_status_says_what_is_stale_and_why(folder: Path, instance: dg.DagsterInstance) -> None:
     write(folder, LOAD={}, TRANSFORM={})
-    execute(instance, flow("star/dim_staff"))
+    execute(instance, flow("star/dim_bike"))
     assets = {one["asset"]: (one["status"], one["why"]) for one in told("status")["assets"]}
     assert assets["source/load"] == ("fresh", [])
-    assert assets["raw/staff"] == ("missing", [])
-    status, why = assets["star/dim_staff"]
+    assert assets["raw/bike"] == ("missing", [])
+    status, why = assets["star/dim_bike"]
     assert status == "stale"
     assert why == [
         "its code changed",
-        "it is now made from raw/department too",
-        "it is now made from raw/staff too",
+        "it is now made from raw/bike too",
+        "it is now made from raw/station too",
+        "it is now made from source/colours too",
     ]
-    assert "it is now made from raw/staff too" in etl("status").stdout
+    assert "it is now made from raw/bike too" in etl("status").stdout

@@ -20,15 +20,13 @@ from etl_assets.automation.code_changed import ATTEMPTS
 from etl_assets.project import read
 from etl_assets_tests.automation.shown import shown
 from etl_assets_tests.flow import Flow, execute
-from etl_assets_tests.shipped import INPUTS, PROJECT
+from etl_assets_tests.hiring import BICYCLES
 
+PROJECT = project.load(BICYCLES.project)
 NOWHERE = "postgresql://nobody:nothing@no-such-host.invalid/none"
-CURRENCY = {
-    "star/dim_currency", "warehouse/dim_currency",
-    "exports/sales_by_month", "exports/top_designs", "exports/unpaid_payments", "exports/sales_workbook",
-}  # fmt: skip
+BIKE = {"star/dim_bike", "warehouse/dim_bike", "exports/takings", "exports/hires_workbook"}
 DERIVED = ("star", "warehouse", "exports")
-NAMED = 'nw.coalesce(nw.col("name"), nw.col("currency_code")).alias("currency_name")'
+NAMED = 'nw.coalesce(nw.col("colour_name"), nw.col("colour")).alias("colour")'
 
 SHOUTED = NAMED.replace(".alias(", ".str.to_uppercase().alias(")
 WHISPERED = NAMED.replace(".alias(", ".str.to_lowercase().alias(")
@@ -90,7 +88,7 @@ class Platform:
         """As the interface shows it, but for steps: nobody has asked for them."""
         with self.definitions() as defs:
             stands = shown(self.instance, defs)
-        steps = {f"{group.name}/{one.name}" for group in project.load().steps.values() for one in group.steps}
+        steps = {f"{group.name}/{one.name}" for group in PROJECT.steps.values() for one in group.steps}
         return {name for name, (status, _) in stands.items() if status != "fresh" and name not in steps}
 
 
@@ -111,11 +109,11 @@ def after_two_batches(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[str, Path]:
     """The URL of a source, and a folder with what two runs of the whole flow made of it."""
-    url, folder = module_database(template("totesys")), tmp_path_factory.mktemp("made")
+    url, folder = module_database(template("bicycles")), tmp_path_factory.mktemp("made")
     with opened(folder / "dagster") as instance:
         platform = Platform(Flow(url, folder / "data"), instance)
         assert platform.run("etl")[0]
-        execute(url, "update sales_order set units_sold = units_sold + 1 where sales_order_id <= 3")
+        execute(url, "update hire set minutes = minutes + 1 where hire_id <= 3")
         assert platform.run("etl")[0]
     return url, folder
 
@@ -134,8 +132,8 @@ def edit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str]
     """Edit a copy of the project as it is: replace a text that stands in one of its modules once."""
 
     def make(old: str, new: str) -> None:
-        copied = tmp_path / f"edit-{len(list(tmp_path.iterdir()))}" / "totesys"
-        shutil.copytree(PROJECT.root, copied, ignore=shutil.ignore_patterns("demo", "__pycache__"))
+        copied = tmp_path / f"edit-{len(list(tmp_path.iterdir()))}" / "bicycles"
+        shutil.copytree(PROJECT.root, copied, ignore=shutil.ignore_patterns("__pycache__"))
         (module,) = [path for path in copied.glob("*.py") if path.read_text().count(old)]
         assert module.read_text().count(old) == 1
         module.write_text(module.read_text().replace(old, new))
@@ -147,12 +145,12 @@ def edit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str]
 
 @pytest.fixture
 def reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A copy of the currencies' reference file that may be edited."""
-    copied = tmp_path / "reference" / "iso_4217.csv"
+    """A copy of the colours' reference file that may be edited."""
+    copied = tmp_path / "reference" / "colours.csv"
     copied.parent.mkdir()
-    shutil.copy(PROJECT.references["iso_4217"], copied)
-    references = {"iso_4217": copied}
-    moved = replace(PROJECT, references=references, inputs=replace(INPUTS, references=references))
+    shutil.copy(PROJECT.references["colours"], copied)
+    references = {"colours": copied}
+    moved = replace(PROJECT, references=references, inputs=replace(PROJECT.inputs, references=references))
     monkeypatch.setattr(assembled, "load", lambda _: moved)
     return copied
 
@@ -164,8 +162,8 @@ def test_after_a_run_of_the_flow_nothing_is_stale_and_the_sensor_rests(platform:
 
 def test_editing_a_comment_makes_nothing_stale(platform: Platform, edit: Callable[[str, str], None]) -> None:
     edit(
-        "# A left join, here and below: nobody vanishes for want of a department.",
-        "# A left join: see below.\n",
+        "# A left join: no bicycle vanishes for want of a station.",
+        "# A left join: see above.\n",
     )
     assert platform.stale() == set()
     assert platform.skipped().startswith("everything is")
@@ -175,17 +173,17 @@ def test_editing_the_logic_of_a_dimension_makes_again_what_it_reaches_and_nothin
     platform: Platform, edit: Callable[[str, str], None]
 ) -> None:
     edit(NAMED, SHOUTED)
-    assert platform.stale() == {"star/dim_currency"}
+    assert platform.stale() == {"star/dim_bike"}
     request = platform.asked()
-    assert selected(request) == CURRENCY
-    assert request.tags["etl/why"] == "star/dim_currency: its code changed"
+    assert selected(request) == BIKE
+    assert request.tags["etl/why"] == "star/dim_bike: its code changed"
     success, made = platform.run("derive", request)
     assert success
-    assert sorted(made) == sorted(CURRENCY)
+    assert sorted(made) == sorted(BIKE)
     assert platform.stale() == set()
     assert platform.skipped().startswith("everything is")
-    assert platform.flow.dump()["dim_currency"] == platform.flow.lake_dump()["dim_currency"]
-    names = platform.flow.query("SELECT DISTINCT currency_name FROM star.dim_currency")
+    assert platform.flow.dump()["dim_bike"] == platform.flow.lake_dump()["dim_bike"]
+    names = platform.flow.query("SELECT DISTINCT colour FROM star.dim_bike")
     assert names
     assert all(name == name.upper() for (name,) in names)
 
@@ -194,29 +192,31 @@ def test_editing_a_reference_file_makes_again_what_is_made_from_it(
     platform: Platform, reference: Path
 ) -> None:
     assert platform.skipped().startswith("everything is"), "a copy is as good as the original"
-    reference.write_text(reference.read_text().replace("Pound Sterling", "British pound"))
+    reference.write_text(reference.read_text().replace("red", "scarlet"))
     request = platform.asked()
-    assert platform.stale() == {"star/dim_currency"}
-    assert selected(request) == CURRENCY
+    assert platform.stale() == {"star/dim_bike"}
+    assert selected(request) == BIKE
     assert platform.run("derive", request)[0]
     assert platform.stale() == set()
     assert platform.skipped().startswith("everything is")
-    assert ("British pound",) in platform.flow.query("SELECT currency_name FROM star.dim_currency")
+    assert ("scarlet",) in platform.flow.query("SELECT colour FROM star.dim_bike")
 
 
 def test_editing_the_logic_of_a_fact_rebuilds_it_from_all_batches(
     platform: Platform, edit: Callable[[str, str], None]
 ) -> None:
-    records = "SELECT sales_record_id, sales_order_id, batch FROM star.fact_sales_order ORDER BY 1"
+    records = "SELECT hire_record_id, hire_id, batch FROM star.fact_hire ORDER BY 1"
     before = platform.flow.query(records)
     assert {batch for _, _, batch in before} == {1, 2}
-    edit('nw.col("staff_id").alias("sales_staff_id")', 'nw.lit(1, nw.Int32).alias("sales_staff_id")')
-    assert platform.stale() == {"star/fact_sales_order"}
+    edit(
+        '"returned_on",\n        "minutes",', '"returned_on",\n        nw.lit(1, nw.Int32).alias("minutes"),'
+    )
+    assert platform.stale() == {"star/fact_hire"}
     request = platform.asked()
-    assert selected(request) & {"star/dim_currency", "star/fact_payment", "warehouse/fact_payment"} == set()
-    assert {"star/fact_sales_order", "star/dim_date", "warehouse/fact_sales_order"} <= selected(request)
+    assert selected(request) & {"star/dim_bike", "star/fact_payment", "warehouse/fact_payment"} == set()
+    assert {"star/fact_hire", "star/dim_date", "warehouse/fact_hire"} <= selected(request)
     assert platform.run("derive", request)[0]
-    assert platform.flow.query("SELECT DISTINCT sales_staff_id FROM star.fact_sales_order") == [(1,)]
+    assert platform.flow.query("SELECT DISTINCT minutes FROM star.fact_hire") == [(1,)]
     assert platform.flow.query(records) == before, "surrogate keys and batches stay"
     assert platform.stale() == set()
 
@@ -226,15 +226,15 @@ def test_batches_that_were_landed_and_not_derived_are_derived(
 ) -> None:
     url, _ = after_two_batches
     connected = Platform(Flow(url, platform.flow.data), platform.instance)
-    execute(url, "update staff set first_name = 'Zora', last_updated = now() where staff_id = 1")
+    execute(url, "update bike set model = 'Zora', last_updated = now() where bike_id = 1")
     raw = [key for key in platform.instance.get_asset_keys() if key.path[0] == "raw"]
     assert connected.run("etl", None, *[key.to_user_string() for key in raw])[0]
     request = platform.asked()
-    assert {"star/dim_staff", "warehouse/dim_staff"} <= selected(request)
-    assert "star/dim_currency" not in selected(request)
+    assert {"star/dim_bike", "warehouse/dim_bike"} <= selected(request)
+    assert "star/dim_station" not in selected(request)
     assert platform.run("derive", request)[0]
     assert platform.stale() == set()
-    assert platform.flow.query("SELECT first_name FROM star.dim_staff WHERE staff_id = 1") == [("Zora",)]
+    assert platform.flow.query("SELECT model FROM star.dim_bike WHERE bike_id = 1") == [("Zora",)]
 
 
 def test_one_change_starts_one_run_and_a_failed_one_is_tried_again_so_many_times(
@@ -243,11 +243,8 @@ def test_one_change_starts_one_run_and_a_failed_one_is_tried_again_so_many_times
     edit(NAMED, SHOUTED)
     first = platform.asked()
     assert platform.asked().run_key == first.run_key, "nothing has come of the first one yet"
-    # All currencies get the same id: the table is not published, and the run fails.
-    edit(
-        '        "currency_id",\n        "currency_code",',
-        '        nw.lit(1, nw.Int32).alias("currency_id"),\n        "currency_code",',
-    )
+    # All bicycles get the same id: the table is not published, and the run fails.
+    edit('named.select("bike_id", ', 'named.select(nw.lit(1, nw.Int32).alias("bike_id"), ')
     keys = []
     for _ in range(ATTEMPTS):
         with monkeypatch.context() as patch:
@@ -261,7 +258,7 @@ def test_one_change_starts_one_run_and_a_failed_one_is_tried_again_so_many_times
     assert len(set(keys)) == ATTEMPTS
     assert first.run_key not in keys
     assert "gave up after 3 runs" in platform.skipped()
-    assert platform.flow.query("SELECT count(*) FROM star.dim_currency WHERE NOT deleted")[0][0] > 1
+    assert platform.flow.query("SELECT count(*) FROM star.dim_bike WHERE NOT deleted")[0][0] > 1
     edit(NAMED, WHISPERED)
     assert platform.run("derive", platform.asked())[0], "the next edit begins anew"
 
@@ -274,7 +271,7 @@ def test_nothing_is_started_while_a_run_goes_on(platform: Platform, edit: Callab
         run = platform.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     assert f"waits for run {run.run_id[:8]} (etl, by hand), which is started" in platform.skipped()
     platform.instance.delete_run(run.run_id)
-    assert selected(platform.asked()) == CURRENCY
+    assert selected(platform.asked()) == BIKE
 
 
 def test_before_the_first_run_of_the_flow_there_is_nothing_to_derive(tmp_path: Path) -> None:
@@ -290,7 +287,7 @@ def test_model_files_that_are_not_where_they_should_be_hold_up_nothing_else(
     misled = replace(platform, flow=flow)
     assert misled.skipped().startswith(f"source/load: {tmp_path}/none is not a folder; make it, or")
     edit(NAMED, SHOUTED)
-    assert selected(misled.asked()) == CURRENCY
+    assert selected(misled.asked()) == BIKE
 
 
 def test_code_that_was_edited_and_not_loaded_is_not_run_beside_the_loaded_one(

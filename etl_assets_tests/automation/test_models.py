@@ -14,6 +14,7 @@ from etl_assets.errors import EtlError
 from etl_assets.settings import Settings
 from etl_assets.source.assets import file_assets, source_key
 from etl_assets.source.files import ModelError, ObservedFiles, models
+from etl_assets_tests.hiring import BICYCLES
 
 
 def sha256(text: str) -> str:
@@ -52,14 +53,14 @@ def test_a_setting_declares_groups_of_files_by_name(tmp_path: Path, monkeypatch:
         ("load=", "names no files"),
         ("two words=models/*.sql", "names no files"),
         ("load=a/*.sql;load=b/*.sql", "source/load exists already; choose another name for b/*.sql"),
-        ("staff=models/*.sql", "source/staff exists already"),
-        ("iso_4217=models/*.csv", "source/iso_4217 exists already"),
+        ("bike=models/*.sql", "source/bike exists already"),
+        ("colours=models/*.csv", "source/colours exists already"),
         ("load=models/*/../x.sql", "leaves its folder"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_one_line_when_definitions_load(setting: str, said: str) -> None:
     with pytest.raises(EtlError) as raised:
-        definitions(Settings.read({"ETL_MODELS": setting}))
+        definitions(Settings.read({"ETL_PROJECT": BICYCLES.project, "ETL_MODELS": setting}))
     assert str(raised.value).startswith("ETL_MODELS")
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -311,7 +311,7 @@ def test_a_source_that_is_gone_for_a_moment_is_asked_again_from_a_new_snapshot(
 ) -> None:
     url, watch.url = watch.url, "postgresql://postgres@127.0.0.1:1/shop"
     asked = iter([watch.url, watch.url])
-    monkeypatch.setattr("etl_assets.source.resource.Source.address", lambda self: next(asked, url))
+    monkeypatch.setattr("etl_assets.source.resource.PostgresSource.address", lambda self: next(asked, url))
     result = watch.run()
     assert result.success
     assert retries(result) == 2

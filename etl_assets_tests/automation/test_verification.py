@@ -17,14 +17,16 @@ from etl_assets.automation.verification import NIGHTS, share_of, verify_every_ni
 from etl_assets.deployments import resources
 from etl_assets.engine.types import Type
 from etl_assets.lake.certificates import VERIFIED
+from etl_assets.project import load
 from etl_assets.proof import landed
 from etl_assets.proof.checks import checked_parts, verification_key
 from etl_assets.proof.parts import PARTS
 from etl_assets.settings import Settings
 from etl_assets_tests.flow import Flow
-from etl_assets_tests.shipped import INPUTS
+from etl_assets_tests.hiring import BICYCLES
 
-DESIGN = "Steel Bucket Bag"
+INPUTS = load(BICYCLES.project).inputs
+NAME = "Station 3"
 NIGHT = datetime(2026, 3, 1, 3, 30, tzinfo=UTC)
 
 
@@ -34,7 +36,7 @@ def loaded(
     template: Callable[..., str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Flow:
-    flow = Flow(module_database(template("totesys")), tmp_path_factory.mktemp("verified"))
+    flow = Flow(module_database(template("bicycles")), tmp_path_factory.mktemp("verified"))
     assert flow.run("raw", "star", "warehouse").success
     return flow
 
@@ -108,9 +110,9 @@ def test_within_a_week_everything_is_verified_where_a_night_is_not_enough(
 
 def test_what_differs_makes_the_run_red_and_is_named(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     with duckdb.connect(flow.data / "warehouse.duckdb") as warehouse:
-        warehouse.execute("UPDATE star.dim_design SET design_name = 'other' WHERE design_id = 2")
+        warehouse.execute("UPDATE star.dim_station SET name = 'other' WHERE station_id = 2")
     found = checked(flow, monkeypatch)
-    assert [name for name, passed in found.items() if not passed] == ["star_dim_design"]
+    assert [name for name, passed in found.items() if not passed] == ["star_dim_station"]
 
 
 @pytest.mark.parametrize("place", ["star", "warehouse", "deleted"])
@@ -123,27 +125,27 @@ def test_a_part_finds_what_is_wrong_in_it_and_no_other_does(
         monkeypatch.setattr(landed, "_convert", partial(altered, usual))
     else:
         with duckdb.connect(flow.data / "warehouse.duckdb") as warehouse:
-            wrong = "design_name = 'wrong'" if place == "warehouse" else "deleted = NOT deleted"
-            warehouse.execute(f"UPDATE star.dim_design SET {wrong} WHERE design_id = 2")
+            wrong = "name = 'wrong'" if place == "warehouse" else "deleted = NOT deleted"
+            warehouse.execute(f"UPDATE star.dim_station SET {wrong} WHERE station_id = 2")
     found = []
     for part in range(PARTS):
         request = dg.RunRequest(
-            asset_check_keys=[dg.AssetCheckKey(verification_key(), "star_dim_design")],
-            run_config={"ops": {"verification": {"config": {"parts": {"dim_design": [part]}}}}},
+            asset_check_keys=[dg.AssetCheckKey(verification_key(), "star_dim_station")],
+            run_config={"ops": {"verification": {"config": {"parts": {"dim_station": [part]}}}}},
         )
-        found.append(checked(flow, monkeypatch, request)["star_dim_design"])
+        found.append(checked(flow, monkeypatch, request)["star_dim_station"])
     assert found.count(False) == 1
 
 
 def altered(usual: Callable[..., pa.Array], type_: Type, source: str, text: pa.Array) -> pa.Array:
-    """Values as verification reads them, with the name of one design another than it is."""
+    """Values as verification reads them, with the name of one station another than it is."""
     values = usual(type_, source, text)
-    return pa.array(["Wrong" if v == DESIGN else v for v in values.to_pylist()], values.type)
+    return pa.array(["Wrong" if v == NAME else v for v in values.to_pylist()], values.type)
 
 
-@pytest.mark.parametrize("parts", [{"dim_desing": [0]}, {"dim_design": [PARTS]}, {"dim_design": []}])
+@pytest.mark.parametrize("parts", [{"dim_statoin": [0]}, {"dim_station": [PARTS]}, {"dim_station": []}])
 def test_parts_that_there_are_not_are_refused(parts: dict[str, list[int]]) -> None:
-    with pytest.raises(dg.Failure, match="parts of dim_desi"):
+    with pytest.raises(dg.Failure, match="parts of dim_stat"):
         checked_parts(parts, INPUTS)
 
 

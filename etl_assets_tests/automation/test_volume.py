@@ -185,7 +185,7 @@ def test_a_value_is_never_outside_the_band_if_all_before_it_were_equal_to_it(
 def test_the_comparison_costs_a_run_next_to_nothing() -> None:
     history = manifests(*USUAL * 4)
     started = time.process_time()
-    for _ in range(11):  # as many as ToteSys has tables
+    for _ in range(11):
         volume_check(KEY, "sale", history)
     assert time.process_time() - started < 0.05
 
@@ -194,19 +194,19 @@ def test_the_comparison_costs_a_run_next_to_nothing() -> None:
 
 
 @pytest.fixture
-def capture(totesys: str, tmp_path: Path) -> Callable[[int], Run]:
+def capture(bicycles: str, tmp_path: Path) -> Callable[[int], Run]:
     """Capture one table after so many of its rows changed."""
-    flow = Flow(totesys, tmp_path)
+    flow = Flow(bicycles, tmp_path)
 
     def after(changed: int) -> Run:
         if changed:
             execute(
-                totesys,
-                "UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id IN "
-                "(SELECT sales_order_id FROM sales_order ORDER BY sales_order_id LIMIT %s)",
+                bicycles,
+                "UPDATE hire SET minutes = minutes + 1 WHERE hire_id IN "
+                "(SELECT hire_id FROM hire ORDER BY hire_id LIMIT %s)",
                 changed,
             )
-        return flow.run("raw/sales_order")
+        return flow.run("raw/hire")
 
     return after
 
@@ -218,7 +218,7 @@ def test_an_odd_batch_is_a_warning_and_the_run_goes_on(capture: Callable[[int], 
     run = capture(200)
     assert run.success
     (failed,) = [check for check in run.result.get_asset_check_evaluations() if not check.passed]
-    assert failed.asset_key.to_user_string() == "raw/sales_order"
+    assert failed.asset_key.to_user_string() == "raw/hire"
     assert failed.severity == dg.AssetCheckSeverity.WARN
     assert "rows new or changed 200 is more than usual" in (failed.description or "")
     assert capture(0).result.get_asset_check_evaluations() == []

@@ -16,7 +16,7 @@ from etl_assets.automation.source_changed import source_changed
 from etl_assets.pace import NO_PACE, Pace
 from etl_assets.raw.assets import raw_assets
 from etl_assets.source.position import Position, read_position
-from etl_assets.source.resource import Source
+from etl_assets.source.resource import PostgresSource
 from etl_assets.star.resource import Lake
 from etl_assets_tests.flow import execute
 from etl_assets_tests.shop import INPUTS, SOURCE
@@ -61,8 +61,8 @@ class Watching:
             executor=dg.in_process_executor,
         )
 
-    def _source(self) -> Source:
-        return Source(url=self.url, scratch=str(self.folder / "scratch"))
+    def _source(self) -> PostgresSource:
+        return PostgresSource(url=self.url, scratch=str(self.folder / "scratch"))
 
     @property
     def position(self) -> Position:

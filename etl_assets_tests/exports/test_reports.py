@@ -19,7 +19,7 @@ from psycopg2.extras import execute_values
 
 from etl_assets.exports.assets import export_assets, export_key, report_type
 from etl_assets.exports.contract import Report, ReportColumn, ReportError, content_version, report
-from etl_assets.exports.lineage import Query, traced
+from etl_assets.exports.lineage import ReportQuery, traced
 from etl_assets.lake.batches import manifest_path
 from etl_assets.lake.certificates import certificate_path
 from etl_assets.star.schema import Column, Dimension, Fact
@@ -298,7 +298,9 @@ def test_column_lineage_follows_from_the_query_and_is_part_of_the_definition() -
 
 
 def test_a_common_table_expression_is_no_table_of_the_star() -> None:
-    query = Query("q", "WITH s AS (SELECT staff_id FROM star.dim_staff) SELECT s.staff_id FROM s", SCHEMAS)
+    query = ReportQuery(
+        "q", "WITH s AS (SELECT staff_id FROM star.dim_staff) SELECT s.staff_id FROM s", SCHEMAS
+    )
     assert query.tables == ["dim_staff"]
     assert query.sources == {"staff_id": [("dim_staff", "staff_id")]}
 
@@ -306,7 +308,7 @@ def test_a_common_table_expression_is_no_table_of_the_star() -> None:
 def test_a_column_whose_name_needs_quotes_is_found() -> None:
     columns = [Column("id", "int"), Column("CustomerId", "int"), Column("größe x", "int")]
     star = {"dim_c": Dimension("dim_c", "One row is a customer.", "id", columns)}
-    query = Query(
+    query = ReportQuery(
         "q",
         'SELECT c."CustomerId", c."größe x" AS g, c.ID, COUNT(*) AS n FROM star.dim_c AS c GROUP BY 1, 2, 3',
         star,

@@ -15,7 +15,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 from etl_assets.exports import workbook
 from etl_assets.exports.publishing import Sheet
 from etl_assets.exports.workbook import WorkbookError, XlsxWorkbook, check_limits
-from etl_assets.exports.workbook_page import Page
+from etl_assets.exports.workbook_page import ColumnWorksheet
 from etl_assets_tests.exports.conftest import Star
 
 
@@ -201,7 +201,7 @@ def test_columns_are_written_as_their_cells_would_be(
     ]
     book.publish("T", sheets)
     slow = XlsxWorkbook(path=str(tmp_path / "slow.xlsx"))
-    monkeypatch.setattr(Page, "take", lambda *_: False)
+    monkeypatch.setattr(ColumnWorksheet, "take", lambda *_: False)
     slow.publish("T", sheets)
     for one in sheets:
         told, expected = (page(Path(made.path), one.title) for made in (book, slow))

@@ -103,16 +103,16 @@ def test_a_warehouse_that_slept_through_a_merge_loads_what_it_lacks_and_nothing_
 ) -> None:
     """That it is loaded anew would be right too, and slow: what tells is that nothing is taken out of the fact."""
     told: list[str] = []
-    from etl_assets.warehouse.duckdb import DuckDBSession
+    from etl_assets.warehouse.duckdb import DuckDBLoadSession
 
-    commit = DuckDBSession.commit
+    commit = DuckDBLoadSession.commit
 
-    def spying(self: DuckDBSession, statements: Iterable[str], name: str) -> None:
+    def spying(self: DuckDBLoadSession, statements: Iterable[str], name: str) -> None:
         given = list(statements)
         told.extend(given)
         commit(self, given, name)
 
-    monkeypatch.setattr(DuckDBSession, "commit", spying)
+    monkeypatch.setattr(DuckDBLoadSession, "commit", spying)
     for number in range(BATCHES + 1, BATCHES + 9):
         change(shop, number)
         shop.capture()

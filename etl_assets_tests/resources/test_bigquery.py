@@ -14,21 +14,21 @@ import pytest
 
 from etl_assets.clients.bigquery import BigQuery, IfExists
 from etl_assets.clients.bigquery_jobs import BigQueryError
-from etl_assets.stand_ins.bigquery import BigQueryStandIn, Fault, Request
-from etl_assets.stand_ins.bigquery_tables import Refused
+from etl_assets.stand_ins.bigquery import BigQueryStandIn, InjectedFault, ReceivedRequest
+from etl_assets.stand_ins.bigquery_tables import ErrorResponse
 from etl_assets_tests.resources.conftest import PROJECT
 
-CUT = Fault(None)
-LOST = Fault(None, after=True)
+CUT = InjectedFault(None)
+LOST = InjectedFault(None, after=True)
 PASSING = {
     "cut": CUT,
     "cut after it was done": LOST,
-    "500": Fault(500, "internalError"),
-    "502": Fault(502, "badGateway"),
-    "503": Fault(503),
-    "503 after it was done": Fault(503, after=True),
-    "rate limit": Fault(403, "rateLimitExceeded"),
-    "429": Fault(429, "rateLimitExceeded"),
+    "500": InjectedFault(500, "internalError"),
+    "502": InjectedFault(502, "badGateway"),
+    "503": InjectedFault(503),
+    "503 after it was done": InjectedFault(503, after=True),
+    "rate limit": InjectedFault(403, "rateLimitExceeded"),
+    "429": InjectedFault(429, "rateLimitExceeded"),
 }
 
 
@@ -56,21 +56,21 @@ def jobs(stand_in: BigQueryStandIn) -> list[str]:
     ]
 
 
-Faults = Callable[[Request], Fault | None]
+Faults = Callable[[ReceivedRequest], InjectedFault | None]
 
 
-def every(nth: int, fault: Fault) -> Faults:
+def every(nth: int, fault: InjectedFault) -> Faults:
     """Every n-th request goes wrong. Not those for tokens, which are Google's own client's to ask again."""
     numbers = itertools.count(1)
     return lambda request: fault if request.path != "/token" and next(numbers) % nth == 0 else None
 
 
-def only(nth: int, fault: Fault) -> Faults:
+def only(nth: int, fault: InjectedFault) -> Faults:
     numbers = itertools.count(1)
     return lambda request: fault if request.path != "/token" and next(numbers) == nth else None
 
 
-def since(nth: int, fault: Fault) -> Faults:
+def since(nth: int, fault: InjectedFault) -> Faults:
     """All requests go wrong from the n-th on."""
     numbers = itertools.count(1)
     return lambda request: fault if request.path != "/token" and next(numbers) >= nth else None
@@ -113,7 +113,7 @@ def test_a_parameter_that_bigquery_has_no_type_for_is_named(resource: BigQuery) 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 @pytest.mark.parametrize("nth", [2, 3])
 def test_a_query_is_answered_although_requests_go_wrong(
-    resource: BigQuery, stand_in: BigQueryStandIn, fault: Fault, nth: int
+    resource: BigQuery, stand_in: BigQueryStandIn, fault: InjectedFault, nth: int
 ) -> None:
     stand_in.jobs.page_rows = 2
     stand_in.fault = every(nth, fault)
@@ -176,7 +176,9 @@ def test_an_export_of_an_occasion_is_done_once(resource: BigQuery, stand_in: Big
     assert resource.export(frame(1), "sales.new", "fail", batch="monday").already
     assert not new.already
     failing = iter([True, False, False])
-    stand_in.jobs.fault = lambda job, statement: Refused(500, "backendError", "no") if next(failing) else None
+    stand_in.jobs.fault = lambda job, statement: (
+        ErrorResponse(500, "backendError", "no") if next(failing) else None
+    )
     assert resource.export(frame(2), "sales.newer", "fail", batch="monday").job_id.endswith("_2")
     assert resource.export(frame(2), "sales.newer", "fail", batch="monday").job_id.endswith("_2")
     with pytest.raises(BigQueryError, match="'orders' names no table to export to"):
@@ -241,7 +243,7 @@ def test_an_append_is_done_once_whichever_of_its_requests_goes_wrong(
 @pytest.mark.parametrize("mode", ["replace", "append"])
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 def test_an_export_is_done_once_although_every_third_request_goes_wrong(
-    resource: BigQuery, stand_in: BigQueryStandIn, fault: Fault, mode: IfExists
+    resource: BigQuery, stand_in: BigQueryStandIn, fault: InjectedFault, mode: IfExists
 ) -> None:
     stand_in.fault = every(3, fault)
     resource.export(frame(1, 2), "sales.orders", mode, description="x")
@@ -250,9 +252,11 @@ def test_an_export_is_done_once_although_every_third_request_goes_wrong(
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("fault", [CUT, LOST, Fault(503), Fault(403, "rateLimitExceeded")], ids=str)
+@pytest.mark.parametrize(
+    "fault", [CUT, LOST, InjectedFault(503), InjectedFault(403, "rateLimitExceeded")], ids=str
+)
 def test_if_it_stays_wrong_the_error_is_one_line_and_the_old_table_or_the_new_one_is_whole(
-    resource: BigQuery, stand_in: BigQueryStandIn, fault: Fault
+    resource: BigQuery, stand_in: BigQueryStandIn, fault: InjectedFault
 ) -> None:
     resource.export(frame(1, 2), "sales.orders")
     seen, said = [], []
@@ -329,7 +333,9 @@ def test_a_job_that_fails_for_a_reason_that_passes_is_submitted_again(
     resource: BigQuery, stand_in: BigQueryStandIn, reason: str
 ) -> None:
     failing = iter([True, True, False])
-    stand_in.jobs.fault = lambda job, statement: Refused(500, reason, "try again") if next(failing) else None
+    stand_in.jobs.fault = lambda job, statement: (
+        ErrorResponse(500, reason, "try again") if next(failing) else None
+    )
     done = resource.export(frame(1), "sales.orders")
     assert done.job_id.endswith("_3")
     assert held(stand_in) == [1]
@@ -346,7 +352,7 @@ def test_a_job_that_fails_for_a_reason_that_passes_is_submitted_again(
 def test_a_job_that_fails_for_another_reason_is_not(
     resource: BigQuery, stand_in: BigQueryStandIn, reason: str, words: str
 ) -> None:
-    stand_in.jobs.fault = lambda job, statement: Refused(403, reason, "too much")
+    stand_in.jobs.fault = lambda job, statement: ErrorResponse(403, reason, "too much")
     with pytest.raises(BigQueryError) as caught:
         resource.export(frame(1), "sales.orders", batch="a")
     assert words in str(caught.value)
@@ -362,7 +368,7 @@ def test_a_job_that_fails_for_another_reason_is_not(
 def test_jobs_that_keep_failing_are_given_up(resource: BigQuery, stand_in: BigQueryStandIn) -> None:
     resource.export(frame(1), "sales.orders")
     stand_in.jobs.fault = lambda job, statement: (
-        None if "query" in job["configuration"] else Refused(500, "backendError", "no")
+        None if "query" in job["configuration"] else ErrorResponse(500, "backendError", "no")
     )
     before = len(jobs(stand_in))
     with pytest.raises(BigQueryError, match=r"sales\.orders: no"):
@@ -374,7 +380,9 @@ def test_jobs_that_keep_failing_are_given_up(resource: BigQuery, stand_in: BigQu
 @pytest.mark.fault("F29")
 def test_a_used_up_quota_is_not_asked_again(resource: BigQuery, stand_in: BigQueryStandIn) -> None:
     stand_in.fault = lambda request: (
-        Fault(403, "quotaExceeded", "Quota exceeded: imports per table") if "upload" in request.path else None
+        InjectedFault(403, "quotaExceeded", "Quota exceeded: imports per table")
+        if "upload" in request.path
+        else None
     )
     with pytest.raises(BigQueryError, match=r"sales\.orders: a quota of BigQuery is used up"):
         resource.export(frame(1), "sales.orders")
@@ -407,7 +415,7 @@ def test_files_are_loaded_once_by_upload_and_from_cloud_storage(
 
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-def test_a_script_is_run_once(resource: BigQuery, stand_in: BigQueryStandIn, fault: Fault) -> None:
+def test_a_script_is_run_once(resource: BigQuery, stand_in: BigQueryStandIn, fault: InjectedFault) -> None:
     resource.export(frame(1), "sales.orders")
     script = "BEGIN TRANSACTION; INSERT INTO sales.orders (id) VALUES (2); COMMIT TRANSACTION"
     with resource.client() as client:
@@ -451,16 +459,16 @@ def test_a_missing_dataset_is_made_where_it_is_said_and_nowhere_else(stand_in: B
     ("fault", "words"),
     [
         (
-            Fault(403, "accessDenied", "Access Denied: Dataset x"),
+            InjectedFault(403, "accessDenied", "Access Denied: Dataset x"),
             "not allowed: Access Denied: Dataset x; docs/bigquery.md",
         ),
-        (Fault(404, "notFound", "Not found: Project other"), "Not found: Project other"),
-        (Fault(401, "authError", "Invalid Credentials"), "Google does not accept the credentials"),
-        (Fault(400, "invalid", "several\n  lines"), "sales.orders: several lines"),
+        (InjectedFault(404, "notFound", "Not found: Project other"), "Not found: Project other"),
+        (InjectedFault(401, "authError", "Invalid Credentials"), "Google does not accept the credentials"),
+        (InjectedFault(400, "invalid", "several\n  lines"), "sales.orders: several lines"),
     ],
 )
 def test_what_is_refused_is_said_in_one_line_and_asked_once(
-    resource: BigQuery, stand_in: BigQueryStandIn, fault: Fault, words: str
+    resource: BigQuery, stand_in: BigQueryStandIn, fault: InjectedFault, words: str
 ) -> None:
     stand_in.fault = lambda request: fault if request.path != "/token" else None
     with pytest.raises(BigQueryError) as caught:
@@ -474,7 +482,7 @@ def test_what_is_refused_is_said_in_one_line_and_asked_once(
 @pytest.mark.fault("F30")
 def test_expired_credentials_are_said_and_never_shown(resource: BigQuery, stand_in: BigQueryStandIn) -> None:
     stand_in.fault = lambda request: (
-        Fault(400, "invalid_grant", "secret-assertion") if request.path == "/token" else None
+        InjectedFault(400, "invalid_grant", "secret-assertion") if request.path == "/token" else None
     )
     with pytest.raises(BigQueryError, match="the query: Google does not accept the credentials") as caught:
         resource.query("SELECT 1")

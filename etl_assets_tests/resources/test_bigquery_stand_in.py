@@ -29,7 +29,7 @@ from google.cloud.bigquery import SchemaField
 from etl_assets.clients.bigquery import BigQuery
 from etl_assets.stand_ins import gcs
 from etl_assets.stand_ins.bigquery import BigQueryStandIn, objects_at
-from etl_assets.stand_ins.bigquery_tables import Refused
+from etl_assets.stand_ins.bigquery_tables import ErrorResponse
 from etl_assets_tests.resources.conftest import PROJECT
 
 ROWS = pa.table({"id": [1, 2, 3], "name": ["a", "b", None]})
@@ -443,7 +443,7 @@ def test_errors_look_like_those_of_the_service(client: bigquery.Client, stand_in
         error = caught.value
         assert isinstance(error, GoogleAPICallError)
         assert error.errors[0]["reason"] == reason
-    stand_in.jobs.fault = lambda job, statement: Refused(403, "quotaExceeded", "Quota exceeded")
+    stand_in.jobs.fault = lambda job, statement: ErrorResponse(403, "quotaExceeded", "Quota exceeded")
     with pytest.raises(Forbidden):
         load(client, ROWS).result()
 

@@ -14,7 +14,7 @@ import pytest
 from etl_assets.errors import SettingsError
 from etl_assets.stand_ins import gcs
 from etl_assets.stand_ins.bigquery import BigQueryStandIn, objects_at
-from etl_assets.stand_ins.bigquery_tables import Refused
+from etl_assets.stand_ins.bigquery_tables import ErrorResponse
 from etl_assets.star.definition import Inputs, star_table
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets.warehouse import bigquery_load
@@ -296,9 +296,9 @@ def test_whichever_statement_of_the_script_fails_nothing_has_changed(
 ) -> None:
     load(day(0))
 
-    def fault(job: Any, number: int) -> Refused | None:
+    def fault(job: Any, number: int) -> ErrorResponse | None:
         if job["jobReference"]["jobId"].startswith("load_") and number == statement:
-            return Refused(400, "resourcesExceeded", "too much")
+            return ErrorResponse(400, "resourcesExceeded", "too much")
         return None
 
     stand_in.jobs.fault = fault
@@ -313,7 +313,7 @@ def test_whichever_statement_of_the_script_fails_nothing_has_changed(
 def test_a_first_load_that_fails_leaves_tables_without_a_row(
     day: Callable[[int], Direct], days: list[tuple[Direct, Content]], stand_in: BigQueryStandIn
 ) -> None:
-    stand_in.jobs.fault = lambda job, number: Refused(400, "stopped", "no") if number == 5 else None
+    stand_in.jobs.fault = lambda job, number: ErrorResponse(400, "stopped", "no") if number == 5 else None
     with pytest.raises(WarehouseError, match="no"):
         load(day(0))
     quiet(stand_in)
@@ -416,14 +416,14 @@ def test_who_carries_on_a_book_that_another_load_carried_on_meanwhile_is_refused
     """Else what the other one noted would be lost."""
     load(day(0))
     make_older(day(0), "bigquery", stand_in)
-    own = bigquery_load.BigQuerySession._carry_on
+    own = bigquery_load.BigQueryLoadSession._carry_on
 
-    def overtaken(self: bigquery_load.BigQuerySession, book: ControlTable) -> None:
-        monkeypatch.setattr(bigquery_load.BigQuerySession, "_carry_on", own)
+    def overtaken(self: bigquery_load.BigQueryLoadSession, book: ControlTable) -> None:
+        monkeypatch.setattr(bigquery_load.BigQueryLoadSession, "_carry_on", own)
         load(day(2))
         own(self, book)
 
-    monkeypatch.setattr(bigquery_load.BigQuerySession, "_carry_on", overtaken)
+    monkeypatch.setattr(bigquery_load.BigQueryLoadSession, "_carry_on", overtaken)
     with pytest.raises(WarehouseError, match="another load changed the warehouse meanwhile: run again"):
         load(day(1))
     retire(day(2).warehouse, ["dim_gone"], day(2).lake_id, "")
@@ -512,10 +512,10 @@ def test_a_table_that_is_declared_otherwise_takes_the_place_of_the_old_one_whole
             bench.publish(list(bench.builder.derive(bench.manifest)))
         flow = replace(flow, warehouse_url=URL)
 
-        def fault(job: Any, number: int) -> Refused | None:
+        def fault(job: Any, number: int) -> ErrorResponse | None:
             query = job["configuration"].get("query", {}).get("query", "")
             last = query.count(";\n") + 1
-            return Refused(400, "stopped", "no") if " COPY " in query and number == last else None
+            return ErrorResponse(400, "stopped", "no") if " COPY " in query and number == last else None
 
         stand_in.jobs.fault = fault
         with pytest.raises(WarehouseError, match="no"):

@@ -26,12 +26,13 @@ from etl_assets.clients.alerts import Alert, AlertError, EmailAlerts, alerts
 from etl_assets.clients.secrets import ENGINES, SecretError, database_url, resolved
 from etl_assets.project import SqlQuery, Steps
 from etl_assets.settings import warehouse_engine
-from etl_assets.source.resource import Source
+from etl_assets.source.resource import PostgresSource
 from etl_assets.stand_ins.sheets import serve_sheets
 from etl_assets.stand_ins.sheets_books import Book
 from etl_assets.warehouse.postgres import PostgresWarehouse
 from etl_assets_tests.automation.shown import served
 from etl_assets_tests.flow import Flow, Run, as_role, execute
+from etl_assets_tests.hiring import BICYCLES
 from etl_assets_tests.steps.playing import play
 
 ROOT = Path(__file__).parents[2]
@@ -154,19 +155,19 @@ def test_a_step_connects_with_what_the_secret_says(
     assert ran.success, ran.failure
 
 
-def test_the_source_connects_with_what_the_secret_says(aws: Any, totesys: str, tmp_path: Path) -> None:
-    named = hold(aws, "totesys", totesys)
+def test_the_source_connects_with_what_the_secret_says(aws: Any, bicycles: str, tmp_path: Path) -> None:
+    named = hold(aws, "bicycles", bicycles)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ETL_SOURCE_URL", named)
-        run = Flow(named, tmp_path).run("raw/staff")
+        run = Flow(named, tmp_path).run("raw/bike")
     assert run.success, run.error_lines
 
 
 @pytest.mark.fault("F35")
 def test_after_a_rotation_the_next_connection_has_the_new_secret(aws: Any) -> None:
-    source = Source(url=hold(aws, "totesys", "postgresql://a:old@c/d"), scratch="")
+    source = PostgresSource(url=hold(aws, "shop", "postgresql://a:old@c/d"), scratch="")
     assert source.address() == "postgresql://a:old@c/d"
-    aws.put_secret_value(SecretId="totesys", SecretString="postgresql://a:new@c/d")
+    aws.put_secret_value(SecretId="shop", SecretString="postgresql://a:new@c/d")
     assert source.address() == "postgresql://a:new@c/d"
 
 
@@ -379,13 +380,13 @@ def roles(postgres_url: str) -> None:
 @pytest.mark.usefixtures("roles")
 @pytest.mark.parametrize("fault", ["database", "spreadsheet"])
 def test_a_failing_run_shows_no_secret_anywhere(
-    aws: Any, moto: str, totesys: str, database: Callable[..., str], tmp_path: Path, fault: str
+    aws: Any, moto: str, bicycles: str, database: Callable[..., str], tmp_path: Path, fault: str
 ) -> None:
     """Once the source can't be read, once all is well up to the export."""
-    parts = urlsplit(totesys)
+    parts = urlsplit(bicycles)
     name = "no_such_database" if fault == "database" else parts.path.strip("/")
     secret = {"username": "zaphod", "password": PASSWORD, "host": parts.hostname, "port": parts.port}
-    named = hold(aws, "totesys", secret | {"dbname": name})
+    named = hold(aws, "bicycles", secret | {"dbname": name})
     warehouse = as_role(database(), "slartibartfast", WAREHOUSE_PASSWORD)
     (tmp_path / "home").mkdir()
     with serve_sheets() as sheets, ProcessList() as processes:
@@ -397,6 +398,7 @@ def test_a_failing_run_shows_no_secret_anywhere(
                 "PATH": os.environ["PATH"],
                 "HOME": str(tmp_path / "home"),
                 "PYTHONPATH": str(ROOT),
+                "ETL_PROJECT": BICYCLES.project,
                 "ETL_DATA": str(tmp_path / "data"),
                 "ETL_SOURCE_URL": named,
                 "ETL_WAREHOUSE_URL": warehouse,
@@ -448,9 +450,9 @@ def test_the_ui_says_where_secrets_come_from_and_not_what_they_are(
     assert [secret for secret in PLANTED if secret in shown] == []
 
 
-def test_an_error_of_the_source_shows_nothing_of_the_secret(aws: Any, totesys: str, tmp_path: Path) -> None:
+def test_an_error_of_the_source_shows_nothing_of_the_secret(aws: Any, tmp_path: Path) -> None:
     named = hold(aws, "broken", f"postgresql://reader:{PASSWORD}@db@host/x")
-    run: Run = Flow(named, tmp_path).run("raw/staff")
+    run: Run = Flow(named, tmp_path).run("raw/bike")
     assert "ETL_SOURCE_URL can't be read" in run.error
     assert "hunter2" not in run.events
 

@@ -29,7 +29,7 @@ from etl_assets.clients.sheets import SheetsError
 from etl_assets.exports.publishing import Sheet
 from etl_assets.exports.sheets import Sheets
 from etl_assets.exports.sheets_page import MAX_CELLS
-from etl_assets.stand_ins.sheets import Fault, SheetsStandIn, serve_sheets
+from etl_assets.stand_ins.sheets import InjectedFault, SheetsStandIn, serve_sheets
 from etl_assets.stand_ins.sheets_books import Book, Grid
 
 BOOK = "1AbC-dEf_0"
@@ -271,10 +271,10 @@ def test_two_tabs_of_one_name_are_refused(target: Sheets) -> None:
 
 # -- old or new ------------------------------------------------------------------------------------------------------
 
-FAULTS = [Fault(0, status, after) for status in (429, 500, 503, None) for after in (False, True)]
+FAULTS = [InjectedFault(0, status, after) for status in (429, 500, 503, None) for after in (False, True)]
 
 
-def named(fault: Fault) -> str:
+def named(fault: InjectedFault) -> str:
     return f"{fault.status or 'cut'} {'after' if fault.after else 'before'}"
 
 
@@ -294,7 +294,7 @@ def test_a_publish_takes_that_many_requests(published: Sheets, api: SheetsStandI
 @pytest.mark.fault("F31", "F40")
 @pytest.mark.parametrize("fault", FAULTS, ids=named)
 def test_a_fault_at_any_one_request_is_overcome(
-    published: Sheets, api: SheetsStandIn, book: Book, fault: Fault
+    published: Sheets, api: SheetsStandIn, book: Book, fault: InjectedFault
 ) -> None:
     for nth in range(1, PUBLISH_REQUESTS + 1):
         published.publish("T", OLD)
@@ -311,7 +311,7 @@ def test_a_fault_at_any_one_request_is_overcome(
 @pytest.mark.fault("F31")
 @pytest.mark.parametrize("fault", FAULTS, ids=named)
 def test_when_nothing_works_any_more_from_some_request_on_the_old_tabs_are_whole_or_the_new_ones(
-    published: Sheets, api: SheetsStandIn, book: Book, fault: Fault
+    published: Sheets, api: SheetsStandIn, book: Book, fault: InjectedFault
 ) -> None:
     seen = []
     for nth in range(1, PUBLISH_REQUESTS + 1):
@@ -339,7 +339,7 @@ def test_when_nothing_works_any_more_from_some_request_on_the_old_tabs_are_whole
 def test_a_swap_that_took_place_though_the_answer_was_lost_is_not_made_twice(
     published: Sheets, api: SheetsStandIn, book: Book
 ) -> None:
-    api.faults = [Fault(SWAP, None, after=True)]
+    api.faults = [InjectedFault(SWAP, None, after=True)]
     assert not published.publish("T", NEW).unchanged
     assert book.visible() == NEW_SEEN
     tried = [r for r in api.requests if any("copyPaste" in change for change in r.body.get("requests", []))]
@@ -446,7 +446,7 @@ def test_a_missing_tab_is_named_and_those_that_there_are(target: Sheets, api: Sh
 
 @pytest.mark.fault("F31")
 def test_a_quota_that_stays_used_up_is_called_so(target: Sheets, api: SheetsStandIn) -> None:
-    api.faults = [Fault(1, 429, lasting=True)]
+    api.faults = [InjectedFault(1, 429, lasting=True)]
     with pytest.raises(SheetsError, match=r"quota is used up .*; publish less often"):
         target.publish("T", OLD)
     assert len(api.requests) == ATTEMPTS
@@ -460,7 +460,7 @@ def test_the_time_that_the_service_asks_for_is_waited(
     monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=7.9)
     header = soon.strftime("%a, %d %b %Y %H:%M:%S GMT") if asked_for == "date" else asked_for
-    api.faults = [Fault(1, 429, headers=(("Retry-After", header),))]
+    api.faults = [InjectedFault(1, 429, headers=(("Retry-After", header),))]
     target.publish("T", OLD)
     assert len(slept) == 1
     assert 5 < slept[0] <= 8
@@ -470,8 +470,8 @@ def test_waits_grow_and_end(api: SheetsStandIn, monkeypatch: pytest.MonkeyPatch)
     slept: list[float] = []
     monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
     api.faults = [
-        Fault(1, 503, lasting=True, headers=(("Retry-After", "99999"),)),
-        Fault(4, 503, lasting=True),
+        InjectedFault(1, 503, lasting=True, headers=(("Retry-After", "99999"),)),
+        InjectedFault(4, 503, lasting=True),
     ]
     patient = Sheets(spreadsheet=BOOK, endpoint=api.url, attempts=12)
     with pytest.raises(SheetsError, match="fails \\(503: The service is currently unavailable"):

@@ -16,6 +16,7 @@ from etl_assets.definitions import definitions
 from etl_assets.settings import Settings
 from etl_assets_tests.automation.test_alerting import Mail, body, serve
 from etl_assets_tests.flow import Flow
+from etl_assets_tests.totesys import TOTESYS
 
 __all__ = ["serve"]
 DAYS_COMPARED, DAYS_AHEAD = 60, 10
@@ -48,7 +49,7 @@ def test_b11_sales_are_forecast_compared_written_and_told(
     totesys: str, tmp_path: Path, serve: Callable[..., Mail]
 ) -> None:
     mail = serve()
-    flow = Flow(totesys, tmp_path / "data", {"ETL_ALERTS_URL": mail.url})
+    flow = Flow(totesys, tmp_path / "data", {"ETL_ALERTS_URL": mail.url}, model=TOTESYS)
     assert flow.run().success
     result, told = forecast(flow, recent_days=DAYS_COMPARED, ahead_days=DAYS_AHEAD)
     assert result.success
@@ -95,7 +96,7 @@ def test_b11_without_enough_to_learn_from_the_team_is_told_why(
     totesys: str, tmp_path: Path, serve: Callable[..., Mail]
 ) -> None:
     mail = serve()
-    flow = Flow(totesys, tmp_path / "data", {"ETL_ALERTS_URL": mail.url})
+    flow = Flow(totesys, tmp_path / "data", {"ETL_ALERTS_URL": mail.url}, model=TOTESYS)
     assert flow.run().success
     result, told = forecast(flow, begin="9999-01-01")
     assert not result.success

@@ -10,11 +10,11 @@ from pydantic import Field, PrivateAttr
 from etl_assets.errors import first_line
 from etl_assets.preflight import CheckResult
 from etl_assets.source.connection import SourceError
-from etl_assets.source.resource import Source
+from etl_assets.source.resource import PostgresSource
 from etl_assets.source.table import Table
 
 
-class EmbeddedSource(Source):
+class EmbeddedSource(PostgresSource):
     """A real PostgreSQL with a generated ToteSys, started when it is first needed and stopped by its last user."""
 
     url: str = ""
