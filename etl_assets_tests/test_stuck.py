@@ -305,3 +305,37 @@ def test_what_the_memory_is_too_small_for_is_told_as_such(
     )
     assert "mend them in the source" not in told
     assert "Possible solutions" not in told
+
+
+def test_what_a_run_has_made_is_not_removed_by_one_that_publishes_an_earlier_batch(
+    flow: Direct, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a machine was suspended after it had written its files and before it showed them: what others then see can be
+    read."""
+    other = Direct(flow.url, tmp_path_factory.mktemp("other"), INPUTS, lake_url=flow.lake.url)
+    flow.run()
+    sale = (
+        "INSERT INTO sale SELECT max(id) + 1, 1, 5 FROM sale; UPDATE item SET name = name || '+' WHERE id = 1"
+    )
+    for _ in range(2):
+        in_source(flow.url, sale)
+        flow.capture()
+    publish = StarFiles.publish
+    with other.lake.open(INPUTS) as slow:
+        late = list(slow.builder.derive(slow.manifest))
+        in_source(flow.url, sale)
+        flow.capture()
+        with flow.lake.open(INPUTS) as bench:
+
+            def suspended(star: StarFiles, *arguments: Any) -> None:
+                if star is bench.star:
+                    slow.publish(late)
+                publish(star, *arguments)
+
+            monkeypatch.setattr(StarFiles, "publish", suspended)
+            bench.publish(list(bench.builder.derive(bench.manifest)))
+    star = flow.lake.star()
+    assert star.manifest
+    assert star.manifest.batch == 4
+    listed = [file.path for table in star.manifest.tables.values() for file in table.files]
+    assert [path for path in listed if not star.files.exists(path)] == []

@@ -153,6 +153,7 @@ def publish(star: StarFiles, builds: Sequence[Build], connection: duckdb.DuckDBP
     if not builds:
         return
     changes = {build.definition.name: files for build in builds if (files := build.files())}
+    upto = max(build.batch for build in builds)
     for build in builds:
         for staged in build.staged:
             staged.file.publish()
@@ -160,8 +161,8 @@ def publish(star: StarFiles, builds: Sequence[Build], connection: duckdb.DuckDBP
     for build in builds:
         name, schema = build.definition.name, build.definition.schema
         if name in changes and isinstance(schema, Fact):
-            changes[name] = with_fewer_files(star, connection, schema, changes[name])
-    star.publish(changes, max(build.batch for build in builds))
+            changes[name] = with_fewer_files(star, connection, schema, changes[name], upto)
+    star.publish(changes, upto)
     reached("star switched")
 
 
@@ -683,7 +684,7 @@ class _Derivation:
         return course.highest()
 
     def _stage(self, build: Build, rows: duckdb.DuckDBPyRelation, batch: Manifest) -> Staged:
-        file = self.star.staging(build.definition.name, batch.batch)
+        file = self.star.staging(build.definition.name, self.manifest.batch)
         version = self.builder.version(build.definition.name, batch)
         try:
             duck.write_parquet(rows, file.local, {})

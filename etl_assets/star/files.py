@@ -303,7 +303,8 @@ class StarFiles:
     # -- files ---------------------------------------------------------------------------------------------------
 
     def staging(self, table: str, batch: int) -> StagedFile:
-        """A file in the making, under a name that no other run can write."""
+        """A file in the making, under a name that no other run can write. `batch`: up to which the run brings the star, whatever
+        the file holds. A run that publishes removes files of lower ones, and what a run to a higher one has made stays."""
         return self.files.staging(f"{STAR}/{folder_of(table)}/{number(batch)}-{secrets.token_hex(6)}.parquet")
 
     def dimension(self, name: str) -> StarFile | None:

@@ -24,14 +24,15 @@ _LARGE_BYTES = 64 << 20
 
 
 def merged(
-    star: StarFiles, connection: duckdb.DuckDBPyConnection, schema: Fact, table: TableFiles
+    star: StarFiles, connection: duckdb.DuckDBPyConnection, schema: Fact, table: TableFiles, upto: int
 ) -> TableFiles:
-    """A fact with fewer files, as its manifest will list them; those that are written are published."""
+    """A fact with fewer files, as its manifest will list them; those that are written are published. `upto`: the batch that
+    the run brings the star to."""
     files = list(table.files)
     for group in list(_groups(files[1:-_APART])):
         at = files.index(group[0])
         try:
-            files[at : at + len(group)] = [_written(star, connection, schema, group)]
+            files[at : at + len(group)] = [_written(star, connection, schema, group, upto)]
         except (
             LakeError
         ):  # one is damaged: it is made again when its content is needed, and nothing of it here
@@ -65,10 +66,14 @@ def _level(file: StarFile) -> int | None:
 
 
 def _written(
-    star: StarFiles, connection: duckdb.DuckDBPyConnection, schema: Fact, group: Sequence[StarFile]
+    star: StarFiles,
+    connection: duckdb.DuckDBPyConnection,
+    schema: Fact,
+    group: Sequence[StarFile],
+    upto: int,
 ) -> StarFile:
     newest = group[-1]
-    staged = star.staging(schema.name, newest.batch)
+    staged = star.staging(schema.name, upto)
     try:
         rows = duck.read_parquet(connection, [star.local(file.path) for file in group])
         duck.write_parquet(rows.order(identifier(schema.record)), staged.local, {})
