@@ -26,6 +26,7 @@ import pytest
 
 from etl_assets import failpoints
 from etl_assets.errors import EtlError
+from etl_assets.lake.batches import number
 from etl_assets_tests.direct import Direct, Dump
 from etl_assets_tests.flow import Flow, assert_equal_to, execute
 from etl_assets_tests.hiring import play_day
@@ -178,8 +179,10 @@ class Story:
         if not tidied:
             return True
         left = [path.name for path in (flow.data / "lake/raw").rglob(".unfinished-*")]
-        # What belongs to no landed file goes once its batch is past.
-        assert [name for name in left if ".open-" not in name and ".json-" not in name] == []
+        # What belongs to no landed file goes once its batch is past: that of the newest one may be somebody's who still writes it.
+        newest = f".unfinished-{number(flow.lake.batches().newest() or 0)}-"
+        late = [name for name in left if not name.startswith(newest)]
+        assert [name for name in late if ".open-" not in name and ".json-" not in name] == []
         return True
 
 
