@@ -43,7 +43,7 @@ ui: .venv/.stamp ## Dagster's web interface on http://127.0.0.1:PORT
 test: .venv/.stamp ## the tests (ARGS="--cov" adds coverage, ARGS="-k name" selects)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-places: .venv/.stamp ## the tests of what stands elsewhere: stores, warehouses, Sheets, the interface, deployments
+test-places: .venv/.stamp ## the tests of what stands elsewhere: stores, warehouses, Sheets, APIs, steps, the interface, deployments
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "places and not slow" $(ARGS)
 
 test-slow: .venv/.stamp ## the slow tests, and all cases of which the others take some
