@@ -120,11 +120,11 @@ class Versions:
             if listed["batch"] < self._newest.batch:
                 self._newest = Landed(self.lake)
             self._newest.go_on(listed["batch"])
-        except (OSError, duckdb.Error, ValueError, KeyError):
+        except (OSError, duckdb.Error, ValueError, KeyError) as error:
             if newest.exists() and sorted(self.lake.glob("star/batches/*.json"), key=_place)[-1] == newest:
                 # It is still the newest one, and can't be read.
                 if f"unreadable {newest.name}" in self._seen:
-                    self.differences.append(f"the star's {newest.name} can't be read")
+                    self.differences.append(f"the star's {newest.name} can't be read: {error!r}")
                     self._seen.add(newest.name)
                 self._seen.add(f"unreadable {newest.name}")
             return
