@@ -141,7 +141,7 @@ def test_a_project_that_init_made_gets_an_api_by_one_file(
     reach(monkeypatch, stand_in)
     assert etl("init", url).exit_code == 0
     monkeypatch.setenv("ETL_SOURCE_URL", url)
-    (file,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    file, *_ = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "etl_project/apis.py").write_text(file, encoding="utf-8")
     assert "1 API called" in etl("check").output
     first = etl("run")
