@@ -201,6 +201,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "lake/test_star.py::test_who_was_overtaken_does_not_take_the_star_back",
     ),
     Mutation(
+        "F25", "what a run has written is named by the batches that it holds", "star/build.py",
+        "file = self.star.staging(build.definition.name, self.manifest.batch)",
+        "file = self.star.staging(build.definition.name, batch.batch)",
+        "test_stuck.py::test_what_a_run_has_made_is_not_removed_by_one_that_publishes_an_earlier_batch",
+    ),
+    Mutation(
         "F25", "the clocks of machines tell which take of a window is the newer one", "apis/takes.py",
         "newest[take.window] = max(newest.get(take.window, 0.0), summary.received if summary else 0.0)",
         "newest[take.window] = summary.received if summary else 0.0",

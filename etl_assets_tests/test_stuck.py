@@ -307,6 +307,7 @@ def test_what_the_memory_is_too_small_for_is_told_as_such(
     assert "Possible solutions" not in told
 
 
+@pytest.mark.fault("F25")
 def test_what_a_run_has_made_is_not_removed_by_one_that_publishes_an_earlier_batch(
     flow: Direct, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
