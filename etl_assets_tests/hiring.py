@@ -58,7 +58,7 @@ SOURCE = f"""
         SELECT 1 + n % {BIKES}, 1 + n % {STATIONS}, started, (started::date + n % 3)::text, 10 + n, 2.5 + n * 0.25,
             CASE n % 4 WHEN 0 THEN '' WHEN 1 THEN E'two\nlines, "quoted"' END, started
         FROM (SELECT n, timestamp '2024-03-01 08:00' + n * interval '95 minutes 7.125 seconds' AS started
-            FROM generate_series(1, {HIRES}) n);
+            FROM generate_series(1, {HIRES}) n) made;
     INSERT INTO payment (hire_id, amount, paid, due, last_updated)
         SELECT hire_id, price, hire_id % 3 <> 0, returned_on, started FROM hire ORDER BY hire_id;
 """
@@ -117,7 +117,7 @@ def _hire(connection: Connection, rng: Random, bike: int) -> int:
         cursor.execute(
             "INSERT INTO hire (bike_id, station_id, started, returned_on, minutes, price, note, last_updated) SELECT %s, %s, "
             "moment, (moment::date + 1)::text, %s, %s, %s, moment FROM (SELECT max(started) + interval '41.007 minutes' AS "
-            "moment FROM hire) RETURNING hire_id",
+            "moment FROM hire) now RETURNING hire_id",
             (bike, rng.randint(1, STATIONS), rng.randint(5, 600), price, rng.choice((None, "", "a, b"))),
         )
         ((key,),) = cursor.fetchall()
