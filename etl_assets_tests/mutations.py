@@ -49,7 +49,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "F3", "the lake is not claimed", "source/snapshot.py",
-        "cursor.execute(_TAKE.format(_LOCK_CLASS, lock))", 'cursor.execute("SELECT true")',
+        "cursor.execute(_TAKE, (_LOCK_CLASS, lock))", 'cursor.execute("SELECT true")',
         "capture/test_overlap.py::test_a_second_run_that_may_not_wait_is_refused_with_the_name_of_the_first",
     ),
     Mutation(

@@ -227,9 +227,8 @@ class Fetch:
         try:
             page = self._asking.numbered(index, self.progress.begins(index, step))
         except Refused as error:
-            if (
-                self.progress.is_one_page and index and error.status in _NOT_THERE
-            ):  # the total said so already
+            # Behind a page that has all that the total says.
+            if self.progress.is_one_page and index and error.status in _NOT_THERE:
                 self.progress.is_gone(index)
                 raise _NoSuchPage(str(error)) from None
             # Some say so of a page behind the last. An API that says its total is not asked for one.

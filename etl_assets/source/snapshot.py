@@ -78,15 +78,15 @@ CONNECTIONS = 4
 _HOLDER = """
     SELECT a.application_name || coalesce(to_char(a.backend_start, '", connected since "HH24:MI:SS" UTC"'), '')
     FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-    WHERE l.locktype = 'advisory' AND l.granted AND l.classid = {} AND l.objid = {} AND l.objsubid = 2
+    WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.objid = %s AND l.objsubid = 2
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _LOCK_CLASS = 0x0E71  # marks our advisory locks among those of others
 _STILL_HELD = """
     SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
-      AND classid = {} AND objid = {} AND objsubid = 2
+      AND classid = %s AND objid = %s AND objsubid = 2
 """
-_TAKE = "SELECT pg_try_advisory_lock({}, {})"
+_TAKE = "SELECT pg_try_advisory_lock(%s, %s)"
 # How far the log has come: asked after a snapshot was taken, all that it sees is before that.
 _WRITTEN = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() - '0/0'::pg_lsn END"
 # How much of the log a crash would leave, and after how many milliseconds every commit is among that.
@@ -143,9 +143,9 @@ class Snapshot:
             return
         try:
             with self.connections[0].cursor() as cursor:
-                held = told_by(cursor, _STILL_HELD.format(_LOCK_CLASS, self.lock % 2**32))
+                held = told_by(cursor, _STILL_HELD, (_LOCK_CLASS, self.lock % 2**32))
                 if held is None:  # who may not look takes it once more, which its holder alone can
-                    held = told_by(cursor, _TAKE.format(_LOCK_CLASS, self.lock))
+                    held = told_by(cursor, _TAKE, (_LOCK_CLASS, self.lock))
                 if held:
                     return
         except psycopg2.Error:
@@ -291,11 +291,11 @@ def _identifier(relation: Relation) -> sql.Identifier:
     return sql.Identifier(relation.table.schema, relation.table.source_name)
 
 
-def told_by(cursor: Cursor, question: str) -> Any:
+def told_by(cursor: Cursor, question: str, values: Sequence[object] | None = None) -> Any:
     """What the server says, None if it refuses to. In a transaction, which a refusal does not end."""
     cursor.execute("SAVEPOINT question")
     try:
-        cursor.execute(question)
+        cursor.execute(question, values)
         (answer,) = cursor.fetchone() or (None,)
     except psycopg2.Error as error:
         if error.pgcode is None:  # it went away
@@ -317,13 +317,13 @@ def _claim(connection: Connection, lake: str, wait_seconds: float) -> int:
     deadline = time.monotonic() + wait_seconds
     with connection.cursor() as cursor:
         while True:
-            cursor.execute(_TAKE.format(_LOCK_CLASS, lock))
+            cursor.execute(_TAKE, (_LOCK_CLASS, lock))
             if _row(cursor)[0]:
                 return lock
             if time.monotonic() >= deadline:
                 break
             time.sleep(0.2)
         cursor.execute("BEGIN READ ONLY")
-        who = told_by(cursor, _HOLDER.format(_LOCK_CLASS, lock % 2**32)) or "another run"
+        who = told_by(cursor, _HOLDER, (_LOCK_CLASS, lock % 2**32)) or "another run"
         cursor.execute("ROLLBACK")
     raise LakeClaimed(f"this lake is being filled by {who}; wait for it to end, nothing needs unlocking")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from etl_assets.steps.sessions import SessionError
+from etl_assets.steps.sessions import would_alter
 
 Column = sa.types.TypeEngine[Any]
 _FINEST = 6  # digits of a second
@@ -23,10 +23,7 @@ def refuse_rounding(frame: pa.Table, columns: Mapping[str, Column], dialect: str
         kind = columns.get(field.name, by_letter.get(field.name.lower()))
         alters = None if kind is None else _altered_by(field.type, kind, dialect)
         if alters and any(alters(value) for value in _values(frame.column(field.name))):
-            raise SessionError(
-                f"column {field.name} of the table is {kind!r}, which would round or cut values of the frame: bring them to that "
-                "type in a step before, or give the table another"
-            )
+            raise would_alter(field.name, repr(kind))
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
@@ -39,9 +36,8 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 def _altered_by(source: pa.DataType, target: Column, dialect: str) -> Callable[[Any], bool] | None:
     """Whether a value would come back as another one; None where none does."""
     fraction = pa.types.is_floating(source) or pa.types.is_decimal(source)
-    if (
-        dialect == "sqlite"
-    ):  # it keeps what it is given, but makes a number of the text of a decimal, and doubles of integers
+    if dialect == "sqlite":
+        # It keeps what it is given, but makes a number of the text of a decimal, and doubles of integers.
         decimals = pa.types.is_decimal(source) and isinstance(target, sa.Numeric | sa.Integer)
         integers = pa.types.is_integer(source) and isinstance(target, sa.Float)
         return _is_no_double if decimals or integers else None

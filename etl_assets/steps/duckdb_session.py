@@ -12,7 +12,7 @@ from etl_assets import faults
 from etl_assets.engine.duck import identifier
 from etl_assets.later import Later
 from etl_assets.steps.dialects import DUCKDB
-from etl_assets.steps.sessions import BATCH_ROWS, Bound, IfExists, Session, SessionError
+from etl_assets.steps.sessions import BATCH_ROWS, Bound, IfExists, Session, SessionError, would_alter
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
 
 if TYPE_CHECKING:
@@ -117,10 +117,7 @@ class DuckDBSession(Session):
                 f"SELECT count(*) FROM step_frame WHERE {column} IS DISTINCT FROM CAST(CAST({column} AS {kept}) AS {kind})"
             ).fetchall()
             if zones or altered[0][0]:
-                raise SessionError(
-                    f"column {name} of the table is {kept}, which would round or cut values of the frame: bring them to that type "
-                    "in a step before, or give the table another"
-                )
+                raise would_alter(name, kept)
 
     def close(self) -> None:
         with self._told():

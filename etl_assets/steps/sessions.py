@@ -28,6 +28,14 @@ class SessionError(EtlError):
     """A database can't be reached, or refuses a statement."""
 
 
+def would_alter(column: str, kind: object) -> SessionError:
+    """The error for a frame of which a table that is there would not hold the values as they are. `kind`: the column's type."""
+    return SessionError(
+        f"column {column} of the table is {kind}, which would round or cut values of the frame: bring them to that type in a "
+        "step before, or give the table another"
+    )
+
+
 @dataclass(frozen=True)
 class Bound:
     """A statement with the values of its parameters."""

@@ -1,5 +1,6 @@
 """PostgreSQL servers of a test's own: copies of their disks, and standbys."""
 
+import os
 import shutil
 import subprocess
 import time
@@ -12,6 +13,7 @@ import psycopg2
 from psycopg2 import sql
 
 from etl_assets.stand_ins.postgres import serve
+from etl_assets_tests.capture.comparing import Lake, execute
 
 SETTINGS = {"fsync": "off", "wal_level": "replica", "max_wal_senders": "4", "autovacuum": "off"}
 
@@ -58,3 +60,20 @@ def as_role(url: str, name: str) -> str:
         )
         connection.commit()
     return url.replace(f"//{parts.username}:", f"//{name}:")
+
+
+@contextmanager
+def role(lake: Lake, *statements: str, options: str = "") -> Iterator[Lake]:
+    """The lake as a role of its own reads it, which may select from everything in public."""
+    name = f"reader_{os.getpid()}"
+    execute(
+        lake.url,
+        f"CREATE ROLE {name} LOGIN {options}",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}",
+    )
+    try:
+        for statement in statements:
+            execute(lake.url, statement.format(role=name))
+        yield Lake(as_role(lake.url, name), lake.folder)
+    finally:
+        execute(lake.url, f"DROP OWNED BY {name}; DROP ROLE {name}")

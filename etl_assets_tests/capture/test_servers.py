@@ -29,7 +29,7 @@ from etl_assets.source.preflight import check_source
 from etl_assets.source.snapshot import ClaimLost, LakeClaimed, take_snapshot
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
-from etl_assets_tests.capture.servers import as_role, replicated, wait_until
+from etl_assets_tests.capture.servers import replicated, role, wait_until
 
 T = Table("t", "", {"id": "int"})
 VIEW = Table("t", "", {"id": "int"}, key=("id",))
@@ -38,23 +38,6 @@ _ROWS = (
     "INSERT INTO t SELECT n, 'x' FROM generate_series(1, 20) n",
 )
 PASSWORD = "hunter2-Zaphod"
-
-
-@contextmanager
-def role(lake: Lake, *statements: str, options: str = "") -> Iterator[Lake]:
-    """The lake as a role of its own reads it, which may select from everything in public."""
-    name = f"reader_{os.getpid()}"
-    execute(
-        lake.url,
-        f"CREATE ROLE {name} LOGIN {options}",
-        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}",
-    )
-    try:
-        for statement in statements:
-            execute(lake.url, statement.format(role=name))
-        yield Lake(as_role(lake.url, name), lake.folder)
-    finally:
-        execute(lake.url, f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 def checked(url: str, *tables: Table) -> dict[str, tuple[str, str]]:

@@ -13,6 +13,7 @@ from etl_assets.source.connection import SourceError
 from etl_assets.source.table import Table
 from etl_assets.stand_ins.postgres import serve
 from etl_assets_tests.capture.comparing import Lake, connect, execute
+from etl_assets_tests.capture.servers import role
 from etl_assets_tests.flow import as_role
 
 T = Table("t", "", {"id": "text"}, key=("id",))
@@ -132,7 +133,6 @@ def test_a_table_shows_the_rows_of_its_heirs(lake: Lake) -> None:
 
 
 def test_row_security_that_shows_other_rows_is_followed(lake: Lake) -> None:
-    role = f"tenant_{os.getpid()}"
     execute(
         lake.url,
         *_BEHIND,
@@ -140,35 +140,26 @@ def test_row_security_that_shows_other_rows_is_followed(lake: Lake) -> None:
         "INSERT INTO t SELECT n, n % 2 FROM generate_series(1, 40) AS n",
         "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
         "CREATE POLICY mine ON t USING (tenant = 0)",
-        f"CREATE ROLE {role} LOGIN PASSWORD 'x'",
-        f"GRANT SELECT ON t TO {role}",
     )
-    try:
-        ours = Lake(as_role(lake.url, role, "x"), lake.folder)
+    with role(lake) as ours:
         ours.sync(T)
         assert ours.is_exact(T)
         execute(lake.url, "ALTER POLICY mine ON t USING (tenant = 1)")
         ours.sync(T, deletion_brake=1.0)
         assert ours.is_exact(T)
         assert ours.latest().tables["t"].why == "row security decides which of its rows are seen"
-    finally:
-        execute(lake.url, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 @pytest.mark.fault("F21")
 def test_rows_that_a_policy_hid_arrive_when_it_is_gone_though_as_many_went(lake: Lake) -> None:
     """They are as old as before, and the count is the same."""
-    role = f"tenant_{os.getpid()}"
     execute(
         lake.url,
         "CREATE TABLE t (id int PRIMARY KEY, a text)",
         "INSERT INTO t SELECT n, 'x' FROM generate_series(1, 40) AS n",
         "CREATE POLICY early ON t USING (id <= 20); ALTER TABLE t ENABLE ROW LEVEL SECURITY",
-        f"CREATE ROLE {role} LOGIN PASSWORD 'x'",
-        f"GRANT SELECT ON t TO {role}",
     )
-    try:
-        ours = Lake(as_role(lake.url, role, "x"), lake.folder)
+    with role(lake) as ours:
         ours.sync(T)
         assert ours.is_exact(T)
         execute(lake.url, "ALTER TABLE t DISABLE ROW LEVEL SECURITY", "DELETE FROM t WHERE id <= 20")
@@ -178,8 +169,6 @@ def test_rows_that_a_policy_hid_arrive_when_it_is_gone_though_as_many_went(lake:
         execute(lake.url, "UPDATE t SET a = 'y' WHERE id = 30")
         assert ours.committed(T).tables["t"].read == "horizon"
         assert ours.is_exact(T)
-    finally:
-        execute(lake.url, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_partition_that_is_kept_in_another_way_has_its_table_read_whole(lake: Lake) -> None:
@@ -196,14 +185,14 @@ def test_a_partition_that_is_kept_in_another_way_has_its_table_read_whole(lake: 
 
 
 def test_a_role_that_may_not_read_a_table_gets_one_line(lake: Lake) -> None:
-    role = f"stranger_{os.getpid()}"
-    execute(lake.url, "CREATE TABLE t (id int PRIMARY KEY)", f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+    name = f"stranger_{os.getpid()}"
+    execute(lake.url, "CREATE TABLE t (id int PRIMARY KEY)", f"CREATE ROLE {name} LOGIN PASSWORD 'x'")
     try:
-        stranger = Lake(as_role(lake.url, role, "x"), lake.folder)
+        stranger = Lake(as_role(lake.url, name, "x"), lake.folder)
         with pytest.raises(SourceError, match="table t may not be read by this role: grant SELECT on it"):
             stranger.sync(T)
     finally:
-        execute(lake.url, f"DROP ROLE {role}")
+        execute(lake.url, f"DROP ROLE {name}")
 
 
 @pytest.mark.fault("F21")
