@@ -12,7 +12,13 @@ import duckdb
 from etl_assets.engine.duck import listing
 from etl_assets.lake.batches import MAIN, Manifest
 from etl_assets.proof.certificate import Certifier, TableProof
-from etl_assets.proof.verify import Finding, Verifier, verifying
+from etl_assets.proof.findings import Finding
+from etl_assets.proof.hops.landed import compare_files, compare_raw
+from etl_assets.proof.hops.rebuilt import compare_rebuilt
+from etl_assets.proof.hops.source import compare_source
+from etl_assets.proof.hops.star import compare_star
+from etl_assets.proof.hops.warehouse import compare_warehouse
+from etl_assets.proof.verification import Verification, verifying
 from etl_assets.raw.landing import CaptureRequest, Notes, take_batch
 from etl_assets.source.table import Table
 from etl_assets.star.definition import Inputs
@@ -117,7 +123,7 @@ class Direct:
     # -- proof ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def verifier(self, *, under_way: bool = False) -> Iterator[tuple[Verifier, OpenLake]]:
+    def verifier(self, *, under_way: bool = False) -> Iterator[tuple[Verification, OpenLake]]:
         scratch = self.data / "scratch"
         with (
             self.lake.open(self.inputs) as bench,
@@ -128,11 +134,11 @@ class Direct:
     def verified(self, *, thorough: bool = False, source: bool = True) -> list[Finding]:
         """The outcome of every comparison, in the order of the hops."""
         with self.verifier() as (verifier, _):
-            found = [*verifier.files(), *verifier.raw(), *verifier.star()]
+            found = [*compare_files(verifier), *compare_raw(verifier), *compare_star(verifier)]
             with self.warehouse.glancing() as reader:
-                found += verifier.warehouse(reader)
+                found += compare_warehouse(verifier, reader)
             if source:
-                found += verifier.source(self.url, self.tables, thorough=thorough)
+                found += compare_source(verifier, self.url, self.tables, thorough=thorough)
             return found
 
     @contextmanager
@@ -144,7 +150,7 @@ class Direct:
 
     def rebuilt(self) -> list[Finding]:
         with self.verifier() as (verifier, _), self.warehouse.glancing() as live:
-            return list(verifier.rebuild(live))
+            return list(compare_rebuilt(verifier, live))
 
     # -- what readers see ----------------------------------------------------------------------------------------
 

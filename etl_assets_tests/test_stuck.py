@@ -13,7 +13,7 @@ import pytest
 from etl_assets.automation.in_process import EXECUTOR, execute
 from etl_assets.lake.files import LakeError
 from etl_assets.proof.checks import certificate_checks
-from etl_assets.proof.verify import differing
+from etl_assets.proof.hops.star import differing
 from etl_assets.raw.assets import raw_assets
 from etl_assets.source.assets import source_assets
 from etl_assets.source.resource import PostgresSource

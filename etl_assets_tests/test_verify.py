@@ -16,8 +16,12 @@ from etl_assets.lake.batches import manifest_path
 from etl_assets.lake.certificates import certificate_path
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.holding import Held, all_held, holding
+from etl_assets.proof.findings import Finding
 from etl_assets.proof.history import table_then
-from etl_assets.proof.verify import Finding
+from etl_assets.proof.hops.landed import compare_files, compare_raw
+from etl_assets.proof.hops.source import compare_source
+from etl_assets.proof.hops.star import compare_star
+from etl_assets.proof.hops.warehouse import compare_loaded, compare_warehouse
 from etl_assets.raw import reading
 from etl_assets.raw.changes import changed_rows
 from etl_assets.raw.controls import Unproven
@@ -120,7 +124,7 @@ def test_a_changed_byte_of_a_landed_file_is_found(flow: Direct) -> None:
     path = landed(flow.data / "lake", "sale", 1)
     path.write_bytes(path.read_bytes().replace(b"7.25", b"9.25", 1))
     with flow.verifier() as (verifier, _):
-        found = differences(list(verifier.files()))
+        found = differences(list(compare_files(verifier)))
     assert list(found) == [("files", "sale")]
     assert path.name in found["files", "sale"]
 
@@ -129,7 +133,7 @@ def test_a_landed_file_that_is_gone_is_found(flow: Direct) -> None:
     path = landed(flow.data / "lake", "sale", 2, "deletions")
     path.unlink()
     with flow.verifier() as (verifier, _):
-        found = differences(list(verifier.files()))
+        found = differences(list(compare_files(verifier)))
     assert list(found) == [("files", "sale")]
     assert path.name in found["files", "sale"]
 
@@ -141,7 +145,7 @@ def test_a_row_held_too_many_is_found_against_the_totals_of_the_source(flow: Dir
     manifest["tables"]["sale"]["controls"]["amount"]["sum"] = "1.00"
     path.write_text(json.dumps(manifest))
     with flow.verifier() as (verifier, _):
-        found = differences(list(verifier.raw()))
+        found = differences(list(compare_raw(verifier)))
     assert found["raw", "worker"] == "31 rows are held, the source had 30"
 
 
@@ -441,22 +445,22 @@ def test_what_runs_publish_during_a_verification_is_no_difference_at_any_hop(own
         own.run()
 
     with own.verifier() as (verifier, _):
-        found = [*verifier.files(), *verifier.raw()]
+        found = [*compare_files(verifier), *compare_raw(verifier)]
         for amount in (11, 12, 13):
             run(amount)
-        found += verifier.star()
+        found += compare_star(verifier)
         run(14)
         with own.warehouse.resting() as reader:
             run(15)
-            found += verifier.warehouse(reader)
-        found += verifier.source(own.url, list(own.inputs.tables.values()), thorough=True)
+            found += compare_warehouse(verifier, reader)
+        found += compare_source(verifier, own.url, list(own.inputs.tables.values()), thorough=True)
         assert differences(found) == {}
         assert not [finding for finding in found if finding.skipped]
         told = {f.table: f.compared for f in found if f.hop == "warehouse"}
         assert all("as of batch 000005" in compared for compared in told.values())
         # What is really another is found beside runs too.
         in_warehouse(own, "UPDATE star.fact_sale SET amount = 99 WHERE sale_id = 7")
-        (key,) = differences(verifier.loaded(own.warehouse)).items()
+        (key,) = differences(compare_loaded(verifier, own.warehouse)).items()
         assert key[0] == ("warehouse", "fact_sale")
         assert "amount is 99.00 and should be 7.25" in key[1]
     assert list((own.data / "lake/current/verifying").iterdir()) == []
@@ -471,14 +475,19 @@ def test_a_batch_that_a_run_is_bringing_is_verified_as_the_one_before(own: Direc
     assert differences(own.verified(source=False))["star", "fact_sale"] == told  # nobody brings it
     with own.verifier(under_way=True) as (verifier, _):
         assert verifier.manifest.batch == 1
-        found = [*verifier.files(), *verifier.raw(), *verifier.star(), *verifier.loaded(own.warehouse)]
+        found = [
+            *compare_files(verifier),
+            *compare_raw(verifier),
+            *compare_star(verifier),
+            *compare_loaded(verifier, own.warehouse),
+        ]
         assert differences(found) == {}
     with own.lake.open(own.inputs) as bench:
         bench.publish(list(bench.builder.derive(bench.manifest)))  # and the warehouse is still to come
     assert ("warehouse", "fact_sale") in differences(own.verified(source=False))
     with own.verifier(under_way=True) as (verifier, _):
         assert verifier.manifest.batch == 2
-        assert differences([*verifier.star(), *verifier.loaded(own.warehouse)]) == {}
+        assert differences([*compare_star(verifier), *compare_loaded(verifier, own.warehouse)]) == {}
 
 
 def test_a_note_that_a_killed_verification_left_keeps_nothing_for_good(tmp_path: Path) -> None:
@@ -495,7 +504,7 @@ def test_a_note_that_a_killed_verification_left_keeps_nothing_for_good(tmp_path:
 def test_runs_need_not_wait_for_a_verification(own: Direct) -> None:
     execute(own.url, "UPDATE sale SET amount = 1 WHERE id = 3")
     with own.verifier() as (verifier, _):
-        asking = iter(verifier.source(own.url, list(own.inputs.tables.values()), thorough=True))
+        asking = iter(compare_source(verifier, own.url, list(own.inputs.tables.values()), thorough=True))
         next(asking)  # it has begun, and is not done
         manifest = own.capture(wait_seconds=0)
         assert manifest

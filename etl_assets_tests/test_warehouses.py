@@ -31,8 +31,9 @@ from etl_assets.exports.duckdb import ReportTablesError
 from etl_assets.exports.postgres import PostgresReportTables
 from etl_assets.proof.certificate import Certifier
 from etl_assets.proof.history import facts_then
+from etl_assets.proof.hops.warehouse import compare_loaded
 from etl_assets.proof.parts import PARTS
-from etl_assets.proof.verify import verifying
+from etl_assets.proof.verification import verifying
 from etl_assets.settings import Settings
 from etl_assets.source.table import Table
 from etl_assets.stand_ins.bigquery import BigQueryStandIn
@@ -1151,7 +1152,7 @@ def test_a_part_of_the_keys_is_compared_with_postgresql_too(make: Callable[..., 
     with flow.lake.open(flow.inputs) as bench:
         for part in range(PARTS):
             with verifying(bench, Path(flow.lake.scratch), parts={"fact_sale": [part]}) as verifier:
-                findings = {f.table: f for f in verifier.loaded(flow.warehouse)}
+                findings = {f.table: f for f in compare_loaded(verifier, flow.warehouse)}
                 assert f"part {part + 1} of 7 of its keys" in findings["fact_sale"].compared
                 found += [f.difference for f in findings.values() if not f.equal]
     assert len(found) == 1

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from etl_assets.apis.declaration import Api
     from etl_assets.exports.contract import Report
     from etl_assets.lake.batches import Manifest
-    from etl_assets.proof.verify import Finding, Verifier
+    from etl_assets.proof.findings import Finding
+    from etl_assets.proof.verification import Verification
     from etl_assets.settings import Settings
     from etl_assets.source.table import Table
     from etl_assets.star.resource import OpenLake
@@ -74,7 +75,8 @@ def verify(
     from etl_assets.lake.batches import number
     from etl_assets.lake.files import LakeError
     from etl_assets.proof.history import at_batch
-    from etl_assets.proof.verify import record_verified, verifying
+    from etl_assets.proof.verification import verifying
+    from etl_assets.proof.verified import record_verified
 
     project = environment.project(settings)
     names = ["lake", "warehouse", "reports", *([] if offline else ["source"])]
@@ -90,17 +92,17 @@ def verify(
         if older and rebuild:
             raise click.UsageError("--rebuild is for the newest batch: leave BATCH out")
         if older and wanted:
-            verifier = _older(found, bench, at_batch(bench.builder.batches, wanted), stack)
+            verification = _older(found, bench, at_batch(bench.builder.batches, wanted), stack)
         else:
             scratch = Path(found.lake.scratch)
-            verifier = stack.enter_context(verifying(bench, scratch, loading=loading))
-        manifest = verifier.manifest
+            verification = stack.enter_context(verifying(bench, scratch, loading=loading))
+        manifest = verification.manifest
         hops = (
-            {"files": verifier.files, "raw": verifier.raw, "star": verifier.facts}
+            _of_facts(verification)
             if older
             else _newest(
                 found,
-                verifier,
+                verification,
                 loading,
                 list(project.reports.values()),
                 list(project.tables.values()),
@@ -123,7 +125,7 @@ def verify(
                 break
         if not older:
             try:
-                record_verified(verifier, findings)
+                record_verified(verification, findings)
             except LakeError as error:  # who may only read the lake may verify it all the same
                 shown.say(f"not noted in the lake: {error}")
     findings_of_runs = sorted({f"{f.hop} of {f.table} (a run is at it)" for f in findings if f.skipped})
@@ -196,7 +198,7 @@ def _loading(settings: "Settings", stack: ExitStack) -> Callable[[], bool]:
 
 def _expected(manifest: "Manifest", digest: str, expect: str) -> "Finding":
     from etl_assets.lake.batches import number
-    from etl_assets.proof.verify import Finding
+    from etl_assets.proof.findings import Finding
 
     name = number(manifest.batch)
     difference = (
@@ -219,7 +221,7 @@ _Hops = dict[str, Callable[[], "Iterator[Finding]"]]
 
 def _newest(
     found: Any,
-    verifier: "Verifier",
+    verification: "Verification",
     loading: Callable[[], bool],
     reports: "Sequence[Report]",
     tables: "Sequence[Table]",
@@ -229,122 +231,72 @@ def _newest(
     rebuild: bool,
     offline: bool,
 ) -> _Hops:
+    from etl_assets.proof.hops.exports import compare_exports
+    from etl_assets.proof.hops.landed import compare_files, compare_raw
+    from etl_assets.proof.hops.source import compare_pages, compare_source
+    from etl_assets.proof.hops.star import compare_star
+
     hops: _Hops = {
-        "files": verifier.files,
-        "raw": verifier.raw,
-        "star": verifier.star,
-        "warehouse": lambda: _warehouse(found, verifier),
-        "exports": lambda: _exports(found, reports, loading),
+        "files": partial(compare_files, verification),
+        "raw": partial(compare_raw, verification),
+        "star": partial(compare_star, verification),
+        "warehouse": partial(_warehouse, found, verification),
+        "exports": partial(compare_exports, reports, found.warehouse, found.reports.tables, loading),
     }
     if tables and not offline:
-        hops["source"] = lambda: verifier.source(found.source.address(), tables, thorough=thorough)
+        hops["source"] = lambda: compare_source(
+            verification, found.source.address(), tables, thorough=thorough
+        )
     if apis:
-        hops["pages"] = lambda: verifier.pages(apis)
+        hops["pages"] = partial(compare_pages, verification, apis)
     if rebuild:
-        hops["rebuild"] = lambda: _rebuild(found, verifier)
+        hops["rebuild"] = partial(_rebuild, found, verification)
     return hops
 
 
-def _older(found: Any, bench: "OpenLake", manifest: "Manifest", stack: ExitStack) -> "Verifier":
+def _of_facts(verification: "Verification") -> _Hops:
+    from etl_assets.proof.hops.landed import compare_files, compare_raw
+    from etl_assets.proof.hops.star import compare_facts
+
+    return {
+        "files": partial(compare_files, verification),
+        "raw": partial(compare_raw, verification),
+        "star": partial(compare_facts, verification),
+    }
+
+
+def _older(found: Any, bench: "OpenLake", manifest: "Manifest", stack: ExitStack) -> "Verification":
     """What can be said of an older batch: of the star, only facts keep what they were."""
     from etl_assets.proof.history import StarFilesThen
-    from etl_assets.proof.verify import Verifier
+    from etl_assets.proof.verification import Verification
     from etl_assets.star.build import Builder
 
     builder = bench.builder
     then = StarFilesThen(builder.star.files, builder.batches, manifest.batch)
     facts = Builder(builder.inputs, builder.current, then, bench.connection)
     stack.enter_context(builder.star.held())
-    return stack.enter_context(Verifier(facts, manifest, Path(found.lake.scratch)))
+    return stack.enter_context(Verification(facts, manifest, Path(found.lake.scratch)))
 
 
-def _warehouse(found: Any, verifier: "Verifier") -> "Iterator[Finding]":
-    from etl_assets.proof.verify import Finding
+def _warehouse(found: Any, verification: "Verification") -> "Iterator[Finding]":
+    from etl_assets.proof.findings import Finding
+    from etl_assets.proof.hops.warehouse import compare_loaded
 
     warehouse = found.warehouse
     if not warehouse.exists:
-        for name in verifier.inputs.star:
+        for name in verification.inputs.star:
             yield Finding(
                 name, "warehouse", "nothing", f"there is no warehouse {warehouse.where}: run etl run"
             )
         return
-    yield from verifier.loaded(warehouse)
+    yield from compare_loaded(verification, warehouse)
 
 
-def _exports(found: Any, reports: "Sequence[Report]", loading: Callable[[], bool]) -> "Iterator[Finding]":
-    import duckdb
+def _rebuild(found: Any, verification: "Verification") -> "Iterator[Finding]":
+    from etl_assets.proof.hops.rebuilt import compare_rebuilt
 
-    from etl_assets import faults
-    from etl_assets.proof.verify import Finding
-
-    warehouse = found.warehouse
-    for report in reports:
-        if not warehouse.exists:
-            yield Finding(
-                report.name, "exports", "nothing", f"there is no warehouse {warehouse.where}: run etl run"
-            )
-            continue
-        try:
-            yield _settled(partial(_export, found, report), loading)
-        except (EtlError, duckdb.Error) as error:
-            yield Finding(report.name, "exports", "nothing", faults.told(error))
-
-
-def _settled(compare: "Callable[[], Finding]", loading: Callable[[], bool]) -> "Finding":
-    """A comparison of what a run changes one after the other. A difference counts where none did meanwhile."""
-    from dataclasses import replace
-
-    under_way = loading()
-    finding = compare()
-    if finding.equal:
-        return finding
-    if not under_way and not loading():
-        finding = compare()  # a run may have begun and ended in between
-        under_way = loading()
-    if finding.equal or not under_way:
-        return finding
-    return replace(finding, compared="nothing: a run is at it", difference="", skipped=True)
-
-
-def _export(found: Any, report: "Report") -> "Finding":
-    """Compare a published report with what its query gives now."""
-    from collections import Counter
-
-    from etl_assets.exports.contract import content_version
-    from etl_assets.proof.verify import Finding, differing_rows
-
-    made = report.make(found.warehouse.query(report.query))
-    published = found.reports.tables.read(report.name)
-    compared = f"{len(made):,} rows, all columns"
-    if list(made.columns) != list(published.columns):
-        return Finding(report.name, "exports", compared, "was published with other columns: run etl run")
-    published = report.typed(published)
-    if content_version(made) == content_version(published):
-        return Finding(report.name, "exports", compared)
-    rows, stand = (Counter(frame.itertuples(index=False, name=None)) for frame in (made, published))
-    at = [list(made.columns).index(name) for name in report.key]
-    if rows == stand:  # the same values, told differently
-        return Finding(report.name, "exports", compared)
-    expected, there = (
-        {tuple(row[i] for i in at): row for row in (tuple(map(_or_none, row)) for row in side)}
-        for side in (rows, stand)
-    )
-    told = differing_rows(report.key, list(made.columns), expected, there)
-    return Finding(
-        report.name, "exports", compared, told or "rows differ that are told alike, or occur twice"
-    )
-
-
-def _or_none(value: object) -> object:
-    """A value of a frame; None for whatever it has for nothing."""
-    import pandas as pd
-
-    return None if value is pd.NA or value != value else value
-
-
-def _rebuild(found: Any, verifier: "Verifier") -> "Iterator[Finding]":
     with found.warehouse.resting() as live:
-        yield from verifier.rebuild(live)
+        yield from compare_rebuilt(verification, live)
 
 
 def _whatever_is_read(hop: str, findings: "Iterator[Finding]") -> "Iterator[Finding]":
@@ -353,7 +305,7 @@ def _whatever_is_read(hop: str, findings: "Iterator[Finding]") -> "Iterator[Find
 
     from etl_assets import faults
     from etl_assets.lake.files import LakeError
-    from etl_assets.proof.verify import Finding
+    from etl_assets.proof.findings import Finding
 
     try:
         yield from findings

@@ -36,9 +36,9 @@ _TOLD = 3
 
 def differing(bench: OpenLake, scratch: Path) -> Sequence[str]:
     """The star tables of which what is published is not what their functions give for all rows."""
-    from etl_assets.proof import verify
+    from etl_assets.proof.hops import star
 
-    return verify.differing(bench, scratch)
+    return star.differing(bench, scratch)
 
 
 def verification_key(naming: Naming = PLAIN) -> dg.AssetKey:
@@ -163,20 +163,25 @@ def verification_checks(
         chosen = sorted(context.selected_asset_check_keys, key=lambda k: k.name)
         names = {tables[key.name] for key in chosen}
         parts = checked_parts(context.op_execution_context.op_config["parts"], inputs)
-        from etl_assets.proof.verify import record_verified, verifying
+        from etl_assets.proof.hops.landed import compare_files, compare_raw
+        from etl_assets.proof.hops.source import compare_pages, compare_source
+        from etl_assets.proof.hops.star import compare_star
+        from etl_assets.proof.hops.warehouse import compare_loaded
+        from etl_assets.proof.verification import verifying
+        from etl_assets.proof.verified import record_verified
 
         going = partial(is_loading, context.instance)
         with (
             lake.open(inputs) as bench,
-            verifying(bench, Path(lake.scratch), names, going, parts) as verifier,
+            verifying(bench, Path(lake.scratch), names, going, parts) as ours,
         ):
-            manifest = verifier.manifest
-            found = [*verifier.files(), *verifier.raw(), *verifier.star()]
-            found += verifier.loaded(warehouse)
+            manifest = ours.manifest
+            found = [*compare_files(ours), *compare_raw(ours), *compare_star(ours)]
+            found += compare_loaded(ours, warehouse)
             if read := [table for table in inputs.tables.values() if table.source == MAIN]:
-                found += verifier.source(source.address(), read, thorough=False)
-            found += verifier.pages(apis)
-            record_verified(verifier, found)
+                found += compare_source(ours, source.address(), read, thorough=False)
+            found += compare_pages(ours, apis)
+            record_verified(ours, found)
         for key in chosen:
             own = [
                 finding

@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from etl_assets.proof.hops.source import compare_pages
 from etl_assets.stand_ins.postgres import serve
 from etl_assets.star.resource import Lake
 from etl_assets_tests.direct import Direct
@@ -190,7 +191,7 @@ def _come_to_rest(report: Report, machines: list[Machine], order: Order, version
 def _verify(report: Report, flow: Direct) -> None:
     """The platform's own verification and its rebuild from all batches say the same."""
     with flow.verifier() as (verifier, _):
-        pages = list(verifier.pages([SALE]))
+        pages = list(compare_pages(verifier, [SALE]))
     for finding in [*flow.verified(thorough=True), *pages, *flow.rebuilt()]:
         if finding.difference:
             report.differences.append(f"verification: {finding.difference}")
