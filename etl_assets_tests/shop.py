@@ -3,7 +3,8 @@
 import narwhals as nw
 
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import star_table
 from etl_assets.star.schema import Column, Dimension, Fact
 
 TEAM = Table("team", "", {"id": "int", "name": "text"})

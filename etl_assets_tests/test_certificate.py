@@ -16,7 +16,8 @@ import pytest
 
 from etl_assets.proof.certificate import Certifier, TableProof
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import star_table
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, execute

@@ -18,7 +18,8 @@ from etl_assets.deployments import resources
 from etl_assets.errors import SettingsError
 from etl_assets.settings import Settings
 from etl_assets.source.table import Table
-from etl_assets.star.definition import ContractError, Inputs, StarFunction
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import ContractError, StarFunction
 from etl_assets.star.schema import Column, Dimension
 from etl_assets_tests.flow import STAGES, Flow
 from etl_assets_tests.hiring import BICYCLES, BIKES, HIRES

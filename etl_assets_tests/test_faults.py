@@ -16,7 +16,7 @@ import pytest
 from etl_assets import faults
 from etl_assets.engine.duck import identifier
 from etl_assets.source.connection import SourceError, explained
-from etl_assets.star.definition import ContractError, StarFunction
+from etl_assets.star.function import ContractError, StarFunction
 from etl_assets.star.schema import Column, Dimension
 from etl_assets.warehouse.contract import WarehouseError
 from etl_assets.warehouse.postgres import PostgresWarehouse

@@ -8,7 +8,8 @@ import narwhals as nw
 import pytest
 
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import star_table
 from etl_assets.star.schema import Column, Dimension
 from etl_assets.warehouse.assets import warehouse_assets
 from etl_assets_tests.direct import Direct

@@ -11,7 +11,8 @@ import pytest
 
 from etl_assets.lake.files import LakeError
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Inputs, StarFunction
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import StarFunction
 from etl_assets.star.schema import Column, Fact
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, Run, execute

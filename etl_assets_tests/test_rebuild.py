@@ -16,7 +16,8 @@ import pytest
 from etl_assets.lake import current
 from etl_assets.source.table import Table
 from etl_assets.star import build
-from etl_assets.star.definition import Inputs, StarFunction
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import StarFunction
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute

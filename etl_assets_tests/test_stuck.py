@@ -20,8 +20,9 @@ from etl_assets.source.resource import PostgresSource
 from etl_assets.source.table import Table
 from etl_assets.star import build
 from etl_assets.star.assets import star_assets
-from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.definition import Inputs
 from etl_assets.star.files import StarFile, StarFiles
+from etl_assets.star.function import star_table
 from etl_assets.star.resource import StarIOManager
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets.warehouse.assets import warehouse_assets

@@ -26,7 +26,8 @@ from etl_assets.raw import reading
 from etl_assets.raw.changes import changed_rows
 from etl_assets.raw.controls import Unproven
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Inputs, StarFunction
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import StarFunction
 from etl_assets.star.schema import Column, Dimension
 from etl_assets.warehouse.assets import batch_of
 from etl_assets.warehouse.load import load_star

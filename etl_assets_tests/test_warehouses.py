@@ -37,7 +37,8 @@ from etl_assets.proof.verification import verifying
 from etl_assets.settings import Settings
 from etl_assets.source.table import Table
 from etl_assets.stand_ins.bigquery import BigQueryStandIn
-from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import star_table
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 from etl_assets.warehouse import bigquery_load
 from etl_assets.warehouse import duckdb as duckdb_warehouse

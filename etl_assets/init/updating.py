@@ -15,7 +15,7 @@ from etl_assets.init.writing import fact_report, one_row, star_function
 from etl_assets.project import Project
 from etl_assets.source.fitting import holds
 from etl_assets.source.table import Table
-from etl_assets.star.definition import StarFunction
+from etl_assets.star.function import StarFunction
 from etl_assets.star.lineage import column_lineage
 from etl_assets.star.schema import Dimension, Fact
 

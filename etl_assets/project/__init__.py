@@ -20,7 +20,7 @@ from etl_assets.project.declared import read
 from etl_assets.project.finding import SHIPPED, hidden_by, place
 from etl_assets.source.table import Table
 from etl_assets.star.calendar import calendar
-from etl_assets.star.definition import dimension, fact, star_table
+from etl_assets.star.function import dimension, fact, star_table
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets.steps.contract import Picture, StepError, StepResult
 from etl_assets.steps.functions import step

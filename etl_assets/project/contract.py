@@ -12,7 +12,8 @@ from etl_assets.exports.contract import Report
 from etl_assets.exports.lineage import ReportQuery
 from etl_assets.presentation import OWNERS, SOURCE_OWNERS
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Inputs, StarFunction
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import StarFunction
 from etl_assets.star.schema import StarTable
 from etl_assets.steps.group import Steps
 

@@ -18,7 +18,8 @@ from etl_assets.project.finding import SHIPPED, imported, package, root_of
 from etl_assets.project.names import Named
 from etl_assets.source.table import Table
 from etl_assets.star.calendar import Calendar, calendar
-from etl_assets.star.definition import ContractError, Inputs, StarFunction, dimension, fact, star_table
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import ContractError, StarFunction, dimension, fact, star_table
 from etl_assets.star.schema import StarTable
 from etl_assets.steps.contract import Step
 from etl_assets.steps.functions import step

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from etl_assets.exports.contract import ABOUT, Report, workbook_name
 from etl_assets.project.contract import Slip, at
-from etl_assets.star.definition import StarFunction
+from etl_assets.star.function import StarFunction
 from etl_assets.star.schema import Fact
 from etl_assets.warehouse.contract import OWN_NAMES, current
 

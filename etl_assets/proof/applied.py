@@ -8,7 +8,7 @@ from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.lake.current import view
 from etl_assets.proof.verification import Verification
-from etl_assets.star.definition import StarFunction
+from etl_assets.star.function import StarFunction
 from etl_assets.star.schema import Fact
 
 # Differences that are told in full.

@@ -25,7 +25,7 @@ from etl_assets.lake.current import view
 from etl_assets.lake.seal import sealed
 from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows, digest_of, loaded_rows
 from etl_assets.star.build import Builder
-from etl_assets.star.definition import StarFunction
+from etl_assets.star.function import StarFunction
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import INFERRED, LOADS, SCHEMA, WarehouseReader
 from etl_assets.warehouse.duckdb import DuckDBReader

@@ -11,8 +11,8 @@ from etl_assets.lake.batches import Manifest
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.seal import is_intact
 from etl_assets.star.build import Builder
-from etl_assets.star.definition import StarFunction
 from etl_assets.star.files import StarFile, trial_path
+from etl_assets.star.function import StarFunction
 
 
 def reasons(builder: Builder, definition: StarFunction, held: StarFile, at: Manifest) -> list[str]:

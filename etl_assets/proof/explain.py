@@ -31,8 +31,8 @@ from etl_assets.lake.files import LakeError
 from etl_assets.source.catalog import describe
 from etl_assets.source.connection import connect, explained, find_names
 from etl_assets.source.table import Table
-from etl_assets.star.definition import StarFunction
 from etl_assets.star.frames import Frames
+from etl_assets.star.function import StarFunction
 from etl_assets.star.lineage import carried_key
 from etl_assets.star.schema import Fact
 from etl_assets.warehouse.contract import WarehouseReader

@@ -12,7 +12,8 @@ from etl_assets.engine.sums import Amount, added_up
 from etl_assets.engine.types import Type
 from etl_assets.lake.batches import Manifest
 from etl_assets.lake.current import view
-from etl_assets.star.definition import Inputs, StarFunction
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import StarFunction
 from etl_assets.star.lineage import column_lineage
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import DUCKDB, INFERRED, SCHEMA, WarehouseReader

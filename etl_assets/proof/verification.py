@@ -34,8 +34,8 @@ from etl_assets.proof.parts import Parts, in_words, of_parts
 from etl_assets.proof.totals import digest_of
 from etl_assets.star.build import Builder
 from etl_assets.star.course import latest_versions
-from etl_assets.star.definition import StarFunction
 from etl_assets.star.files import StarFiles
+from etl_assets.star.function import StarFunction
 from etl_assets.star.resource import OpenLake
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import WarehouseReader

@@ -30,9 +30,9 @@ from etl_assets.lake.folder import LocalFiles
 from etl_assets.later import Later
 from etl_assets.star.application import Application, Applied
 from etl_assets.star.course import Course, DimensionCourse, FactCourse, Step, audits_of
-from etl_assets.star.definition import ContractError, StarFunction, function_fails
 from etl_assets.star.files import StarFile, StarFiles, TableFiles, listed, with_files
 from etl_assets.star.frames import Arrivals, Frames
+from etl_assets.star.function import ContractError, StarFunction, function_fails
 from etl_assets.star.merging import merged as with_fewer_files
 from etl_assets.star.reach import InputChange, shown_key
 from etl_assets.star.schema import Dimension, Fact

@@ -15,7 +15,7 @@ import narwhals as nw
 
 from etl_assets.engine.location import caller
 from etl_assets.later import Later
-from etl_assets.star.definition import ContractError, StarFunction
+from etl_assets.star.function import ContractError, StarFunction
 from etl_assets.star.schema import Column, Dimension, Fact
 
 if TYPE_CHECKING:

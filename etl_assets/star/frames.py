@@ -13,8 +13,9 @@ from etl_assets.engine.typing import Typing, types_version
 from etl_assets.lake.batches import Manifest, SourceColumn, TableChanges, number
 from etl_assets.lake.current import DELETED, Current, materialized, view
 from etl_assets.lake.files import LakeError
-from etl_assets.star.definition import Inputs, StarFunction, reference
+from etl_assets.star.definition import Inputs, reference
 from etl_assets.star.files import StarFiles
+from etl_assets.star.function import StarFunction
 from etl_assets.star.lineage import carried_key
 from etl_assets.star.reach import InputChange, hidden, shown_key
 

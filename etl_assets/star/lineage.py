@@ -7,7 +7,8 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.lineage import Node, lineage
 
-from etl_assets.star.definition import Inputs, Origin, StarFunction
+from etl_assets.star.definition import Inputs, Origin
+from etl_assets.star.function import StarFunction
 
 Origins = Mapping[str, Origin]
 

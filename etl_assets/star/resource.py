@@ -19,8 +19,9 @@ from etl_assets.lake.current import Current
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.resource import RawLake
 from etl_assets.star.build import Build, Builder, publish
-from etl_assets.star.definition import Inputs, as_frame
+from etl_assets.star.definition import Inputs
 from etl_assets.star.files import StarFiles
+from etl_assets.star.function import as_frame
 from etl_assets.star.schema import StarTable
 
 if TYPE_CHECKING:

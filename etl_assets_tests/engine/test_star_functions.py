@@ -19,7 +19,8 @@ import pytest
 
 from etl_assets.engine.determinism import undetermined
 from etl_assets.source.table import Table
-from etl_assets.star.definition import ContractError, Inputs, StarFunction, star_table
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import ContractError, StarFunction, star_table
 from etl_assets.star.schema import Column, Dimension, Fact
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "star-functions.md"

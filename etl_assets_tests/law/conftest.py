@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Inputs, StarFunction
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import StarFunction
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
 from etl_assets_tests.law.cases import Make

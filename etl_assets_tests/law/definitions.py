@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Inputs, StarFunction, star_table
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import StarFunction, star_table
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 from etl_assets_tests.law.functions import StarSpec, function
 from etl_assets_tests.law.models import Codes, Model, TableSpec

@@ -11,7 +11,7 @@ import pytest
 from etl_assets.source.table import Table
 from etl_assets.star import application, frames, reach
 from etl_assets.star.course import Course
-from etl_assets.star.definition import StarFunction, star_table
+from etl_assets.star.function import StarFunction, star_table
 from etl_assets.star.reach import Reach
 from etl_assets.star.schema import Dimension, Fact
 from etl_assets_tests.flow import execute

@@ -5,7 +5,7 @@ import narwhals as nw
 import pytest
 
 from etl_assets.source.table import Table
-from etl_assets.star.definition import star_table
+from etl_assets.star.function import star_table
 from etl_assets.star.schema import Dimension, Fact
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute

@@ -10,7 +10,8 @@ import pytest
 
 from etl_assets.errors import EtlError
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Inputs, StarFunction, star_table
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import StarFunction, star_table
 from etl_assets.star.schema import Dimension, Fact
 from etl_assets_tests.law.cases import Make, asked, changed, described, is_proven, shown, versions
 

@@ -15,7 +15,8 @@ from etl_assets.errors import SettingsError
 from etl_assets.stand_ins import gcs
 from etl_assets.stand_ins.bigquery import BigQueryStandIn, objects_at
 from etl_assets.stand_ins.bigquery_tables import ErrorResponse
-from etl_assets.star.definition import Inputs, star_table
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import star_table
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets.warehouse import bigquery_load
 from etl_assets.warehouse.bigquery import bigquery_warehouse

@@ -7,7 +7,8 @@ from typing import Any
 import narwhals as nw
 
 from etl_assets.source.table import Table
-from etl_assets.star.definition import Inputs, StarFunction, star_table
+from etl_assets.star.definition import Inputs
+from etl_assets.star.function import StarFunction, star_table
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets_tests.soak.business import State
 from etl_assets_tests.soak.service import SALE, Sales

@@ -13,7 +13,7 @@ from etl_assets.proof.applied import applied
 from etl_assets.proof.findings import Finding, or_unreadable
 from etl_assets.proof.landed import LANDED_IN, landed_table
 from etl_assets.proof.verification import Verification, verifying
-from etl_assets.star.definition import StarFunction
+from etl_assets.star.function import StarFunction
 from etl_assets.star.lineage import carried_key
 from etl_assets.star.resource import OpenLake
 from etl_assets.star.schema import Fact

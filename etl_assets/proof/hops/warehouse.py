@@ -15,8 +15,8 @@ from etl_assets.proof.findings import Finding
 from etl_assets.proof.totals import current_rows, digest_of, loaded_rows
 from etl_assets.proof.verification import Verification
 from etl_assets.star.course import latest_versions
-from etl_assets.star.definition import StarFunction
 from etl_assets.star.files import StarFiles, kind_of
+from etl_assets.star.function import StarFunction
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import (
     BATCHES,
