@@ -28,18 +28,10 @@ from etl_assets.cli import environment
 from etl_assets.definitions import definitions
 from etl_assets.engine import duck
 from etl_assets.lake import checkpoints, resource
-from etl_assets.lake.batches import (
-    FORMAT,
-    FORMAT_WITH_CHECKPOINTS,
-    FileNames,
-    LandedFile,
-    Manifest,
-    TableChanges,
-    manifest_path,
-    number,
-)
 from etl_assets.lake.certificates import certificate_path
 from etl_assets.lake.folder import LocalFiles
+from etl_assets.lake.manifest import FORMAT, FORMAT_WITH_CHECKPOINTS, LandedFile, Manifest, TableChanges
+from etl_assets.lake.names import FileNames, manifest_path, number
 from etl_assets.lake.seal import sealed
 from etl_assets.project import load
 from etl_assets.raw.writing import history_of

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from etl_assets.engine.duck import listing
-from etl_assets.lake.batches import MAIN, Manifest
+from etl_assets.lake.manifest import MAIN, Manifest
 from etl_assets.proof.certificate import Certifier, TableProof
 from etl_assets.proof.findings import Finding
 from etl_assets.proof.hops.landed import compare_files, compare_raw

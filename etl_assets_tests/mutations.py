@@ -348,7 +348,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "resources/test_sheets.py::test_a_fault_at_any_one_request_is_overcome",
     ),
     Mutation(
-        "F41", "a newer format is read as if it were known", "lake/batches.py",
+        "F41", "a newer format is read as if it were known", "lake/manifest.py",
         "    if made_by > FORMAT_WITH_CHECKPOINTS:\n", "    if False:\n",
         "lake/test_format.py::test_a_newer_format_is_refused_as_such_and_not_as_damage",
     ),

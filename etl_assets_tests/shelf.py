@@ -11,8 +11,9 @@ import duckdb
 import pyarrow as pa
 
 from etl_assets.engine.duck import listing, write_parquet
-from etl_assets.lake.batches import FORMAT, Batches, Manifest
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.folder import LocalFiles
+from etl_assets.lake.manifest import FORMAT, Manifest
 from etl_assets.star.files import StarFiles, listed, with_files
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import DUCKDB, Loaded, Warehouse

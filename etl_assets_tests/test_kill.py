@@ -26,7 +26,7 @@ import pytest
 
 from etl_assets import failpoints
 from etl_assets.errors import EtlError
-from etl_assets.lake.batches import number
+from etl_assets.lake.names import number
 from etl_assets_tests.direct import Direct, Dump
 from etl_assets_tests.flow import Flow, assert_equal_to, execute
 from etl_assets_tests.hiring import play_day

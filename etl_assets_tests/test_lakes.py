@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import pytest
 
-from etl_assets.lake.batches import FileNames
+from etl_assets.lake.names import FileNames
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, execute, same
 from etl_assets_tests.hiring import play_day

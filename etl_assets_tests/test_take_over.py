@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from etl_assets.cli import etl
-from etl_assets.lake.batches import Manifest
+from etl_assets.lake.manifest import Manifest
 from etl_assets.project import load
 from etl_assets.raw.landing import CaptureRequest
 from etl_assets.raw.take_over import INPUT, PROCESSED, TakeOverError, find, take_over

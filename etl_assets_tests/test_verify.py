@@ -12,10 +12,10 @@ import google_crc32c
 import narwhals as nw
 import pytest
 
-from etl_assets.lake.batches import manifest_path
 from etl_assets.lake.certificates import certificate_path
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.holding import Held, all_held, holding
+from etl_assets.lake.names import manifest_path
 from etl_assets.proof.findings import Finding
 from etl_assets.proof.history import table_then
 from etl_assets.proof.hops.landed import compare_files, compare_raw

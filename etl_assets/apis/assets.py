@@ -28,7 +28,9 @@ from etl_assets.apis.windows import WHOLE, Windows
 from etl_assets.engine.code_version import declared_version
 from etl_assets.errors import EtlError
 from etl_assets.faults import without_values
-from etl_assets.lake.batches import Batches, Manifest, TakeState, number
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.manifest import Manifest, TakeState
+from etl_assets.lake.names import number
 from etl_assets.lake.resource import RawLake
 from etl_assets.notices import NOTICE
 from etl_assets.presentation import PLAIN, Naming, time_partitions

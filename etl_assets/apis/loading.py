@@ -33,17 +33,11 @@ from etl_assets.engine.duck import listing
 from etl_assets.engine.scratch import own_folder
 from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
-from etl_assets.lake.batches import (
-    Batches,
-    FileNames,
-    LandedFile,
-    Manifest,
-    TableChanges,
-    TableState,
-    TakeState,
-)
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import DELETED, Current, view
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import LandedFile, Manifest, TableChanges, TableState, TakeState
+from etl_assets.lake.names import FileNames
 from etl_assets.raw.changes import changed_rows, missing_keys, no_keys
 from etl_assets.raw.controls import Sums, sums
 from etl_assets.raw.landing import EVERY

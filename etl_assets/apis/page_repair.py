@@ -23,9 +23,11 @@ from etl_assets.apis.window_progress import WindowProgress
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.scratch import own_folder
-from etl_assets.lake.batches import Batches, FileNames, LandedFile, Manifest, Superseded
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import DELETED, Current, view
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import LandedFile, Manifest, Superseded
+from etl_assets.lake.names import FileNames
 from etl_assets.raw.repair import find_damage, kept_copy, what_is_wrong
 from etl_assets.raw.writing import BatchWriter
 

@@ -28,9 +28,11 @@ from etl_assets.engine.code_version import code_version, declared_version
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.engine.sums import Amount, added_up
 from etl_assets.engine.types import EXACT
-from etl_assets.lake.batches import Batches, Manifest, SourceColumn, TakeState, number
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import view
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import Manifest, SourceColumn, TakeState
+from etl_assets.lake.names import number
 from etl_assets.raw.changes import read_text
 from etl_assets.source.catalog import Relation
 

@@ -20,7 +20,7 @@ from etl_assets.apis.answers import Number
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.paging import dig, names_of
 from etl_assets.engine.types import EXACT, Type
-from etl_assets.lake.batches import SourceColumn
+from etl_assets.lake.manifest import SourceColumn
 from etl_assets.later import Later
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ from etl_assets.apis.declaration import Api
 from etl_assets.apis.reading import PagesRead, loaded_takes, read_pages, relation_of
 from etl_assets.engine import duck
 from etl_assets.engine.scratch import own_folder
-from etl_assets.lake.batches import MAIN, Batches, FileNames, Manifest, Superseded
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.manifest import MAIN, Manifest, Superseded
+from etl_assets.lake.names import FileNames
 from etl_assets.raw.repair import Damage, Known, Mending, find_damage
 from etl_assets.raw.writing import BatchWriter
 from etl_assets.source.catalog import Relation

@@ -9,7 +9,7 @@ from etl_assets.apis.errors import ApiError
 from etl_assets.apis.reading import Counts, PagesRead
 from etl_assets.engine.types import EXACT
 from etl_assets.engine.typing import types_version
-from etl_assets.lake.batches import ApiState, Control, TableChanges, TableState
+from etl_assets.lake.manifest import ApiState, Control, TableChanges, TableState
 from etl_assets.raw.controls import Sums
 from etl_assets.raw.writing import history_of
 from etl_assets.source.catalog import Relation

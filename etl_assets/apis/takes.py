@@ -21,8 +21,9 @@ from typing import Any
 
 from etl_assets.apis.pages import Page, PagesFile, legible_in, pages_in, pieces_of
 from etl_assets.apis.windows import WHOLE
-from etl_assets.lake.batches import Batches, folder_of
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import AlreadyExists, Files, LakeError
+from etl_assets.lake.names import folder_of
 from etl_assets.lake.seal import is_intact, sealed
 
 COMPLETE, REJECTED, LOADED = "complete", "rejected", "loaded"

@@ -7,7 +7,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from etl_assets.automation.in_process import EXECUTOR
-from etl_assets.lake.batches import Manifest
+from etl_assets.lake.manifest import Manifest
 from etl_assets.presentation import PLAIN, Naming
 from etl_assets.proof.checks import VERIFICATION, VERIFY, verification_key, verified_tables
 from etl_assets.proof.parts import PARTS

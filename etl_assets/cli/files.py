@@ -24,7 +24,7 @@ def files(table: str | None, as_json: bool) -> None:
     """
     settings = environment.settings()
 
-    from etl_assets.lake.batches import number
+    from etl_assets.lake.names import number
 
     with environment.resources(settings, "lake") as found:
         star = found.lake.star()

@@ -48,7 +48,7 @@ def history(
         raise click.UsageError("give either --csv or --json")
     instant = _instant(moment) if moment else None
 
-    from etl_assets.lake.batches import number
+    from etl_assets.lake.names import number
     from etl_assets.proof.history import at_batch, at_time, table_then
 
     project = environment.project(settings)

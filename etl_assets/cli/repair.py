@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from etl_assets.apis.declaration import Api
     from etl_assets.apis.page_repair import DamagedFile, MendedPages
-    from etl_assets.lake.batches import Batches, Superseded
+    from etl_assets.lake.batches import Batches
+    from etl_assets.lake.manifest import Superseded
     from etl_assets.raw.repair import Damage
 
 
@@ -37,7 +38,8 @@ def repair(ctx: click.Context, dry_run: bool, no_fetch: bool, as_json: bool) -> 
     from etl_assets.apis.page_repair import MendedPages, find_damaged_pages, repair_damaged_pages
     from etl_assets.apis.repair import repair_pages
     from etl_assets.definitions import definitions
-    from etl_assets.lake.batches import MAIN, Batches
+    from etl_assets.lake.batches import Batches
+    from etl_assets.lake.manifest import MAIN
     from etl_assets.raw import repair as repairing
     from etl_assets.raw.landing import CaptureRequest
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from etl_assets.automation.runs import RunStep
-    from etl_assets.lake.batches import Manifest
+    from etl_assets.lake.manifest import Manifest
     from etl_assets.star.definition import Inputs
     from etl_assets.star.files import StarFile, StarFiles
 
@@ -80,7 +80,8 @@ def _print_last_success(settings: Settings, wanted: str) -> None:
 
 
 def _lake(settings: Settings) -> dict[str, Any]:
-    from etl_assets.lake.batches import Batches, number
+    from etl_assets.lake.batches import Batches
+    from etl_assets.lake.names import number
     from etl_assets.lake.opening import open_files
 
     files = open_files(settings.lake_url, settings.data / "cache")
@@ -126,7 +127,7 @@ def _apis(settings: Settings) -> dict[str, Any]:
 
 def _warehouse(settings: Settings) -> dict[str, Any]:
     """What the books of the warehouse say."""
-    from etl_assets.lake.batches import number
+    from etl_assets.lake.names import number
     from etl_assets.warehouse.contract import WarehouseInUse
 
     with environment.resources(settings, "warehouse") as found:
@@ -195,7 +196,7 @@ def _standing(
     shown: "StarFile | None", due: str | None, warehouse: dict[str, Any], name: str
 ) -> dict[str, Any]:
     """Which batch lake and warehouse show of a star table, and why that is not the newest state of it."""
-    from etl_assets.lake.batches import number
+    from etl_assets.lake.names import number
 
     held = warehouse["tables"].get(name)
     why = None

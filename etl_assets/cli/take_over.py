@@ -33,7 +33,7 @@ def take_over(url: str, without: tuple[str, ...], as_json: bool) -> None:
     """
     settings = environment.settings()
 
-    from etl_assets.lake.batches import number
+    from etl_assets.lake.names import number
     from etl_assets.raw import take_over as taking
     from etl_assets.raw.landing import CaptureRequest
 

@@ -15,7 +15,7 @@ from etl_assets.errors import EtlError
 if TYPE_CHECKING:
     from etl_assets.apis.declaration import Api
     from etl_assets.exports.contract import Report
-    from etl_assets.lake.batches import Manifest
+    from etl_assets.lake.manifest import Manifest
     from etl_assets.proof.findings import Finding
     from etl_assets.proof.verification import Verification
     from etl_assets.settings import Settings
@@ -72,8 +72,8 @@ def verify(
         )
 
     from etl_assets.cli.display import display
-    from etl_assets.lake.batches import number
     from etl_assets.lake.files import LakeError
+    from etl_assets.lake.names import number
     from etl_assets.proof.history import at_batch
     from etl_assets.proof.verification import verifying
     from etl_assets.proof.verified import record_verified
@@ -197,7 +197,7 @@ def _loading(settings: "Settings", stack: ExitStack) -> Callable[[], bool]:
 
 
 def _expected(manifest: "Manifest", digest: str, expect: str) -> "Finding":
-    from etl_assets.lake.batches import number
+    from etl_assets.lake.names import number
     from etl_assets.proof.findings import Finding
 
     name = number(manifest.batch)

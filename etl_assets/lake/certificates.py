@@ -5,9 +5,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from etl_assets.lake.batches import FOLDER, Batches, number
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.checkpoints import Checkpoints
 from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.names import FOLDER, number
 from etl_assets.lake.seal import is_intact
 
 

@@ -4,9 +4,10 @@ import uuid
 from collections.abc import Iterator
 from functools import partial
 
-from etl_assets.lake.batches import FOLDER, Batches, number
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import AlreadyExists, Files, LakeError
 from etl_assets.lake.folder import LocalFiles
+from etl_assets.lake.names import FOLDER, number
 from etl_assets.preflight import CheckResult, probed, room
 
 

@@ -21,17 +21,12 @@ import duckdb
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.engine.pieces import are_long, pieces
-from etl_assets.lake.batches import (
-    Batches,
-    LandedFile,
-    Manifest,
-    SourceColumn,
-    folder_of,
-    number,
-)
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.checksum import checksum
 from etl_assets.lake.files import Files, LakeError
 from etl_assets.lake.holding import all_held
+from etl_assets.lake.manifest import LandedFile, Manifest, SourceColumn
+from etl_assets.lake.names import folder_of, number
 from etl_assets.later import Later
 
 if TYPE_CHECKING:

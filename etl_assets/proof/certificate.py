@@ -19,9 +19,10 @@ from itertools import pairwise
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
-from etl_assets.lake.batches import ApiState, Manifest, number
 from etl_assets.lake.certificates import VERIFIED, certificate_path, noted
 from etl_assets.lake.current import view
+from etl_assets.lake.manifest import ApiState, Manifest
+from etl_assets.lake.names import number
 from etl_assets.lake.seal import sealed
 from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current_rows, digest_of, loaded_rows
 from etl_assets.star.build import Builder

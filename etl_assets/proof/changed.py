@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pyarrow.parquet as pq
 
 from etl_assets.engine.typing import types_version
-from etl_assets.lake.batches import Manifest
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import Manifest
 from etl_assets.lake.seal import is_intact
 from etl_assets.star.build import Builder
 from etl_assets.star.files import StarFile, trial_path

@@ -8,7 +8,8 @@ from pathlib import Path
 import dagster as dg
 
 from etl_assets.apis.declaration import Api
-from etl_assets.lake.batches import MAIN, TableState, in_words, number
+from etl_assets.lake.manifest import MAIN, TableState, in_words
+from etl_assets.lake.names import number
 from etl_assets.presentation import PLAIN, Naming
 from etl_assets.proof.certificate import Certifier, TableProof
 from etl_assets.proof.parts import PARTS, Parts

@@ -25,9 +25,10 @@ from etl_assets.apis.takes import Take, files_of
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.errors import EtlError
-from etl_assets.lake.batches import LandedFile, Manifest, SourceColumn, number
 from etl_assets.lake.current import BATCH, storage, view
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import LandedFile, Manifest, SourceColumn
+from etl_assets.lake.names import number
 from etl_assets.source.catalog import describe
 from etl_assets.source.connection import connect, explained, find_names
 from etl_assets.source.table import Table

@@ -8,8 +8,10 @@ from datetime import datetime
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.due import due
 from etl_assets.apis.takes import waiting
-from etl_assets.lake.batches import Batches, Manifest, number
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import Manifest
+from etl_assets.lake.names import number
 from etl_assets.proof import changed
 from etl_assets.raw.controls import source_totals
 from etl_assets.raw.landing import FEW_ROWS

@@ -18,9 +18,11 @@ import duckdb
 from etl_assets.engine import duck
 from etl_assets.engine.duck import listing
 from etl_assets.engine.scratch import own_folder
-from etl_assets.lake.batches import Batches, Manifest, number
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import Files, LakeError
 from etl_assets.lake.folder import LocalFiles
+from etl_assets.lake.manifest import Manifest
+from etl_assets.lake.names import number
 from etl_assets.proof.totals import current_rows
 from etl_assets.star.build import Builder, publish
 from etl_assets.star.files import StarFiles, TableFiles

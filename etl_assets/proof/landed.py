@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 from etl_assets.engine.duck import MAX_LINE_BYTES, header, identifier, own
 from etl_assets.engine.pieces import split
 from etl_assets.engine.types import Type
-from etl_assets.lake.batches import Batches, LandedFile, Manifest, TableState
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import LandedFile, Manifest, TableState
 from etl_assets.source.table import Table
 
 # Of the memory of a machine this takes a part that does not grow with the table.

@@ -26,7 +26,8 @@ from etl_assets.apis.takes import Take, files_of
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing, own
 from etl_assets.engine.types import Type
-from etl_assets.lake.batches import ApiState, Batches, Manifest, TakeState
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.manifest import ApiState, Manifest, TakeState
 
 _AT = own("at")
 _BATCH_ROWS = 50_000

@@ -10,8 +10,8 @@ import duckdb
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.engine.sums import Amount, added_up
 from etl_assets.engine.types import Type
-from etl_assets.lake.batches import Manifest
 from etl_assets.lake.current import view
+from etl_assets.lake.manifest import Manifest
 from etl_assets.star.definition import Inputs
 from etl_assets.star.function import StarFunction
 from etl_assets.star.lineage import column_lineage

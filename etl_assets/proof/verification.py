@@ -25,9 +25,10 @@ from typing import Self
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier
 from etl_assets.engine.scratch import own_folder
-from etl_assets.lake.batches import Manifest, number
 from etl_assets.lake.current import view
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import Manifest
+from etl_assets.lake.names import number
 from etl_assets.proof.findings import TOLD, Finding, counted, difference_of, or_unreadable
 from etl_assets.proof.landed import LandedTable, landed_table
 from etl_assets.proof.parts import Parts, in_words, of_parts

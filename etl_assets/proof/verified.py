@@ -3,9 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from etl_assets.lake.batches import number
 from etl_assets.lake.certificates import VERIFIED, noted, verified_path
 from etl_assets.lake.files import Files
+from etl_assets.lake.names import number
 from etl_assets.lake.seal import sealed
 from etl_assets.proof.findings import Finding
 from etl_assets.proof.parts import PARTS, Parts

@@ -14,8 +14,10 @@ from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.duck import MAX_LINE_BYTES, header
 from etl_assets.engine.scratch import sweep
 from etl_assets.faults import without_values
-from etl_assets.lake.batches import Batches, Manifest, TableState, in_words, number
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import Files
+from etl_assets.lake.manifest import Manifest, TableState, in_words
+from etl_assets.lake.names import number
 from etl_assets.lake.resource import RawLake
 from etl_assets.notices import NOTICE
 from etl_assets.presentation import DAILY, PLAIN, Naming

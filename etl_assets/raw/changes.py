@@ -9,8 +9,8 @@ import duckdb
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.pieces import pieces
-from etl_assets.lake.batches import SourceColumn
 from etl_assets.lake.current import DELETED, Fold, materialized, storage, view
+from etl_assets.lake.manifest import SourceColumn
 
 _MANY_COLUMNS = 100
 _NEW, _FIRST, _REFITS, _BUCKET, _BITS = map(duck.own, ("new", "first", "refits", "bucket", "bits"))

@@ -19,9 +19,9 @@ from etl_assets.engine.duck import MAX_LINE_BYTES, identifier
 from etl_assets.engine.pieces import are_long
 from etl_assets.engine.sums import Amount, added_up
 from etl_assets.engine.types import EXACT
-from etl_assets.lake.batches import Control, TableState
 from etl_assets.lake.current import DELETED, view
 from etl_assets.lake.files import BUFFER_BYTES
+from etl_assets.lake.manifest import Control, TableState
 from etl_assets.raw.recent import Segments
 from etl_assets.raw.sizes import check, declared_bytes, may_be_large, row_bytes, unwritable
 from etl_assets.source.catalog import Relation

@@ -28,21 +28,20 @@ from etl_assets.engine.scratch import own_folder
 from etl_assets.engine.typing import Typing, types_version
 from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
-from etl_assets.lake.batches import (
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.current import DELETED, Current, is_worth_a_base, materialized, view, write_base
+from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import (
     MAIN,
-    Batches,
     Control,
-    FileNames,
     LandedFile,
     Manifest,
     SourceState,
     Superseded,
     TableChanges,
     TableState,
-    number,
 )
-from etl_assets.lake.current import DELETED, Current, is_worth_a_base, materialized, view, write_base
-from etl_assets.lake.files import LakeError
+from etl_assets.lake.names import FileNames, number
 from etl_assets.permissions import new_file
 from etl_assets.raw.changes import read_text
 from etl_assets.raw.controls import SourceTotals, proven, sums_and_misfits

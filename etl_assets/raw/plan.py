@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from etl_assets.lake.batches import Manifest, SourceColumn, TableState
 from etl_assets.lake.current import storage
+from etl_assets.lake.manifest import Manifest, SourceColumn, TableState
 from etl_assets.source.catalog import Relation
 from etl_assets.source.connection import SourceError
 from etl_assets.source.identity import is_another, older_by

@@ -24,8 +24,8 @@ from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.pieces import pieces
 from etl_assets.engine.types import EXACT
 from etl_assets.engine.typing import Typing, types_version
-from etl_assets.lake.batches import Control, SourceColumn, TableState
 from etl_assets.lake.current import Fold, as_held, storage, view
+from etl_assets.lake.manifest import Control, SourceColumn, TableState
 from etl_assets.raw import keys
 from etl_assets.raw.changes import (
     Changed,

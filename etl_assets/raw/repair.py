@@ -21,19 +21,11 @@ from psycopg2 import sql
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import listing
-from etl_assets.lake.batches import (
-    MAIN,
-    Batches,
-    Control,
-    FileNames,
-    LandedFile,
-    Manifest,
-    SourceColumn,
-    Superseded,
-    TableState,
-)
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import DELETED, Current, storage, view
 from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.manifest import MAIN, Control, LandedFile, Manifest, SourceColumn, Superseded, TableState
+from etl_assets.lake.names import FileNames
 from etl_assets.raw.changes import changed_rows, read_text
 from etl_assets.raw.controls import sums
 from etl_assets.raw.copying import copy

@@ -20,9 +20,11 @@ import duckdb
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing, literal
 from etl_assets.errors import EtlError
-from etl_assets.lake.batches import Batches, Manifest, SourceColumn, SourceIdentity, number
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import materialized, storage
 from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.manifest import Manifest, SourceColumn, SourceIdentity
+from etl_assets.lake.names import number
 from etl_assets.lake.opening import open_files
 from etl_assets.raw.landing import UNBORN, CaptureRequest, Landed, Landing, claimed
 from etl_assets.raw.plan import ReadPlan

@@ -11,7 +11,8 @@ from decimal import Decimal
 from itertools import pairwise
 from statistics import median
 
-from etl_assets.lake.batches import Batches, Manifest, TableState
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.manifest import Manifest, TableState
 
 CHECK = "volume_is_usual"
 HISTORY = 30

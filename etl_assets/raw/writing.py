@@ -20,24 +20,21 @@ from etl_assets.engine import duck
 from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
 from etl_assets.lake import checkpoints
-from etl_assets.lake.batches import (
-    FOLDER,
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.current import Current
+from etl_assets.lake.files import AlreadyExists, Files, LakeError
+from etl_assets.lake.manifest import (
     FORMAT,
     FORMAT_WITH_CHECKPOINTS,
-    OPEN,
     ApiState,
-    Batches,
-    FileNames,
     LandedFile,
     Manifest,
     SourceState,
     Superseded,
     TableChanges,
     TableState,
-    number,
 )
-from etl_assets.lake.current import Current
-from etl_assets.lake.files import AlreadyExists, Files, LakeError
+from etl_assets.lake.names import FOLDER, OPEN, FileNames, number
 
 # The folder of manifests has more files with every batch, so it is not looked through at each of them.
 _SWEPT_EVERY = 64

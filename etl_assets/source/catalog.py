@@ -10,7 +10,7 @@ from typing import Any
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from etl_assets.lake.batches import SourceColumn
+from etl_assets.lake.manifest import SourceColumn
 from etl_assets.source.connection import SourceError
 from etl_assets.source.table import Table
 

@@ -5,7 +5,8 @@ transaction ids have come; a database has a name and an OID. A database that was
 and made again, as a clone is every night, keeps its name. What has neither is another database.
 """
 
-from etl_assets.lake.batches import Manifest, SourceIdentity, number
+from etl_assets.lake.manifest import Manifest, SourceIdentity
+from etl_assets.lake.names import number
 from etl_assets.source.connection import SourceError, SourceInterrupted
 from etl_assets.source.snapshot import Instant
 

@@ -24,7 +24,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from etl_assets.lake.batches import SourceIdentity
+from etl_assets.lake.manifest import SourceIdentity
 from etl_assets.source.catalog import Relation, describe
 from etl_assets.source.connection import (
     STANDBY_CONFLICT,

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from etl_assets.engine.location import caller
 from etl_assets.engine.mistakes import refuse
 from etl_assets.engine.types import Type, checked
-from etl_assets.lake.batches import MAIN
+from etl_assets.lake.manifest import MAIN
 
 Drift = Literal["evolve", "freeze"]
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from etl_assets.cost import FIRST, named
 from etl_assets.engine import duck
 from etl_assets.engine.preview import markdown
-from etl_assets.lake.batches import folder_of, number
+from etl_assets.lake.names import folder_of, number
 from etl_assets.notices import NOTICE
 from etl_assets.presentation import PLAIN, Naming
 from etl_assets.raw.assets import raw_key

@@ -23,10 +23,11 @@ from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.operators import Opaque
 from etl_assets.failpoints import reached
-from etl_assets.lake.batches import MAIN, Manifest, number
 from etl_assets.lake.current import Current, forget, made_so_far, materialized, view
 from etl_assets.lake.files import LakeError, StagedFile
 from etl_assets.lake.folder import LocalFiles
+from etl_assets.lake.manifest import MAIN, Manifest
+from etl_assets.lake.names import number
 from etl_assets.later import Later
 from etl_assets.star.application import Application, Applied
 from etl_assets.star.course import Course, DimensionCourse, FactCourse, Step, audits_of

@@ -13,8 +13,8 @@ import duckdb
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
-from etl_assets.lake.batches import Manifest
 from etl_assets.lake.current import materialized, view
+from etl_assets.lake.manifest import Manifest
 from etl_assets.star.application import Applied
 from etl_assets.star.reach import InputChange, hidden
 from etl_assets.star.schema import Dimension, Fact, StarTable

@@ -21,10 +21,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from etl_assets.lake.batches import Batches, folder_of, number
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.checksum import checksum
 from etl_assets.lake.files import AlreadyExists, Files, LakeError, StagedFile
 from etl_assets.lake.holding import Held, all_held, holding
+from etl_assets.lake.names import folder_of, number
 from etl_assets.lake.seal import is_intact, sealed
 from etl_assets.star.schema import Fact, StarTable
 

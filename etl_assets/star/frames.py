@@ -10,9 +10,10 @@ import duckdb
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.typing import Typing, types_version
-from etl_assets.lake.batches import Manifest, SourceColumn, TableChanges, number
 from etl_assets.lake.current import DELETED, Current, materialized, view
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import Manifest, SourceColumn, TableChanges
+from etl_assets.lake.names import number
 from etl_assets.star.definition import Inputs, reference
 from etl_assets.star.files import StarFiles
 from etl_assets.star.function import StarFunction

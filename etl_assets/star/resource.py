@@ -14,9 +14,10 @@ from etl_assets import permissions
 from etl_assets.engine import duck
 from etl_assets.engine.scratch import own_folder
 from etl_assets.faults import without_values
-from etl_assets.lake.batches import Batches, Manifest
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import Manifest
 from etl_assets.lake.resource import RawLake
 from etl_assets.star.build import Build, Builder, publish
 from etl_assets.star.definition import Inputs

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from etl_assets.lake.batches import folder_of
+from etl_assets.lake.names import folder_of
 from etl_assets.star.files import BASELINES, NO_TABLES, STAR, TRIALS, StarFiles, kind_of
 from etl_assets.star.schema import StarTable
 

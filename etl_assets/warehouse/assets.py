@@ -11,7 +11,7 @@ from pydantic import Field
 from etl_assets.cost import named
 from etl_assets.engine.duck import identifier
 from etl_assets.engine.preview import PREVIEWED, markdown
-from etl_assets.lake.batches import number
+from etl_assets.lake.names import number
 from etl_assets.notices import NOTICE
 from etl_assets.presentation import DAILY, PLAIN, Naming
 from etl_assets.star.assets import column_schema, star_key

@@ -19,7 +19,8 @@ from etl_assets.automation.breaker import Breaker
 from etl_assets.automation.jobs import DERIVE, jobs
 from etl_assets.automation.windows_due import WINDOW_TAG, fetch_jobs, windows_due
 from etl_assets.definitions import definitions
-from etl_assets.lake.batches import Batches, Manifest
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.manifest import Manifest
 from etl_assets.lake.resource import RawLake
 from etl_assets.raw.landing import Landing
 from etl_assets.settings import Settings

@@ -22,8 +22,9 @@ from etl_assets.apis.takes import LOADED, Take, takes
 from etl_assets.apis.windows import WHOLE
 from etl_assets.engine import duck
 from etl_assets.engine.scratch import sweep
-from etl_assets.lake.batches import MAIN, ApiState, Batches
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import MAIN, ApiState
 from etl_assets.proof.pages import newest_records
 from etl_assets.raw.landing import CaptureRequest, TooManyMisfits, take_batch
 from etl_assets.stand_ins.web_api import sales

@@ -7,9 +7,10 @@ import pytest
 
 from etl_assets.apis.repair import repair_pages
 from etl_assets.engine import duck
-from etl_assets.lake.batches import Batches, Superseded
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import Superseded
 from etl_assets.raw.repair import find_damage
 from etl_assets_tests.apis.service import SALE, Client, correcting, service
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl_assets.lake.batches import (
+from etl_assets.lake.manifest import (
     MAIN,
     Control,
     Manifest,

@@ -14,9 +14,10 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from etl_assets.engine import duck
-from etl_assets.lake.batches import Batches, Manifest
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import DELETED, Current
 from etl_assets.lake.files import Files
+from etl_assets.lake.manifest import Manifest
 from etl_assets.lake.opening import open_files
 from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.source.table import Table

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from etl_assets.lake.batches import Manifest
+from etl_assets.lake.manifest import Manifest
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Content, Lake, connect, said
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.lake.batches import Batches, Manifest
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.manifest import Manifest
 from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.raw.plan import SchemaFrozen
 from etl_assets.source.connection import SourceError

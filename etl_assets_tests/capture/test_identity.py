@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.lake.batches import Batches, SourceIdentity
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.manifest import SourceIdentity
 from etl_assets.raw.landing import CaptureRequest, Notes, take_batch
 from etl_assets.raw.recent import Share
 from etl_assets.source.identity import LaggingReplica, OtherSource

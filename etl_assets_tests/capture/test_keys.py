@@ -2,7 +2,8 @@
 
 import pytest
 
-from etl_assets.lake.batches import Batches, Manifest
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.manifest import Manifest
 from etl_assets.raw.landing import CaptureRequest, Notes, take_batch
 from etl_assets.source.connection import SourceError
 from etl_assets.source.table import Table

@@ -27,7 +27,7 @@ from pathlib import Path
 from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.source.table import Table
 from etl_assets.errors import EtlError
-from etl_assets.lake.batches import Batches
+from etl_assets.lake.batches import (Batches)
 from etl_assets.lake.opening import open_files
 url, folder, run, wait_seconds, halt = sys.argv[1:]
 

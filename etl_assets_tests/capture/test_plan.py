@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from etl_assets.lake.batches import MAIN, Manifest, SourceColumn
+from etl_assets.lake.manifest import MAIN, Manifest, SourceColumn
 from etl_assets.raw.plan import ReadPlan, plan
 from etl_assets.source.catalog import Relation, describe
 from etl_assets.source.identity import OtherSource

@@ -9,9 +9,10 @@ from random import Random
 import pytest
 
 from etl_assets.engine import duck
-from etl_assets.lake.batches import Batches, LandedFile, Manifest, Superseded
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import Current
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import LandedFile, Manifest, Superseded
 from etl_assets.raw import repair as repairing
 from etl_assets.raw.landing import CaptureRequest
 from etl_assets.source.table import Table

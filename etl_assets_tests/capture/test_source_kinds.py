@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from etl_assets.lake.batches import Manifest
+from etl_assets.lake.manifest import Manifest
 from etl_assets.source.connection import SourceError
 from etl_assets.source.table import Table
 from etl_assets.stand_ins.postgres import serve

@@ -8,7 +8,7 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from etl_assets.lake.batches import Manifest
+from etl_assets.lake.manifest import Manifest
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, connect
 from etl_assets_tests.lake_layout import landed

@@ -22,8 +22,9 @@ import pytest
 
 from etl_assets.engine import duck
 from etl_assets.engine.types import Type
-from etl_assets.lake.batches import Batches, Manifest
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import Current
+from etl_assets.lake.manifest import Manifest
 from etl_assets.lake.opening import open_files
 from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.source.table import Table

@@ -20,8 +20,8 @@ from psycopg2.extras import execute_values
 from etl_assets.exports.assets import export_assets, export_key, report_type
 from etl_assets.exports.contract import Report, ReportColumn, ReportError, content_version, report
 from etl_assets.exports.lineage import ReportQuery, traced
-from etl_assets.lake.batches import manifest_path
 from etl_assets.lake.certificates import certificate_path
+from etl_assets.lake.names import manifest_path
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets.totesys.reports import AGES, age, sales_by_month, top_designs, unpaid_payments
 from etl_assets_tests.exports.conftest import DAY, TABLES, Star

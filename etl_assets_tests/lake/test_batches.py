@@ -9,8 +9,9 @@ from typing import Any, Literal
 import pytest
 
 from etl_assets.errors import EtlError
-from etl_assets.lake.batches import Batches, manifest_path
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import AlreadyExists, LakeError
+from etl_assets.lake.names import manifest_path
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
 from etl_assets_tests.lake_layout import landed, unsealed

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl_assets.lake.batches import FORMAT, Batches, Manifest
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.cache import Cache
 from etl_assets.lake.files import Files, LakeError
+from etl_assets.lake.manifest import FORMAT, Manifest
 from etl_assets.star.files import StarFiles, TableFiles, listed
 from etl_assets_tests.object_stores import Request, Store
 

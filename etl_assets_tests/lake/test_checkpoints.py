@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from etl_assets.lake import checkpoints
-from etl_assets.lake.batches import FORMAT, FORMAT_WITH_CHECKPOINTS, Batches, manifest_path
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.certificates import certificate_path, noted
 from etl_assets.lake.checkpoints import Checkpoints
 from etl_assets.lake.files import AlreadyExists, LakeError
+from etl_assets.lake.manifest import FORMAT, FORMAT_WITH_CHECKPOINTS
+from etl_assets.lake.names import manifest_path
 from etl_assets.lake.seal import sealed
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute

@@ -8,14 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.lake.batches import (
-    FORMAT_WITH_CHECKPOINTS,
-    Batches,
-    FileNames,
-    folder_of,
-    manifest_path,
-)
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import FORMAT_WITH_CHECKPOINTS
+from etl_assets.lake.names import FileNames, folder_of, manifest_path
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
 from etl_assets_tests.lake_layout import manifest, unsealed

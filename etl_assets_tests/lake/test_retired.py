@@ -8,8 +8,9 @@ from typing import Literal
 
 import pytest
 
-from etl_assets.lake.batches import FORMAT, Batches, Manifest
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import Files
+from etl_assets.lake.manifest import FORMAT, Manifest
 from etl_assets.star.files import StarFile, StarFiles, TableFiles
 from etl_assets.star.retired import InLake, in_lake, remove
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable

@@ -15,8 +15,9 @@ import duckdb
 
 from etl_assets.engine import duck
 from etl_assets.engine.typing import types_version
-from etl_assets.lake.batches import (
-    Batches,
+from etl_assets.lake.batches import Batches
+from etl_assets.lake.files import Files
+from etl_assets.lake.manifest import (
     LandedFile,
     Manifest,
     SourceColumn,
@@ -24,7 +25,6 @@ from etl_assets.lake.batches import (
     TableChanges,
     TableState,
 )
-from etl_assets.lake.files import Files
 from etl_assets.raw.landing import CaptureRequest, Landed, Landing
 from etl_assets.raw.plan import ReadPlan
 from etl_assets.source.catalog import Relation

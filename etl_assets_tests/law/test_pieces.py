@@ -16,9 +16,10 @@ import pytest
 from etl_assets.engine import duck
 from etl_assets.engine.typing import types_version
 from etl_assets.errors import EtlError
-from etl_assets.lake.batches import Batches, LandedFile, Manifest, TableState
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import DELETED, Current
 from etl_assets.lake.folder import LocalFiles
+from etl_assets.lake.manifest import LandedFile, Manifest, TableState
 from etl_assets_tests.law import definitions
 from etl_assets_tests.law.functions import Stars, StarSpec, arrow_type, random_star
 from etl_assets_tests.law.histories import Content, Found, Source, random_history

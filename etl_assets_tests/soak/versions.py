@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from etl_assets.lake.batches import MAIN
+from etl_assets.lake.manifest import MAIN
 from etl_assets_tests.oracle import parse_csv
 from etl_assets_tests.soak import model
 from etl_assets_tests.soak.business import TABLES, Business, Instant, State

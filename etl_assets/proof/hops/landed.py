@@ -7,9 +7,10 @@ from functools import partial
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier
 from etl_assets.engine.sums import added_up
-from etl_assets.lake.batches import TableState, number
 from etl_assets.lake.certificates import certificate_path, noted
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.manifest import TableState
+from etl_assets.lake.names import number
 from etl_assets.proof.findings import Finding, or_unreadable
 from etl_assets.proof.totals import amount
 from etl_assets.proof.verification import Verification

@@ -10,8 +10,8 @@ from etl_assets.apis.declaration import Api
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.scratch import own_folder
-from etl_assets.lake.batches import MAIN, TableState
 from etl_assets.lake.current import Current, view
+from etl_assets.lake.manifest import MAIN, TableState
 from etl_assets.proof.findings import Finding, from_to, or_unreadable
 from etl_assets.proof.pages import altered, compared, keys_without_page, newest_records
 from etl_assets.proof.verification import Verification

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier
-from etl_assets.lake.batches import number
 from etl_assets.lake.files import LakeError
+from etl_assets.lake.names import number
 from etl_assets.proof.applied import applied
 from etl_assets.proof.findings import Finding
 from etl_assets.proof.totals import current_rows, digest_of, loaded_rows
