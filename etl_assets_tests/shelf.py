@@ -16,7 +16,8 @@ from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.manifest import FORMAT, Manifest
 from etl_assets.star.files import StarFiles, listed, with_files
 from etl_assets.star.schema import Fact, StarTable
-from etl_assets.warehouse.contract import DUCKDB, Loaded, Warehouse
+from etl_assets.warehouse.contract import Loaded, Warehouse
+from etl_assets.warehouse.dialect import DUCKDB
 from etl_assets.warehouse.load import load_star
 
 _versions = count(1)

@@ -8,7 +8,7 @@ from etl_assets.exports.contract import ABOUT, Report, workbook_name
 from etl_assets.project.contract import Slip, at
 from etl_assets.star.function import StarFunction
 from etl_assets.star.schema import Fact
-from etl_assets.warehouse.contract import OWN_NAMES, current
+from etl_assets.warehouse.dialect import OWN_NAMES, current
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEY = re.compile(r"[A-Za-z0-9_.-]+")

@@ -28,7 +28,8 @@ from etl_assets.proof.totals import Totals, add_up, amounts, as_decimal, current
 from etl_assets.star.build import Builder
 from etl_assets.star.function import StarFunction
 from etl_assets.star.schema import Fact, StarTable
-from etl_assets.warehouse.contract import INFERRED, LOADS, SCHEMA, WarehouseReader
+from etl_assets.warehouse.contract import WarehouseReader
+from etl_assets.warehouse.dialect import INFERRED, LOADS, SCHEMA
 from etl_assets.warehouse.duckdb import DuckDBReader
 
 

@@ -8,9 +8,7 @@ import duckdb
 from etl_assets import faults
 from etl_assets.lake.files import LakeError
 from etl_assets.star.function import ContractError
-from etl_assets.warehouse.contract import (
-    WarehouseError,
-)
+from etl_assets.warehouse.contract import WarehouseError
 
 # Differences that are told in full.
 

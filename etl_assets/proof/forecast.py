@@ -24,14 +24,8 @@ from etl_assets.source.snapshot import take_snapshot
 from etl_assets.source.table import Table
 from etl_assets.star.build import Builder
 from etl_assets.star.schema import Fact
-from etl_assets.warehouse.contract import (
-    BATCHES,
-    SCHEMA,
-    HeldTable,
-    Warehouse,
-    WarehouseError,
-    WarehouseReader,
-)
+from etl_assets.warehouse.contract import HeldTable, Warehouse, WarehouseError, WarehouseReader
+from etl_assets.warehouse.dialect import BATCHES, SCHEMA
 from etl_assets.warehouse.load import not_ours
 
 

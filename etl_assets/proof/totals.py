@@ -16,7 +16,8 @@ from etl_assets.star.definition import Inputs
 from etl_assets.star.function import StarFunction
 from etl_assets.star.lineage import column_lineage
 from etl_assets.star.schema import Fact, StarTable
-from etl_assets.warehouse.contract import DUCKDB, INFERRED, SCHEMA, WarehouseReader
+from etl_assets.warehouse.contract import WarehouseReader
+from etl_assets.warehouse.dialect import DUCKDB, INFERRED, SCHEMA
 
 
 @dataclass(frozen=True)

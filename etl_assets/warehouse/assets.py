@@ -19,7 +19,6 @@ from etl_assets.star.definition import Inputs
 from etl_assets.star.resource import Lake, OpenLake
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import (
-    SCHEMA,
     Loaded,
     TargetBatch,
     Warehouse,
@@ -27,6 +26,7 @@ from etl_assets.warehouse.contract import (
     WarehouseReader,
     noted_in,
 )
+from etl_assets.warehouse.dialect import SCHEMA
 from etl_assets.warehouse.load import load_star
 from etl_assets.warehouse.references import unfillable
 

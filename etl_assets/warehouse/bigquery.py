@@ -31,8 +31,6 @@ from etl_assets.warehouse.bigquery_places import (
     wrapped,
 )
 from etl_assets.warehouse.contract import (
-    DUCKDB,
-    SCHEMA,
     Kind,
     LoadSession,
     Warehouse,
@@ -41,6 +39,7 @@ from etl_assets.warehouse.contract import (
     WarehouseReader,
     given,
 )
+from etl_assets.warehouse.dialect import DUCKDB, SCHEMA
 from etl_assets.warehouse.schemas import REPORTING
 
 _PROJECT = re.compile(r"[a-z][a-z0-9.:-]{4,62}[a-z0-9]")

@@ -40,15 +40,13 @@ from etl_assets.warehouse.bigquery_places import (
     last_change,
     tuples,
 )
-from etl_assets.warehouse.contract import (
+from etl_assets.warehouse.contract import Kind, LoadSession, RowsToLoad
+from etl_assets.warehouse.dialect import (
     BOOKS,
     LAST_CHANGE,
     LOADS,
     SCHEMA,
     ControlTable,
-    Kind,
-    LoadSession,
-    RowsToLoad,
     carried_on,
     current,
     is_outdated,

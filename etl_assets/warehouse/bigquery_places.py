@@ -12,7 +12,8 @@ from sqlglot import exp
 
 from etl_assets.clients.bigquery import BigQuery
 from etl_assets.clients.bigquery_jobs import BigQueryError, explaining
-from etl_assets.warehouse.contract import LAST_CHANGE, SCHEMA, Dialect, Kind, WarehouseError
+from etl_assets.warehouse.contract import Kind, WarehouseError
+from etl_assets.warehouse.dialect import LAST_CHANGE, SCHEMA, Dialect
 from etl_assets.warehouse.schemas import REPORTING, Schemas
 
 _NAMES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}

@@ -24,13 +24,6 @@ from etl_assets.later import Later
 from etl_assets.preflight import CheckResult, room
 from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.contract import (
-    BATCHES,
-    BOOKS,
-    DUCKDB,
-    LOADS,
-    SCHEMA,
-    ControlTable,
-    Dialect,
     Kind,
     LoadSession,
     RowsToLoad,
@@ -39,11 +32,20 @@ from etl_assets.warehouse.contract import (
     WarehouseError,
     WarehouseInUse,
     WarehouseReader,
+    given,
+    typed,
+)
+from etl_assets.warehouse.dialect import (
+    BATCHES,
+    BOOKS,
+    DUCKDB,
+    LOADS,
+    SCHEMA,
+    ControlTable,
+    Dialect,
     carried_on,
     current,
-    given,
     is_outdated,
-    typed,
 )
 from etl_assets.warehouse.schemas import Schemas
 

@@ -20,11 +20,6 @@ from etl_assets.later import Later
 from etl_assets.star.files import StarFile, StarFiles
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import (
-    BATCHES,
-    INFERRED,
-    LOADS,
-    SCHEMA,
-    SUPERSEDED,
     ChangedMembers,
     Loaded,
     LoadSession,
@@ -34,6 +29,7 @@ from etl_assets.warehouse.contract import (
     WarehouseError,
     WarehouseReader,
 )
+from etl_assets.warehouse.dialect import BATCHES, INFERRED, LOADS, SCHEMA, SUPERSEDED
 from etl_assets.warehouse.plan import LoadPlan, Planner, VersionThen
 from etl_assets.warehouse.references import Broken, References, StagingTables
 

@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 from etl_assets.star.files import StarFile, StarFiles
 from etl_assets.star.schema import Fact, StarTable
-from etl_assets.warehouse.contract import LOADS, LoadSession, WarehouseError
+from etl_assets.warehouse.contract import LoadSession, WarehouseError
+from etl_assets.warehouse.dialect import LOADS
 
 VersionThen: TypeAlias = Callable[[str, int], str | None]
 """Gives the version that a table had as of a batch; None if nobody knows."""

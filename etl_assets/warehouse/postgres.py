@@ -32,11 +32,6 @@ from etl_assets.preflight import CheckResult, probed
 from etl_assets.source.connection import SourceError, connect, unverified
 from etl_assets.star.schema import Column, Fact, StarTable
 from etl_assets.warehouse.contract import (
-    BATCHES,
-    BOOKS,
-    SUPERSEDED,
-    ControlTable,
-    Dialect,
     Kind,
     LoadSession,
     RowsToLoad,
@@ -44,8 +39,15 @@ from etl_assets.warehouse.contract import (
     WarehouseError,
     WarehouseInUse,
     WarehouseReader,
-    current,
     given,
+)
+from etl_assets.warehouse.dialect import (
+    BATCHES,
+    BOOKS,
+    SUPERSEDED,
+    ControlTable,
+    Dialect,
+    current,
     is_outdated,
 )
 from etl_assets.warehouse.postgres_reader import BUFFER_BYTES, PostgresReader, columns_of, kind_of

@@ -6,7 +6,8 @@ The books say what was loaded: a table that they do not name is not ours, and st
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from etl_assets.warehouse.contract import LOADS, OF_TABLES, SCHEMA, Warehouse, WarehouseError, current
+from etl_assets.warehouse.contract import Warehouse, WarehouseError
+from etl_assets.warehouse.dialect import LOADS, OF_TABLES, SCHEMA, current
 from etl_assets.warehouse.load import not_ours, of_others
 
 

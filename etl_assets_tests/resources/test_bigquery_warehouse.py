@@ -20,7 +20,8 @@ from etl_assets.star.function import star_table
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets.warehouse import bigquery_load
 from etl_assets.warehouse.bigquery import bigquery_warehouse
-from etl_assets.warehouse.contract import ControlTable, WarehouseError, WarehouseInUse
+from etl_assets.warehouse.contract import WarehouseError, WarehouseInUse
+from etl_assets.warehouse.dialect import ControlTable
 from etl_assets.warehouse.load import load_star
 from etl_assets.warehouse.retire import retire
 from etl_assets_tests import shop

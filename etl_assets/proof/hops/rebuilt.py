@@ -14,10 +14,7 @@ from etl_assets.proof.verification import Verification
 from etl_assets.star.build import Builder, publish
 from etl_assets.star.files import StarFiles
 from etl_assets.star.schema import StarTable
-from etl_assets.warehouse.contract import (
-    WarehouseReader,
-    noted_in,
-)
+from etl_assets.warehouse.contract import WarehouseReader, noted_in
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
 from etl_assets.warehouse.load import load_star
 

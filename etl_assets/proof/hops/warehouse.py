@@ -18,15 +18,8 @@ from etl_assets.star.course import latest_versions
 from etl_assets.star.files import StarFiles, kind_of
 from etl_assets.star.function import StarFunction
 from etl_assets.star.schema import Fact, StarTable
-from etl_assets.warehouse.contract import (
-    BATCHES,
-    SCHEMA,
-    HeldTable,
-    Warehouse,
-    WarehouseInUse,
-    WarehouseReader,
-    noted_in,
-)
+from etl_assets.warehouse.contract import HeldTable, Warehouse, WarehouseInUse, WarehouseReader, noted_in
+from etl_assets.warehouse.dialect import BATCHES, SCHEMA
 from etl_assets.warehouse.duckdb import DuckDBReader
 
 # Differences that are told in full.
