@@ -24,8 +24,9 @@ from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.manifest import Manifest
 from etl_assets.lake.names import number
 from etl_assets.proof.totals import current_rows
-from etl_assets.star.build import Builder, publish
+from etl_assets.star.build import Builder
 from etl_assets.star.files import StarFiles, TableFiles
+from etl_assets.star.outcome import publish
 from etl_assets.star.schema import Fact
 
 

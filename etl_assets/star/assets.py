@@ -16,10 +16,10 @@ from etl_assets.notices import NOTICE
 from etl_assets.presentation import PLAIN, Naming
 from etl_assets.raw.assets import raw_key
 from etl_assets.source.assets import source_key
-from etl_assets.star.build import Build, merged
 from etl_assets.star.definition import Inputs
 from etl_assets.star.function import ContractError, StarFunction
 from etl_assets.star.lineage import column_lineage
+from etl_assets.star.outcome import Build, merged
 from etl_assets.star.resource import Lake, OpenLake, Published
 from etl_assets.star.schema import Fact, StarTable
 

@@ -19,10 +19,11 @@ from etl_assets.lake.current import Current
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.manifest import Manifest
 from etl_assets.lake.resource import RawLake
-from etl_assets.star.build import Build, Builder, publish
+from etl_assets.star.build import Builder
 from etl_assets.star.definition import Inputs
 from etl_assets.star.files import StarFiles
 from etl_assets.star.function import as_frame
+from etl_assets.star.outcome import Build, publish
 from etl_assets.star.schema import StarTable
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import Current
 from etl_assets.source.connection import SourceError
 from etl_assets.source.table import Table
-from etl_assets.star.build import Builder, publish
+from etl_assets.star.build import Builder
 from etl_assets.star.definition import Inputs
 from etl_assets.star.files import StarFiles
 from etl_assets.star.function import star_table
+from etl_assets.star.outcome import publish
 from etl_assets.star.schema import Column, Fact
 from etl_assets_tests.capture.comparing import Lake, execute
 

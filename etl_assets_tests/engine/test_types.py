@@ -28,10 +28,11 @@ from etl_assets.lake.manifest import Manifest
 from etl_assets.lake.opening import open_files
 from etl_assets.raw.landing import CaptureRequest, take_batch
 from etl_assets.source.table import Table
-from etl_assets.star.build import Builder, publish
+from etl_assets.star.build import Builder
 from etl_assets.star.definition import Inputs
 from etl_assets.star.files import StarFiles
 from etl_assets.star.function import StarFunction
+from etl_assets.star.outcome import publish
 from etl_assets.star.schema import Column, Fact
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
 from etl_assets.warehouse.load import load_star

@@ -9,7 +9,7 @@ import pytest
 from etl_assets.lake import current
 from etl_assets.lake.files import LakeError
 from etl_assets.raw.landing import Notes
-from etl_assets.star.build import publish
+from etl_assets.star.outcome import publish
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute
 from etl_assets_tests.lake_layout import newest_of_star, star_files

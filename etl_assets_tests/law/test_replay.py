@@ -8,9 +8,9 @@ import narwhals as nw
 import pytest
 
 from etl_assets.source.table import Table
-from etl_assets.star.build import Build
 from etl_assets.star.definition import Inputs
 from etl_assets.star.function import StarFunction, fact
+from etl_assets.star.outcome import Build
 from etl_assets.star.resource import OpenLake
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute

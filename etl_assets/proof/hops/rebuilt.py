@@ -11,8 +11,9 @@ from etl_assets.lake.folder import LocalFiles
 from etl_assets.proof.findings import Finding, or_unreadable
 from etl_assets.proof.hops.warehouse import loaded_from
 from etl_assets.proof.verification import Verification
-from etl_assets.star.build import Builder, publish
+from etl_assets.star.build import Builder
 from etl_assets.star.files import StarFiles
+from etl_assets.star.outcome import publish
 from etl_assets.star.schema import StarTable
 from etl_assets.warehouse.contract import WarehouseReader, noted_in
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
