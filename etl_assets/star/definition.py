@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import narwhals as nw
@@ -22,18 +22,10 @@ from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.duck import identifier
 from etl_assets.engine.operators import Node, Opaque, Query, aggregate_names
 from etl_assets.engine.typing import types_version
-from etl_assets.later import Later
 from etl_assets.source.table import Table
 from etl_assets.star import planning
 from etl_assets.star.function import ContractError, StarFunction, as_relation
 from etl_assets.star.schema import Dimension, Fact, StarTable
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
-else:
-    pd = Later("pandas")
-    pa = Later("pyarrow")
 
 
 @dataclass(frozen=True)
