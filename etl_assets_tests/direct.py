@@ -19,7 +19,8 @@ from etl_assets.proof.hops.source import compare_source
 from etl_assets.proof.hops.star import compare_star
 from etl_assets.proof.hops.warehouse import compare_warehouse
 from etl_assets.proof.verification import Verification, verifying
-from etl_assets.raw.landing import CaptureRequest, Notes, take_batch
+from etl_assets.raw.landing import take_batch
+from etl_assets.raw.request import CaptureRequest, Notes
 from etl_assets.source.table import Table
 from etl_assets.star.definition import Inputs
 from etl_assets.star.resource import Lake, OpenLake

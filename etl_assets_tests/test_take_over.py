@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from etl_assets.cli import etl
 from etl_assets.lake.manifest import Manifest
 from etl_assets.project import load
-from etl_assets.raw.landing import CaptureRequest
+from etl_assets.raw.request import CaptureRequest
 from etl_assets.raw.take_over import INPUT, PROCESSED, TakeOverError, find, take_over
 from etl_assets_tests import shop
 from etl_assets_tests.direct import Direct

@@ -8,7 +8,7 @@ from etl_assets.apis.records import MOST_SHOWN
 from etl_assets.apis.takes import LOADED
 from etl_assets.engine import duck
 from etl_assets.engine.duck import identifier, listing
-from etl_assets.raw.landing import FEW_ROWS, TooManyMisfits
+from etl_assets.raw.brakes import FEW_ROWS, TooManyMisfits
 
 
 def check_whole(read: PagesRead, connection: duckdb.DuckDBPyConnection) -> None:

@@ -38,9 +38,9 @@ from etl_assets.lake.current import DELETED, Current, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.manifest import LandedFile, Manifest, TableChanges, TableState, TakeState
 from etl_assets.lake.names import FileNames
+from etl_assets.raw.brakes import EVERY
 from etl_assets.raw.changes import changed_rows, missing_keys, no_keys
 from etl_assets.raw.controls import Sums, sums
-from etl_assets.raw.landing import EVERY
 from etl_assets.raw.writing import BatchWriter, Overtaken, check_project
 
 _ATTEMPTS = 5

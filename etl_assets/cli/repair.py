@@ -41,7 +41,7 @@ def repair(ctx: click.Context, dry_run: bool, no_fetch: bool, as_json: bool) -> 
     from etl_assets.lake.batches import Batches
     from etl_assets.lake.manifest import MAIN
     from etl_assets.raw import repair as repairing
-    from etl_assets.raw.landing import CaptureRequest
+    from etl_assets.raw.request import CaptureRequest
 
     project = environment.project(settings)
     with environment.resources(settings, "lake", "source") as found:

@@ -119,7 +119,7 @@ def _planned(settings: Settings, selection: str | None, decisions: "Decisions") 
     from etl_assets.cli import flow
     from etl_assets.definitions import definitions
     from etl_assets.raw.assets import GROUP as RAW
-    from etl_assets.raw.landing import EVERY
+    from etl_assets.raw.brakes import EVERY
 
     project, naming = environment.project(settings), environment.naming(settings)
     allowed = (

@@ -35,7 +35,7 @@ def take_over(url: str, without: tuple[str, ...], as_json: bool) -> None:
 
     from etl_assets.lake.names import number
     from etl_assets.raw import take_over as taking
-    from etl_assets.raw.landing import CaptureRequest
+    from etl_assets.raw.request import CaptureRequest
 
     project = environment.project(settings)
     if unknown := set(without) - set(project.tables):

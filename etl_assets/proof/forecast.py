@@ -13,8 +13,8 @@ from etl_assets.lake.files import LakeError
 from etl_assets.lake.manifest import Manifest
 from etl_assets.lake.names import number
 from etl_assets.proof import changed
+from etl_assets.raw.brakes import FEW_ROWS
 from etl_assets.raw.controls import source_totals
-from etl_assets.raw.landing import FEW_ROWS
 from etl_assets.raw.plan import plan
 from etl_assets.raw.recent import since
 from etl_assets.raw.writing import check_project

@@ -23,9 +23,10 @@ from etl_assets.notices import NOTICE
 from etl_assets.presentation import DAILY, PLAIN, Naming
 from etl_assets.progress import observer
 from etl_assets.raw.copying import Progress
-from etl_assets.raw.landing import CaptureRequest, Notes, take_batch
+from etl_assets.raw.landing import take_batch
 from etl_assets.raw.plan import schema_change
 from etl_assets.raw.recent import Share
+from etl_assets.raw.request import CaptureRequest, Notes
 from etl_assets.raw.volume import CHECK as VOLUME
 from etl_assets.raw.volume import HOW, judged, measures, plotted, recent
 from etl_assets.raw.writing import Overtaken

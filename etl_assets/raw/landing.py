@@ -26,7 +26,6 @@ from etl_assets.engine import duck
 from etl_assets.engine.duck import listing, literal
 from etl_assets.engine.scratch import own_folder
 from etl_assets.engine.typing import Typing, types_version
-from etl_assets.errors import EtlError
 from etl_assets.failpoints import reached
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import DELETED, Current, is_worth_a_base, materialized, view, write_base
@@ -43,96 +42,20 @@ from etl_assets.lake.manifest import (
 )
 from etl_assets.lake.names import FileNames, number
 from etl_assets.permissions import new_file
+from etl_assets.raw.brakes import EVERY, FEW_ROWS, Stopped, TooManyDeletions, TooManyMisfits, TooMuch
 from etl_assets.raw.changes import read_text
 from etl_assets.raw.controls import SourceTotals, proven, sums_and_misfits
 from etl_assets.raw.copying import Progress
 from etl_assets.raw.plan import ReadPlan, keys_written_otherwise, plan
 from etl_assets.raw.reading import Reader, doubled_all_the_same
-from etl_assets.raw.recent import Share
+from etl_assets.raw.request import CaptureRequest, Notes
 from etl_assets.raw.writing import BatchWriter, check_project, history_of
 from etl_assets.source.catalog import LeftOut, Relation, check_readable
 from etl_assets.source.connection import SourceInterrupted, hang_up
 from etl_assets.source.identity import check_identity, older_by
 from etl_assets.source.snapshot import CONNECTIONS, UNTOLD, ClaimLost, Snapshot, take_snapshot
-from etl_assets.source.table import Table
 
 UNBORN = "a lake without batches"
-
-
-EVERY = "all"
-"""Stands for all tables where some can be named."""
-FEW_ROWS = 5
-"""So many rows of a table may be deleted, or not fit, whatever share of it they are: small tables change like that."""
-
-
-class Stopped(EtlError):
-    """A batch would do more to a table than is plausible, unless somebody says that it is meant; `what` is one of the two
-    options that say so."""
-
-    def __init__(self, table: str, message: str, option: str) -> None:
-        super().__init__(message)
-        self.table = table
-        self.option = option
-
-
-class TooManyMisfits(Stopped):
-    """More rows than is plausible can't be represented as declared."""
-
-
-class TooManyDeletions(Stopped):
-    """The deletion brake: a batch would delete more of a table than is plausible."""
-
-
-class TooMuch(EtlError):
-    """What stops a batch, of all tables that do."""
-
-    def __init__(self, stopped: Sequence[Stopped]) -> None:
-        named = {s.option: f" {s.option} {s.table if len(stopped) == 1 else EVERY}" for s in stopped}
-        super().__init__(
-            f"{'; '.join(map(str, stopped))}; nothing was committed. Is that meant? Then run again with"
-            + " and".join(named.values())
-        )
-
-
-@dataclass(frozen=True)
-class CaptureRequest:
-    """What to capture: `tables` of the source at `url`, for a run.
-
-    `whole`: read and compare whole tables, whatever could be told from row versions.
-    `deletion_brake` is the share of a table's rows above which deletions stop the batch, unless the table is in
-    `allow_deletions`. `quarantine_limit` is the share of a table's rows above which values that don't fit
-    their declared types stop it, unless the table is in `allow_misfits`. `wait_seconds`: how long another run that fills
-    the same lake is waited for. `adopt`: go on with another database, or an older state of it. `one_history`: see `plan`.
-    `share`: the part of each table that is swept. `project`: whose lake it is; one that another filled is refused, unless
-    it is to be adopted.
-    """
-
-    url: str
-    tables: Sequence[Table]
-    run_id: str
-    whole: bool = False
-    deletion_brake: float = 0.2
-    quarantine_limit: float = 0.05
-    allow_deletions: frozenset[str] = frozenset()
-    allow_misfits: frozenset[str] = frozenset()
-    wait_seconds: float = 60.0
-    adopt: bool = False
-    one_history: bool = False
-    share: Share | None = None
-    project: str = ""
-
-
-@dataclass
-class Notes:
-    """What is to be told of a batch beside its manifest: tables that were left out of it, and why; how many rows a sweep
-    found that differed from what was held, though nothing said that they changed; what was damaged of that which is kept
-    beside the batches, by table; what each table cost, and of those that were read whole the seconds of the COPY alone."""
-
-    left_out: dict[str, LeftOut] = field(default_factory=dict)
-    strays: dict[str, int] = field(default_factory=dict)
-    damaged: dict[str, str] = field(default_factory=dict)
-    costs: dict[str, Cost] = field(default_factory=dict)
-    copy_seconds: dict[str, float] = field(default_factory=dict)
 
 
 def take_batch(

@@ -29,8 +29,9 @@ from etl_assets.lake.names import FileNames
 from etl_assets.raw.changes import changed_rows, read_text
 from etl_assets.raw.controls import sums
 from etl_assets.raw.copying import copy
-from etl_assets.raw.landing import CaptureRequest, Landed, Landing, claimed
+from etl_assets.raw.landing import Landed, Landing, claimed
 from etl_assets.raw.recent import since
+from etl_assets.raw.request import CaptureRequest
 from etl_assets.raw.writing import BatchWriter, Marker
 from etl_assets.source.catalog import Relation, select
 from etl_assets.source.identity import check_identity

@@ -26,8 +26,9 @@ from etl_assets.lake.files import Files, LakeError
 from etl_assets.lake.manifest import Manifest, SourceColumn, SourceIdentity
 from etl_assets.lake.names import number
 from etl_assets.lake.opening import open_files
-from etl_assets.raw.landing import UNBORN, CaptureRequest, Landed, Landing, claimed
+from etl_assets.raw.landing import UNBORN, Landed, Landing, claimed
 from etl_assets.raw.plan import ReadPlan
+from etl_assets.raw.request import CaptureRequest
 from etl_assets.source.catalog import Relation, check_readable
 from etl_assets.source.snapshot import Snapshot
 from etl_assets.source.table import Table

@@ -26,7 +26,9 @@ from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.manifest import MAIN, ApiState
 from etl_assets.proof.pages import newest_records
-from etl_assets.raw.landing import CaptureRequest, TooManyMisfits, take_batch
+from etl_assets.raw.brakes import TooManyMisfits
+from etl_assets.raw.landing import take_batch
+from etl_assets.raw.request import CaptureRequest
 from etl_assets.stand_ins.web_api import sales
 from etl_assets_tests.apis.service import FIRST, SALE, Client, as_row, correcting, service
 from etl_assets_tests.flow import execute

@@ -19,7 +19,8 @@ from etl_assets.lake.current import DELETED, Current
 from etl_assets.lake.files import Files
 from etl_assets.lake.manifest import Manifest
 from etl_assets.lake.opening import open_files
-from etl_assets.raw.landing import CaptureRequest, take_batch
+from etl_assets.raw.landing import take_batch
+from etl_assets.raw.request import CaptureRequest
 from etl_assets.source.table import Table
 
 _EXACT = "-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from etl_assets.raw.landing import EVERY, FEW_ROWS, TooMuch
+from etl_assets.raw.brakes import EVERY, FEW_ROWS, TooMuch
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
 

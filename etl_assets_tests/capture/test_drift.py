@@ -9,8 +9,9 @@ import pytest
 
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.manifest import Manifest
-from etl_assets.raw.landing import CaptureRequest, take_batch
+from etl_assets.raw.landing import take_batch
 from etl_assets.raw.plan import SchemaFrozen
+from etl_assets.raw.request import CaptureRequest
 from etl_assets.source.connection import SourceError
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, connect, execute

@@ -13,8 +13,9 @@ import pytest
 
 from etl_assets.lake.batches import Batches
 from etl_assets.lake.manifest import SourceIdentity
-from etl_assets.raw.landing import CaptureRequest, Notes, take_batch
+from etl_assets.raw.landing import take_batch
 from etl_assets.raw.recent import Share
+from etl_assets.raw.request import CaptureRequest, Notes
 from etl_assets.source.identity import LaggingReplica, OtherSource
 from etl_assets.source.table import Table
 from etl_assets.stand_ins.postgres import serve

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from etl_assets.lake.batches import Batches
-from etl_assets.raw.landing import CaptureRequest, take_batch
+from etl_assets.raw.landing import take_batch
+from etl_assets.raw.request import CaptureRequest
 from etl_assets.source import connection
 from etl_assets.source.connection import SourceInterrupted
 from etl_assets.source.table import Table

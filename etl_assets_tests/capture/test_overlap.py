@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from etl_assets.lake.batches import Batches
-from etl_assets.raw.landing import CaptureRequest, take_batch
+from etl_assets.raw.landing import take_batch
+from etl_assets.raw.request import CaptureRequest
 from etl_assets.source.connection import SourceInterrupted
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, connect, execute
@@ -24,7 +25,8 @@ T = Table("t", "", {"id": "text"}, key=("id",))
 _RUN = """
 import sys
 from pathlib import Path
-from etl_assets.raw.landing import CaptureRequest, take_batch
+from etl_assets.raw.landing import (take_batch)
+from etl_assets.raw.request import (CaptureRequest)
 from etl_assets.source.table import Table
 from etl_assets.errors import EtlError
 from etl_assets.lake.batches import (Batches)

@@ -14,7 +14,7 @@ from etl_assets.lake.current import Current
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.manifest import LandedFile, Manifest, Superseded
 from etl_assets.raw import repair as repairing
-from etl_assets.raw.landing import CaptureRequest
+from etl_assets.raw.request import CaptureRequest
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
 

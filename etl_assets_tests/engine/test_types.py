@@ -26,7 +26,8 @@ from etl_assets.lake.batches import Batches
 from etl_assets.lake.current import Current
 from etl_assets.lake.manifest import Manifest
 from etl_assets.lake.opening import open_files
-from etl_assets.raw.landing import CaptureRequest, take_batch
+from etl_assets.raw.landing import take_batch
+from etl_assets.raw.request import CaptureRequest
 from etl_assets.source.table import Table
 from etl_assets.star.build import Builder
 from etl_assets.star.definition import Inputs

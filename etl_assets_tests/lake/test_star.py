@@ -8,7 +8,7 @@ import pytest
 
 from etl_assets.lake import current
 from etl_assets.lake.files import LakeError
-from etl_assets.raw.landing import Notes
+from etl_assets.raw.request import Notes
 from etl_assets.star.outcome import publish
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import execute

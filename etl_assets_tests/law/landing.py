@@ -25,8 +25,9 @@ from etl_assets.lake.manifest import (
     TableChanges,
     TableState,
 )
-from etl_assets.raw.landing import CaptureRequest, Landed, Landing
+from etl_assets.raw.landing import Landed, Landing
 from etl_assets.raw.plan import ReadPlan
+from etl_assets.raw.request import CaptureRequest
 from etl_assets.source.catalog import Relation
 from etl_assets.source.snapshot import Instant, Snapshot
 from etl_assets_tests.law.definitions import table
