@@ -15,7 +15,7 @@ from etl_assets.errors import EtlError
 if TYPE_CHECKING:
     from etl_assets.init.catalog import Catalog
     from etl_assets.init.declaring import Declaration, Note
-    from etl_assets.init.design import Design
+    from etl_assets.init.proposal import Design
     from etl_assets.source.table import Table
 
 _SETTING = "ETL_SOURCE_URL"

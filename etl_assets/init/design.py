@@ -10,15 +10,26 @@ Only foreign keys become references of the star. What merely looks like one help
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from etl_assets.init.catalog import CatalogColumn, ForeignKey
 from etl_assets.init.comparing import Comparison
 from etl_assets.init.declaring import Declared, Note, snake, unique
+from etl_assets.init.names import (
+    _LINKS,
+    _RESERVED,
+    _forms,
+    bare,
+    day_of,
+    is_named_after,
+    nullable,
+    several,
+    shortened,
+    star_columns,
+    stem_of,
+)
+from etl_assets.init.proposal import CALENDAR, Design, LeftJoin, ProposedTable, StarColumn
 from etl_assets.source.equality import BLANKS
 
-CALENDAR = "dim_date"
-_RESERVED = {"deleted", "batch"}  # columns that the platform adds
 _AUDIT = re.compile(r"(?i)creat|updat|modif|insert|last_?(chang|login|seen)|changed|synced|loaded")
 _MADE = re.compile(r"(?i)creat|insert")
 _QUANTITY = re.compile(
@@ -29,9 +40,6 @@ _UNSUMMED = re.compile(
 )
 # What a person, a thing or a place is called by. Something that happened has no name.
 _NAME = re.compile(r"(first|last|full|sur)?_?name|title|titel|bezeichnung|nombre|nom|nome|label")
-_LINE = re.compile(r"(line|item|detail|row|position|pos|entry|entrie|part)s?(en)?$")
-_SINGULAR = {"people": "person", "children": "child"}  # what no rule says
-_LINKS = re.compile(r"(?i)(_?(id|key|code|no|nr|fk|ref))$")
 _INTEGERS = {"smallint", "int", "bigint"}
 _MOMENTS = {"date", "timestamp", "timestamptz"}
 _UNSTARRED = {"bytea", "xml"}  # types of what nobody groups, counts or reads in a star
@@ -40,81 +48,6 @@ _LOOKUP_COLUMNS, _LOOKUP_ROWS = 3, 100_000
 _JOINS = 6  # into one dimension, and how deep
 _DEPTH = 3
 _AMOUNTS = 5  # that a report adds up
-_LONGEST = 60  # bytes of a star column's name: PostgreSQL takes 63
-
-
-@dataclass(frozen=True)
-class LeftJoin:
-    """A left join. `left`: columns of what was joined so far; `right`: the key of the table; `columns`: others of it, and as
-    what they are taken."""
-
-    table: Declared
-    left: tuple[str, ...]
-    right: tuple[str, ...]
-    columns: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class StarColumn:
-    """A column of a star table. `source`: the column that it is, or of whose instants it is the day (`day`)."""
-
-    name: str
-    declared: str
-    source: str
-    description: str = ""
-    references: str | None = None
-    day: bool = False
-
-
-@dataclass
-class ProposedTable:
-    """A star table to be written. `why` says what it was taken for; `record` is a fact's surrogate key. `days`: the columns
-    that refer to the calendar, the most telling first; `amounts`: those that a report may add up. `likely`: columns that are
-    called like the key of a dimension, without a foreign key. `trimmed`: of its inputs the columns that are compared without
-    trailing blanks."""
-
-    name: str
-    table: Declared
-    why: str
-    record: str = ""
-    key: tuple[str, ...] = ()
-    columns: list[StarColumn] = field(default_factory=list)
-    references: dict[tuple[str, ...], str] = field(default_factory=dict)
-    joins: list[LeftJoin] = field(default_factory=list)
-    days: list[str] = field(default_factory=list)
-    amounts: list[str] = field(default_factory=list)
-    likely: dict[str, str] = field(default_factory=dict)
-    unshown: list[str] = field(default_factory=list)
-    trimmed: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def is_fact(self) -> bool:
-        return bool(self.record)
-
-    @property
-    def base(self) -> str:
-        """Its name without dim_ or fact_."""
-        return self.name.partition("_")[2]
-
-    @property
-    def links(self) -> dict[tuple[str, ...], str]:
-        """Columns -> the dimension that they refer to, the calendar apart."""
-        single = {(c.name,): c.references for c in self.columns if c.references and c.references != CALENDAR}
-        return single | self.references
-
-
-@dataclass(frozen=True)
-class Design:
-    """The star: its tables, lookups that have none of their own with what they are joined into, and what to know."""
-
-    dimensions: Sequence[ProposedTable]
-    facts: Sequence[ProposedTable]
-    joined: Mapping[str, Sequence[str]]
-    notes: Sequence[Note]
-
-    @property
-    def has_calendar(self) -> bool:
-        return any(fact.days for fact in self.facts)
 
 
 def design(
@@ -192,11 +125,11 @@ class _Designer:
         for column in declared.columns:
             if column.name in covered or not _LINKS.search(column.name):
                 continue
-            for target in self.called.get((declared.table.schema, _stem(column.name)), ()):
+            for target in self.called.get((declared.table.schema, stem_of(column.name)), ()):
                 other = self.tables[target]
                 (key,) = other.key
                 is_named = snake(key) == snake(column.name) or snake(key) in {"id", "key", "code", "no", "nr"}
-                is_alike = _bare(other.types[key]) == _bare(declared.types[column.name])
+                is_alike = bare(other.types[key]) == bare(declared.types[column.name])
                 if target != oid and is_named and is_alike:
                     yield ForeignKey(oid, (column.name,), target, (key,))
                     break
@@ -214,7 +147,7 @@ class _Designer:
             and not self._has_name(self.tables[key.target])
         ]
         name = snake(lines.table.name)
-        named = [key for key in able if _is_named_after(name, snake(self.tables[key.target].table.name))]
+        named = [key for key in able if is_named_after(name, snake(self.tables[key.target].table.name))]
         identifying = [
             key
             for key in able
@@ -244,22 +177,22 @@ class _Designer:
         has = " and ".join(
             [*(["a day"] if moments else []), *(["amounts"] if amounts else [])]
         )  # what tells an event
-        refers = f"it refers to {_several(others)}"
+        refers = f"it refers to {several(others)}"
         if lines:
-            self.why[oid] = f"A fact: the header of {_several(lines)}, with {has}."
+            self.why[oid] = f"A fact: the header of {several(lines)}, with {has}."
             return True
         if users:
             has_happened = moments and (amounts or len(users) == 1)
             is_measured = amounts and self._is_tied(oid)
             is_event = len(links) > 1 and (has_happened or is_measured) and not self._has_name(declared)
             self.why[oid] = (
-                f"A fact: {refers}, and has {has}, though {_several(users)} refers to it."
+                f"A fact: {refers}, and has {has}, though {several(users)} refers to it."
                 if is_event
-                else f"A dimension: {_several(users)} {'refers' if len(users) == 1 else 'refer'} to it."
+                else f"A dimension: {several(users)} {'refers' if len(users) == 1 else 'refer'} to it."
             )
             return bool(is_event)
         if self._is_bridge(oid):
-            self.why[oid] = f"A fact without amounts, a bridge: its key ties {_several(others)} together."
+            self.why[oid] = f"A fact without amounts, a bridge: its key ties {several(others)} together."
             return True
         if links and has:
             self.why[oid] = f"A fact: {refers}, and has {has}; nothing refers to it."
@@ -303,7 +236,7 @@ class _Designer:
             c
             for c in declared.columns
             if c.name not in {*declared.key, *links}
-            and _bare(declared.types[c.name]) != "uuid"
+            and bare(declared.types[c.name]) != "uuid"
             and not _is_audit(c, declared)
             and _is_shown(c, declared)
         ]
@@ -313,7 +246,7 @@ class _Designer:
         return [
             c
             for c in declared.columns
-            if _bare(declared.types[c.name]) in _MOMENTS and not _AUDIT.search(c.name)
+            if bare(declared.types[c.name]) in _MOMENTS and not _AUDIT.search(c.name)
         ]
 
     def _amounts(self, declared: Declared) -> list[CatalogColumn]:
@@ -324,8 +257,8 @@ class _Designer:
             for c in declared.columns
             if c.name not in {*declared.key, *links}
             and (
-                _bare(declared.types[c.name]).startswith("numeric(")
-                or (_bare(declared.types[c.name]) in _INTEGERS and _QUANTITY.search(snake(c.name)))
+                bare(declared.types[c.name]).startswith("numeric(")
+                or (bare(declared.types[c.name]) in _INTEGERS and _QUANTITY.search(snake(c.name)))
             )
             and not re.search(r"(?i)latitude|longitude|(^|_)(lat|lng|lon)(_|$)", c.name)
         ]
@@ -375,7 +308,7 @@ class _Designer:
     def _own_columns(self, made: ProposedTable, reserved: Iterable[str]) -> dict[str, str]:
         """Take the columns of a star table's own source table: their names there and in the star."""
         declared = made.table
-        names = _column_names([c.name for c in declared.columns if _is_named(c.name)], reserved)
+        names = star_columns([c.name for c in declared.columns if _is_named(c.name)], reserved)
         for column in declared.columns:
             if column.name not in declared.key and not _is_shown(column, declared):
                 made.unshown.append(column.name)
@@ -407,17 +340,17 @@ class _Designer:
                 or len(path) >= _DEPTH
             ):
                 continue
-            stem = _stem(key.columns[0]) if len(key.columns) == 1 else ""
+            stem = stem_of(key.columns[0]) if len(key.columns) == 1 else ""
             called = "_".join(filter(None, [prefix, stem or snake(target.name)]))
             further = {name for one in self.keys[key.target] for name in one.columns} - set(target.key)
             payload = [c for c in target.columns if c in self._told(target) or c.name in further]
             taken = {*self._taken(made), *key.target_columns}
             columns: dict[str, str] = {}
             for column in payload:
-                wanted = _column_names([column.name], _RESERVED)[column.name]
+                wanted = star_columns([column.name], _RESERVED)[column.name]
                 if wanted != called and not wanted.startswith(f"{called}_"):
                     wanted = f"{called}_{wanted}"
-                columns[column.name] = unique(_cut(wanted), {*taken, *columns.values()})
+                columns[column.name] = unique(shortened(wanted), {*taken, *columns.values()})
             if not columns:
                 continue
             made.joins.append(
@@ -425,7 +358,7 @@ class _Designer:
             )
             made.columns += [
                 StarColumn(
-                    columns[c.name], _nullable(target.types[c.name]), columns[c.name], described(c.comment)
+                    columns[c.name], nullable(target.types[c.name]), columns[c.name], described(c.comment)
                 )
                 for c in payload
                 if c.name not in further
@@ -448,7 +381,7 @@ class _Designer:
         declared = self.tables[oid]
         base = self.names[oid].partition("_")[2]
         columns = {snake(c.name) for c in declared.columns}
-        record = unique(_cut(f"{base}_record_id"), columns)
+        record = unique(shortened(f"{base}_record_id"), columns)
         made = ProposedTable(self.names[oid], declared, self.why[oid], record)
         names = self._own_columns(made, {*_RESERVED, record})
         made.key = tuple(names[name] for name in declared.key)
@@ -501,16 +434,14 @@ class _Designer:
         base = snake(header.name)
         columns: dict[str, str] = {}
         for column in chosen:
-            wanted = _column_names([column.name], _RESERVED)[column.name]
+            wanted = star_columns([column.name], _RESERVED)[column.name]
             taken = {*self._taken(made), *columns.values(), *key.target_columns}
             if wanted.lower() in {name.lower() for name in taken}:
-                wanted = _cut(f"{base}_{wanted}")
+                wanted = shortened(f"{base}_{wanted}")
             columns[column.name] = unique(wanted, taken)
         made.joins.append(LeftJoin(header, key.columns, key.target_columns, columns))
         made.columns += [
-            StarColumn(
-                columns[c.name], _nullable(header.types[c.name]), columns[c.name], described(c.comment)
-            )
+            StarColumn(columns[c.name], nullable(header.types[c.name]), columns[c.name], described(c.comment))
             for c in chosen
         ]
         made.why += f" Its header {header.shown} is joined to it."
@@ -524,14 +455,14 @@ class _Designer:
         columns: list[StarColumn] = []
         taken = self._taken(made)
         for column in made.columns:
-            kind = _bare(column.declared)
+            kind = bare(column.declared)
             if kind == "date" and column.references is None and column.name not in _keyed(made):
                 columns.append(_referring(column, CALENDAR))
                 made.days.append(column.name)
                 continue
             columns.append(column)
             if kind in {"timestamp", "timestamptz"} and column.name in wanted:
-                name = unique(_cut(_day(column.name)), taken)
+                name = unique(shortened(day_of(column.name)), taken)
                 taken.add(name)
                 mark = "?" if column.declared.endswith("?") else ""
                 told = f"The day of {column.name}" + (", in UTC." if kind == "timestamptz" else ".")
@@ -592,83 +523,18 @@ def summed(fact: ProposedTable) -> list[str]:
 # -- names and kinds of columns ------------------------------------------------------------------------------------------
 
 
-def _column_names(names: Sequence[str], reserved: Iterable[str]) -> dict[str, str]:
-    """What the star calls columns: as the source does, in lower case, where that is a name and nobody else's."""
-    found: dict[str, str] = {}
-    taken = set(reserved)
-    for name in sorted(names, key=lambda one: not _is_plain(one)):
-        wanted = snake(name) if name != name.lower() else name
-        if not _is_plain(wanted):
-            wanted = re.sub(r"\W+", "_", wanted).strip("_")
-            wanted = wanted if wanted and not wanted[0].isdigit() else f"column_{wanted}".rstrip("_")
-        if wanted.lower() in _RESERVED or wanted in reserved:
-            wanted = f"source_{wanted}"
-        found[name] = unique(_cut(wanted), taken)
-        taken.add(found[name])
-    return found
-
-
-def _is_plain(name: str) -> bool:
-    return bool(re.fullmatch(r"[^\W\d_]\w*", name)) and name == name.lower()
-
-
 def _is_named(name: str) -> bool:
     """Whether a star function can name a column: `*` means all of them."""
     return name != "*"
 
 
-def _cut(name: str) -> str:
-    return name.encode()[:_LONGEST].decode(errors="ignore").rstrip("_")
-
-
-def _stem(column: str) -> str:
-    """`customer` of `customer_id`."""
-    return _LINKS.sub("", snake(column)).strip("_")
-
-
-def _day(moment: str) -> str:
-    """What the day of an instant is called: `created_date` of created_at, `order_day` of order_date."""
-    if re.search("(?<!up)date$", moment):
-        return f"{moment.removesuffix('date')}day"
-    return re.sub(r"_(at|ts|time|timestamp|datetime|on)$", "", moment) + "_date"
-
-
-def _forms(table: str) -> set[str]:
-    """A table's name, and what it may be in the singular."""
-    forms = {table}
-    last = table.rpartition("_")[2]
-    if last in _SINGULAR:
-        forms.add(table.removesuffix(last) + _SINGULAR[last])
-    if table.endswith("ies"):
-        forms.add(f"{table[:-3]}y")
-    if table.endswith("es"):
-        forms.add(table[:-2])
-    if table.endswith("s"):
-        forms.add(table[:-1])
-    return forms
-
-
-def _is_named_after(lines: str, header: str) -> bool:
-    """Whether lines are called after their header: order_line, orderdetails of orders; order_detail of order_header."""
-    stems = {form for name in (header, header.removesuffix("_header")) for form in _forms(name)}
-    return any(lines.startswith(stem) and _LINE.fullmatch(lines[len(stem) :].strip("_")) for stem in stems)
-
-
-def _bare(declared: str) -> str:
-    return declared.removesuffix("?")
-
-
-def _nullable(declared: str) -> str:
-    return f"{_bare(declared)}?"
-
-
 def _is_audit(column: CatalogColumn, declared: Declared) -> bool:
-    return _bare(declared.types[column.name]) in _MOMENTS and bool(_AUDIT.search(column.name))
+    return bare(declared.types[column.name]) in _MOMENTS and bool(_AUDIT.search(column.name))
 
 
 def _is_shown(column: CatalogColumn, declared: Declared) -> bool:
     return (
-        _bare(declared.types[column.name]) not in _UNSTARRED
+        bare(declared.types[column.name]) not in _UNSTARRED
         and column.type not in _DERIVED
         and _is_named(column.name)
     )
@@ -681,10 +547,3 @@ def _keyed(made: ProposedTable) -> set[str]:
 
 def _referring(column: StarColumn, dimension: str) -> StarColumn:
     return StarColumn(column.name, column.declared, column.source, column.description, dimension, column.day)
-
-
-def _several(names: Sequence[str]) -> str:
-    """Names in a sentence: a, b and c; of many the first."""
-    if len(names) > 4:
-        return f"{', '.join(names[:3])} and {len(names) - 3} more"
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "nothing"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from etl_assets.init.catalog import Catalog, CatalogTable
 from etl_assets.init.declaring import Declaration, Declared, declared_type, shown, unique
-from etl_assets.init.design import CALENDAR, Design, ProposedTable, described, design
+from etl_assets.init.design import described, design
 from etl_assets.init.editing import Edits, renamed_table
 from etl_assets.init.layout import docstring, literal, literals
+from etl_assets.init.proposal import CALENDAR, Design, ProposedTable
 from etl_assets.init.writing import fact_report, one_row, star_function
 from etl_assets.project import Project
 from etl_assets.source.fitting import holds

@@ -10,8 +10,9 @@ from psycopg2.extensions import parse_dsn
 
 from etl_assets.engine.types import Type
 from etl_assets.init.declaring import Declaration, Declared, Note, slug, snake, unique
-from etl_assets.init.design import CALENDAR, Design, LeftJoin, ProposedTable, StarColumn, described, summed
+from etl_assets.init.design import described, summed
 from etl_assets.init.layout import WIDTH, call, chain, comment, docstring, literal, literals, prose, sentence
+from etl_assets.init.proposal import CALENDAR, Design, LeftJoin, ProposedTable, StarColumn
 
 _TITLE = 31  # characters of a report's title: it names a sheet of a workbook
 _MOST_GROUPS = 10_000  # that a report is grouped by

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.init.design import StarColumn
 from etl_assets.init.layout import chain, docstring, literal
+from etl_assets.init.proposal import StarColumn
 from etl_assets.init.writing import _column, _link, _not_taken
 from etl_assets_tests.init.test_projects import lint
 
