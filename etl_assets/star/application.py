@@ -14,10 +14,11 @@ import duckdb
 from etl_assets.engine.duck import identifier, listing
 from etl_assets.engine.operators import Opaque
 from etl_assets.lake.current import materialized, view
+from etl_assets.star.change import InputChange
 from etl_assets.star.definition import Inputs
 from etl_assets.star.function import StarFunction
 from etl_assets.star.planning import compared_by
-from etl_assets.star.reach import InputChange, Reach, rewritten
+from etl_assets.star.reach import Reach, rewritten
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ from etl_assets.lake.manifest import MAIN, Manifest
 from etl_assets.lake.names import number
 from etl_assets.later import Later
 from etl_assets.star.application import Application, Applied
+from etl_assets.star.change import InputChange, shown_key
 from etl_assets.star.course import Course, DimensionCourse, FactCourse, Step, audits_of
 from etl_assets.star.frames import Arrivals, Frames
 from etl_assets.star.function import ContractError, StarFunction, function_fails
 from etl_assets.star.outcome import Audit, Build, Staged, broken
-from etl_assets.star.reach import InputChange, shown_key
 from etl_assets.star.schema import Dimension, Fact
 from etl_assets.star.trial import Refuted, Verdict, tried
 

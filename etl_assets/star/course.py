@@ -16,7 +16,7 @@ from etl_assets.engine.duck import identifier, listing
 from etl_assets.lake.current import materialized, view
 from etl_assets.lake.manifest import Manifest
 from etl_assets.star.application import Applied
-from etl_assets.star.reach import InputChange, hidden
+from etl_assets.star.change import InputChange, hidden
 from etl_assets.star.schema import Dimension, Fact, StarTable
 
 # Beside a key, what stands for the values of its row.

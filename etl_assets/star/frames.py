@@ -14,11 +14,11 @@ from etl_assets.lake.current import DELETED, Current, materialized, view
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.manifest import Manifest, SourceColumn, TableChanges
 from etl_assets.lake.names import number
+from etl_assets.star.change import InputChange, hidden, shown_key
 from etl_assets.star.definition import Inputs, reference
 from etl_assets.star.files import StarFiles
 from etl_assets.star.function import StarFunction
 from etl_assets.star.lineage import carried_key
-from etl_assets.star.reach import InputChange, hidden, shown_key
 
 # What the rules say that make a table from its function. Tables that are more than the rows of one source table under
 # that table's key were made by others before, and are made anew.

@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 
 from etl_assets.engine.operators import Node, Opaque, Query, Scan, nodes, parse
-from etl_assets.star.reach import Anchor, InputChange, Reach, hidden
+from etl_assets.star.change import InputChange, hidden
+from etl_assets.star.reach import Anchor, Reach
 from etl_assets.star.schema import StarTable
 
 Types = Mapping[str, Mapping[str, str]]

@@ -10,7 +10,7 @@ More rows than needed do no harm; fewer would. Wherever the tree does not show t
 raised, with the reason, and the function is computed whole.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import duckdb
@@ -28,7 +28,6 @@ from etl_assets.engine.operators import (
     Select,
     Source,
     Union,
-    aggregates,
     aliases,
     column,
     columns_of,
@@ -38,81 +37,26 @@ from etl_assets.engine.operators import (
     used,
 )
 from etl_assets.lake.current import materialized
+from etl_assets.star.change import InputChange, shown_key
+from etl_assets.star.touched import (
+    ROW,
+    VALUE,
+    Touched,
+    _made_of,
+    _plain,
+    as_values,
+    by_position,
+    chosen_by,
+    in_values,
+    is_over_rows,
+    of_row,
+    same_values,
+    seen_below,
+    without_alias,
+)
 
-_ROW, _VALUE = "t", "v"
 # The joins in which a row of the result is one of the left side, whatever the right side adds to it or says of it.
 _DRIVEN = {"inner", "left", "semi", "anti", "cross"}
-
-
-# A row's key, beside the columns that a function sees: under a name that is not seen (U+2060 is the word joiner), and
-# longer than PostgreSQL lets any be.
-_HIDDEN = "\N{WORD JOINER}" * 22
-
-
-def hidden(name: str) -> str:
-    """The name under which a key column stands beside those that a function sees."""
-    return _HIDDEN + name
-
-
-def shown_key(name: str) -> str:
-    """What people call a key column that stands under a hidden name."""
-    return name.removeprefix(_HIDDEN)
-
-
-@dataclass(frozen=True)
-class InputChange:
-    """An input of a function at a batch. All fields but `name`, `keys` and `changed` are names of relations with the
-    input's columns and `keys`, its key under names that no column has.
-
-    `rows`: as they are. `gone`: the rows that changed or left, as they were. `come`: those that changed or came, as
-    they are. The rows as they were are `rows` without those of the keys in `come`, and `gone`. `pick` gives those of
-    `rows` whose keys a table has (None: asking `rows` costs no more). `reshaped`: rows may read otherwise that are in
-    neither `gone` nor `come`.
-    """
-
-    name: str
-    columns: tuple[str, ...]
-    keys: tuple[str, ...]
-    rows: str
-    pick: Callable[[str], str] | None = None
-    gone: str | None = None
-    come: str | None = None
-    reshaped: bool = False
-    size: int | None = None
-    """How many rows there are about, where that is known."""
-
-    @property
-    def changed(self) -> bool:
-        return self.gone is not None
-
-    def ever(self) -> str:
-        """A FROM clause with the rows as they are and as they were."""
-        if not self.changed:
-            return self.rows
-        names = ", ".join(map(identifier, [*self.columns, *self.keys]))
-        return f"(SELECT {names} FROM {self.rows} UNION ALL SELECT {names} FROM {self.gone})"
-
-    def before(self) -> str:
-        """A FROM clause with the rows as they were."""
-        if not self.changed:
-            return self.rows
-        names = ", ".join(map(identifier, [*self.columns, *self.keys]))
-        same = " AND ".join(f"r.{identifier(k)} = c.{identifier(k)}" for k in self.keys)
-        return (
-            f"(SELECT {names} FROM {self.rows} AS r ANTI JOIN {self.come} AS c ON {same} "
-            f"UNION ALL SELECT {names} FROM {self.gone})"
-        )
-
-
-@dataclass(frozen=True)
-class Touched:
-    """The rows of a node that may have changed: those in which `expressions` have the values of a row of `table`
-    (its columns are v0, v1, …). Unless they are the `same`, these are equal to values that the rows have, and what is
-    computed of them may be another."""
-
-    expressions: tuple[Expression, ...]
-    table: str
-    same: bool = True
 
 
 @dataclass(frozen=True)
@@ -217,7 +161,7 @@ class Reach:
         self, node: "Node | From", candidates: Sequence[Expression], what: str
     ) -> tuple[Expression, ...]:
         """Those of the expressions by which the inputs of a node can be cut down, group by group."""
-        found = [c for c in candidates if not _over_rows(c) and self._allows(node, [c])]
+        found = [c for c in candidates if not is_over_rows(c) and self._allows(node, [c])]
         while found and not self._allows(node, found):
             found.pop()
         if not found:
@@ -270,10 +214,10 @@ class Reach:
 
     def _all_of(self, node: "Node | From", touched: Touched, wanted: Sequence[Expression]) -> str:
         """The values of all `wanted` expressions in the rows touched."""
-        values = [_computed(e, touched) for e in wanted]
+        values = [in_values(e, touched) for e in wanted]
         if all(value is not None for value in values):
             return self._values(
-                f"SELECT DISTINCT {_as_values([str(v) for v in values])} FROM {touched.table} AS {_VALUE}"
+                f"SELECT DISTINCT {as_values([str(v) for v in values])} FROM {touched.table} AS {VALUE}"
             )
         return self._find(node, touched, wanted)
 
@@ -310,14 +254,14 @@ class Reach:
             touched = self._some_of(node.source, touched, common)
         names, values = [], []
         for name, expression in given.items():
-            value = None if _over_rows(expression) else _computed(expression, touched)
+            value = None if is_over_rows(expression) else in_values(expression, touched)
             if value is not None:
                 names.append(column(name))
                 values.append(value)
         if names:
-            chosen = f"(SELECT {_as_values(values)} FROM {touched.table} AS {_VALUE})"
+            chosen = f"(SELECT {as_values(values)} FROM {touched.table} AS {VALUE})"
             return Touched(tuple(names), chosen, touched.same)
-        plain = {n: e for n, e in given.items() if not _over_rows(e)}
+        plain = {n: e for n, e in given.items() if not is_over_rows(e)}
         found = self._some_of(node.source, touched, list(plain.values()))
         by_text = {text(e): n for n, e in plain.items()}
         return replace(found, expressions=tuple(column(by_text[text(e)]) for e in found.expressions))
@@ -327,10 +271,10 @@ class Reach:
     ) -> Touched:
         """The values of some of the expressions in the rows touched, as many as can be told together; `same`: those that
         the rows have."""
-        computed = [(e, value) for e in wanted if (value := _computed(e, touched)) is not None]
+        computed = [(e, value) for e in wanted if (value := in_values(e, touched)) is not None]
         if computed and (touched.same or not same):
-            values = _as_values([value for _, value in computed])
-            table = f"(SELECT {values} FROM {touched.table} AS {_VALUE})"
+            values = as_values([value for _, value in computed])
+            table = f"(SELECT {values} FROM {touched.table} AS {VALUE})"
             return Touched(tuple(e for e, _ in computed), table, touched.same)
         by_scan: dict[int, list[Expression]] = {}
         for e in wanted:
@@ -371,8 +315,8 @@ class Reach:
     def _descend_from(self, source: From, touched: Touched, anchor: Anchor) -> str:
         """The values of an anchor's key in the rows of a FROM that are touched."""
         if isinstance(source, Source):
-            return self._descend(source.node, _without_alias(touched), anchor)
-        left = _chosen(touched, aliases(source.left))
+            return self._descend(source.node, without_alias(touched), anchor)
+        left = chosen_by(touched, aliases(source.left))
         if left:
             return self._descend_from(source.left, left, anchor)
         return self._descend_from(source.left, self._across(source, touched), anchor)
@@ -380,18 +324,18 @@ class Reach:
     def _descend(self, node: Node, touched: Touched, anchor: Anchor) -> str:
         if node is anchor.node:
             if isinstance(node, Select):
-                return self._find(node.source, _below(node, touched), anchor.key)
+                return self._find(node.source, seen_below(node, touched), anchor.key)
             return self._find(node, touched, anchor.key)
         if isinstance(node, Select):
-            return self._descend_from(node.source, _below(node, touched), anchor)
+            return self._descend_from(node.source, seen_below(node, touched), anchor)
         if isinstance(node, Union):
             part = next(part for part in node.parts if _contains(part, anchor.node))
-            return self._descend(part, _by_position(node, part, touched), anchor)
+            return self._descend(part, by_position(node, part, touched), anchor)
         raise Opaque("a table that is read in more than one way")
 
     def _across(self, join: Join, touched: Touched) -> Touched:
         """Rows of a join that are known by values of its right side, by what the left side is joined on."""
-        right = _chosen(touched, frozenset({join.right.alias}))
+        right = chosen_by(touched, frozenset({join.right.alias}))
         if right is None or not join.equal:
             raise Opaque("a join without an equality")
         if join.kind == "left" and not all(isinstance(e, exp.Column) for e in right.expressions):
@@ -409,21 +353,21 @@ class Reach:
     def _find(self, node: "Node | From", touched: Touched, wanted: Sequence[Expression]) -> str:
         """The values of `wanted` expressions in the rows touched, as they are and as they were."""
         if isinstance(node, Source):
-            return self._find(node.node, _without_alias(touched), [_plain(e) for e in wanted])
+            return self._find(node.node, without_alias(touched), [_plain(e) for e in wanted])
         if isinstance(node, Scan):
             rows = self.inputs[node.input].ever()
             return self._matching(rows, touched, wanted)
         if isinstance(node, Select):
             down = [substituted(e, node.columns) for e in wanted]
-            if any(_over_rows(e) for e in down):
+            if any(is_over_rows(e) for e in down):
                 raise Opaque("what is computed of several rows")
-            return self._find(node.source, _below(node, touched), down)
+            return self._find(node.source, seen_below(node, touched), down)
         if isinstance(node, Union):
             parts = []
             for part in node.parts:
                 names = dict(zip(node.columns, columns_of(part), strict=True))
                 renamed = [substituted(e, {n: column(p) for n, p in names.items()}) for e in wanted]
-                parts.append(self._find(part, _by_position(node, part, touched), renamed))
+                parts.append(self._find(part, by_position(node, part, touched), renamed))
             return self._union(parts)
         return self._find_joined(node, touched, wanted)
 
@@ -434,13 +378,13 @@ class Reach:
         sides = frozenset().union(*(used(e) for e in wanted))
         on_left, on_right = aliases(join.left), frozenset({join.right.alias})
         if sides <= on_left:
-            left = _chosen(touched, on_left) or self._across(join, touched)
+            left = chosen_by(touched, on_left) or self._across(join, touched)
             return self._find(join.left, left, wanted)
         if not sides <= on_right or join.kind in ("semi", "anti"):
             raise Opaque("values of both sides of a join together")
-        right = _chosen(touched, on_right)
+        right = chosen_by(touched, on_right)
         if right is None:
-            by_left = _chosen(touched, on_left)
+            by_left = chosen_by(touched, on_left)
             if by_left is None or not join.equal:
                 raise Opaque("a join without an equality")
             keys = self._find(join.left, by_left, [one for one, _ in join.equal])
@@ -485,7 +429,7 @@ class Reach:
                 self._restrict(part, renamed, table, exact=exact)
         elif isinstance(node, Select):
             down = [substituted(e, node.columns) for e in key]
-            if any(_over_rows(e) for e in down):
+            if any(is_over_rows(e) for e in down):
                 _left_whole(exact, "what is computed of several rows")
                 return
             if node.groups is not None or node.partitions:
@@ -510,7 +454,7 @@ class Reach:
     def _by_left(self, join: Join, touched: Touched) -> Touched:
         """What is touched of a join, by values of its left side."""
         _driven(join)
-        left = _chosen(touched, aliases(join.left))
+        left = chosen_by(touched, aliases(join.left))
         if left is None and join.kind != "inner":
             raise Opaque("what a join adds")
         return left or self._across(join, touched)
@@ -526,8 +470,8 @@ class Reach:
             return
         occurrence, pairs = max(asked.items(), key=lambda item: len(item[1]))
         was, now = self.restricted[occurrence]
-        wanted = _as_values([text(_of_row(e)) for e, _ in pairs])
-        rows = f"SELECT {wanted} FROM {now} AS {_ROW} UNION SELECT {wanted} FROM {was} AS {_ROW}"
+        wanted = as_values([text(of_row(e)) for e, _ in pairs])
+        rows = f"SELECT {wanted} FROM {now} AS {ROW} UNION SELECT {wanted} FROM {was} AS {ROW}"
         self._restrict(join.right, [right for _, right in pairs], self._values(rows), exact=False)
 
     def _cut(self, scan: Scan, key: Sequence[Expression], table: str) -> None:
@@ -537,15 +481,15 @@ class Reach:
             self.restricted[scan.occurrence] = ("", "")
             return
         change = self.inputs[scan.input]
-        names = ", ".join(f"{_ROW}.{identifier(name)}" for name in [*change.columns, *change.keys])
+        names = ", ".join(f"{ROW}.{identifier(name)}" for name in [*change.columns, *change.keys])
         touched = Touched(tuple(key), table)
-        now = self._values(f"SELECT {names} FROM {self._picked(change, touched)} AS {_ROW}")
+        now = self._values(f"SELECT {names} FROM {self._picked(change, touched)} AS {ROW}")
         was = now
         if change.changed:
-            same = " AND ".join(f"{_ROW}.{identifier(k)} = c.{identifier(k)}" for k in change.keys)
+            same = " AND ".join(f"{ROW}.{identifier(k)} = c.{identifier(k)}" for k in change.keys)
             was = self._values(
-                f"SELECT {names} FROM {now} AS {_ROW} ANTI JOIN {change.come} AS c ON {same} UNION ALL "
-                f"SELECT {names} FROM {change.gone} AS {_ROW} SEMI JOIN {table} AS {_VALUE} ON {_same(touched)}"
+                f"SELECT {names} FROM {now} AS {ROW} ANTI JOIN {change.come} AS c ON {same} UNION ALL "
+                f"SELECT {names} FROM {change.gone} AS {ROW} SEMI JOIN {table} AS {VALUE} ON {same_values(touched)}"
             )
         self.restricted[scan.occurrence] = (was, now)
 
@@ -558,14 +502,14 @@ class Reach:
 
     def _picked(self, change: InputChange, touched: Touched) -> str:
         """A FROM clause with the rows, as they are, that are touched."""
-        table = f"{change.rows} AS {_ROW} SEMI JOIN {touched.table} AS {_VALUE} ON {_same(touched)}"
+        table = f"{change.rows} AS {ROW} SEMI JOIN {touched.table} AS {VALUE} ON {same_values(touched)}"
         if change.pick is None:
-            return f"(SELECT {_ROW}.* FROM {table})"
+            return f"(SELECT {ROW}.* FROM {table})"
         # First their keys, from few columns; then the rows: what is not asked for need not be typed.
         if [text(e) for e in touched.expressions] == [text(column(key)) for key in change.keys]:
             named = ", ".join(f"v{i} AS {identifier(key)}" for i, key in enumerate(change.keys))
             return change.pick(self._values(f"SELECT DISTINCT {named} FROM {touched.table}"))
-        keys = ", ".join(f"{_ROW}.{identifier(key)}" for key in change.keys)
+        keys = ", ".join(f"{ROW}.{identifier(key)}" for key in change.keys)
         return change.pick(self._values(f"SELECT DISTINCT {keys} FROM {table}"))
 
     # -- where a column comes from -------------------------------------------------------------------------------
@@ -577,7 +521,7 @@ class Reach:
             return node, expression
         if isinstance(node, Select):
             down = substituted(expression, node.columns)
-            return None if _over_rows(down) else self._trace_from(node.source, down)
+            return None if is_over_rows(down) else self._trace_from(node.source, down)
         if isinstance(node, Union):
             return None
         return self._trace_from(node, expression)
@@ -595,9 +539,9 @@ class Reach:
     # -- tables --------------------------------------------------------------------------------------------------
 
     def _matching(self, rows: str, touched: Touched, wanted: Sequence[Expression]) -> str:
-        values = _as_values([text(_of_row(e)) for e in wanted])
+        values = as_values([text(of_row(e)) for e in wanted])
         return self._values(
-            f"SELECT DISTINCT {values} FROM {rows} AS {_ROW} SEMI JOIN {touched.table} AS {_VALUE} ON {_same(touched)}"
+            f"SELECT DISTINCT {values} FROM {rows} AS {ROW} SEMI JOIN {touched.table} AS {VALUE} ON {same_values(touched)}"
         )
 
     def _union(self, tables: Sequence[str]) -> str:
@@ -657,102 +601,3 @@ def _common(node: Select) -> list[Expression]:
     first, *others = lists
     texts = [{text(e) for e in other} for other in others]
     return [e for e in first if used(e) and all(text(e) in other for other in texts)]
-
-
-def _over_rows(expression: Expression) -> bool:
-    """Whether an expression is computed of several rows, or gives several."""
-    return aggregates(expression) or any(expression.find_all(exp.Window, exp.Explode, exp.Unnest))
-
-
-def _made_of(expression: Expression, known: set[str]) -> bool:
-    """Whether an expression is computed of certain expressions alone."""
-    if text(expression) in known:
-        return True
-    if isinstance(expression, exp.Column):
-        return False
-    return all(
-        _made_of(child, known)
-        for child in expression.iter_expressions()
-        if not isinstance(child, exp.DataType)
-    )
-
-
-def _computed(expression: Expression, touched: Touched) -> str | None:
-    """The SQL of an expression in terms of the values of touched rows; None if they do not say it."""
-    known = {text(e): f"v{i}" for i, e in enumerate(touched.expressions)}
-    if not used(expression) and not any(expression.find_all(exp.Column)):
-        return None  # a constant tells no rows apart
-    if not (_made_of(expression, set(known)) if touched.same else text(expression) in known):
-        return None
-
-    def replace(node: Expression) -> Expression:
-        name = known.get(text(node))
-        return column(name, _VALUE) if name else node
-
-    return text(expression.copy().transform(replace))
-
-
-def _as_values(values: Sequence[str]) -> str:
-    return ", ".join(f"{value} AS v{i}" for i, value in enumerate(values))
-
-
-def _of_row(expression: Expression) -> Expression:
-    """An expression over the columns of a scan, as it stands in a query that calls the scan's row `t`."""
-
-    def replace(node: Expression) -> Expression:
-        return column(node.name, _ROW) if isinstance(node, exp.Column) else node
-
-    return expression.copy().transform(replace)
-
-
-def _same(touched: Touched) -> str:
-    """The condition that a row `t` has the values of a row `v`; NULL is the same as NULL."""
-    return " AND ".join(
-        f"{text(_of_row(e))} IS NOT DISTINCT FROM {_VALUE}.v{i}" for i, e in enumerate(touched.expressions)
-    )
-
-
-def _plain(expression: Expression) -> Expression:
-    """An expression without the alias by which its columns are called."""
-
-    def replace(node: Expression) -> Expression:
-        return column(node.name) if isinstance(node, exp.Column) else node
-
-    return expression.copy().transform(replace)
-
-
-def _without_alias(touched: Touched) -> Touched:
-    return replace(touched, expressions=tuple(_plain(e) for e in touched.expressions))
-
-
-def _chosen(touched: Touched, of: frozenset[str]) -> Touched | None:
-    """What is touched, by those expressions alone that use only certain aliases."""
-    at = [i for i, e in enumerate(touched.expressions) if used(e) and used(e) <= of]
-    if not at:
-        return None
-    if len(at) == len(touched.expressions):
-        return touched
-    chosen = ", ".join(f"v{i} AS v{n}" for n, i in enumerate(at))
-    return Touched(
-        tuple(touched.expressions[i] for i in at),
-        f"(SELECT DISTINCT {chosen} FROM {touched.table})",
-        touched.same,
-    )
-
-
-def _below(node: Select, touched: Touched) -> Touched:
-    """What is touched in what a select gives, in terms of what it reads."""
-    down = [substituted(e, node.columns) for e in touched.expressions]
-    at = [i for i, e in enumerate(down) if not _over_rows(e) and used(e)]
-    if not at:
-        raise Opaque("what is computed of several rows")
-    chosen = ", ".join(f"v{i} AS v{n}" for n, i in enumerate(at))
-    return Touched(
-        tuple(down[i] for i in at), f"(SELECT DISTINCT {chosen} FROM {touched.table})", touched.same
-    )
-
-
-def _by_position(node: Union, part: Node, touched: Touched) -> Touched:
-    names = dict(zip(node.columns, columns_of(part), strict=True))
-    renamed = {name: column(own) for name, own in names.items()}
-    return replace(touched, expressions=tuple(substituted(e, renamed) for e in touched.expressions))

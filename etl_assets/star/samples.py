@@ -12,9 +12,10 @@ import duckdb
 from etl_assets.engine.duck import identifier
 from etl_assets.engine.operators import Join, Opaque, Select, nodes
 from etl_assets.lake.current import materialized
+from etl_assets.star.change import InputChange, shown_key
 from etl_assets.star.definition import Inputs
 from etl_assets.star.function import StarFunction
-from etl_assets.star.reach import InputChange, Reach, shown_key
+from etl_assets.star.reach import Reach
 
 # An input with up to so many rows is taken as it is, and of a larger one at most so many rows.
 _MOST = 2_000

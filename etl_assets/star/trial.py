@@ -22,10 +22,10 @@ from etl_assets.lake.current import forget, made_so_far, materialized
 from etl_assets.lake.files import Files, LakeError
 from etl_assets.lake.seal import is_intact, sealed
 from etl_assets.star.application import Application, Applied
+from etl_assets.star.change import InputChange
 from etl_assets.star.definition import Inputs
 from etl_assets.star.files import trial_path
 from etl_assets.star.function import ContractError, StarFunction, function_fails
-from etl_assets.star.reach import InputChange
 from etl_assets.star.samples import sampled
 
 _ENOUGH = 300

@@ -15,9 +15,9 @@ import pytest
 
 from etl_assets.source.table import Table
 from etl_assets.star.application import Application
+from etl_assets.star.change import InputChange, hidden
 from etl_assets.star.definition import Inputs
 from etl_assets.star.function import StarFunction, star_table
-from etl_assets.star.reach import InputChange, hidden
 from etl_assets.star.schema import Column, Dimension
 
 CHANGES = 25

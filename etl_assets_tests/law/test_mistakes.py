@@ -12,8 +12,8 @@ import duckdb
 import pytest
 
 from etl_assets.star import application, frames, reach
+from etl_assets.star.change import InputChange
 from etl_assets.star.course import Course, DimensionCourse
-from etl_assets.star.reach import InputChange
 from etl_assets_tests.law.play import Broken, play
 from etl_assets_tests.law.test_law import unguarded
 from etl_assets_tests.law.test_reach import examine

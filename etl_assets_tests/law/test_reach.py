@@ -16,8 +16,8 @@ import pytest
 
 from etl_assets.engine.operators import Opaque
 from etl_assets.star.application import Application
+from etl_assets.star.change import InputChange, hidden
 from etl_assets.star.definition import Inputs
-from etl_assets.star.reach import InputChange, hidden
 from etl_assets_tests.law import definitions
 from etl_assets_tests.law.functions import Stars, StarSpec, arrow_type
 from etl_assets_tests.law.histories import Key, Source

@@ -15,9 +15,9 @@ import pytest
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.source.table import Table
 from etl_assets.star import trial
+from etl_assets.star.change import InputChange, hidden
 from etl_assets.star.definition import Inputs
 from etl_assets.star.function import star_table
-from etl_assets.star.reach import InputChange, hidden
 from etl_assets.star.schema import Column, Dimension
 from etl_assets.star.trial import Refuted, Verdict, tried
 from etl_assets_tests.law.cases import Make, asked, changed, described, shown
