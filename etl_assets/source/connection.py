@@ -59,6 +59,10 @@ _SESSION = """
                  ('client_connection_check_interval', %s)) AS newer(name, value)  -- 14
     WHERE pg_catalog.current_setting(name, true) IS NOT NULL;
 """
+# A standby serves nobody whose transactions are serializable, as the role's or database's settings may want them. Nothing is
+# written here, and what must be one instant says so itself.
+_EVERYBODY_SERVES = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
+_ANY_SERVER = f"{_EVERYBODY_SERVES}; SET default_transaction_isolation = 'read committed';"
 # So that a query ends soon after the run that asked for it; not every system can tell the server that nobody is there.
 _CHECKED_EVERY = ("2s", "0")
 # The same at this end: a network that drops everything without a word would hold a run for as long as the system waits,
@@ -80,7 +84,7 @@ _FIND_NAMES = """
                                      ELSE 'pg_catalog, pg_temp' END, true)
 """
 # Alone, before anything is set: in a pool of transactions it would stay set for others.
-_WHO = "SET LOCAL statement_timeout = 0; SELECT pg_backend_pid()"
+_WHO = f"{_EVERYBODY_SERVES}; SET LOCAL statement_timeout = 0; SELECT pg_backend_pid()"
 _POOL_SECONDS = 3.0
 _ADVICE = {
     "password authentication failed": "check the user and password in {setting}",
@@ -137,12 +141,12 @@ def connect(
         with connection.cursor() as cursor:
             if as_source and _asked(cursor) != connection.info.backend_pid:
                 _refuse_transaction_pool(cursor, url, options, setting)
-            _set_up(cursor)
+            _set_up(cursor, _ANY_SERVER if as_source else "")
             if as_source:
                 cursor.execute(_CATALOG_ONLY)
         return connection
-    except psycopg2.Error as error:
-        message = " ".join(str(error).split())
+    except (psycopg2.Error, UnicodeDecodeError) as error:
+        message = _refusal(error)
         sign = next((sign for sign in _ADVICE if sign in message), None)
         fault = message.partition("connection to server")[2] or message
         fault = fault.rpartition("FATAL:")[2].strip() or fault
@@ -153,12 +157,19 @@ def connect(
         raise kind(f"can't connect to {where}: {fault}; {advice.format(setting=setting)}") from None
 
 
-def _set_up(cursor: extensions.cursor) -> None:
+def _refusal(error: psycopg2.Error | UnicodeDecodeError) -> str:
+    """What is said of a connection that was not to be had, in one line. A server answers in its own language, and as long as it
+    knows of no encoding, in its own character set: the driver takes that for UTF-8."""
+    told = error.object.decode("utf-8", "replace") if isinstance(error, UnicodeDecodeError) else str(error)
+    return " ".join(told.split())
+
+
+def _set_up(cursor: extensions.cursor, first: str) -> None:
     often, never = _CHECKED_EVERY
     try:
-        cursor.execute(_SESSION, (often,))
+        cursor.execute(first + _SESSION, (often,))
     except InvalidParameterValue:  # nothing is set then
-        cursor.execute(_SESSION, (never,))
+        cursor.execute(first + _SESSION, (never,))
 
 
 def _asked(cursor: extensions.cursor) -> int:
@@ -305,6 +316,11 @@ def _explanation(what: str, error: psycopg2.Error) -> SourceError:
         return SourceError(f"{what}: {line}; {_PERMANENT[error.pgcode]}")
     if error.pgcode in {errorcodes.CHARACTER_NOT_IN_REPERTOIRE, errorcodes.UNTRANSLATABLE_CHARACTER}:
         return SourceError(f"{what}: {_NO_TEXT}")
+    if error.pgcode == errorcodes.OUT_OF_MEMORY and "shared memory" in line:
+        return SourceInterrupted(
+            f"{what}: the server has no room for more locks, of which each partition and each index takes one: raise its "
+            "max_locks_per_transaction (it must be started again); nothing was committed"
+        )
     if error.pgcode == errorcodes.LOCK_NOT_AVAILABLE:
         return SourceInterrupted(
             f"{what}: somebody holds a lock on it for more than 30 s (an ALTER or TRUNCATE?); try again later"

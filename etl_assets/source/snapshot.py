@@ -209,6 +209,9 @@ def take_snapshot(
             conflicts = told_by(cursor, _CONFLICTS)
         described = describe(main, tables)
         workers = [main]
+        if exported:
+            with main.cursor() as cursor:
+                _lock_indexes(cursor, relations)
         while exported and len(workers) < connections:
             try:
                 worker = stack.enter_context(closing(connect(url, name)))
@@ -221,8 +224,14 @@ def take_snapshot(
                     # Now, because whoever waits to alter a table lets nobody else at it that has no lock yet.
                     cursor.execute("SET LOCAL lock_timeout = '1s'")
                     _lock(cursor, relations)
+                    _lock_indexes(cursor, relations)
                 except psycopg2.errors.LockNotAvailable:
                     break  # those that have their locks do the work
+                except psycopg2.errors.OutOfMemory:  # for locks: one leaves most of them to others, too
+                    for one in (worker, *workers[1:]):
+                        one.close()
+                    workers = [main]
+                    break
             workers.append(worker)
         source = SourceIdentity(
             system_identifier=system_identifier,
@@ -277,6 +286,13 @@ def _lock_tables(cursor: Cursor, relations: Sequence[Relation]) -> None:
     names = [_identifier(r) for r in relations if r.lockable or r.kind == "v"]
     if names:
         cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(names)))
+
+
+def _lock_indexes(cursor: Cursor, relations: Sequence[Relation]) -> None:
+    """Take the locks that reading tables of many parts will take beside those of the parts: there may be no room for them."""
+    for relation in relations:
+        if relation.lockable and relation.partitions:
+            cursor.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(_identifier(relation)))
 
 
 def _lock_by_reading(cursor: Cursor, relations: Sequence[Relation]) -> None:
