@@ -228,16 +228,33 @@ def _yes(name: str, value: str | None) -> bool:
 def _data(value: str) -> str:
     if "://" in value:
         raise SettingsError("ETL_DATA names no folder of this machine")
-    return value
+    return _folder("ETL_DATA", value)
 
 
 def _lake(value: str | None) -> str | None:
     try:
         if value is not None:
             parts(value)
+            _folder("ETL_LAKE_URL", value)
         return value
     except LakeError as error:
         raise SettingsError(str(error)) from None
+
+
+def _folder(name: str, value: str) -> str:
+    """A path as a setting has it. What only a shell puts a home in the place of would be a folder of that name beside the
+    project's."""
+    if value.startswith(("~", "$")):
+        raise SettingsError(
+            f"{name} begins with {value[0]}, which only a shell replaces: write the whole path (or ./ before it)"
+        )
+    try:
+        str(Path(value).absolute()).encode()
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"{name} leads to a folder whose name is no UTF-8, which DuckDB can't open: rename it, or name another"
+        ) from None
+    return value
 
 
 def _page(value: str) -> str:
@@ -269,7 +286,7 @@ def duckdb_path(warehouse_url: str) -> Path:
     options = "=" in rest.rpartition("/")[2].partition("?")[2]  # DuckDB takes none, and one may be a token
     if not rest.startswith("/") or len(rest) < 2 or options:
         raise SettingsError(f"ETL_WAREHOUSE_URL names no file; write {WAREHOUSES['duckdb']}")
-    path = Path(rest[1:]).absolute()
+    path = Path(_folder("ETL_WAREHOUSE_URL", rest[1:])).absolute()
     if "?" in str(path):
         raise SettingsError(
             f"the warehouse {path} has a ? in its path, which DuckDB can't have: set ETL_WAREHOUSE_URL to another file"
