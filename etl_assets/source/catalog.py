@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,12 @@ class Relation:
     filtered: bool
     unique: bool
     restless: bool = False
+    told: tuple[tuple[str, str], ...] = ()
+    """What `layout` is made of: the name of a column, or nothing, with what the catalog says of it."""
+
+    def layout_of(self, names: Collection[str]) -> str:
+        """What `layout` would be if there were no other columns than some."""
+        return _digest(said for name, said in self.told if not name or name in names)
 
     @property
     def amounts(self) -> list[str]:
@@ -232,12 +238,13 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
         has = columns.get(oid, [])
         complaints += _lacking(table, has) + _forbidden(table, rights)
         read = [one for one in has if one.column.name not in table.exclude]
-        told = [
-            *(one.layout for one in read),
-            *([layout_of_heirs] if layout_of_heirs else []),
-            *(["row security"] if filtered else []),  # a row that it hides is no younger once it shows it
-        ]
-        digest = hashlib.sha256("\n".join(told).encode()).hexdigest()
+        told = (
+            *((one.column.name, one.layout) for one in read),
+            *([("", layout_of_heirs)] if layout_of_heirs else []),
+            *(
+                [("", "row security")] if filtered else []
+            ),  # a row that it hides is no younger once it shows it
+        )
         if unread := set(key if not table.key else table.key) & set(table.exclude):
             complaints.append(
                 f"table {table.name}: its key {', '.join(sorted(unread))} is to be left out (exclude=)"
@@ -251,7 +258,8 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
             columns=tuple(one.column for one in read),
             key=table.key or tuple(key),
             references=frozenset(references),
-            layout=digest,
+            layout=_digest(said for _, said in told),
+            told=told,
             restless=any(one.restless for one in read),
             filtered=filtered,
             # A primary key says nothing of the rows of tables that inherit, nor of those of partitions that do not have it yet.
@@ -269,6 +277,10 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
             "mend the source or its declaration"
         )
     return relations
+
+
+def _digest(told: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
