@@ -125,9 +125,11 @@ def connect(
     setting: str = "ETL_SOURCE_URL",
     *,
     as_source: bool = True,
+    beside: Connection | None = None,
 ) -> Connection:
     """A connection outside any transaction, in UTF-8. Raises `SourceError` with one line on what to do; `setting` is
-    where the URL comes from. `as_source`: names without a schema are the catalog's, and a pool of transactions is refused."""
+    where the URL comes from. `as_source`: names without a schema are the catalog's, and a pool of transactions is refused.
+    `beside`: a connection to the server that it is to lead to, as several may answer at the address."""
     where = _where(url, setting)
     # The driver asks for the encoding when it connects, and decodes by it: SQL alone would tell the server only.
     options: dict[str, Any] = {"application_name": application_name, "client_encoding": "UTF8"}
@@ -135,6 +137,8 @@ def connect(
     for name, value in {"connect_timeout": connect_seconds, **_ALIVE}.items():
         if name not in given:
             options[name] = value
+    if beside is not None:
+        options |= _place_of(beside)
     try:
         connection: Connection = psycopg2.connect(url, **options)
         connection.autocommit = True
@@ -184,6 +188,7 @@ def _refuse_transaction_pool(
 ) -> None:
     """Raise `SourceError` for a pooler that gives a session another server process for each transaction: settings, locks
     and snapshots would not stay with it. Two sessions that are open at once must not share one, and none may change."""
+    options = {**options, **_place_of(cursor.connection)}
     with closing(psycopg2.connect(url, **options, async_=1)) as other:
         if not _ready(other):
             return  # there is no process for it: so the first session keeps its own
@@ -199,6 +204,15 @@ def _refuse_transaction_pool(
                     f"{setting} leads to a pooler in transaction mode ({addresses.database(url)}), where a session does not keep its "
                     "server process, so neither locks nor snapshots hold: reach the server directly, or a pool in session mode"
                 )
+
+
+def _place_of(connection: Connection) -> dict[str, Any]:
+    """What leads to the very address that a connection was made to, of all that its URL or a name may stand for."""
+    place: dict[str, Any] = {"host": connection.info.host, "port": connection.info.port}
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        if same.family != socket.AF_UNIX:
+            place["hostaddr"] = same.getpeername()[0]
+    return place
 
 
 def _ready(connection: Connection) -> bool:

@@ -214,12 +214,14 @@ def take_snapshot(
                 _lock_indexes(cursor, relations)
         while exported and len(workers) < connections:
             try:
-                worker = stack.enter_context(closing(connect(url, name)))
+                worker = stack.enter_context(closing(connect(url, name, beside=main)))
             except SourceError:
                 break  # a limit on connections: those that there are do the work
             with worker.cursor() as cursor:
                 cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                cursor.execute("SET TRANSACTION SNAPSHOT %s", (exported,))
+                if not _is_seen(cursor, exported, snapshot, started):
+                    worker.close()
+                    break  # what stands between chose another server
                 try:
                     # Now, because whoever waits to alter a table lets nobody else at it that has no lock yet.
                     cursor.execute("SET LOCAL lock_timeout = '1s'")
@@ -274,6 +276,17 @@ def _fixed(cursor: Cursor, relations: Sequence[Relation]) -> tuple[Any, ...]:
     raise SourceInterrupted(
         f"{refreshed} was refreshed again and again while a snapshot was taken; run it again"
     )
+
+
+def _is_seen(cursor: Cursor, exported: str, snapshot: str, started: datetime | None) -> bool:
+    """See a snapshot that another session exported. False if this one is of another server, which may even have one of that
+    name."""
+    try:
+        cursor.execute("SET TRANSACTION SNAPSHOT %s", (exported,))
+    except (psycopg2.errors.InvalidParameterValue, psycopg2.errors.UndefinedObject):
+        return False
+    cursor.execute("SELECT pg_current_snapshot()::text")
+    return _row(cursor) == (snapshot,) and told_by(cursor, _STARTED) == started
 
 
 def _lock(cursor: Cursor, relations: Sequence[Relation]) -> None:

@@ -497,6 +497,44 @@ def test_a_standby_is_read_though_its_transactions_are_to_be_serializable(
         catch_up(primary)
 
 
+def at_all(*urls: str) -> str:
+    """The URL at which any of some servers may answer, each time another one."""
+    first, *others = map(urlsplit, urls)
+    places = ",".join(f"{parts.hostname}:{parts.port}" for parts in (first, *others))
+    return f"postgresql://{first.username}:{first.password}@{places}{first.path}?load_balance_hosts=random"
+
+
+def test_of_servers_at_one_address_a_run_reads_one(replicas: tuple[str, str], tmp_path: Path) -> None:
+    primary, replica = replicas
+    tables = [Table(f"many_{n}", "", {"id": "int"}) for n in range(4)]
+    for table in tables:
+        execute(primary, f"CREATE TABLE {table.name} (id int PRIMARY KEY)", f"INSERT INTO {table.name} VALUES (1)")  # fmt: skip
+    catch_up(primary)
+    url = at_all(primary, replica)
+    for _ in range(4):
+        with take_snapshot(url, tables, lake=None, run_id="a test", connections=4, wait_seconds=1) as seen:
+            ports = {connection.info.port for connection in seen.connections}
+            assert (len(seen.connections), len(ports)) == (4, 1)
+    assert checked(url, *tables)["snapshot"][0] == "ok"
+
+
+def test_where_each_connection_leads_to_another_server_one_does_the_work(
+    replicas: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a balancer of connections, of which nobody sees what is behind."""
+    primary, replica = replicas
+    tables = [Table(f"apart_{n}", "", {"id": "int"}) for n in range(2)]
+    for table in tables:
+        execute(primary, f"CREATE TABLE {table.name} (id int PRIMARY KEY)", f"INSERT INTO {table.name} VALUES (1)")  # fmt: skip
+    catch_up(primary)
+    turns = iter([primary, replica] * 3)
+    monkeypatch.setattr(snapshot, "connect", lambda url, name, **given: connect(next(turns), name))
+    lake = Lake(primary, tmp_path)
+    lake.sync(*tables)
+    assert lake.is_exact(*tables)
+    assert next(turns) == primary  # two were asked for
+
+
 def catch_up(primary: str) -> None:
     """Wait until the standby shows all that was committed."""
     with closing(psycopg2.connect(primary)) as connection, connection.cursor() as cursor:
