@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -50,6 +51,8 @@ _SCHEMA = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _BESIDE = ("reporting", "_staging")
 _TAKEN = ("main", "temp", "system", "public", "information_schema", "raw", "reference")
 _KEPT = "ETL_ENVIRONMENT_KEPT"
+_OF_STEPS = ("ETL_DATABASE_", "ETL_CHANNEL_")
+_ALIKE = 0.85
 _PART = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -139,6 +142,13 @@ class Settings:
             one_history=_yes("ETL_SOURCE_ONE_HISTORY", get("ETL_SOURCE_ONE_HISTORY")),
             unset=tuple(n for n in ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL") if not get(n)),
         )
+
+
+def mistaken(environment: Mapping[str, str]) -> dict[str, str]:
+    """Names that are set, mean nothing and look like settings, with the setting that each may be meant for."""
+    names = [n for n in environment if n.startswith("ETL_") and n not in (*NAMES, _KEPT)]
+    near = {n: get_close_matches(n, NAMES, 1, _ALIKE) for n in names if not n.startswith(_OF_STEPS)}
+    return {name: found[0] for name, found in near.items() if found}
 
 
 def keep(environment: MutableMapping[str, str], from_file: Mapping[str, str | None]) -> None:
