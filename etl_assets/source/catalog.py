@@ -15,10 +15,12 @@ from etl_assets.source.connection import SourceError
 from etl_assets.source.table import Table
 
 _RELATIONS = """
-    WITH RECURSIVE heirs AS (  -- partitions, and tables that inherit
-        SELECT i.inhparent AS ancestor, h.oid, h.relkind, h.relam FROM pg_inherits i JOIN pg_class h ON h.oid = i.inhrelid
+    WITH RECURSIVE parts AS (  -- partitions, and tables that inherit; none of which is on its way out (PostgreSQL 14)
+        SELECT inhparent, inhrelid FROM pg_inherits i WHERE to_jsonb(i)->>'inhdetachpending' IS DISTINCT FROM 'true'
+    ), heirs AS (
+        SELECT i.inhparent AS ancestor, h.oid, h.relkind, h.relam FROM parts i JOIN pg_class h ON h.oid = i.inhrelid
         UNION
-        SELECT t.ancestor, h.oid, h.relkind, h.relam FROM heirs t JOIN pg_inherits i ON i.inhparent = t.oid
+        SELECT t.ancestor, h.oid, h.relkind, h.relam FROM heirs t JOIN parts i ON i.inhparent = t.oid
         JOIN pg_class h ON h.oid = i.inhrelid
     )
     SELECT n.nspname, c.relname, c.oid::bigint, c.relkind::text, coalesce(am.amname, ''),
