@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -50,6 +51,8 @@ _SCHEMA = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _BESIDE = ("reporting", "_staging")
 _TAKEN = ("main", "temp", "system", "public", "information_schema", "raw", "reference")
 _KEPT = "ETL_ENVIRONMENT_KEPT"
+_OF_STEPS = ("ETL_DATABASE_", "ETL_CHANNEL_")
+_ALIKE = 0.85
 _PART = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -141,6 +144,13 @@ class Settings:
         )
 
 
+def mistaken(environment: Mapping[str, str]) -> dict[str, str]:
+    """Names that are set, mean nothing and look like settings, with the setting that each may be meant for."""
+    names = [n for n in environment if n.startswith("ETL_") and n not in (*NAMES, _KEPT)]
+    near = {n: get_close_matches(n, NAMES, 1, _ALIKE) for n in names if not n.startswith(_OF_STEPS)}
+    return {name: found[0] for name, found in near.items() if found}
+
+
 def keep(environment: MutableMapping[str, str], from_file: Mapping[str, str | None]) -> None:
     """Let what an environment says win over what a `.env` says in processes of Dagster too, which takes it from there."""
     differing = {
@@ -228,16 +238,33 @@ def _yes(name: str, value: str | None) -> bool:
 def _data(value: str) -> str:
     if "://" in value:
         raise SettingsError("ETL_DATA names no folder of this machine")
-    return value
+    return _folder("ETL_DATA", value)
 
 
 def _lake(value: str | None) -> str | None:
     try:
         if value is not None:
             parts(value)
+            _folder("ETL_LAKE_URL", value)
         return value
     except LakeError as error:
         raise SettingsError(str(error)) from None
+
+
+def _folder(name: str, value: str) -> str:
+    """A path as a setting has it. What only a shell puts a home in the place of would be a folder of that name beside the
+    project's."""
+    if value.startswith(("~", "$")):
+        raise SettingsError(
+            f"{name} begins with {value[0]}, which only a shell replaces: write the whole path (or ./ before it)"
+        )
+    try:
+        str(Path(value).absolute()).encode()
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"{name} leads to a folder whose name is no UTF-8, which DuckDB can't open: rename it, or name another"
+        ) from None
+    return value
 
 
 def _page(value: str) -> str:
@@ -269,7 +296,7 @@ def duckdb_path(warehouse_url: str) -> Path:
     options = "=" in rest.rpartition("/")[2].partition("?")[2]  # DuckDB takes none, and one may be a token
     if not rest.startswith("/") or len(rest) < 2 or options:
         raise SettingsError(f"ETL_WAREHOUSE_URL names no file; write {WAREHOUSES['duckdb']}")
-    path = Path(rest[1:]).absolute()
+    path = Path(_folder("ETL_WAREHOUSE_URL", rest[1:])).absolute()
     if "?" in str(path):
         raise SettingsError(
             f"the warehouse {path} has a ? in its path, which DuckDB can't have: set ETL_WAREHOUSE_URL to another file"

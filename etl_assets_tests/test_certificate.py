@@ -181,6 +181,10 @@ def test_the_run_shows_it_as_a_check_of_every_table_and_fails_where_it_does_not_
         if e.check_name == "equals_the_source" and not e.passed
     ]
     assert failed == ["fact_payment"]
+    (line,) = (line for line in again.error_lines if "fact_payment" in line)
+    assert "batch 000001: " in line
+    assert re.search(r"warehouse has 239 rows, .* has 240 rows, ", line)
+    assert "etl run --whole mends what differs" in line
 
 
 # -- rows that are not one for one ---------------------------------------------------------------------------------

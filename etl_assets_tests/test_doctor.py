@@ -28,6 +28,7 @@ from moto.server import ThreadedMotoServer
 
 from etl_assets.cli import etl as command
 from etl_assets.clients.bigquery import BigQuery
+from etl_assets.settings import NAMES, mistaken
 from etl_assets.source.connection import unverified
 from etl_assets.source.preflight import check_source, servers_at
 from etl_assets.source.table import Table
@@ -166,6 +167,19 @@ def test_missing_settings_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert code == 1
     told = missing(found)["settings", "read"]
     assert [n for n in ("ETL_SOURCE_URL", "ETL_LAKE_URL", "ETL_WAREHOUSE_URL") if n not in told] == []
+
+
+def test_what_looks_like_a_setting_and_is_none_gets_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the default holds, without a word: another lake, say."""
+    given = {"ETL_LAKE_ULR": "s3://b", "ETL_WAREHOUSE_SHEMA": "x", "ETL_DATABASE_SHOP": "y", "ETL_TOKEN_OF_SHOP": "z"}  # fmt: skip
+    assert mistaken(given) == {
+        "ETL_LAKE_ULR": "ETL_LAKE_URL",
+        "ETL_WAREHOUSE_SHEMA": "ETL_WAREHOUSE_SCHEMA",
+    }
+    assert mistaken(dict.fromkeys(NAMES, "x")) == {}
+    monkeypatch.setenv("ETL_LAKE_ULR", "s3://b")
+    state, told = doctor()[1]["settings", "ETL_LAKE_ULR"]
+    assert (state, told.endswith("is ETL_LAKE_URL meant?")) == ("advice", True)
 
 
 def test_a_secret_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

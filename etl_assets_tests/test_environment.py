@@ -1,6 +1,7 @@
 """What a command finds around it: one home that several may fill, one name for the code, nothing told to anybody."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from dagster._core.workspace.load_target import PyProjectFileTarget
 
 from etl_assets.cli import environment
+from etl_assets_tests.commands import etl, use
 
 ROOT = Path(__file__).parents[1]
 # Processes that have loaded what they need, and begin at the same moment.
@@ -98,6 +100,43 @@ def test_a_simulation_that_is_terminated_stops_its_server(tmp_path: Path) -> Non
         assert not pids[0].exists()
     finally:
         subprocess.run(["rm", "-rf", str(data)], check=True)
+
+
+def test_what_an_editor_adds_to_the_file_changes_no_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, tmp_path / "data")
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfETL_KEY_PREFIX=shop\r\nETL_WAREHOUSE_SCHEMA=shop\r\n")
+    known = environment.settings()
+    assert (known.key_prefix, known.warehouse_schema) == (("shop",), "shop")
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("A=1\n# Gr\xf6\xdfe\nETL_LAKE_URL=s3://b\n", r"line 2 is no UTF-8: save the file as UTF-8"),
+        ("A=1\n\nETL_LAKE_URL: s3://s3cret\n", r"line 3 can't be read: write ETL_LAKE_URL=…"),
+        ("ETL_SOURCE_URL='postgresql://u:s3cret@h/d\nB=1\n", r"line 1 can't be read: write ETL_SOURCE_URL=…"),
+    ],
+)
+def test_a_setting_that_would_be_passed_over_is_named_and_nothing_is_done(
+    file: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its default may be another lake than the one that is meant."""
+    use(monkeypatch, tmp_path / "data")
+    (tmp_path / ".env").write_bytes(file.encode("latin-1"))
+    ran = etl("run")
+    assert ran.exit_code == 1
+    assert re.search(told, ran.stderr), ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert "s3cret" not in ran.output
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_others_write_into_the_file_is_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, tmp_path / "data")
+    (tmp_path / ".env").write_text("say: hello\nETL_KEY_PREFIX=shop\n")
+    assert environment.settings().key_prefix == ("shop",)
 
 
 def test_what_the_environment_says_wins_over_the_file_in_dagster_s_processes_too(

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -131,6 +133,45 @@ def test_words_numbers_and_dates_stay_what_they_are() -> None:
         "| 1 | -2 | -3.50 | true |  | Ada Byron | 東京 | 2026-03-01 | 2026-03-01 04:05:00 |"
     )
     assert markdown(["sales_record_id"], []).splitlines()[0] == "| sales_record_id |"
+
+
+# -- streams ---------------------------------------------------------------------------------------------------------
+
+
+def run(arguments: str, folder: Path, **settings: str) -> subprocess.CompletedProcess[bytes]:
+    """An `etl` of its own, called by a shell."""
+    known = {n: v for n, v in os.environ.items() if not n.startswith(("ETL_", "DAGSTER_"))}
+    return subprocess.run(
+        ["sh", "-c", f"exec '{sys.executable}' -m etl_assets.cli {arguments}"],
+        cwd=folder,
+        env={**known, "PYTHONPATH": str(Path(__file__).parents[1]), **settings},
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_streams_that_are_closed_lead_nowhere(bicycles: str, tmp_path: Path) -> None:
+    """Else the next file that is opened is taken for one of them."""
+    settings = Flow(bicycles, tmp_path / "data").environment
+    for closed in ("2>&-", "0<&- 1>&- 2>&-"):
+        ran = run(f"run {closed}", tmp_path, **settings)
+        assert ran.returncode == 0
+        assert bool(ran.stdout) == ("1>" not in closed)
+    assert run("verify 2>&-", tmp_path, **settings).returncode == 0
+
+
+def test_a_character_that_the_locale_does_not_have_is_shown_as_an_escape(tmp_path: Path) -> None:
+    ran = run("--help", tmp_path, PYTHONIOENCODING="latin-1")
+    assert ran.returncode == 0, ran.stderr
+    assert b"ETL_LAKE_URL, \\u2026)" in ran.stdout
+
+
+def test_a_file_has_every_character_whatever_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, encoding="latin-1", errors="backslashreplace"))
+    output.csv(["Größe"], [["東京"]])
+    sys.stdout.flush()
+    assert file.getvalue().decode() == "Größe\n東京\n"
 
 
 # -- spreadsheets ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from etl_assets.cli import environment
 from etl_assets.engine import duck
 from etl_assets.errors import EtlError, SettingsError
-from etl_assets.settings import duckdb_path
+from etl_assets.settings import Settings, duckdb_path
 from etl_assets.source.table import Table
 from etl_assets_tests.capture.comparing import Lake, execute
 from etl_assets_tests.flow import Flow, assert_equal_to
@@ -126,3 +126,26 @@ def test_history_is_kept_in_a_data_folder_of_any_name_and_nowhere_beside_it(
 def test_a_duckdb_warehouse_where_duckdb_can_have_none_is_refused_in_one_line() -> None:
     with pytest.raises(SettingsError, match=r"has a \? in its path, .*set ETL_WAREHOUSE_URL to another file"):
         duckdb_path("duckdb:////data/what?now/warehouse.duckdb")
+
+
+@pytest.mark.parametrize("setting", ["ETL_DATA", "ETL_LAKE_URL"])
+@pytest.mark.parametrize("value", ["~/data", "$HOME/data"])
+def test_what_only_a_shell_makes_a_home_of_is_refused(setting: str, value: str) -> None:
+    """Else a folder of that name is made in whatever folder a command is started in, and filled."""
+    with pytest.raises(SettingsError, match=f"{setting} begins with .*: write the whole path"):
+        Settings.read({setting: value})
+    with pytest.raises(SettingsError, match="ETL_WAREHOUSE_URL begins with"):
+        duckdb_path(f"duckdb:///{value}/warehouse.duckdb")
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything_lands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/no utf-8 \xfc"))
+    folder.mkdir()
+    for settings in ({"ETL_DATA": str(folder)}, {"ETL_LAKE_URL": str(folder / "lake")}):
+        with pytest.raises(SettingsError, match="whose name is no UTF-8"):
+            Settings.read(settings)
+    monkeypatch.chdir(folder)
+    with pytest.raises(SettingsError, match="ETL_DATA leads to a folder whose name is no UTF-8"):
+        Settings.read({})

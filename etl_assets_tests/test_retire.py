@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -512,6 +512,21 @@ def test_only_what_is_named_goes_and_what_can_not_is_refused_before_anything_is_
     assert without(before[0], of(before[0], *GOES[1:]), left.files())
     assert left.dump() == before[1]
     assert list(told(etl("retire", "--json"))["tables"]) == ["dim_station"]
+
+
+@pytest.mark.parametrize("command", [("retire", "--yes"), ("repair",)])
+def test_what_is_another_project_s_is_left_alone(
+    flow: Flow, command: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of its tables is declared in this one; and none of its rows would be found in the source."""
+    damaged = next((flow.lake / "raw/bike").glob("*.csv"))
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    before = contents(flow)
+    monkeypatch.delenv("ETL_PROJECT")
+    done = etl(*command)
+    assert (done.exit_code, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert "is that of the project bicycles, and this is totesys" in done.stderr
+    assert contents(flow) == before
 
 
 def test_interrupted_between_warehouse_and_lake_it_is_finished_by_the_next_one(left: Flow) -> None:

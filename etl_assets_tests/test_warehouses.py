@@ -49,6 +49,7 @@ from etl_assets.warehouse.load import load_star
 from etl_assets.warehouse.postgres import PostgresWarehouse
 from etl_assets.warehouse.retire import InWarehouse, in_warehouse, retire
 from etl_assets_tests import shop
+from etl_assets_tests.capture.comparing import execute as administer
 from etl_assets_tests.direct import Direct
 from etl_assets_tests.flow import Flow, as_role, execute
 from etl_assets_tests.hiring import play_day
@@ -1316,6 +1317,30 @@ def test_a_warehouse_that_cannot_be_reached_is_one_line(
         assert said in str(caught.value)
         assert "opensesame" not in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_database_that_can_t_hold_or_take_rows_is_told_with_what_to_do(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    name = f"latin_{os.getpid()}"
+    administer(postgres_url, f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'")
+    url = f"{postgres_url.rsplit('/', 1)[0]}/{name}"
+    warehouse = PostgresWarehouse(url=url, scratch=str(tmp_path))
+    try:
+        (encoding,) = (found for found in warehouse.check() if found.name == "encoding")
+        assert (encoding.state, "LATIN1" in encoding.told) == ("advice", True)
+        with pytest.raises(
+            WarehouseError, match="does not have every character of the source: name one that"
+        ):
+            warehouse.query("SELECT '東京'")
+        administer(postgres_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        with (
+            pytest.raises(WarehouseError, match="name the primary in ETL_WAREHOUSE_URL"),
+            warehouse.session(),
+        ):
+            pass
+    finally:
+        administer(postgres_url, f"DROP DATABASE {name}")
 
 
 def test_a_query_that_postgresql_refuses_is_one_line(make: Callable[..., Direct]) -> None:

@@ -6,7 +6,10 @@ is nothing yet of what was asked for, 130 interrupted, 143 terminated. One modul
 """
 
 import gc
+import io
+import os
 import signal
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
@@ -135,7 +138,23 @@ def _terminated(*_: object) -> NoReturn:
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 
+def _complete_streams() -> None:
+    """Standard streams that somebody closed lead nowhere: else the next file that is opened has the number of one, a file of the
+    lake or the warehouse maybe, and what a library prints goes into it. A character that the locale's encoding does not have is
+    shown as an escape."""
+    for number, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr always
+
+
 def main() -> None:
+    _complete_streams()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     signal.signal(signal.SIGTERM, _terminated)
     etl(prog_name="etl")

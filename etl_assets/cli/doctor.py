@@ -50,6 +50,7 @@ def _everything(*, send_test_alert: bool) -> Iterator[Found]:
         settings = environment.settings()
         # Importing the definitions loads them with the same settings.
         from etl_assets.deployments import resources
+        from etl_assets.settings import mistaken
 
         project = environment.project(settings)
         found = resources(settings)
@@ -59,6 +60,11 @@ def _everything(*, send_test_alert: bool) -> Iterator[Found]:
     named = [name for name in os.environ if name.startswith("ETL_") and os.environ[name].strip()]
     told = f"the deployment {settings.deployment}; set: {', '.join(sorted(named)) or 'nothing'}"
     yield "settings", CheckResult("read", told)
+    for name, meant in mistaken(os.environ).items():
+        yield (
+            "settings",
+            CheckResult(name, f"is no setting, so it changes nothing: is {meant} meant?", "advice"),
+        )
     yield "settings", CheckResult("pace", settings.every.told())
     for checkup in _dagster(settings):
         yield "dagster", checkup

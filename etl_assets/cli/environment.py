@@ -1,7 +1,9 @@
 """What a command finds around it: `.env`, the settings, Dagster's home, resources. Nothing is started here."""
 
 import fcntl
+import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from etl_assets import addresses, permissions
 from etl_assets.cli import output
 from etl_assets.cli.history_damage import set_aside, sqlite_error
-from etl_assets.errors import EtlError
+from etl_assets.errors import EtlError, SettingsError
 from etl_assets.plain import plain
 from etl_assets.settings import Settings, keep
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _CONFIGURATION = "dagster.yaml"
 _LOCK = ".filling.lock"
+_SETTING = re.compile(r"\bETL_[A-Z0-9_]+")
 # What SQLite says of a place rather than of a file's content.
 _NO_ROOM = ("disk is full", "disk I/O error")
 _BUSY = ("is locked", "readonly", "unable to open")
@@ -54,11 +57,35 @@ def settings() -> Settings:
     writes from now on is for those whom ETL_FILE_MODE names."""
     from dotenv import dotenv_values, load_dotenv
 
-    keep(os.environ, dotenv_values(Path.cwd() / ".env"))
-    load_dotenv(Path.cwd() / ".env")
+    written = _written(Path.cwd() / ".env")
+    keep(os.environ, dotenv_values(stream=io.StringIO(written)))
+    load_dotenv(stream=io.StringIO(written))
     known = Settings.read(os.environ)
     permissions.apply(known.file_mode)
     return known
+
+
+def _written(path: Path) -> str:
+    """What a `.env` says; nothing if there is none. Raises `SettingsError` where a setting of ours would be passed over: its
+    default may be another lake. Nothing of a line is repeated but the name, since the rest may be a password."""
+    if not path.is_file():
+        return ""
+    from dotenv.parser import parse_stream
+
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{path}: line {line} is no UTF-8: save the file as UTF-8") from None
+    for binding in parse_stream(io.StringIO(text)):
+        lost = binding.original.string
+        if binding.error and (setting := _SETTING.search(lost)):
+            line = binding.original.line + len(lost) - len(lost.lstrip("\n"))
+            raise SettingsError(
+                f"{path}: line {line} can't be read: write {setting[0]}=…, and close its quotes"
+            )
+    return text
 
 
 def project(known: Settings) -> "Project":

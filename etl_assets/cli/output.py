@@ -4,6 +4,7 @@ All that a command prints goes through here, since it may hold values: a termina
 would a spreadsheet.
 """
 
+import io
 import json
 import re
 import sys
@@ -115,7 +116,10 @@ def difference(text: str) -> None:
 
 def csv(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """CSV as PostgreSQL writes it: NULL is nothing, the empty text is a pair of quotes. A text that a spreadsheet would
-    take for a formula has a ' before it; `--json` has it as it is."""
+    take for a formula has a ' before it; `--json` has it as it is. In a file it is UTF-8 whatever the locale is: that alone has
+    every character."""
+    if not sys.stdout.isatty() and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
     for row in [headers, *rows]:
         line = ",".join("" if value is None else _field(exact(value)) for value in row)
         # A file gets it exactly: click would take out what looks like a colour, and what is behind that would come first.

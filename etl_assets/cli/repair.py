@@ -40,12 +40,14 @@ def repair(ctx: click.Context, dry_run: bool, no_fetch: bool, as_json: bool) -> 
     from etl_assets.definitions import definitions
     from etl_assets.lake.batches import Batches
     from etl_assets.lake.manifest import MAIN
+    from etl_assets.proof.forecast import check_lake
     from etl_assets.raw import repair as repairing
     from etl_assets.raw.request import CaptureRequest
 
     project = environment.project(settings)
     with environment.resources(settings, "lake", "source") as found:
         batches = found.lake.batches()
+        check_lake(batches, project.name)  # else its tables would be mended without their source
         latest = batches.latest()
         damaged = repairing.find_damage(batches, latest) if latest else []
         pages = find_damaged_pages(project.apis, batches)

@@ -30,6 +30,7 @@ def retire(tables: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """
     settings = environment.settings()
 
+    from etl_assets.proof.forecast import check_lake
     from etl_assets.star import retired
     from etl_assets.warehouse import retire as warehouse_retire
 
@@ -37,6 +38,7 @@ def retire(tables: tuple[str, ...], yes: bool, as_json: bool) -> None:
     declared = {name: definition.schema for name, definition in project.star.items()}
     with environment.resources(settings, "lake", "warehouse") as found:
         star = found.lake.star()
+        check_lake(star.batches, project.name)  # another project's tables are all declared no longer
         lake = retired.in_lake(star, declared)
         warehouse = warehouse_retire.in_warehouse(found.warehouse, declared)
         if tables:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from etl_assets.lake.batches import Batches
-from etl_assets.lake.files import AlreadyExists, Files, LakeError
+from etl_assets.lake.files import AlreadyExists, Files, LakeError, two_may_win
 from etl_assets.lake.folder import LocalFiles
 from etl_assets.lake.names import FOLDER, number
 from etl_assets.preflight import CheckResult, probed, room
@@ -37,9 +37,7 @@ def _written(files: Files) -> str:
         except AlreadyExists:
             pass
         else:
-            raise LakeError(
-                f"{files.url} lets two writers create the same file: no lake can be kept there (ETL_LAKE_URL)"
-            )
+            raise LakeError(two_may_win(files.url))
         files.read(name)
     finally:
         files.remove(name)

@@ -23,6 +23,14 @@ class AlreadyExists(LakeError):
     """Another writer was first."""
 
 
+def two_may_win(url: str) -> str:
+    """What is wrong with a place where of several writers who create a file each is told that it won."""
+    return (
+        f"{url} lets two writers create the same file: no lake can be kept there (ETL_LAKE_URL). A service that speaks S3 must obey "
+        "If-None-Match when it is given an object"
+    )
+
+
 class _Sink(io.RawIOBase):
     """Hands on what a buffered writer collects, in blocks of `BUFFER_BYTES`."""
 
@@ -71,6 +79,10 @@ class Files(ABC):
     @abstractmethod
     def create(self, path: str, content: bytes) -> None:
         """Write a new file, durably. Raises `AlreadyExists` if the path is taken, whoever took it."""
+
+    @abstractmethod
+    def check_that_one_wins(self) -> None:
+        """Raise `LakeError` where of several writers who `create` a file more than one may be told that it won."""
 
     @abstractmethod
     def writing(self, path: str) -> AbstractContextManager[BinaryIO]:

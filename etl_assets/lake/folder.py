@@ -1,5 +1,6 @@
 """Files in a folder: whole or not at all by a rename, one winner by a hard link."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from etl_assets.lake.files import AlreadyExists, Files, LakeError, StagedFile
 from etl_assets.permissions import new_file
 
 _UNFINISHED = ".unfinished-"
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class LocalFiles(Files):
@@ -77,12 +79,31 @@ class LocalFiles(Files):
                 local.write_bytes(content)
                 reached("manifest written")
                 _sync(local)
-                os.link(local, target)  # fails when the target exists, unlike a rename
+                self._link(local, target)
             except FileExistsError as error:
                 raise AlreadyExists(f"{self.url}/{path} exists already") from error
             finally:
                 local.unlink(missing_ok=True)
             _sync(target.parent)
+
+    def check_that_one_wins(self) -> None:
+        pass  # the kernel sees to it
+
+    def _link(self, local: Path, target: Path) -> None:
+        """Give a file its name, unless there is one of that name: a rename would take its place."""
+        try:
+            os.link(local, target)
+        except FileExistsError:
+            # Of a server whose answer got lost it is asked again, and says so of what it did itself.
+            if not (target.exists() and target.samefile(local)):
+                raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            raise LakeError(
+                f"the file system of {self.url} has no hard links ({error.strerror}), by which of several writers one wins: keep the "
+                "lake on one that has (ext4, XFS, APFS, NFS …; exFAT and some network shares have none), or in a bucket (ETL_LAKE_URL)"
+            ) from error
 
     @contextmanager
     def writing(self, path: str) -> Iterator[BinaryIO]:

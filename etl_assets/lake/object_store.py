@@ -11,6 +11,7 @@ import math
 import os
 import re
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ from tenacity.wait import wait_random_exponential
 from etl_assets import addresses
 from etl_assets.failpoints import reached
 from etl_assets.lake.cache import Cache
-from etl_assets.lake.files import AlreadyExists, Files, LakeError, StagedFile
+from etl_assets.lake.files import AlreadyExists, Files, LakeError, StagedFile, two_may_win
 
 T = TypeVar("T")
 
@@ -244,6 +245,18 @@ class ObjectFiles(Files):
             # content is ours.
             if attempts == 1 or self.read(path) != content:
                 raise AlreadyExists(f"{self.url}/{path} exists already") from None
+
+    def check_that_one_wins(self) -> None:
+        name = f"doctor-{uuid.uuid4().hex}"
+        key = self._key(name)
+        try:
+            with suppress(ObjectExists):  # an attempt whose answer was lost was the first
+                self.ask("create", name, lambda: self.bucket.create(key, b"first\n"))
+            with suppress(ObjectExists):
+                self.ask("create", name, lambda: self.bucket.create(key, b"second\n"))
+                raise LakeError(two_may_win(self.url))
+        finally:
+            self.remove(name)
 
     @contextmanager
     def writing(self, path: str) -> Iterator[BinaryIO]:

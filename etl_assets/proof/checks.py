@@ -102,8 +102,22 @@ def certificate_checks(inputs: Inputs, naming: Naming = PLAIN) -> dg.AssetChecks
                     "certificate": f"{lake.url}/{path}",
                 },
             )
+        if differing := [told for proof in proofs for told in proof.differences]:
+            raise _failure(
+                bench.manifest.batch,
+                differing,
+                "etl run brings up what is behind, etl run --whole mends what differs",
+            )
 
     return certificate
+
+
+def _failure(batch: int, differences: Sequence[str], advice: str) -> dg.Failure:
+    """What a proof that failed says: the first differences, and what to do."""
+    more = f"; and {len(differences) - _TOLD} more" if len(differences) > _TOLD else ""
+    return dg.Failure(
+        f"batch {number(batch)}: {'; '.join(differences[:_TOLD])}{more} ({advice})", allow_retries=False
+    )
 
 
 def verification_asset(inputs: Inputs, naming: Naming = PLAIN) -> dg.AssetSpec:
@@ -200,14 +214,9 @@ def verification_checks(
                     **{finding.hop: finding.difference or f"equal: {finding.compared}" for finding in own},
                 },
             )
-        differing = [finding for finding in found if not finding.equal]
-        if differing:
-            raise dg.Failure(
-                f"batch {number(manifest.batch)}: "
-                + "; ".join(f"{f.hop}, {f.table}: {f.difference}" for f in differing[:_TOLD])
-                + (f"; and {len(differing) - _TOLD} more" if len(differing) > _TOLD else "")
-                + " (etl verify shows all; etl run --whole mends star and warehouse)",
-                allow_retries=False,
+        if differing := [f"{f.hop}, {f.table}: {f.difference}" for f in found if not f.equal]:
+            raise _failure(
+                manifest.batch, differing, "etl verify shows all; etl run --whole mends star and warehouse"
             )
 
     return verification

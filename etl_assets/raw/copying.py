@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,24 +78,46 @@ def _no_text(connection: Connection, statement: str, relation: Relation) -> Sour
     encoding = connection.info.parameter_status("server_encoding") or ""
     codec = "utf-8" if encoding == "SQL_ASCII" else extensions.encodings.get(encoding, "utf-8")
     table = relation.table.name
-    with tempfile.TemporaryFile() as raw, connection.cursor() as cursor:
+    rows = _Undecodable(codec)
+    with connection.cursor() as cursor:
         cursor.execute("ROLLBACK")
         cursor.execute("SET client_encoding = 'SQL_ASCII'")  # bytes as they are
-        cursor.copy_expert(statement, raw)
-        raw.seek(0)
-        csv.field_size_limit(sys.maxsize)
-        records = csv.reader(io.TextIOWrapper(raw, "latin-1", newline=""))
-        header = next(records)
-        for record in records:
-            values = dict(zip(header, (field.encode("latin-1") for field in record), strict=True))
-            for column, value in values.items():
-                try:
-                    value.decode(codec)
-                except UnicodeDecodeError as wrong:
-                    key = ", ".join(values[name].decode(codec, "backslashreplace") for name in relation.key)
-                    return SourceError(
-                        f"the {column} of row ({key}) of {table} holds bytes that are no text (byte {wrong.start + 1}, in a "
-                        f"database whose encoding is {encoding}): mend the value in the source, or leave the column out in "
-                        f"the table's declaration (exclude=({column!r},)); nothing was committed"
-                    )
+        cursor.copy_expert(statement, rows)
+    for column, value in rows.found.items():
+        try:
+            value.decode(codec)
+        except UnicodeDecodeError as wrong:
+            key = ", ".join(rows.found[name].decode(codec, "backslashreplace") for name in relation.key)
+            return SourceError(
+                f"the {column} of row ({key}) of {table} holds bytes that are no text (byte {wrong.start + 1}, in a "
+                f"database whose encoding is {encoding}): mend the value in the source, or leave the column out in "
+                f"the table's declaration (exclude=({column!r},)); nothing was committed"
+            )
     return SourceError(f"table {table} holds bytes that are no text; nothing was committed")
+
+
+class _Undecodable:
+    """Gets rows of a COPY one by one and keeps the first that is no text: its values by column. A table may be larger than the
+    memory, and than where temporary files lie."""
+
+    def __init__(self, codec: str) -> None:
+        self.codec = codec
+        self.found: dict[str, bytes] = {}
+        self._header: list[bytes] = []
+
+    def write(self, row: bytes) -> int:
+        if not self._header:
+            self._header = _values(row)
+        elif not self.found:
+            try:
+                row.decode(self.codec)
+            except UnicodeDecodeError:
+                names = [name.decode(self.codec, "backslashreplace") for name in self._header]
+                self.found = dict(zip(names, _values(row), strict=True))
+        return len(row)
+
+
+def _values(row: bytes) -> list[bytes]:
+    csv.field_size_limit(sys.maxsize)
+    (values,) = csv.reader(io.StringIO(row.decode("latin-1"), newline=""))
+    return [value.encode("latin-1") for value in values]

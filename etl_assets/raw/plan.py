@@ -10,7 +10,7 @@ that only move forward, on the same server, in the same table: where that does n
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from etl_assets.lake.current import storage
@@ -72,6 +72,18 @@ def plan(
         return ReadPlan("whole", reason, renews=True, unusual=True)
     weaker = "; the server does not say where its log stands" if instant.lsn == UNTOLD else ""
     return ReadPlan("horizon", f"row versions since transaction {held.horizon}{weaker}", held.horizon)
+
+
+def still_tells(relation: Relation, then: Manifest, instant: Instant) -> bool:
+    """Whether rows that are older than the horizon of a batch show what it read of them: in the same table of the same history,
+    all of whose columns of then are read as they were. Columns may have been added, and the server started, since."""
+    held = then.tables[relation.table.name]
+    names = {column.name: column.type for column in held.columns}
+    now = {column.name: column.type for column in relation.columns if column.name in names}
+    if not relation.by_version or relation.restless or now != names:
+        return False
+    as_it_was = replace(relation, columns=held.columns, layout=relation.layout_of(names))
+    return _broken(as_it_was, then, held, instant, one_history=True) is None
 
 
 def _broken(

@@ -30,6 +30,7 @@ from etl_assets.raw.changes import changed_rows, read_text
 from etl_assets.raw.controls import sums
 from etl_assets.raw.copying import copy
 from etl_assets.raw.landing import Landed, Landing, claimed
+from etl_assets.raw.plan import still_tells
 from etl_assets.raw.recent import since
 from etl_assets.raw.request import CaptureRequest
 from etl_assets.raw.writing import BatchWriter, Marker
@@ -147,10 +148,10 @@ class _Database:
         return self.landing.snapshot.relations.get(table)
 
     def known(self, damage: Damage, then: Manifest) -> Known | None:
-        relation, state = self.relation(damage.table), then.tables[damage.table]
-        if relation is None or not relation.by_version or relation.oid != state.relation:
+        relation = self.relation(damage.table)
+        if relation is None or not still_tells(relation, then, self.landing.snapshot.instant):
             return None
-        old = sql.SQL("NOT ({})").format(since(state.horizon))
+        old = sql.SQL("NOT ({})").format(since(then.tables[damage.table].horizon))
         path = self.landing.folder / f"{damage.table}.known.csv"
         with path.open("wb") as target:
             copied = copy(

@@ -106,8 +106,10 @@ class BatchWriter:
 
     def sweep(self) -> bool:
         """Remove what killed runs left of batches that are committed; whether somebody else has files of the one to come,
-        which nobody may remove before it is."""
+        which nobody may remove before it is. Where a lake is begun, raises `LakeError` if none can be kept there."""
         contested = False
+        if self.latest is None:
+            self.files.check_that_one_wins()
         marked = self.files.names(OPEN)
         if self.latest and marked:
             self.files.sweep(FOLDER, beginning=number(self.latest.batch))

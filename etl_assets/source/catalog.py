@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from etl_assets.source.connection import SourceError
 from etl_assets.source.table import Table
 
 _RELATIONS = """
-    WITH RECURSIVE heirs AS (  -- partitions, and tables that inherit
-        SELECT i.inhparent AS ancestor, h.oid, h.relkind, h.relam FROM pg_inherits i JOIN pg_class h ON h.oid = i.inhrelid
+    WITH RECURSIVE parts AS (  -- partitions, and tables that inherit; none of which is on its way out (PostgreSQL 14)
+        SELECT inhparent, inhrelid FROM pg_inherits i WHERE to_jsonb(i)->>'inhdetachpending' IS DISTINCT FROM 'true'
+    ), heirs AS (
+        SELECT i.inhparent AS ancestor, h.oid, h.relkind, h.relam FROM parts i JOIN pg_class h ON h.oid = i.inhrelid
         UNION
-        SELECT t.ancestor, h.oid, h.relkind, h.relam FROM heirs t JOIN pg_inherits i ON i.inhparent = t.oid
+        SELECT t.ancestor, h.oid, h.relkind, h.relam FROM heirs t JOIN parts i ON i.inhparent = t.oid
         JOIN pg_class h ON h.oid = i.inhrelid
     )
     SELECT n.nspname, c.relname, c.oid::bigint, c.relkind::text, coalesce(am.amname, ''),
@@ -114,6 +116,12 @@ class Relation:
     filtered: bool
     unique: bool
     restless: bool = False
+    told: tuple[tuple[str, str], ...] = ()
+    """What `layout` is made of: the name of a column, or nothing, with what the catalog says of it."""
+
+    def layout_of(self, names: Collection[str]) -> str:
+        """What `layout` would be if there were no other columns than some."""
+        return _digest(said for name, said in self.told if not name or name in names)
 
     @property
     def amounts(self) -> list[str]:
@@ -232,12 +240,13 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
         has = columns.get(oid, [])
         complaints += _lacking(table, has) + _forbidden(table, rights)
         read = [one for one in has if one.column.name not in table.exclude]
-        told = [
-            *(one.layout for one in read),
-            *([layout_of_heirs] if layout_of_heirs else []),
-            *(["row security"] if filtered else []),  # a row that it hides is no younger once it shows it
-        ]
-        digest = hashlib.sha256("\n".join(told).encode()).hexdigest()
+        told = (
+            *((one.column.name, one.layout) for one in read),
+            *([("", layout_of_heirs)] if layout_of_heirs else []),
+            *(
+                [("", "row security")] if filtered else []
+            ),  # a row that it hides is no younger once it shows it
+        )
         if unread := set(key if not table.key else table.key) & set(table.exclude):
             complaints.append(
                 f"table {table.name}: its key {', '.join(sorted(unread))} is to be left out (exclude=)"
@@ -251,7 +260,8 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
             columns=tuple(one.column for one in read),
             key=table.key or tuple(key),
             references=frozenset(references),
-            layout=digest,
+            layout=_digest(said for _, said in told),
+            told=told,
             restless=any(one.restless for one in read),
             filtered=filtered,
             # A primary key says nothing of the rows of tables that inherit, nor of those of partitions that do not have it yet.
@@ -269,6 +279,10 @@ def describe(connection: Connection, tables: Sequence[Table]) -> Mapping[str, Re
             "mend the source or its declaration"
         )
     return relations
+
+
+def _digest(told: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

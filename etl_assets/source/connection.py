@@ -59,6 +59,10 @@ _SESSION = """
                  ('client_connection_check_interval', %s)) AS newer(name, value)  -- 14
     WHERE pg_catalog.current_setting(name, true) IS NOT NULL;
 """
+# A standby serves nobody whose transactions are serializable, as the role's or database's settings may want them. Nothing is
+# written here, and what must be one instant says so itself.
+_EVERYBODY_SERVES = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
+_ANY_SERVER = f"{_EVERYBODY_SERVES}; SET default_transaction_isolation = 'read committed';"
 # So that a query ends soon after the run that asked for it; not every system can tell the server that nobody is there.
 _CHECKED_EVERY = ("2s", "0")
 # The same at this end: a network that drops everything without a word would hold a run for as long as the system waits,
@@ -80,7 +84,7 @@ _FIND_NAMES = """
                                      ELSE 'pg_catalog, pg_temp' END, true)
 """
 # Alone, before anything is set: in a pool of transactions it would stay set for others.
-_WHO = "SET LOCAL statement_timeout = 0; SELECT pg_backend_pid()"
+_WHO = f"{_EVERYBODY_SERVES}; SET LOCAL statement_timeout = 0; SELECT pg_backend_pid()"
 _POOL_SECONDS = 3.0
 _ADVICE = {
     "password authentication failed": "check the user and password in {setting}",
@@ -121,9 +125,11 @@ def connect(
     setting: str = "ETL_SOURCE_URL",
     *,
     as_source: bool = True,
+    beside: Connection | None = None,
 ) -> Connection:
     """A connection outside any transaction, in UTF-8. Raises `SourceError` with one line on what to do; `setting` is
-    where the URL comes from. `as_source`: names without a schema are the catalog's, and a pool of transactions is refused."""
+    where the URL comes from. `as_source`: names without a schema are the catalog's, and a pool of transactions is refused.
+    `beside`: a connection to the server that it is to lead to, as several may answer at the address."""
     where = _where(url, setting)
     # The driver asks for the encoding when it connects, and decodes by it: SQL alone would tell the server only.
     options: dict[str, Any] = {"application_name": application_name, "client_encoding": "UTF8"}
@@ -131,18 +137,20 @@ def connect(
     for name, value in {"connect_timeout": connect_seconds, **_ALIVE}.items():
         if name not in given:
             options[name] = value
+    if beside is not None:
+        options |= _place_of(beside)
     try:
         connection: Connection = psycopg2.connect(url, **options)
         connection.autocommit = True
         with connection.cursor() as cursor:
             if as_source and _asked(cursor) != connection.info.backend_pid:
                 _refuse_transaction_pool(cursor, url, options, setting)
-            _set_up(cursor)
+            _set_up(cursor, _ANY_SERVER if as_source else "")
             if as_source:
                 cursor.execute(_CATALOG_ONLY)
         return connection
-    except psycopg2.Error as error:
-        message = " ".join(str(error).split())
+    except (psycopg2.Error, UnicodeDecodeError) as error:
+        message = _refusal(error)
         sign = next((sign for sign in _ADVICE if sign in message), None)
         fault = message.partition("connection to server")[2] or message
         fault = fault.rpartition("FATAL:")[2].strip() or fault
@@ -153,12 +161,19 @@ def connect(
         raise kind(f"can't connect to {where}: {fault}; {advice.format(setting=setting)}") from None
 
 
-def _set_up(cursor: extensions.cursor) -> None:
+def _refusal(error: psycopg2.Error | UnicodeDecodeError) -> str:
+    """What is said of a connection that was not to be had, in one line. A server answers in its own language, and as long as it
+    knows of no encoding, in its own character set: the driver takes that for UTF-8."""
+    told = error.object.decode("utf-8", "replace") if isinstance(error, UnicodeDecodeError) else str(error)
+    return " ".join(told.split())
+
+
+def _set_up(cursor: extensions.cursor, first: str) -> None:
     often, never = _CHECKED_EVERY
     try:
-        cursor.execute(_SESSION, (often,))
+        cursor.execute(first + _SESSION, (often,))
     except InvalidParameterValue:  # nothing is set then
-        cursor.execute(_SESSION, (never,))
+        cursor.execute(first + _SESSION, (never,))
 
 
 def _asked(cursor: extensions.cursor) -> int:
@@ -173,6 +188,7 @@ def _refuse_transaction_pool(
 ) -> None:
     """Raise `SourceError` for a pooler that gives a session another server process for each transaction: settings, locks
     and snapshots would not stay with it. Two sessions that are open at once must not share one, and none may change."""
+    options = {**options, **_place_of(cursor.connection)}
     with closing(psycopg2.connect(url, **options, async_=1)) as other:
         if not _ready(other):
             return  # there is no process for it: so the first session keeps its own
@@ -188,6 +204,15 @@ def _refuse_transaction_pool(
                     f"{setting} leads to a pooler in transaction mode ({addresses.database(url)}), where a session does not keep its "
                     "server process, so neither locks nor snapshots hold: reach the server directly, or a pool in session mode"
                 )
+
+
+def _place_of(connection: Connection) -> dict[str, Any]:
+    """What leads to the very address that a connection was made to, of all that its URL or a name may stand for."""
+    place: dict[str, Any] = {"host": connection.info.host, "port": connection.info.port}
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        if same.family != socket.AF_UNIX:
+            place["hostaddr"] = same.getpeername()[0]
+    return place
 
 
 def _ready(connection: Connection) -> bool:
@@ -305,6 +330,11 @@ def _explanation(what: str, error: psycopg2.Error) -> SourceError:
         return SourceError(f"{what}: {line}; {_PERMANENT[error.pgcode]}")
     if error.pgcode in {errorcodes.CHARACTER_NOT_IN_REPERTOIRE, errorcodes.UNTRANSLATABLE_CHARACTER}:
         return SourceError(f"{what}: {_NO_TEXT}")
+    if error.pgcode == errorcodes.OUT_OF_MEMORY and "shared memory" in line:
+        return SourceInterrupted(
+            f"{what}: the server has no room for more locks, of which each partition and each index takes one: raise its "
+            "max_locks_per_transaction (it must be started again); nothing was committed"
+        )
     if error.pgcode == errorcodes.LOCK_NOT_AVAILABLE:
         return SourceInterrupted(
             f"{what}: somebody holds a lock on it for more than 30 s (an ALTER or TRUNCATE?); try again later"

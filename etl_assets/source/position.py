@@ -48,7 +48,7 @@ _COUNTERS = """
                AND current_setting('track_counts')::bool AND NOT pg_is_in_recovery(),
            sum(pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)
                + pg_stat_get_tuples_deleted(c.oid))::bigint,
-           bool_or(c.relkind IN ('v', 'f') OR c.relpersistence = 'u'),
+           bool_or(c.relkind IN ('v', 'f') OR c.relpersistence = 'u' OR row_security_active(c.oid)),
            encode(sha256(convert_to(string_agg(concat_ws(' ', c.oid, c.xmin, (
                SELECT string_agg(concat(a.attnum, ':', a.xmin), ',' ORDER BY a.attnum)
                FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)), ';' ORDER BY c.oid), 'UTF8')), 'hex')
@@ -64,8 +64,8 @@ _COUNTED_SINCE = "SELECT stats_reset::text FROM pg_stat_database WHERE datname =
 
 class TablePosition(BaseModel, frozen=True):
     """`structure` is another one after every change of the table's definition and after TRUNCATE; `writes` is None
-    where rows can't be counted; `elsewhere`: what it shows may change without a commit here: on another server, or, of a
-    table that is not logged, when this one starts again after a crash."""
+    where rows can't be counted; `elsewhere`: what it shows may change without a commit here: on another server; of a table that is
+    not logged, when this one starts again after a crash; by the hour, where a policy of row security goes by it."""
 
     structure: str
     writes: int | None
@@ -141,14 +141,17 @@ def judge(now: Position, last: Position, *, certainty_seconds: float = CERTAINTY
     if now.counted_since != last.counted_since or _went_back(now, last):
         return CaptureDecision(True, "its counters began again at zero")
     seconds = now.taken - last.taken
+    set_back = seconds < 0  # its clock: nobody knows how long ago that was
     if now.mark == last.mark:
         elsewhere = [name for name, table in now.tables.items() if table.elsewhere]
-        if elsewhere and seconds >= certainty_seconds:
-            return CaptureDecision(True, f"may have changed on another server: {_names(elsewhere)}")
+        if elsewhere and (set_back or seconds >= certainty_seconds):
+            return CaptureDecision(True, f"may have changed without a commit here: {_names(elsewhere)}")
         return CaptureDecision(False, "nothing was committed")
     changed = [name for name, table in now.tables.items() if table != last.tables[name]]
     if changed:
         return CaptureDecision(True, f"changed: {_names(changed)}")
+    if set_back:
+        return CaptureDecision(True, "something was committed, and its clock was set back since")
     uncounted = [name for name, table in now.tables.items() if table.writes is None]
     if uncounted and seconds >= UNCOUNTED_SECONDS:
         return CaptureDecision(

@@ -228,7 +228,7 @@ def _misfits(relation: Relation) -> list[str]:
 def _snapshot(connection: Connection, url: str) -> str:
     with (
         explained("sharing a snapshot between two connections"),
-        closing(connect(url, _NAME)) as other,
+        closing(connect(url, _NAME, beside=connection)) as other,
         connection.cursor() as cursor,
         other.cursor() as second,
     ):

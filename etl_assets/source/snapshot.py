@@ -209,20 +209,31 @@ def take_snapshot(
             conflicts = told_by(cursor, _CONFLICTS)
         described = describe(main, tables)
         workers = [main]
+        if exported:
+            with main.cursor() as cursor:
+                _lock_indexes(cursor, relations)
         while exported and len(workers) < connections:
             try:
-                worker = stack.enter_context(closing(connect(url, name)))
+                worker = stack.enter_context(closing(connect(url, name, beside=main)))
             except SourceError:
                 break  # a limit on connections: those that there are do the work
             with worker.cursor() as cursor:
                 cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                cursor.execute("SET TRANSACTION SNAPSHOT %s", (exported,))
+                if not _is_seen(cursor, exported, snapshot, started):
+                    worker.close()
+                    break  # what stands between chose another server
                 try:
                     # Now, because whoever waits to alter a table lets nobody else at it that has no lock yet.
                     cursor.execute("SET LOCAL lock_timeout = '1s'")
                     _lock(cursor, relations)
+                    _lock_indexes(cursor, relations)
                 except psycopg2.errors.LockNotAvailable:
                     break  # those that have their locks do the work
+                except psycopg2.errors.OutOfMemory:  # for locks: one leaves most of them to others, too
+                    for one in (worker, *workers[1:]):
+                        one.close()
+                    workers = [main]
+                    break
             workers.append(worker)
         source = SourceIdentity(
             system_identifier=system_identifier,
@@ -267,6 +278,17 @@ def _fixed(cursor: Cursor, relations: Sequence[Relation]) -> tuple[Any, ...]:
     )
 
 
+def _is_seen(cursor: Cursor, exported: str, snapshot: str, started: datetime | None) -> bool:
+    """See a snapshot that another session exported. False if this one is of another server, which may even have one of that
+    name."""
+    try:
+        cursor.execute("SET TRANSACTION SNAPSHOT %s", (exported,))
+    except (psycopg2.errors.InvalidParameterValue, psycopg2.errors.UndefinedObject):
+        return False
+    cursor.execute("SELECT pg_current_snapshot()::text")
+    return _row(cursor) == (snapshot,) and told_by(cursor, _STARTED) == started
+
+
 def _lock(cursor: Cursor, relations: Sequence[Relation]) -> None:
     _lock_tables(cursor, relations)
     _lock_by_reading(cursor, relations)
@@ -277,6 +299,13 @@ def _lock_tables(cursor: Cursor, relations: Sequence[Relation]) -> None:
     names = [_identifier(r) for r in relations if r.lockable or r.kind == "v"]
     if names:
         cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(names)))
+
+
+def _lock_indexes(cursor: Cursor, relations: Sequence[Relation]) -> None:
+    """Take the locks that reading tables of many parts will take beside those of the parts: there may be no room for them."""
+    for relation in relations:
+        if relation.lockable and relation.partitions:
+            cursor.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(_identifier(relation)))
 
 
 def _lock_by_reading(cursor: Cursor, relations: Sequence[Relation]) -> None:

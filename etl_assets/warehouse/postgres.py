@@ -66,8 +66,13 @@ _DIALECT = PostgresDialect("postgres")
 _LOADING = 0x65746C  # the number of the advisory lock of whoever loads, beside that of the schema; locks are per database
 _ADVICE = {
     errorcodes.INSUFFICIENT_PRIVILEGE: f"grant it to the role of {SETTING} (docs/warehouses.md lists the rights)",
+    errorcodes.UNTRANSLATABLE_CHARACTER: "the database's encoding does not have every character of the source: name one that was made "
+    "with ENCODING 'UTF8'",
+    errorcodes.READ_ONLY_SQL_TRANSACTION: f"name the primary in {SETTING}, or ALTER ROLE … SET default_transaction_read_only = off",
     errorcodes.DEPENDENT_OBJECTS_STILL_EXIST: "drop what depends on it, run again, and create it anew",
 }
+# The second keeps bytes as they come.
+_EVERY_CHARACTER = {"UTF8", "SQL_ASCII"}
 _names = count()
 
 
@@ -124,8 +129,16 @@ class PostgresWarehouse(Warehouse):
         if connected.state == "ok":
             with self.connect() as connection:
                 advice = unverified(connection, SETTING)
+                encoding = connection.info.parameter_status("server_encoding")
             if advice:
                 yield CheckResult("tls", advice, "advice")
+            if encoding not in _EVERY_CHARACTER:
+                yield CheckResult(
+                    "encoding",
+                    f"the database's encoding is {encoding}: rows with a character that it does not have can't be loaded; name "
+                    "one that was made with ENCODING 'UTF8'",
+                    "advice",
+                )
             yield probed("load", self._rehearsed)
 
     def _connected(self) -> str:

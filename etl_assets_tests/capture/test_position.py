@@ -12,7 +12,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from etl_assets.source.connection import SourceError, SourceInterrupted
-from etl_assets.source.position import Position, judge, read_position
+from etl_assets.source.position import CERTAINTY_SECONDS, Position, judge, read_position
 from etl_assets.source.table import Table
 from etl_assets.stand_ins.postgres import serve, wheel_binaries
 from etl_assets_tests.flow import as_role, execute
@@ -189,7 +189,34 @@ def test_what_cannot_be_counted_may_have_changed_once_a_minute_when_something_wa
     minute_ago = last.model_copy(update={"taken": last.taken - 60})
     assert "can't be counted: seen" in judge(now, minute_ago, certainty_seconds=LATER).why
     assert not judge(last, minute_ago, certainty_seconds=LATER).changed
-    assert "another server: seen" in judge(last, minute_ago, certainty_seconds=60).why
+    assert "without a commit here: seen" in judge(last, minute_ago, certainty_seconds=60).why
+
+
+def test_a_clock_that_was_set_back_keeps_nobody_waiting_until_it_has_caught_up(url: str) -> None:
+    execute(url, "CREATE VIEW seen AS SELECT * FROM team")
+    view = Table("seen", "", {"id": "int"}, key=("id",))
+    then = settled(url, view)
+    last = then.model_copy(update={"taken": then.taken + 86_400})
+    assert "without a commit here: seen" in judge(then, last).why
+    execute(url, "UPDATE team SET name = 'x' WHERE id = 1")
+    assert "its clock was set back" in judge(settled(url, view), last).why
+
+
+def test_rows_that_a_policy_shows_by_the_hour_need_no_commit(url: str) -> None:
+    """As those of which a time says when they are to be seen."""
+    execute(
+        url,
+        "CREATE ROLE hourly LOGIN PASSWORD 'hourly'; GRANT SELECT ON team TO hourly; ALTER TABLE team ENABLE ROW LEVEL SECURITY; "
+        "CREATE POLICY due ON team USING (now() > '2020-01-01')",
+    )
+    try:
+        as_hourly = settled(as_role(url, "hourly", "hourly"), TEAM)
+        assert as_hourly.tables["team"].elsewhere
+        quarter_ago = as_hourly.model_copy(update={"taken": as_hourly.taken - CERTAINTY_SECONDS})
+        assert "without a commit here: team" in judge(as_hourly, quarter_ago).why
+        assert not settled(url, TEAM).tables["team"].elsewhere  # whoever is above policies
+    finally:
+        execute(url, "DROP OWNED BY hourly; DROP ROLE hourly")
 
 
 def test_counters_that_are_switched_off_are_not_taken_for_rest(url: str) -> None:

@@ -197,10 +197,13 @@ def test_bytes_that_are_no_text_are_named_with_table_key_and_column(
             cursor.execute("SET client_encoding = 'SQL_ASCII'")
             cursor.execute("CREATE TABLE t (id int PRIMARY KEY, a text, b text)")
             cursor.execute(b"INSERT INTO t VALUES (1, 'x', 'y'), (2, 'x', E'" + value + b"'), (3, NULL, '')")
-        with pytest.raises(
-            SourceError, match=r"the b of row \(2\) of t holds bytes that are no text"
-        ) as caught:
-            lake.sync(T)
+        with pytest.MonkeyPatch.context() as machine:
+            # A table may be larger than all that temporary files have room for.
+            machine.setattr("tempfile.TemporaryFile", None)
+            with pytest.raises(
+                SourceError, match=r"the b of row \(2\) of t holds bytes that are no text"
+            ) as caught:
+                lake.sync(T)
         assert "\n" not in str(caught.value)
         assert not lake.path.joinpath("raw/t").exists() or not list(lake.path.joinpath("raw/t").glob("*.csv"))
         without = Table("t", "", {"id": "int"}, exclude=("b",))

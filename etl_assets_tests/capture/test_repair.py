@@ -164,6 +164,78 @@ def test_several_tables_and_files_at_once(lake: Lake) -> None:
     assert lake.is_exact(T, other)
 
 
+# Each makes rows that are older than the first batch show what it did not read of them.
+_OTHERWISE = {
+    "labels": "ALTER TYPE mood RENAME VALUE 'v' TO 'w'",
+    "the place of a column": "ALTER TABLE t DROP v; ALTER TABLE t ADD v text DEFAULT 'w'",
+    "a column that is gone": "ALTER TABLE t DROP n",
+    "rows of a part": "CREATE TABLE part PARTITION OF t FOR VALUES FROM (100) TO (200); INSERT INTO part VALUES (101, 'v', 1); "
+    "ALTER TABLE t DETACH PARTITION part",
+}
+
+
+@pytest.mark.parametrize("what", _OTHERWISE)
+def test_rows_that_are_read_otherwise_since_are_not_taken_for_those_of_their_batch(
+    lake: Lake, what: str
+) -> None:
+    execute(
+        lake.url,
+        "CREATE TYPE mood AS enum ('v')",
+        "CREATE TABLE t (id int PRIMARY KEY, v mood, n numeric(10,2)) PARTITION BY RANGE (id)",
+        "CREATE TABLE first PARTITION OF t FOR VALUES FROM (1) TO (100)",
+        "INSERT INTO t SELECT n, 'v', n FROM generate_series(1, 9) n",
+    )
+    parted = what == "rows of a part"
+    if parted:
+        execute(lake.url, _OTHERWISE[what])
+    table = T if what != "a column that is gone" else Table("t", "", {"id": "int", "v": "text?"})
+    lake.sync(table)
+    execute(
+        lake.url,
+        "ALTER TABLE t ATTACH PARTITION part FOR VALUES FROM (100) TO (200)" if parted else _OTHERWISE[what],
+    )
+    lake.sync(table)
+    path = file_of(lake, 1)
+    path.unlink()
+    _, superseded = mend(lake, table)
+    assert superseded[str(path.relative_to(lake.path))].by is None
+    assert lake.sync(table, whole=True, allow_deletions=frozenset({"all"}))
+    assert lake.is_exact(table)
+
+
+def test_rows_come_back_in_their_batch_though_columns_were_added_since(lake: Lake) -> None:
+    filled(lake)
+    execute(lake.url, "ALTER TABLE t ADD more text DEFAULT 'x'")
+    lake.sync(T)
+    path = file_of(lake, 1)
+    path.unlink()
+    _, superseded = mend(lake)
+    assert "39 of 50 rows are known" in superseded[str(path.relative_to(lake.path))].reason
+    lake.sync(T, whole=True)
+    assert lake.is_exact(T)
+
+
+def test_a_copy_of_the_source_does_not_say_what_the_one_before_had(
+    lake: Lake, database: Callable[..., str]
+) -> None:
+    """Its rows have the versions of the database that it was copied from."""
+    execute(lake.url, *_BEGUN)
+    golden = lake.url.rsplit("/", 1)[1]
+    first = Lake(database(golden), lake.folder)
+    execute(lake.url, "UPDATE t SET v = 'later' WHERE id <= 10")
+    first.sync(T)
+    name = first.url.rsplit("/", 1)[1]
+    execute(lake.url, f"DROP DATABASE {name} WITH (FORCE)")
+    again = database(golden)
+    execute(lake.url, f"ALTER DATABASE {again.rsplit('/', 1)[1]} RENAME TO {name}")
+    path = file_of(first, 1)
+    path.unlink()
+    _, superseded = mend(first)
+    assert superseded[str(path.relative_to(lake.path))].by is None
+    first.sync(T, whole=True)
+    assert first.is_exact(T)
+
+
 @pytest.mark.fault("F1")
 def test_a_repair_that_is_killed_is_repeated(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory

@@ -6,9 +6,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -28,6 +29,7 @@ from etl_assets.source.position import read_position
 from etl_assets.source.preflight import check_source
 from etl_assets.source.snapshot import ClaimLost, LakeClaimed, take_snapshot
 from etl_assets.source.table import Table
+from etl_assets.stand_ins.postgres import serve
 from etl_assets_tests.capture.comparing import Lake, execute
 from etl_assets_tests.capture.servers import replicated, role, wait_until
 
@@ -238,6 +240,34 @@ def test_a_limit_that_ends_a_read_all_the_same_is_named(lake: Lake) -> None:
             cursor.execute("SELECT pg_sleep(1)")
 
 
+def test_where_there_is_no_room_for_the_locks_of_many_connections_one_does_the_work(
+    postgres_folder: Path, tmp_path: Path
+) -> None:
+    few = {"max_locks_per_transaction": "10", "max_connections": "12", "shared_buffers": "1MB", "max_worker_processes": "0"}  # fmt: skip
+    with serve(postgres_folder / "few", settings={"fsync": "off", "autovacuum": "off", **few}) as url:
+        lake = Lake(url, tmp_path)
+        table = Table("t", "", {"id": "int"}, key=("id",))
+        others = [Table(f"t{n}", "", {"id": "int"}, key=("id",)) for n in range(3)]
+        execute(url, "CREATE TABLE t (id int) PARTITION BY RANGE (id)")
+
+        def add(first: int, last: int) -> None:
+            for n in range(first, last):
+                execute(
+                    url,
+                    f"CREATE TABLE t{n} PARTITION OF t FOR VALUES FROM ({n}) TO ({n + 1})",
+                    f"CREATE UNIQUE INDEX ON t{n} (id); INSERT INTO t{n} VALUES ({n})",
+                )
+
+        add(0, 160)
+        lake.sync(table, *others)
+        assert lake.is_exact(table, *others)
+        add(160, 400)
+        with pytest.raises(SourceInterrupted, match="raise its max_locks_per_transaction"):
+            lake.sync(table, *others)
+        assert "raise its max_locks_per_transaction" in checked(url, table)["table t"][1]
+        assert lake.latest().batch == 1
+
+
 # -- ways to write a connection --------------------------------------------------------------------------------------
 
 
@@ -267,6 +297,45 @@ def test_whatever_libpq_takes_leads_to_the_source(
 def test_a_server_that_is_not_what_was_asked_for_is_told_so(lake: Lake) -> None:
     with pytest.raises(SourceError, match="name a standby in ETL_SOURCE_URL"):
         connect(f"{lake.url}?target_session_attrs=standby", "a test")
+
+
+@contextmanager
+def refusing(message: bytes) -> Iterator[str]:
+    """The URL of a server that lets nobody in, and says so in its own language and character set."""
+
+    def refuse() -> None:
+        with suppress(OSError):  # until nobody listens any more
+            while True:
+                asked, _ = listening.accept()
+                with asked:
+                    while asked.recv(int.from_bytes(asked.recv(4)) - 4)[:2] == b"\x04\xd2":  # for TLS, say
+                        asked.sendall(b"N")
+                    said = b"SFATAL\0VFATAL\0C28P01\0M" + message + b"\0\0"
+                    asked.sendall(b"E" + (len(said) + 4).to_bytes(4) + said)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = Thread(target=refuse)
+        thread.start()
+        try:
+            yield f"postgresql://me:{PASSWORD}@127.0.0.1:{listening.getsockname()[1]}/db"
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
+def test_a_server_that_refuses_in_its_own_language_is_told_in_one_line(lake: Lake, charset: str) -> None:
+    """Before it knows the client's encoding it uses its own."""
+    said = "Passwort-Authentifizierung für Benutzer »me« fehlgeschlagen"
+    with refusing(said.encode(charset)) as url:
+        state, told = checked(url, T)["connect"]
+        with pytest.raises(
+            SourceError, match=r"can't connect to .*fehlgeschlagen; check ETL_SOURCE_URL"
+        ) as run:
+            Lake(url, lake.folder).sync(T)
+    assert state == "missing"
+    assert told == str(run.value)
+    assert PASSWORD not in told
 
 
 @pytest.mark.parametrize(
@@ -407,6 +476,71 @@ def replicas(postgres_folder: Path) -> Iterator[tuple[str, str]]:
     """A primary, and a standby that gives way to it at once."""
     with replicated(postgres_folder, max_standby_streaming_delay="0") as urls:
         yield urls
+
+
+def test_a_standby_is_read_though_its_transactions_are_to_be_serializable(
+    replicas: tuple[str, str], tmp_path: Path
+) -> None:
+    """Which it can't have them; the setting comes from the primary."""
+    primary, replica = replicas
+    execute(primary, "CREATE TABLE v (id int PRIMARY KEY)", "INSERT INTO v VALUES (1)")
+    lake, table = Lake(replica, tmp_path), Table("v", "", {"id": "int"})
+    try:
+        execute(primary, "ALTER DATABASE postgres SET default_transaction_isolation = 'serializable'")
+        catch_up(primary)
+        lake.sync(table)
+        assert lake.latest().tables["v"].rows == 1
+        read_position(replica, [table])
+        assert checked(replica, table)["table v"][0] == "ok"
+    finally:
+        execute(primary, "ALTER DATABASE postgres RESET default_transaction_isolation")
+        catch_up(primary)
+
+
+def at_all(*urls: str) -> str:
+    """The URL at which any of some servers may answer, each time another one."""
+    first, *others = map(urlsplit, urls)
+    places = ",".join(f"{parts.hostname}:{parts.port}" for parts in (first, *others))
+    return f"postgresql://{first.username}:{first.password}@{places}{first.path}?load_balance_hosts=random"
+
+
+def test_of_servers_at_one_address_a_run_reads_one(replicas: tuple[str, str], tmp_path: Path) -> None:
+    primary, replica = replicas
+    tables = [Table(f"many_{n}", "", {"id": "int"}) for n in range(4)]
+    for table in tables:
+        execute(primary, f"CREATE TABLE {table.name} (id int PRIMARY KEY)", f"INSERT INTO {table.name} VALUES (1)")  # fmt: skip
+    catch_up(primary)
+    url = at_all(primary, replica)
+    for _ in range(4):
+        with take_snapshot(url, tables, lake=None, run_id="a test", connections=4, wait_seconds=1) as seen:
+            ports = {connection.info.port for connection in seen.connections}
+            assert (len(seen.connections), len(ports)) == (4, 1)
+    assert checked(url, *tables)["snapshot"][0] == "ok"
+
+
+def test_where_each_connection_leads_to_another_server_one_does_the_work(
+    replicas: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a balancer of connections, of which nobody sees what is behind."""
+    primary, replica = replicas
+    tables = [Table(f"apart_{n}", "", {"id": "int"}) for n in range(2)]
+    for table in tables:
+        execute(primary, f"CREATE TABLE {table.name} (id int PRIMARY KEY)", f"INSERT INTO {table.name} VALUES (1)")  # fmt: skip
+    catch_up(primary)
+    turns = iter([primary, replica] * 3)
+    monkeypatch.setattr(snapshot, "connect", lambda url, name, **given: connect(next(turns), name))
+    lake = Lake(primary, tmp_path)
+    lake.sync(*tables)
+    assert lake.is_exact(*tables)
+    assert next(turns) == primary  # two were asked for
+
+
+def catch_up(primary: str) -> None:
+    """Wait until the standby shows all that was committed."""
+    with closing(psycopg2.connect(primary)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_current_wal_insert_lsn()")
+        ((written,),) = cursor.fetchall()
+    wait_until(primary, f"(SELECT replay_lsn >= '{written}' FROM pg_stat_replication)")
 
 
 @pytest.mark.fault("F8")

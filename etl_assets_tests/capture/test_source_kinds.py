@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg2
 import pytest
 
 from etl_assets.lake.manifest import Manifest
@@ -115,6 +116,27 @@ def test_a_partitioned_table_and_rows_that_move_between_partitions(lake: Lake) -
     )
     assert reads(lake, exchange, table=pair)[1] == "its partitions changed"
     assert reads(lake, "DELETE FROM t WHERE id = 44", table=pair)[0] == "horizon"
+
+
+def test_a_partition_on_its_way_out_is_none(lake: Lake) -> None:
+    """Its rows are not seen any more. Back again they are as old as they were, and as many may have gone."""
+    follow(
+        lake,
+        "CREATE TABLE t (id int PRIMARY KEY, a text) PARTITION BY RANGE (id)",
+        "CREATE TABLE one PARTITION OF t FOR VALUES FROM (1) TO (11)",
+        "CREATE TABLE two PARTITION OF t FOR VALUES FROM (11) TO (21)",
+        "INSERT INTO t SELECT n, 'x' FROM generate_series(1, 20) n",
+    )
+    with closing(connect(lake.url)) as reader, reader.cursor() as cursor:
+        cursor.execute("BEGIN; SELECT FROM t")
+        with pytest.raises(psycopg2.errors.QueryCanceled):
+            execute(
+                lake.url, "SET statement_timeout = '200ms'", "ALTER TABLE t DETACH PARTITION two CONCURRENTLY"
+            )
+        assert reads(lake) == ("whole", "its partitions changed")
+    execute(lake.url, "ALTER TABLE t DETACH PARTITION two FINALIZE", "DELETE FROM t")
+    back = "ALTER TABLE t ATTACH PARTITION two FOR VALUES FROM (11) TO (21)"
+    assert reads(lake, back) == ("whole", "its partitions changed")
 
 
 def test_a_table_shows_the_rows_of_its_heirs(lake: Lake) -> None:

@@ -1,5 +1,6 @@
 """A file is visible whole or not at all, of several writers one wins, and nothing lies outside the lake."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -333,6 +334,36 @@ def test_a_folder_of_somebody_else_is_one_line(folder: LocalFiles) -> None:
     (folder.root / "raw/t").chmod(0o500)
     with pytest.raises(LakeError, match="Permission denied"):
         folder.create("raw/t/b", b"x")
+
+
+def test_a_file_system_without_hard_links_is_named_before_anything_lands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")  # as Linux does it for exFAT
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(LakeError, match=r"has no hard links .*keep the lake on one that has"):
+        LocalFiles(tmp_path).create("raw/batches/000001.json", b"{}")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_file_that_was_created_by_an_attempt_whose_answer_was_lost_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS sends the question again."""
+    link = os.link
+
+    def asked_twice(*paths: Path) -> None:
+        link(*paths)
+        link(*paths)
+
+    files = LocalFiles(tmp_path)
+    monkeypatch.setattr(os, "link", asked_twice)
+    files.create("raw/batches/000001.json", b"ours")
+    with pytest.raises(AlreadyExists):
+        files.create("raw/batches/000001.json", b"another's")
+    assert files.read("raw/batches/000001.json") == b"ours"
 
 
 def test_a_missing_folder_has_no_names_and_a_missing_file_is_named(files: Files) -> None:

@@ -16,7 +16,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from etl_assets.lake.batches import Batches
 from etl_assets.lake.files import AlreadyExists, Files, LakeError
+from etl_assets.lake.s3 import S3Bucket
+from etl_assets.raw.landing import take_batch
+from etl_assets.raw.request import CaptureRequest
+from etl_assets.source.table import Table
+from etl_assets_tests.capture.comparing import execute
 from etl_assets_tests.object_stores import FAULTS, HASTY, Answer, Fault, Request, Store
 
 _PATH = "raw/batches/000001.json"
@@ -186,6 +192,27 @@ def test_eight_writers_have_one_winner_although_answers_get_lost(bucket: Store) 
             thread.join()
     assert (len(won), len(lost)) == (1, 7)
     assert bucket.everything() == {_PATH: bytes(won) * 10_000}
+
+
+def test_no_lake_is_begun_where_each_of_two_writers_would_win(
+    s3: Store, database: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some services that speak S3 take no notice of If-None-Match."""
+
+    def put(self: S3Bucket, key: str, content: bytes) -> None:
+        self.put(key, content)
+
+    url = database()
+    execute(url, "CREATE TABLE t (id int PRIMARY KEY)")
+    request = CaptureRequest(url, [Table("t", "", {"id": "int"})], "a test")
+    with monkeypatch.context() as service:
+        service.setattr(S3Bucket, "create", put)
+        with pytest.raises(
+            LakeError, match="lets two writers create the same file: no lake can be kept there"
+        ):
+            take_batch(request, Batches(s3.open()), tmp_path, lambda table, size: None)
+    assert s3.everything() == {}
+    assert take_batch(request, Batches(s3.open()), tmp_path, lambda table, size: None)
 
 
 @pytest.mark.fault("F14")
