@@ -20,7 +20,7 @@ from etl_assets.star.reach import InputChange, hidden, shown_key
 
 # What the rules say that make a table from its function. Tables that are more than the rows of one source table under
 # that table's key were made by others before, and are made anew.
-_RULES = "the law"
+_RULES = "the law, of keys in capitals too"
 # Rows in quarantine that are named.
 _NAMED = 3
 
@@ -108,10 +108,14 @@ class Frames:
         return [found[batch] for batch in sorted(found)]
 
     def _changing(self, name: str, upto: Manifest, after: int | None) -> dict[int, Manifest]:
+        if not self.sources(name):
+            # What is made of reference files alone is there from the first batch on: they count as code.
+            first_batch = self.batches.numbers()[0]
+            return {} if after else {first_batch: self.batches.get(first_batch)}
         found: dict[int, Manifest] = {}
         firsts = []
         for one in self.inputs.star[name].inputs:
-            if one in self.inputs.star:
+            if one in self.inputs.star and self.sources(one):
                 # A table of the star begins when what it is made from does, however early the others begin.
                 found.update(self._changing(one, upto, after))
             elif one in self.inputs.tables:

@@ -6,7 +6,7 @@ import narwhals as nw
 
 from etl_assets.project import Column, Table, calendar, dimension, fact
 from etl_assets.star.definition import Inputs
-from etl_assets.star.lineage import column_lineage
+from etl_assets.star.lineage import carried_key, column_lineage
 
 WIDE = {"id": "int", **{f"c{number}": "numeric(10,2)?" for number in range(600)}}
 
@@ -56,3 +56,21 @@ def test_a_calendar_spans_a_fact_that_refers_to_another_dimension_by_two_columns
         "event": Table("event", "", {"id": "int", "a": "int", "b": "int", "day": "date"}),
     }
     assert Inputs(tables, {**star, "dim_date": made}, {}).star["dim_date"].inputs == ["fact_event"]
+
+
+@dimension(key="ID", columns=[Column("ID", "int"), Column("Größe", "text?")])
+def dim_size(Größen: nw.LazyFrame) -> nw.LazyFrame:
+    """One row is a size."""
+    return Größen.select("ID", "Größe")
+
+
+def test_names_are_told_as_they_are_declared() -> None:
+    inputs = Inputs(
+        {"Größen": Table("Größen", "", {"ID": "int", "Größe": "text?"})}, {"dim_size": dim_size}, {}
+    )
+    origins = column_lineage(dim_size, inputs)
+    assert {name: origin.columns for name, origin in origins.items()} == {
+        "ID": [("Größen", "ID")],
+        "Größe": [("Größen", "Größe")],
+    }
+    assert carried_key(dim_size, inputs, ["ID"]) == ["ID"]
