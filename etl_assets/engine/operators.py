@@ -387,7 +387,9 @@ class _Parser:
         aggregated = [name for name, e in columns.items() if aggregates(e)]
         if group is None:
             return () if aggregated or query.args.get("having") else None
-        if any(group.args.get(name) for name in ("grouping_sets", "cube", "rollup", "totals")):
+        if any(group.args.get(name) for name in ("grouping_sets", "cube", "rollup", "totals")) or any(
+            isinstance(key, exp.GroupingSets | exp.Cube | exp.Rollup) for key in group.expressions
+        ):
             raise Opaque("several groupings at once")
         if group.args.get("all"):
             return tuple(e for name, e in columns.items() if name not in aggregated)
