@@ -6,6 +6,7 @@ compared with what is promised before any data exists, by running it on empty ta
 
 import difflib
 import inspect
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -381,8 +382,12 @@ class Inputs:
             # A file is read by a function call; as a table it has columns that can be followed.
             table = f"reference.{identifier(name)}"
             connection.execute("CREATE SCHEMA IF NOT EXISTS reference")
-            rows = reference(connection, self.references[name]).limit(0)
-            rows.query("file", f"CREATE TABLE IF NOT EXISTS {table} AS FROM file")
+            rows = reference(connection, self.references[name])
+            try:
+                rows.aggregate("count(COLUMNS(*))").fetchall()
+            except duckdb.Error as error:
+                raise ContractError(_wrong_rows(self.references[name], error)) from None
+            rows.limit(0).query("file", f"CREATE TABLE IF NOT EXISTS {table} AS FROM file")
             return connection.table(table)
         schema, columns = "raw" if name in self.tables else "star", self.types(name)
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
@@ -513,8 +518,25 @@ def _listed(names: Sequence[Any]) -> str:
 
 
 def reference(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
-    """A reference file of the project (CSV) as text columns."""
-    return duck.read_any_csv(connection, path)
+    """A reference file of the project (CSV) as text columns. Raises `ContractError` if it has no header, or is not UTF-8."""
+    try:
+        return duck.read_any_csv(connection, path)
+    except EtlError as error:
+        raise ContractError(f"the reference file {error}") from None
+
+
+def _wrong_rows(path: Path, error: duckdb.Error) -> str:
+    """What is wrong with a reference file, without its values, which DuckDB repeats."""
+    said = str(error)
+    found = re.search(r"CSV Error on Line: (\d+)", said)
+    line = f"the reference file {path.name}, line {found[1]}" if found else f"the reference file {path.name}"
+    if "unicode" in said:
+        return f"{line}: it {duck.NOT_UTF_8}"
+    if "Expected Number of Columns" in said:
+        return f"{line}: it has another number of values than the header"
+    if "quote" in said:
+        return f"{line}: a quote is not closed"
+    return f"{line}: {faults.told(error)}"
 
 
 # A message names so many.
