@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from sqlglot import exp, parse_one
-from sqlglot.errors import SqlglotError
 from sqlglot.lineage import lineage
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.schema import MappingSchema, Schema
 
-from etl_assets.engine.operators import told
+from etl_assets.engine.operators import NOT_FOLLOWED, told
 from etl_assets.exports.contract import Report, ReportError
 from etl_assets.star.schema import Fact, StarTable
 
@@ -67,7 +66,7 @@ class ReportQuery:
                         + (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")
                     )
             qualified = qualify(parsed, schema=self._columns(parsed), dialect=_DIALECT)
-        except SqlglotError as error:
+        except NOT_FOLLOWED as error:
             raise ReportError(f"{self.owner}: its query is wrong: {told(error)}") from error
         if not isinstance(qualified, exp.Query):
             raise ReportError(f"{self.owner}: its query is no SELECT")

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import duckdb
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 from sqlglot.lineage import Node, lineage
 
-from etl_assets.engine.operators import Join, Opaque, Scan, Union
+from etl_assets.engine.operators import NOT_FOLLOWED, Join, Opaque, Scan, Union
 from etl_assets.engine.operators import Node as Tree
 from etl_assets.star.definition import Inputs, Origin, StarFunction
 
@@ -75,7 +74,7 @@ def _column_lineage(
         schema.setdefault(kind, {})[name] = columns
     try:
         nodes = lineage(None, sql, schema, dialect="duckdb", trim_selects=False)
-    except SqlglotError:  # some queries it can't follow: then it is not known where their columns come from
+    except NOT_FOLLOWED:  # some queries it can't follow: then it is not known where their columns come from
         return {}
     # What is found has names without capitals.
     made = {column.name.lower(): column.name for column in definition.schema.declared}
@@ -85,7 +84,9 @@ def _column_lineage(
         for column in relation.columns
     }
     return {
-        made[column.lower()]: Origin(_origins(node, read), _unchanged(node)) for column, node in nodes.items()
+        made[column.lower()]: Origin(_origins(node, read), _unchanged(node))
+        for column, node in nodes.items()
+        if column.lower() in made  # what a PIVOT gives stands as one *
     }
 
 
