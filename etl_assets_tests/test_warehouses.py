@@ -38,7 +38,7 @@ from etl_assets.settings import Settings
 from etl_assets.source.table import Table
 from etl_assets.stand_ins.bigquery import BigQueryStandIn
 from etl_assets.star.definition import Inputs
-from etl_assets.star.function import star_table
+from etl_assets.star.function import StarFunction, star_table
 from etl_assets.star.schema import Column, Dimension, Fact, StarTable
 from etl_assets.warehouse import bigquery_load
 from etl_assets.warehouse import duckdb as duckdb_warehouse
@@ -548,6 +548,97 @@ def test_stand_ins_are_filled_in_when_the_member_comes(flow: Direct) -> None:
     assert books(flow)["inferred_members"] == []
     assert (0, "late", "team 1", True) in flow.dump()["dim_worker"]
     assert differences(flow) == {}
+
+
+EMPLOYED = """
+    CREATE TABLE emp (id int PRIMARY KEY, boss int, dep int);
+    CREATE TABLE dep (id int PRIMARY KEY, head int);
+    CREATE TABLE bin (hall text, no int, PRIMARY KEY (hall, no));
+    CREATE TABLE visit (id int PRIMARY KEY, emp int, hall text, no int);
+    INSERT INTO emp VALUES (1, NULL, 1), (2, 55, 7), (3, 56, 1);
+    INSERT INTO dep VALUES (1, 99), (2, 55);
+    INSERT INTO bin VALUES ('a', 1);
+    INSERT INTO visit VALUES (1, 77, 'b"', 2), (2, 1, 'a', 1), (3, 56, NULL, 9);
+"""
+
+
+@star_table(
+    Dimension(
+        "dim_emp",
+        "",
+        "id",
+        [Column("id", "int"), Column("boss", "int?", "", "dim_emp"), Column("dep", "int?", "", "dim_dep")],
+    )
+)
+def dim_emp(emp: nw.LazyFrame) -> nw.LazyFrame:
+    return emp.select("id", "boss", "dep")
+
+
+@star_table(Dimension("dim_dep", "", "id", [Column("id", "int"), Column("head", "int?", "", "dim_emp")]))
+def dim_dep(dep: nw.LazyFrame) -> nw.LazyFrame:
+    return dep.select("id", "head")
+
+
+@star_table(Dimension("dim_bin", "", ("hall", "no"), [Column("hall", "text"), Column("no", "int")]))
+def dim_bin(bin: nw.LazyFrame) -> nw.LazyFrame:
+    return bin.select("hall", "no")
+
+
+def fact_visit(*to: str) -> StarFunction:
+    columns = [
+        Column("id", "int"),
+        Column("emp", "int?", "", "dim_emp" if "dim_emp" in to else None),
+        Column("hall", "text?"),
+        Column("no", "int?"),
+    ]
+    references: dict[str | tuple[str, ...], str] = {("hall", "no"): "dim_bin"} if "dim_bin" in to else {}
+    schema = Fact("fact_visit", "", "id", columns, record="visit_record_id", references=references)
+    return StarFunction(schema, _visits)
+
+
+def _visits(visit: nw.LazyFrame) -> nw.LazyFrame:
+    return visit.select("id", "emp", "hall", "no")
+
+
+def test_a_stand_in_goes_with_the_last_that_refers_to_it(make: Callable[..., Direct], engine: str) -> None:
+    """A dimension keeps no history of what it referred to, and code that refers to less makes a fact anew."""
+    tables = {
+        "emp": Table("emp", "", {"id": "int", "boss": "int?", "dep": "int?"}),
+        "dep": Table("dep", "", {"id": "int", "head": "int?"}),
+        "bin": Table("bin", "", {"hall": "text", "no": "int"}),
+        "visit": Table("visit", "", {"id": "int", "emp": "int?", "hall": "text?", "no": "int?"}),
+    }
+    dimensions = {one.name: one for one in (dim_emp, dim_dep, dim_bin)}
+
+    def stand_ins(flow: Direct) -> list[str]:
+        noted = [key for _, key in books(flow)["inferred_members"]]
+        with flow.warehouse.reading() as reader:
+            held = reader.rows(
+                "SELECT (SELECT count(*) FROM star.dim_emp AS e) + (SELECT count(*) FROM star.dim_dep AS d) "
+                "+ (SELECT count(*) FROM star.dim_bin AS b)"
+            )
+        assert held == [(len(noted) + 6,)]
+        assert [f for f in (*flow.verified(), *flow.rebuilt()) if not f.equal] == []
+        return noted
+
+    flow = make(
+        engine, EMPLOYED, Inputs(tables, {**dimensions, "fact_visit": fact_visit("dim_emp", "dim_bin")}, {})
+    )
+    flow.run()
+    assert stand_ins(flow) == ['"b""","2"', "7", "55", "56", "77", "99"]
+    execute(
+        flow.url,
+        "UPDATE dep SET head = NULL; UPDATE emp SET boss = 1, dep = NULL WHERE id > 1; "
+        "UPDATE visit SET emp = NULL, hall = NULL",
+    )
+    flow.run()
+    assert stand_ins(flow) == ['"b""","2"', "56", "77"], "facts keep their versions"
+    flow = replace(flow, inputs=Inputs(tables, {**dimensions, "fact_visit": fact_visit("dim_bin")}, {}))
+    flow.run()
+    assert stand_ins(flow) == ['"b""","2"']
+    flow = replace(flow, inputs=Inputs(tables, {**dimensions, "fact_visit": fact_visit()}, {}))
+    flow.run()
+    assert stand_ins(flow) == []
 
 
 # -- a warehouse of the version before -------------------------------------------------------------------------------

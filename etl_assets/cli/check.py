@@ -1,23 +1,25 @@
 """`etl check`: is the project right, as far as that can be said without a source?"""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
 from etl_assets.cli import environment, output
+from etl_assets.settings import Settings, warehouse_engine
 
 if TYPE_CHECKING:
-    from etl_assets.project import Project
+    from etl_assets.project import Project, Slip
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def check(ctx: click.Context, as_json: bool) -> None:
-    """Load the project that ETL_PROJECT names, try its functions on empty tables, and tell every slip: the file and line,
-    what is wrong, and what to write instead. No source is asked, nothing is written. Ends with 1 if there is any."""
+    """Load the project that ETL_PROJECT names, try its functions on empty tables and its reports over an empty star, and tell
+    every slip: the file and line, what is wrong, and what to write instead. No source is asked, nothing is written. Ends
+    with 1 if there is any."""
     settings = environment.settings()
 
     from etl_assets.project import ProjectError, Slip
@@ -25,6 +27,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
     slips: list[Slip] = []
     try:
         project = environment.project(settings)
+        slips = list(_of_reports(project, settings))
     except ProjectError as error:
         slips = list(error.slips)
     if as_json:
@@ -42,6 +45,19 @@ def check(ctx: click.Context, as_json: bool) -> None:
         )
     if slips:
         ctx.exit(1)
+
+
+def _of_reports(project: "Project", settings: Settings) -> "Iterator[Slip]":
+    """The slips of reports that show when they are tried, in the dialect of the warehouse that they are for."""
+    if not project.reports or warehouse_engine(settings.warehouse_url) != "duckdb":
+        return
+
+    from etl_assets.exports.trial import tried
+    from etl_assets.project.contract import Slip, at
+
+    schemas = {name: one.schema for name, one in project.star.items()}
+    for report, told in tried(project.reports.values(), schemas):
+        yield Slip(at(report.where), told)
 
 
 def _steps(project: "Project") -> str:

@@ -58,7 +58,7 @@ def plan(ctx: click.Context, whole: bool, offline: bool, as_json: bool) -> None:
             loads = list(makes)
         else:
             with found.lake.open(project.inputs) as bench:
-                makes = list(forecast.makes(bench.builder, bench.manifest, changing))
+                makes = list(forecast.makes(bench.builder, bench.manifest, changing, found.lake.most_batches))
                 held = found.warehouse.held()
                 if found.warehouse.exists:
                     with found.warehouse.glancing() as reader:
@@ -70,6 +70,7 @@ def plan(ctx: click.Context, whole: bool, offline: bool, as_json: bool) -> None:
         for name, (query, control) in project.queries.items()
     }
     reports = list(forecast.reports(read_by, loads))
+    waiting = [make for make in makes if make.what == "waits"]
     if as_json:
         output.emit_json(
             {
@@ -78,13 +79,16 @@ def plan(ctx: click.Context, whole: bool, offline: bool, as_json: bool) -> None:
                 "star": [vars(make) for make in makes],
                 "warehouse": [vars(make) for make in loads],
                 "reports": [vars(make) for make in reports],
-                "stopped": stopped,
+                "stopped": [*stopped, *(make.why for make in waiting)],
             }
         )
     else:
         _show(reads, asks, {"star": makes, "warehouse": loads, "report": reports})
     if stopped:
         output.say(f"etl: the run would stop: {'; '.join(stopped)}", err=True)
+    for one in waiting:
+        output.say(f"etl: {one.why}", err=True)
+    if stopped or waiting:
         ctx.exit(1)
 
 
@@ -119,7 +123,12 @@ def _show(reads: "Sequence[Read]", asks: "Sequence[Ask]", made: "Mapping[str, Se
 
 
 def _row(make: "Make") -> tuple[str, str, str]:
-    told = {"nothing": "left as it is", "update": "brought up to date", "anew": "made anew"}
+    told = {
+        "nothing": "left as it is",
+        "waits": "left as it is",
+        "update": "brought up to date",
+        "anew": "made anew",
+    }
     return make.table, told[make.what], make.why
 
 

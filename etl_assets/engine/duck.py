@@ -120,6 +120,9 @@ def listing(names: Sequence[str], prefix: str = "") -> str:
     return ", ".join(prefix + identifier(name) for name in names)
 
 
+# What parts the fields of a CSV file that somebody wrote.
+_DELIMITERS = ",;\t|"
+NOT_UTF_8 = "is not UTF-8: save it as such (in Excel as CSV UTF-8)"
 # To DuckDB a path may be a pattern, and its folders may say values (`country=UK`). Here it is a path and no more.
 _ONLY_THESE_FILES = "hive_partitioning = false, union_by_name = false"
 _PATTERN = re.compile(r"[*?\[]")
@@ -187,10 +190,38 @@ def read_parquet(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -
 
 
 def read_any_csv(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
-    """The rows of a CSV file with a header, written by whomever: every column text."""
+    """The rows of a CSV file with a header, written by whomever: every column text, an empty value NULL. Fields are parted by
+    what parts the header. Nothing else is guessed: DuckDB takes a value that begins with # for a comment, or skips lines
+    until it likes them. Raises `EtlError` for a file without a header or in another encoding than UTF-8; where rows are at
+    fault, reading them does."""
+    names, delimiter = _any_header(path)
+    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
+    ends = "new_line = '\\n', " if any("\r" in name for name in names) else ""
     return connection.sql(
-        f"FROM read_csv({files([path])}, header = true, all_varchar = true, {_ONLY_THESE_FILES})"
+        f"FROM read_csv({files([path])}, header = true, columns = {{{columns}}}, auto_detect = false, {ends}nullstr = '', "
+        f"delim = {literal(delimiter)}, quote = '\"', escape = '\"', compression = 'none', {_ONLY_THESE_FILES})"
     )
+
+
+def _any_header(path: Path) -> tuple[list[str], str]:
+    """The columns of somebody's CSV file, each under a name of its own, and what parts them."""
+    found: tuple[list[str], str] = [], ","
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            for delimiter in _DELIMITERS:
+                lines.seek(0)
+                record = next(csv.reader(lines, delimiter=delimiter), [])
+                found = (record, delimiter) if len(record) > len(found[0]) else found
+    except UnicodeDecodeError:
+        raise EtlError(f"{path.name} {NOT_UTF_8}") from None
+    if not any(found[0]):
+        raise EtlError(f"{path.name} has no header: write the names of its columns into the first line")
+    names: list[str] = []
+    for nth, name in enumerate(found[0]):
+        name = name.strip() or f"column{nth}"
+        alike = sum(one.strip().lower() == name.lower() for one in found[0][:nth])
+        names.append(f"{name}_{alike}" if alike else name)
+    return names, found[1]
 
 
 def header(path: Path) -> list[str]:

@@ -44,6 +44,16 @@ _KNOWN: Mapping[type[exp.Expr], frozenset[str]] = {
 }
 # What DuckDB writes around the text of somebody's own; around its steps it is written out (see `_inlined`).
 _NOT_FOLLOWED = " AS NOT MATERIALIZED ("
+# What sqlglot raises for a query that it can't follow: its own errors, and others that nobody there foresaw.
+NOT_FOLLOWED = (
+    SqlglotError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 _STYLED = re.compile(r"\x1b\[[0-9;]*m")
 # Types of which two values may be equal and not the same: 0.0 and -0.0, a month and 30 days.
 _EQUAL_AND_DIFFERENT = re.compile(r"FLOAT|DOUBLE|INTERVAL|TIME WITH TIME ZONE")
@@ -238,7 +248,7 @@ def substituted(expression: Expression, columns: Mapping[str, Expression]) -> Ex
     return made.unnest() if isinstance(made, exp.Paren) else made
 
 
-def told(error: SqlglotError) -> str:
+def told(error: Exception) -> str:
     """What is wrong with a query, in a line without the marks that a terminal would show."""
     return _STYLED.sub("", " ".join(str(error).split()))
 
@@ -280,7 +290,7 @@ def parse(query: Query, types: Types) -> Node:
         qualified = qualify(
             parsed, schema=dict[str, object](schema), dialect=_AS_WRITTEN, quote_identifiers=False
         )
-    except SqlglotError as error:
+    except NOT_FOLLOWED as error:
         raise Opaque(f"its SQL can't be followed ({told(error)[:80]})") from error
     for name in qualified.find_all(exp.Identifier):
         name.set("quoted", True)  # so that what is the same reads the same
@@ -387,7 +397,9 @@ class _Parser:
         aggregated = [name for name, e in columns.items() if aggregates(e)]
         if group is None:
             return () if aggregated or query.args.get("having") else None
-        if any(group.args.get(name) for name in ("grouping_sets", "cube", "rollup", "totals")):
+        if any(group.args.get(name) for name in ("grouping_sets", "cube", "rollup", "totals")) or any(
+            isinstance(key, exp.GroupingSets | exp.Cube | exp.Rollup) for key in group.expressions
+        ):
             raise Opaque("several groupings at once")
         if group.args.get("all"):
             return tuple(e for name, e in columns.items() if name not in aggregated)

@@ -3,18 +3,18 @@
 Queries are written in the SQL that PostgreSQL, BigQuery and DuckDB share, and are read here as PostgreSQL's.
 """
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from sqlglot import exp, parse_one
-from sqlglot.errors import SqlglotError
 from sqlglot.lineage import lineage
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import build_scope
 from sqlglot.schema import MappingSchema, Schema
 
-from etl_assets.engine.operators import told
+from etl_assets.engine.operators import NOT_FOLLOWED, told
 from etl_assets.exports.contract import Report, ReportError
 from etl_assets.star.schema import Fact, StarTable
 
@@ -60,12 +60,14 @@ class ReportQuery:
             for table in parsed.find_all(exp.Table):
                 if table.name not in own and (table.db != "star" or not self._table(table.name)):
                     current = [name + _CURRENT for name, one in self.star.items() if isinstance(one, Fact)]
+                    known = [f"star.{name}" for name in (*self.star, *current)]
+                    near = difflib.get_close_matches(f"star.{table.name}", known, 1)
                     raise ReportError(
-                        f"{self.owner}: its query reads {table.sql(dialect=_DIALECT)!r}, but can read only star."
-                        + ", star.".join([*self.star, *current])
+                        f"{self.owner}: its query reads {table.sql(dialect=_DIALECT)!r}, and can read star tables only; "
+                        + (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")
                     )
             qualified = qualify(parsed, schema=self._columns(parsed), dialect=_DIALECT)
-        except SqlglotError as error:
+        except NOT_FOLLOWED as error:
             raise ReportError(f"{self.owner}: its query is wrong: {told(error)}") from error
         if not isinstance(qualified, exp.Query):
             raise ReportError(f"{self.owner}: its query is no SELECT")

@@ -1,6 +1,8 @@
 """Edits of the modules of a project, each as a person would make it."""
 
 import ast
+import io
+import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +40,7 @@ class Edits:
 
     def _text(self, path: Path) -> str:
         if path not in self._texts:
-            self._texts[path] = path.read_text(encoding="utf-8") if path.exists() else ""
+            self._texts[path] = _module_text(path) if path.exists() else ""
         return self._texts[path]
 
     def add_columns(self, table: Table, columns: Mapping[str, str]) -> None:
@@ -90,6 +92,20 @@ class Edits:
         lacking = dict.fromkeys(line for name, line in imports.items() if name not in has)
         self._inserted.setdefault(path, []).extend((at, line) for line in lacking)
         self._appended.setdefault(path, []).extend(f"\n{one}" for one in functions)
+
+
+def _module_text(path: Path) -> str:
+    """A module as Python reads it: whatever ends its lines is a line feed."""
+    with tokenize.open(path) as file:
+        return file.read()
+
+
+def write_module(path: Path, text: str) -> None:
+    """Write a module in the encoding that it has, its lines ended as its first one is."""
+    raw = path.read_bytes() if path.exists() else b""
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
+    ends = "\r\n" if raw.partition(b"\n")[0].endswith(b"\r") else "\n"
+    path.write_text(text, encoding=encoding, newline=ends)
 
 
 def renamed_table(declared: Declared, tables: Mapping[str, Table]) -> Declared:

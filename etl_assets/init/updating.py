@@ -9,7 +9,7 @@ from pathlib import Path
 from etl_assets.init.catalog import Catalog, CatalogTable
 from etl_assets.init.declaring import Declaration, Declared, declared_type, shown, unique
 from etl_assets.init.design import described, design
-from etl_assets.init.editing import Edits, renamed_table
+from etl_assets.init.editing import Edits, renamed_table, write_module
 from etl_assets.init.layout import docstring, literal, literals
 from etl_assets.init.proposal import CALENDAR, Design, ProposedTable
 from etl_assets.init.writing import fact_report, one_row, star_function
@@ -48,7 +48,7 @@ class Update:
     def write(self) -> None:
         """Write what would be written."""
         for path, (_, new) in self.files.items():
-            path.write_text(new, encoding="utf-8")
+            write_module(path, new)
 
 
 def compare(catalog: Catalog, declaration: Declaration, project: Project, main: Path) -> Update:

@@ -90,7 +90,7 @@ class _Declared:
             for one in value if several else value.values() if isinstance(value, dict) else (value,):
                 self._take(one, module)
         if module.__file__ and Path(module.__file__).is_file():
-            statements = ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body
+            statements = ast.parse(Path(module.__file__).read_bytes()).body  # in its own encoding
             self._find_doubles(module, statements)
             self._find_unkept(module, statements)
 

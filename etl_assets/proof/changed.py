@@ -4,8 +4,7 @@ verdict on its function, and the batch that it shows."""
 import json
 from collections.abc import Iterator
 
-import pyarrow.parquet as pq
-
+from etl_assets.engine import duck
 from etl_assets.engine.typing import types_version
 from etl_assets.lake.files import LakeError
 from etl_assets.lake.manifest import Manifest
@@ -49,8 +48,9 @@ def _is_another(builder: Builder, definition: StarFunction, at: Manifest) -> boo
 
 def _contract(builder: Builder, definition: StarFunction, held: StarFile) -> Iterator[str]:
     """The columns that a file has otherwise than they are declared."""
-    has = {one.name: str(one.type) for one in pq.read_schema(builder.star.local(held.path))}
-    declared = {one.name: str(one.type) for one in definition.schema.arrow}
+    file = duck.read_parquet(builder.connection, [builder.star.local(held.path)])
+    has = {name: _named(str(type_)) for name, type_ in zip(file.columns, file.types, strict=True)}
+    declared = {one.name: one.type.duckdb for one in definition.schema.columns}
     for name in {**declared, **has}:
         if name not in has:
             yield f"{name} is new"
@@ -58,6 +58,11 @@ def _contract(builder: Builder, definition: StarFunction, held: StarFile) -> Ite
             yield f"{name} was {has[name]} and is {declared[name]}"
     if gone := [name for name in has if name not in declared]:
         yield f"{', '.join(gone)} is declared no longer"
+
+
+def _named(type_: str) -> str:
+    """A type of a file as a declared one is called."""
+    return "TIMESTAMPTZ" if type_ == "TIMESTAMP WITH TIME ZONE" else type_
 
 
 def _is_same_code(builder: Builder, definition: StarFunction) -> bool:

@@ -22,7 +22,7 @@ from etl_assets.source.connection import find_names
 from etl_assets.source.identity import check_identity
 from etl_assets.source.snapshot import take_snapshot
 from etl_assets.source.table import Table
-from etl_assets.star.build import Builder
+from etl_assets.star.build import Builder, too_many
 from etl_assets.star.schema import Fact
 from etl_assets.warehouse.contract import HeldTable, Warehouse, WarehouseError, WarehouseReader
 from etl_assets.warehouse.dialect import BATCHES, SCHEMA
@@ -58,7 +58,8 @@ class Ask:
 
 @dataclass(frozen=True)
 class Make:
-    """What would become of a table of the star or the warehouse: "nothing", "update", "anew", and why."""
+    """What would become of a table of the star or the warehouse: "nothing", "update", "anew", or "waits" for somebody to
+    decide, and why."""
 
     table: str
     what: str
@@ -124,7 +125,7 @@ def reports(queries: Mapping[str, Sequence[str]], loads: Sequence[Make]) -> Iter
     """What would become of each report; `queries` says which tables of the star it reads."""
     becomes = {load.table: load.what for load in loads}
     for name, tables in queries.items():
-        other = [table for table in tables if becomes.get(table, "nothing") != "nothing"]
+        other = [table for table in tables if becomes.get(table, "nothing") not in ("nothing", "waits")]
         told = f"it reads {', '.join(other)}" if other else "what it reads stays as it is"
         yield Make(name, "anew" if other else "nothing", told)
 
@@ -135,35 +136,54 @@ def asks(apis: Sequence[Api], batches: Batches, now: datetime) -> Iterator[Ask]:
         yield Ask(api.name, len(waiting(batches.files, api.name)), len(list(due(api, batches.files, now))))
 
 
-def makes(builder: Builder, manifest: Manifest, changing: Mapping[str, str]) -> Iterator[Make]:
-    """What would become of each star table; `changing` says of source tables what is expected of them."""
+def makes(
+    builder: Builder, manifest: Manifest, changing: Mapping[str, str], most_batches: int
+) -> Iterator[Make]:
+    """What would become of each star table; `changing` says of source tables what is expected of them. None is made anew
+    from more than `most_batches`, nor what is made from one that would have to be."""
+    stay: set[str] = set()
     for definition in builder.inputs.in_order():
         name = definition.name
-        yield Make(name, *_make(builder, manifest, name, changing))
+        what, why, batches = _make(builder, manifest, name, changing)
+        if what == "anew" and batches > most_batches:
+            what, why = "waits", too_many(name, batches, most_batches)
+        elif what != "nothing" and (blocked := [one for one in definition.inputs if one in stay]):
+            what, why = "waits", f"{name} is made from {', '.join(blocked)}, which waits"
+        if what == "waits":
+            stay.add(name)
+        yield Make(name, what, why)
 
 
-def _make(builder: Builder, manifest: Manifest, name: str, changing: Mapping[str, str]) -> tuple[str, str]:
+def _make(
+    builder: Builder, manifest: Manifest, name: str, changing: Mapping[str, str]
+) -> tuple[str, str, int]:
+    """What would become of a star table, why, and of how many batches."""
+    expected = [table for table in builder.sources(name) if table in changing]
     held = builder.star.shown(builder.inputs.star[name].schema)
-    if held is None:
-        damage = builder.star.damaged.get(name)
-        return "anew", damage or "the lake has no file of it as it is declared"
     try:
+        if held is None:
+            damage = builder.star.damaged.get(name)
+            pending = builder.changing(name, manifest)
+            told = damage or "the lake has no file of it as it is declared"
+            return "anew", told, len(pending) + bool(expected)
         at = builder.batches.get(held.batch)
         known = builder.version(name, at) == held.version
         pending = builder.changing(name, manifest, held.batch) if known else builder.changing(name, manifest)
     except LakeError as error:
         lacking = [table for table in builder.sources(name) if table not in manifest.tables]
         told = f"it is made from {', '.join(lacking)} now, of which the lake holds nothing yet"
-        return "anew", told if lacking else str(error)
+        return "anew", told if lacking else str(error), len(builder.changing(name, manifest)) + 1
     if not known:
-        return "anew", (
+        told = (
             f"{'; '.join(changed.reasons(builder, builder.inputs.star[name], held, at))}: {len(pending):,} batches are gone "
             "through again"
         )
-    expected = [table for table in builder.sources(name) if table in changing]
+        return "anew", told, len(pending) + bool(expected)
     reasons = [f"{len(pending):,} batches are landed and not in it"] if pending else []
     reasons += [f"{table}: {changing[table]}" for table in expected]
-    return ("update", "; ".join(reasons)) if reasons else ("nothing", f"it shows batch {number(held.batch)}")
+    if not reasons:
+        return "nothing", f"it shows batch {number(held.batch)}", 0
+    return "update", "; ".join(reasons), len(pending) + bool(expected)
 
 
 def loads(
@@ -173,6 +193,9 @@ def loads(
     expected = {make.table: make for make in makes}
     for name, definition in builder.inputs.star.items():
         schema, loaded, made = definition.schema, held.get(name), expected[name]
+        if made.what == "waits":
+            yield Make(name, "waits", "as the star")
+            continue
         if reader is None or loaded is None:
             yield Make(name, "anew", "the warehouse has nothing of it")
             continue

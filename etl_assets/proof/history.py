@@ -51,13 +51,15 @@ def table_then(
     builder: Builder, name: str, manifest: Manifest, scratch: Path
 ) -> Iterator[duckdb.DuckDBPyRelation]:
     """A star table after the batch of a manifest, by key, in the table's columns: of a fact the current version of each
-    row that existed, of a dimension all members, those that were gone flagged. Raises `LakeError` if the lake can't say."""
+    row that existed, of a dimension all members, those that were gone flagged. What was read later holds what it held then,
+    as the star has it. Raises `LakeError` if the lake can't say."""
     schema = builder.inputs.star[name].schema
-    for needed in builder.sources(name):
-        if needed not in manifest.tables:
-            raise LakeError(
-                f"batch {number(manifest.batch)} holds nothing of {needed}, from which {name} is made; name a later batch"
-            )
+    sources = builder.sources(name)
+    if sources and not any(table in manifest.tables for table in sources):
+        raise LakeError(
+            f"batch {number(manifest.batch)} holds nothing of {', '.join(sources)}, from which {name} is made; name a later "
+            "batch"
+        )
     keys = listing(schema.key_columns)
     begins = builder.star.baseline(name)
     if isinstance(schema, Fact) and not (begins and begins > manifest.batch):

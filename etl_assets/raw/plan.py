@@ -126,7 +126,8 @@ def _check(relation: Relation, held: TableState) -> None:
     if relation.key != held.key:
         raise SourceError(
             f"the key of {name} was {', '.join(held.key)} and is now {', '.join(relation.key)}: its history can't go "
-            "on under the same name; name the old key in its declaration, or begin a new lake (ETL_LAKE_URL)"
+            "on under the same name; name the old key in its declaration, let it begin anew under another name (as_=), or begin "
+            "a new lake (ETL_LAKE_URL)"
         )
     now = {c.name for c in relation.columns if storage(c.type) == "BIGINT"}
     become = [

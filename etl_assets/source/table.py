@@ -50,7 +50,12 @@ class Table:
         if self.as_:
             object.__setattr__(self, "name", self.as_)
         key: Any = self.key
-        object.__setattr__(self, "key", (key,) if isinstance(key, str) else tuple(key))
+        if isinstance(key, str):
+            key = [key]
+        elif not isinstance(key, list | tuple) or not all(isinstance(one, str) for one in key):
+            refuse(self, f'{self.name}: key= names no columns in an order: write key=("…",)')
+            key = ()
+        object.__setattr__(self, "key", tuple(key))
         if not self.name or "/" in self.name or self.name.startswith("."):
             refuse(self, f'{self.name!r} can\'t name a table: write as_="…"')
         columns: Any = self.columns

@@ -32,6 +32,7 @@ from etl_assets.star.change import InputChange, shown_key
 from etl_assets.star.course import Course, DimensionCourse, FactCourse, Step, audits_of
 from etl_assets.star.frames import Arrivals, Frames
 from etl_assets.star.function import ContractError, StarFunction, function_fails
+from etl_assets.star.lineage import drives
 from etl_assets.star.outcome import Audit, Build, Staged, broken
 from etl_assets.star.schema import Dimension, Fact
 from etl_assets.star.trial import Refuted, Verdict, tried
@@ -215,11 +216,7 @@ class _Derivation:
             self.pending[name] = []
             course.stopped = True
             build.shows = self._published(name)
-            build.failure = (
-                f"{name} was made by other code, or by none: to make it means to go through {pending:,} batches, more "
-                f"than {most_batches:,} (ETL_REPLAY_BATCHES); run again with --replay star/{name}, or, to let it begin "
-                f"at the newest batch, without what it was before, with --from-now star/{name}"
-            )
+            build.failure = too_many(name, pending, most_batches)
 
     def _published(self, name: str) -> int | None:
         """The batch that published files show of a table, whatever code made them."""
@@ -362,7 +359,8 @@ class _Derivation:
             step = Step(come, gone, course.without(gone, come), applied.how)
             if applied.was is None:  # what did not change was audited before
                 audits += self._audited(course, come if alike else applied.now)
-            audits += self._clash(definition, course, step, batch)
+            if applied.was is not None:
+                audits += self._clash(definition, course, step, batch)
             counted = self._counts(step)
             audits += self._lost(definition, course.at, batch, counted[0] - counted[2])
         build.audits += audits
@@ -517,8 +515,10 @@ class _Derivation:
         ]
 
     def _clash(self, definition: StarFunction, course: Course, step: Step, batch: Manifest) -> list[Audit]:
-        """Rows that come with the key of one that stays. There is none where the source's own key is the star's."""
-        if self.builder.carried_key(definition, batch) is not None:
+        """Rows that come with the key of one that stays. There is none where the key is that of the source's rows which a
+        change reaches."""
+        carried = self.builder.carried_key(definition, batch)
+        if carried is not None and drives(definition, self.inputs, carried):
             return []
         keys = course.keys
         came = course.without(step.come, step.gone)
@@ -625,3 +625,12 @@ class _Derivation:
         if build.held is None or build.held.rows <= _SORTED_ROWS or course.touched is None:
             rows = rows.order(course.keys)
         self._stage(build, rows, at)
+
+
+def too_many(name: str, pending: int, most_batches: int) -> str:
+    """Why a table is not made from so many batches, and what to do."""
+    return (
+        f"{name} was made by other code, or by none: to make it means to go through {pending:,} batches, more "
+        f"than {most_batches:,} (ETL_REPLAY_BATCHES); run again with --replay star/{name}, or, to let it begin "
+        f"at the newest batch, without what it was before, with --from-now star/{name}"
+    )

@@ -5,6 +5,8 @@ compared with what is promised before any data exists, by running it on empty ta
 """
 
 import difflib
+import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -22,9 +24,10 @@ from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.duck import identifier
 from etl_assets.engine.operators import Node, Opaque, Query, aggregate_names
 from etl_assets.engine.typing import types_version
+from etl_assets.errors import EtlError
 from etl_assets.source.table import Table
 from etl_assets.star import planning
-from etl_assets.star.function import ContractError, StarFunction, as_relation
+from etl_assets.star.function import ContractError, StarFunction, as_relation, listed
 from etl_assets.star.schema import Dimension, Fact, StarTable
 
 
@@ -152,8 +155,12 @@ class Inputs:
             # A file is read by a function call; as a table it has columns that can be followed.
             table = f"reference.{identifier(name)}"
             connection.execute("CREATE SCHEMA IF NOT EXISTS reference")
-            rows = reference(connection, self.references[name]).limit(0)
-            rows.query("file", f"CREATE TABLE IF NOT EXISTS {table} AS FROM file")
+            rows = reference(connection, self.references[name])
+            try:
+                rows.aggregate("count(COLUMNS(*))").fetchall()
+            except duckdb.Error as error:
+                raise ContractError(_wrong_rows(self.references[name], error)) from None
+            rows.limit(0).query("file", f"CREATE TABLE IF NOT EXISTS {table} AS FROM file")
             return connection.table(table)
         schema, columns = "raw" if name in self.tables else "star", self.types(name)
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
@@ -164,13 +171,21 @@ class Inputs:
     def _wrong_inputs(self, definition: StarFunction) -> Iterator[str]:
         """Parameters that name nothing, or two things."""
         known = [*self.tables, *self.star, *self.references]
-        for name in definition.inputs:
-            if known.count(name) != 1 and name not in self.untried:
-                near = difflib.get_close_matches(name, known, 1)
-                what = f"did you mean {near[0]}? There are" if near and name not in known else "there are"
+        if not definition.inputs:
+            yield (
+                f"{definition.name}: its function has no parameters: name there what it is made from; rows that stand nowhere else "
+                "go into a reference file, NAME.csv beside the modules"
+            )
+        for name, parameter in inspect.signature(definition.function).parameters.items():
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                yield f"{definition.name}: its parameters are given by name: write {name}, without * or /"
+            elif known.count(name) != 1 and name not in self.untried:
+                others = [one for one in known if one != definition.name]
+                near = difflib.get_close_matches(name, others, 1) if name not in known else []
+                what = f"did you mean {near[0]}?" if near else f"there are {listed(known)}"
                 yield (
                     f"{definition.name}: its parameter {name!r} must name one source table, star table or "
-                    f"reference file; {what} {', '.join(known)}"
+                    f"reference file; {what}"
                 )
 
     def _wrong_links(self, schema: StarTable) -> Iterator[str]:
@@ -270,8 +285,25 @@ class Inputs:
 
 
 def reference(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.DuckDBPyRelation:
-    """A reference file of the project (CSV) as text columns."""
-    return duck.read_any_csv(connection, path)
+    """A reference file of the project (CSV) as text columns. Raises `ContractError` if it has no header, or is not UTF-8."""
+    try:
+        return duck.read_any_csv(connection, path)
+    except EtlError as error:
+        raise ContractError(f"the reference file {error}") from None
+
+
+def _wrong_rows(path: Path, error: duckdb.Error) -> str:
+    """What is wrong with a reference file, without its values, which DuckDB repeats."""
+    said = str(error)
+    found = re.search(r"CSV Error on Line: (\d+)", said)
+    line = f"the reference file {path.name}, line {found[1]}" if found else f"the reference file {path.name}"
+    if "unicode" in said:
+        return f"{line}: it {duck.NOT_UTF_8}"
+    if "Expected Number of Columns" in said:
+        return f"{line}: it has another number of values than the header"
+    if "quote" in said:
+        return f"{line}: a quote is not closed"
+    return f"{line}: {faults.told(error)}"
 
 
 # With what a query in brackets begins.

@@ -22,7 +22,9 @@ from etl_assets.star.lineage import carried_key
 
 # What the rules say that make a table from its function. Tables that are more than the rows of one source table under
 # that table's key were made by others before, and are made anew.
-_RULES = "the law"
+_RULES = "the law, of keys in capitals too"
+# How reference files are read: rows that begin with # were taken for comments before.
+_READING = b"as it is written "
 # Rows in quarantine that are named.
 _NAMED = 3
 
@@ -63,7 +65,7 @@ class Frames:
             content = self.batches.content(name, self.as_of(name, manifest))
             return f"{content}:{types_version(self.inputs.tables[name].types)}"
         if name in self.inputs.references:
-            return hashlib.sha256(self.inputs.references[name].read_bytes()).hexdigest()
+            return hashlib.sha256(_READING + self.inputs.references[name].read_bytes()).hexdigest()
         definition = self.inputs.star[name]
         parts = [definition.code_version, *(self.version(i, manifest) for i in definition.inputs)]
         if not self.plain(definition, manifest):
@@ -110,10 +112,14 @@ class Frames:
         return [found[batch] for batch in sorted(found)]
 
     def _changing(self, name: str, upto: Manifest, after: int | None) -> dict[int, Manifest]:
+        if not self.sources(name):
+            # What is made of reference files alone is there from the first batch on: they count as code.
+            first_batch = self.batches.numbers()[0]
+            return {} if after else {first_batch: self.batches.get(first_batch)}
         found: dict[int, Manifest] = {}
         firsts = []
         for one in self.inputs.star[name].inputs:
-            if one in self.inputs.star:
+            if one in self.inputs.star and self.sources(one):
                 # A table of the star begins when what it is made from does, however early the others begin.
                 found.update(self._changing(one, upto, after))
             elif one in self.inputs.tables:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import duckdb
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 from sqlglot.lineage import Node, lineage
 
+from etl_assets.engine.operators import NOT_FOLLOWED, Join, Opaque, Scan, Union
+from etl_assets.engine.operators import Node as Tree
 from etl_assets.star.definition import Inputs, Origin
 from etl_assets.star.function import StarFunction
 
@@ -38,6 +39,28 @@ def carried_key(definition: StarFunction, inputs: Inputs, key: Sequence[str]) ->
     return [carried[name] for name in key] if carried.keys() == set(key) else None
 
 
+def drives(definition: StarFunction, inputs: Inputs, columns: Sequence[str]) -> bool:
+    """Whether columns of a star table are its first table's, as that drives the function: then whatever rows have the same
+    values there are made from one of its rows. What is joined may have them too, or the same table, read once more."""
+    _, tree = inputs.plan(definition)
+    return not isinstance(tree, Opaque) and all(_of_driving(tree, c, definition.inputs[0]) for c in columns)
+
+
+def _of_driving(node: Tree, name: str, table: str) -> bool:
+    if isinstance(node, Scan):
+        return node.input == table
+    if isinstance(node, Union):
+        return False
+    source, expression = node.source, node.columns[name]
+    while isinstance(source, Join):
+        source = source.left
+    return (
+        isinstance(expression, exp.Column)
+        and expression.table == source.alias
+        and _of_driving(source.node, expression.name, table)
+    )
+
+
 def _column_lineage(
     definition: StarFunction, inputs: Inputs, connection: duckdb.DuckDBPyConnection
 ) -> Origins:
@@ -52,14 +75,27 @@ def _column_lineage(
         schema.setdefault(kind, {})[name] = columns
     try:
         nodes = lineage(None, sql, schema, dialect="duckdb", trim_selects=False)
-    except SqlglotError:  # some queries it can't follow: then it is not known where their columns come from
+    except NOT_FOLLOWED:  # some queries it can't follow: then it is not known where their columns come from
         return {}
-    return {column: Origin(_origins(node), _unchanged(node)) for column, node in nodes.items()}
+    # What is found has names without capitals.
+    made = {column.name.lower(): column.name for column in definition.schema.declared}
+    read = {
+        (name.lower(), column.lower()): (name, column)
+        for name, relation in relations.items()
+        for column in relation.columns
+    }
+    return {
+        made[column.lower()]: Origin(_origins(node, read), _unchanged(node))
+        for column, node in nodes.items()
+        if column.lower() in made  # what a PIVOT gives stands as one *
+    }
 
 
-def _origins(node: Node) -> list[tuple[str, str]]:
+def _origins(node: Node, read: Mapping[tuple[str, str], tuple[str, str]]) -> list[tuple[str, str]]:
     leaves = [leaf for leaf in node.walk() if not leaf.downstream and isinstance(leaf.expression, exp.Table)]
-    return sorted({(leaf.expression.name, exp.to_column(leaf.name).name) for leaf in leaves})
+    return sorted(
+        {read[leaf.expression.name.lower(), exp.to_column(leaf.name).name.lower()] for leaf in leaves}
+    )
 
 
 def _unchanged(node: Node) -> bool:

@@ -7,7 +7,7 @@ checks are derived. Which tables there are a project declares.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from etl_assets.engine.code_version import declared_version
 from etl_assets.engine.mistakes import columns_of, refuse
@@ -30,8 +30,12 @@ class Column:
     references: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a type that there is not."""
+        """Raise `ValueError` for a type that there is not, or a reference that names nothing."""
         self.__dict__["type"] = checked(self, self.name, self.declared)
+        given: Any = self.references
+        if not isinstance(given, str | None):
+            refuse(self, f"{self.name}: write its dimension's name as a text: references={_as_text(given)}")
+            object.__setattr__(self, "references", None)
 
     @cached_property
     def type(self) -> Type:
@@ -66,11 +70,10 @@ class StarTable:
     def __post_init__(self) -> None:
         """Raise `ValueError` for a declaration that contradicts itself."""
         object.__setattr__(self, "declared", columns_of(self, self.name, self.declared, Column))
+        self._check_kinds()
         names = [column.name for column in self.declared]
         if self.rows not in ("one per row", "any"):
             refuse(self, f'{self.name}: rows={self.rows!r} means nothing: write "one per row" or "any"')
-        if not self.key_columns:
-            refuse(self, f"{self.name}: name the column, or the columns, of its key")
         for name in self.key_columns:
             if name not in names:
                 refuse(self, f"{self.name}: the key {name!r} is not among its columns {names}")
@@ -87,6 +90,25 @@ class StarTable:
                     self,
                     f"{self.name}: {', '.join(lacking)}, which refers to {dimension}, is not among its columns {names}",
                 )
+
+    def _check_kinds(self) -> None:
+        """Refuse what names no columns; a set has no order."""
+        if not self.key or not _are_names(self.key):
+            told = 'name the column, or the columns, of its key: key="…", or key=["…", "…"]'
+            refuse(self, f"{self.name}: {told}")
+            object.__setattr__(self, "key", ())
+        if self.by is not None and not _are_names(self.by):
+            refuse(self, f'{self.name}: by= names no columns: write by="row", by="…", or by=["…", "…"]')
+            object.__setattr__(self, "by", None)
+        if not _are_names(self.versions_of):
+            refuse(self, f'{self.name}: versions_of= names no facts: write versions_of="fact_…"')
+            object.__setattr__(self, "versions_of", ())
+        given: Any = self.references
+        if not isinstance(given, Mapping) or not all(
+            isinstance(dimension, str) and _are_names(columns) for columns, dimension in given.items()
+        ):
+            refuse(self, f'{self.name}: references= says nothing: write references={{("…", "…"): "dim_…"}}')
+            object.__setattr__(self, "references", {})
 
     def _check_columns(self) -> None:
         """Refuse columns of one name, in whatever case: no warehouse tells them apart."""
@@ -217,6 +239,17 @@ class Fact(StarTable):
     @property
     def date_columns(self) -> list[str]:
         return [column.name for column in self.declared if column.type.name == "date"]
+
+
+def _are_names(given: object) -> bool:
+    return isinstance(given, str) or (
+        isinstance(given, list | tuple) and all(isinstance(one, str) for one in given)
+    )
+
+
+def _as_text(named: object) -> str:
+    """What stands for something, as the text that names it."""
+    return f'"{getattr(named, "name", "dim_…")}"'
 
 
 def _several(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ What a load leaves:
     dimensions   as their file; what is the same stays untouched, so that cost follows the change
     facts        all versions of all batches; `star.superseded` notes which of them are not the latest
     references   each leads somewhere: where the dimension does not have the member yet, a stand-in takes the place,
-                 and `star.inferred_members` notes it until the member comes. What can have no stand-in makes its
-                 fact wait: that stays whole as it was, the others are loaded
+                 and `star.inferred_members` notes it until the member comes, or nothing refers to it any more. What can
+                 have no stand-in makes its fact wait: that stays whole as it was, the others are loaded
 """
 
 import datetime
@@ -219,7 +219,12 @@ class _Load:
             self.own |= dict.fromkeys(range(before, len(statements)), name)
         for name, members in missing.items():
             statements += self._infer(self.tables[name], members, name in created)
-        statements += [*self._note_inferred(references.lost, missing, created), *self._note_loads()]
+        statements += self._note_inferred(references.lost, missing, created)
+        for name, members in references.idle(
+            self._count_inferred(), self.dialect.place(INFERRED.name)
+        ).items():
+            statements += self._remove_inferred(self.tables[name], members)
+        statements += self._note_loads()
         return [*statements, *session.settle(self.tables, created, emptied)]
 
     def _counted(self, statements: Sequence[str]) -> Iterator[str]:
@@ -274,6 +279,16 @@ class _Load:
             names = d.listing([column.name for column in table.columns])
             return [f"INSERT INTO {d.place(table.name)} ({names}) {rows}"]
         return self.session.put(table, members, rows)
+
+    def _remove_inferred(self, table: StarTable, members: str) -> Sequence[str]:
+        """Take stand-ins away, and out of their book."""
+        d = self.dialect
+        none = f"SELECT {d.listing([c.name for c in table.columns], 't.')} FROM {d.place(table.name)} AS t WHERE 1 = 0"
+        return [
+            *self.session.put(table, members, none),
+            f"DELETE FROM {d.place(INFERRED.name)} WHERE table_name = {d.literal(table.name)} AND member_key IN "
+            f"(SELECT {d.member_key(table, 'm')} FROM {members} AS m)",
+        ]
 
     def _note_inferred(
         self, lost: Mapping[str, str], missing: Mapping[str, str], created: set[str]

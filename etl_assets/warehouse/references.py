@@ -4,11 +4,11 @@ A reference leads somewhere if its dimension will have the member, or if a stand
 has a NULL part leads nowhere and need not. Members are handled in the dimension's columns: as it calls its key.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from etl_assets.star.schema import StarTable
+from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.contract import LoadSession
 from etl_assets.warehouse.plan import LoadPlan, Planner
 
@@ -111,6 +111,47 @@ class References:
         table = self.tables[name]
         there = self.is_created(name) or name in self.plans or self.planner.is_declared(table)
         return there and not unfillable(table)
+
+    def idle(self, stand_ins: Collection[str], book: str) -> Mapping[str, str]:
+        """The stand-ins that nothing refers to after this load: dimension -> where their keys stand. `stand_ins` names the
+        dimensions that have some, `book` lists them. Facts keep all versions: only where one is loaded anew, or a dimension
+        refers to another, may something refer to a member no longer."""
+        anew = any(plan.anew for plan in self.plans.values())
+        queries: dict[str, str] = {}
+        for name in stand_ins:
+            links = list(self._links(name)) if name in self.tables else []
+            moved = any(t.name in self.plans and not isinstance(t, Fact) for t, _ in links)
+            plan = self.plans.get(name)
+            if (anew or moved) and not (plan and plan.anew) and not self.is_created(name):
+                queries |= self._unreferred(name, links, book)
+        return {name: self.session.keep(f"idle_{name}", query) for name, query in self._some(queries).items()}
+
+    def _unreferred(
+        self, name: str, links: Sequence[tuple[StarTable, tuple[str, ...]]], book: str
+    ) -> Mapping[str, str]:
+        """A query of the stand-ins of a dimension that are what they were, and that no row refers to."""
+        d, key = self.dialect, self.tables[name].key_columns
+        referring = []
+        for table, columns in links:
+            stays = self._stays(table)
+            if stays and not self.planner.has(table, columns):
+                return {}  # it can't be told what its rows refer to
+            staged = self.staged[table.name].rows if table.name in self.staged else None
+            referring += [
+                f"SELECT {self._as_members(columns, name)} FROM {rows} AS f"
+                for rows in (staged, stays)
+                if rows
+            ]
+        noted = f"b.table_name = {d.literal(name)} AND b.member_key = {d.member_key(self.tables[name], 't')}"
+        apart = [f"({' UNION ALL '.join(referring)})"] if referring else []
+        apart += [keys] if name in self.staged and (keys := self.staged[name].keys) else []
+        others = [
+            f"AND NOT EXISTS (SELECT 1 FROM {rows} AS r WHERE {d.same(key, 'r', 't')})" for rows in apart
+        ]
+        return {
+            name: f"SELECT {d.listing(key, 't.')} FROM {d.place(name)} AS t JOIN {book} AS b ON {noted} "
+            f"WHERE 1 = 1 {' '.join(others)}"
+        }
 
     # -- members that are not there ------------------------------------------------------------------------------
 

@@ -1,12 +1,15 @@
 """Where columns come from, and which facts a calendar spans."""
 
 import time
+from typing import Any
 
 import narwhals as nw
+import pytest
 
 from etl_assets.project import Column, Table, calendar, dimension, fact
 from etl_assets.star.definition import Inputs
-from etl_assets.star.lineage import column_lineage
+from etl_assets.star.function import StarFunction
+from etl_assets.star.lineage import carried_key, column_lineage
 
 WIDE = {"id": "int", **{f"c{number}": "numeric(10,2)?" for number in range(600)}}
 
@@ -56,3 +59,45 @@ def test_a_calendar_spans_a_fact_that_refers_to_another_dimension_by_two_columns
         "event": Table("event", "", {"id": "int", "a": "int", "b": "int", "day": "date"}),
     }
     assert Inputs(tables, {**star, "dim_date": made}, {}).star["dim_date"].inputs == ["fact_event"]
+
+
+@dimension(key="ID", columns=[Column("ID", "int"), Column("Größe", "text?")])
+def dim_size(Größen: nw.LazyFrame) -> nw.LazyFrame:
+    """One row is a size."""
+    return Größen.select("ID", "Größe")
+
+
+@dimension(key="id", columns=[Column("id", "int"), Column("0", "bigint?")], rows="any")
+def dim_turned(pair: nw.LazyFrame) -> Any:
+    """One row is what there is of an a."""
+    turned = "FROM (PIVOT (SELECT a AS id, b FROM pair) ON b IN (0) USING count(*) GROUP BY id)"
+    return nw.from_native(nw.to_native(pair).query("pair", turned))
+
+
+@dimension(
+    key=["a", "what"], columns=[Column("a", "int"), Column("what", "text"), Column("n", "int?")], rows="any"
+)
+def dim_bare(pair: nw.LazyFrame) -> Any:
+    """One row is a value of an a."""
+    return nw.from_native(
+        nw.to_native(pair).query("pair", "UNPIVOT (SELECT a, b FROM pair) ON b INTO NAME what VALUE n")
+    )
+
+
+@pytest.mark.parametrize("function", [dim_turned, dim_bare])
+def test_of_columns_that_can_not_be_told_nothing_is_told(function: StarFunction) -> None:
+    inputs = Inputs({"pair": Table("pair", "", {"a": "int", "b": "int"})}, {function.name: function}, {})
+    assert column_lineage(function, inputs) == {}
+    assert inputs.classified(function) == "compared whole: a query of its own (.query)"
+
+
+def test_names_are_told_as_they_are_declared() -> None:
+    inputs = Inputs(
+        {"Größen": Table("Größen", "", {"ID": "int", "Größe": "text?"})}, {"dim_size": dim_size}, {}
+    )
+    origins = column_lineage(dim_size, inputs)
+    assert {name: origin.columns for name, origin in origins.items()} == {
+        "ID": [("Größen", "ID")],
+        "Größe": [("Größen", "Größe")],
+    }
+    assert carried_key(dim_size, inputs, ["ID"]) == ["ID"]

@@ -136,6 +136,13 @@ def one_row(order_line: nw.LazyFrame) -> nw.LazyFrame:
     return order_line.select(nw.len().alias("lines"), nw.col("amount").sum().alias("amount"))
 
 
+def rolled_up(orders: nw.LazyFrame) -> Any:
+    rolled = nw.to_native(orders).aggregate(
+        "coalesce(customer_id, 0) AS customer, count(*) AS orders", "ROLLUP (customer_id)"
+    )
+    return nw.from_native(rolled)
+
+
 def full_join(orders: nw.LazyFrame, employee: nw.LazyFrame) -> nw.LazyFrame:
     joined = orders.join(employee, left_on="order_id", right_on="id", how="full")
     return joined.select(nw.coalesce("order_id", "id").alias("id"), "name")
@@ -299,6 +306,14 @@ SAID = (
         {"lines": COUNT, "amount": AMOUNT},
         ["lines"],
         "compared whole: an aggregate without GROUP BY",
+        "any",
+    ),
+    Case(
+        "Subtotals (ROLLUP, CUBE, GROUPING SETS)",
+        rolled_up,
+        {"customer": INT, "orders": COUNT},
+        ["customer"],
+        "compared whole: several groupings at once",
         "any",
     ),
     Case(

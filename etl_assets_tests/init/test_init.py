@@ -286,6 +286,29 @@ def test_an_update_shows_what_is_new_and_adds_it_only_when_told_to(shop: str, tm
     assert "+" not in etl("init", "--update", shop).output
 
 
+@pytest.mark.parametrize(
+    ("encoding", "ends", "first"),
+    [("utf-8-sig", "\r\n", ""), ("latin-1", "\n", "# -*- coding: latin-1 -*-\n# Größe\n")],
+)
+def test_a_module_keeps_its_encoding_and_what_ends_its_lines(
+    shop: str, tmp_path: Path, encoding: str, ends: str, first: str
+) -> None:
+    assert etl("init", shop).exit_code == 0
+    folder = tmp_path / "etl_project"
+    for path in folder.glob("*.py"):
+        path.write_text(first + path.read_text(), encoding=encoding, newline=ends)
+    tables = folder / "tables.py"
+    before = tables.read_bytes()
+    execute(shop, "ALTER TABLE orders ADD paid boolean; CREATE TABLE refund (id int PRIMARY KEY, label text)")
+    assert etl("init", "--update", "--write", shop).exit_code == 0
+    added = f'        "paid": "boolean?",{ends}'.encode()
+    after = tables.read_bytes()
+    assert added in after
+    assert after.replace(added, b"").startswith(before)
+    assert after.count(b"\r") == (after.count(b"\n") if "\r" in ends else 0)
+    assert "dim_refund" in project.read(folder).star
+
+
 def test_new_columns_of_a_declaration_that_is_written_otherwise_are_told_in_a_comment(
     shop: str, tmp_path: Path
 ) -> None:

@@ -1,15 +1,17 @@
 """A table that other code makes is made from its first batch on; where these are more than a limit, a run asks first."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import narwhals as nw
 import pytest
 
+from etl_assets.proof import forecast
 from etl_assets.source.table import Table
 from etl_assets.star.definition import Inputs
-from etl_assets.star.function import StarFunction, fact
+from etl_assets.star.function import StarFunction, dimension, fact
 from etl_assets.star.outcome import Build
 from etl_assets.star.resource import OpenLake
 from etl_assets_tests.direct import Direct
@@ -83,6 +85,45 @@ def test_a_run_asks_before_it_goes_through_more_batches_than_the_limit(other: Ch
         )
         assert build.shows == 3
     assert other.rows() == WAS
+
+
+def test_what_a_run_would_ask_is_told_before(other: Changed) -> None:
+    def told(most: int, changing: Mapping[str, str] = MappingProxyType({})) -> str:
+        with other.bench() as bench:
+            (make,) = forecast.makes(bench.builder, bench.manifest, changing, most)
+            (loaded,) = forecast.loads(bench.builder, [make], {}, None)
+            assert loaded.what == make.what
+            return make.what
+
+    assert (told(2), told(3), told(3, {"invoice": "1 rows written"})) == ("waits", "anew", "waits")
+    with other.bench() as bench:
+        (make,) = forecast.makes(bench.builder, bench.manifest, {}, MOST)
+        assert make.why == other.derived(bench).failure
+
+
+@dimension(key="id", columns=described(id="uuid", label="text?"), name="dim_place")
+def labelled(place: nw.LazyFrame) -> nw.LazyFrame:
+    return place.select("id", "label")
+
+
+@dimension(key="id", columns=described(id="uuid", name="text?", at="timestamptz?"), name="dim_place")
+def named(place: nw.LazyFrame) -> nw.LazyFrame:
+    return place.select("id", nw.col("label").alias("name"), "at")
+
+
+def test_only_what_is_declared_otherwise_is_why_a_table_would_be_made_anew(make: Make) -> None:
+    flow = make(
+        "CREATE TABLE place (id uuid PRIMARY KEY, label text, at timestamptz)",
+        [Table("place", "", {"id": "uuid", "label": "text?", "at": "timestamptz?"})],
+        labelled,
+    )
+    other = replace(flow, inputs=Inputs(flow.inputs.tables, {"dim_place": named}, {}))
+    with other.lake.open(other.inputs) as bench:
+        (make_,) = forecast.makes(bench.builder, bench.manifest, {}, MOST)
+    assert make_.why == (
+        "its contract changed: name is new; its contract changed: at is new; "
+        "its contract changed: label is declared no longer: 1 batches are gone through again"
+    )
 
 
 def test_a_replay_that_was_asked_for_makes_all_versions_and_goes_on(other: Changed) -> None:

@@ -1,10 +1,14 @@
 """Star models as people have them, each with the change that a row-by-row view of the world misses. After every batch
 the warehouse shows what the same question asked of the source gives."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import narwhals as nw
 import pytest
 
 from etl_assets.source.table import Table
+from etl_assets.star.definition import Inputs
 from etl_assets.star.function import star_table
 from etl_assets.star.schema import Dimension, Fact
 from etl_assets_tests.direct import Direct
@@ -76,6 +80,48 @@ def test_what_makes_a_key_occur_twice_is_named_and_heals_once_it_is_mended(make:
     changed(flow, "DELETE FROM item_cat WHERE item_id = 4 AND cat_id = 2")
     assert bridge_is_shown(flow)
     assert (4, "item 4", "cat 1") in shown(flow, "dim_item", "id, name, label")
+    assert is_proven(flow)
+
+
+# -- a dimension of a reference file alone ------------------------------------------------------------------------
+
+
+@star_table(Dimension("dim_colour", "", "code", described(code="text", colour="text")))
+def dim_colour(colours: nw.LazyFrame) -> nw.LazyFrame:
+    return colours.select("code", "colour")
+
+
+@star_table(Fact("fact_noted", "", "id", described(id="int", colour="text?"), record="noted_record_id"))
+def fact_noted(note: nw.LazyFrame, dim_colour: nw.LazyFrame) -> nw.LazyFrame:
+    return note.join(dim_colour, left_on="kind", right_on="code", how="left").select("id", "colour")
+
+
+def test_a_dimension_of_a_reference_file_alone_is_there_from_the_first_batch_on(
+    make: Make, tmp_path: Path
+) -> None:
+    """What is made from it begins with what else that is made from, which may be read later."""
+    note = Table("note", "", {"id": "int", "kind": "text"})
+    flow = make(
+        f"{BRIDGE} CREATE TABLE note (id int PRIMARY KEY, kind text); INSERT INTO note VALUES (1, 'r'), (2, 'g')",
+        BRIDGED,
+        dim_item,
+    )
+    file = tmp_path / "colours.csv"
+    file.write_text("code,colour\nr,red\n")
+    tables = {one.name: one for one in (*BRIDGED, note)}
+    star = {one.name: one for one in (dim_item, dim_colour)}
+    flow = replace(flow, inputs=Inputs(tables, star, {"colours": file}))
+    changed(flow, "UPDATE item SET name = 'other' WHERE id = 1")
+    assert shown(flow, "dim_colour", "code, colour") == [("r", "red")]
+    flow = replace(flow, inputs=Inputs(tables, star | {"fact_noted": fact_noted}, {"colours": file}))
+    file.write_text("code,colour\nr,rot\ng,green\n")
+    changed(flow, "INSERT INTO note VALUES (3, 'r')")
+    assert shown(flow, "dim_colour", "code, colour") == [("g", "green"), ("r", "rot")]
+    assert versions(flow, "fact_noted", "noted_record_id, id, colour, batch") == [
+        (1, 1, "rot", 2),
+        (2, 2, "green", 2),
+        (3, 3, "rot", 3),
+    ]
     assert is_proven(flow)
 
 

@@ -3,16 +3,20 @@ there is any data."""
 
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import narwhals as nw
 import pytest
 
 from etl_assets.errors import EtlError
+from etl_assets.proof.history import at_batch, table_then
 from etl_assets.source.table import Table
 from etl_assets.star.definition import Inputs
 from etl_assets.star.function import StarFunction, star_table
 from etl_assets.star.schema import Dimension, Fact
+from etl_assets_tests.direct import Direct
+from etl_assets_tests.flow import execute
 from etl_assets_tests.law.cases import Make, asked, changed, described, is_proven, shown, versions
 
 # -- business keys -----------------------------------------------------------------------------------------------
@@ -83,6 +87,96 @@ def test_rows_that_exchange_what_people_call_them_are_told_apart(make: Make) -> 
     assert is_proven(flow)
 
 
+# -- keys that come from what is joined ---------------------------------------------------------------------------
+
+
+@star_table(Dimension("dim_taken", "", "id", described(id="int", name="text")))
+def dim_mate(person: nw.LazyFrame) -> nw.LazyFrame:
+    """Each under the number of whom it goes with."""
+    mates = person.select(nw.col("id").alias("mate"), nw.col("id").alias("number"))
+    return person.join(mates, on="mate", how="inner").select(nw.col("number").alias("id"), "name")
+
+
+@star_table(Dimension("dim_taken", "", "id", described(id="int", name="text")))
+def dim_room(room: nw.LazyFrame, person: nw.LazyFrame) -> nw.LazyFrame:
+    """A room, by way of who is in it."""
+    rooms = room.select(nw.col("id").alias("mate"), nw.col("id").alias("number"))
+    return person.join(rooms, on="mate", how="inner").select(nw.col("number").alias("id"), "name")
+
+
+@pytest.mark.parametrize("function", [dim_mate, dim_room])
+def test_a_key_of_what_is_joined_that_two_rows_take_is_told_and_loses_neither(
+    function: StarFunction, make: Make
+) -> None:
+    """It is a key of the source, and yet not of the rows that each row of the star is made from."""
+    flow = make(
+        """CREATE TABLE person (id int PRIMARY KEY, mate int, name text); CREATE TABLE room (id int PRIMARY KEY);
+        INSERT INTO person VALUES (1, 2, 'one'), (2, 1, 'two'), (3, 4, 'three'), (4, 3, 'four');
+        INSERT INTO room SELECT id FROM person""",
+        (Table("person", "", {"id": "int", "mate": "int", "name": "text"}), Table("room", "", {"id": "int"})),
+        function,
+    )
+    execute(flow.url, "UPDATE person SET mate = 4 WHERE id = 1")
+    with pytest.raises(AssertionError, match=r"dim_taken can't show[^\n]*keys_are_unique: 1 \(4\)"):
+        flow.run()
+    changed(flow, "UPDATE person SET mate = 2 WHERE id = 1")
+    assert shown(flow, "dim_taken", "id, name") == asked(flow, "SELECT mate, name FROM person")
+    assert is_proven(flow)
+
+
+# -- names with capitals ------------------------------------------------------------------------------------------
+
+
+@star_table(
+    Fact(
+        "fact_line",
+        "",
+        ("Order", "line"),
+        described(Order="int", line="int", day="date?", Price="numeric(8,2)"),
+        record="line_record_id",
+    )
+)
+def fact_capital_line(lines: nw.LazyFrame, orders: nw.LazyFrame) -> nw.LazyFrame:
+    return lines.join(orders, left_on="Order", right_on="ID", how="left").select(
+        "Order", nw.col("Line").alias("line"), nw.col("Day").alias("day"), "Price"
+    )
+
+
+@star_table(Fact("fact_order", "", "id", described(id="int", day="date?"), record="order_record_id"))
+def fact_capital_order(orders: nw.LazyFrame) -> nw.LazyFrame:
+    return orders.select(nw.col("ID").alias("id"), nw.col("Day").alias("day"))
+
+
+def test_a_row_has_a_version_for_each_of_its_sources_whatever_its_key_is_called(make: Make) -> None:
+    """Of what the star does not show, too; and what it adds up to is compared from the source on."""
+    flow = make(
+        """CREATE TABLE "Orders" ("ID" int PRIMARY KEY, "Day" date, "Note" text);
+        CREATE TABLE "Lines" ("Order" int, "Line" int, "Price" numeric(8,2), "Memo" text, PRIMARY KEY ("Order", "Line"));
+        INSERT INTO "Orders" SELECT n, DATE '2024-01-01' + n FROM generate_series(1, 3) n;
+        INSERT INTO "Lines" SELECT o, l, o * l FROM generate_series(1, 3) o, generate_series(1, 2) l""",
+        (
+            Table("Orders", "", {"ID": "int", "Day": "date?"}, as_="orders"),
+            Table("Lines", "", {"Order": "int", "Line": "int", "Price": "numeric(8,2)"}, as_="lines"),
+        ),
+        fact_capital_line,
+        fact_capital_order,
+    )
+    changed(
+        flow,
+        """UPDATE "Orders" SET "Note" = 'x' WHERE "ID" = 2; UPDATE "Lines" SET "Memo" = 'x' WHERE "Order" = 3""",
+    )
+    assert versions(flow, "fact_order", "order_record_id, id, batch")[3:] == [(4, 2, 2)]
+    assert versions(flow, "fact_line", '"line_record_id", "Order", line, batch')[6:] == [
+        (7, 3, 1, 2),
+        (8, 3, 2, 2),
+    ]
+    execute(flow.url, """UPDATE "Lines" SET "Price" = 7 WHERE "Order" = 1""")
+    flow.capture()
+    (proof,) = [one for one in flow.derive() if one.table == "fact_line"]
+    assert proof.hops["landed"].sums == {"Price": Decimal("14.00")}
+    assert is_proven(flow)
+
+
 # -- a table that comes later ------------------------------------------------------------------------------------
 
 
@@ -98,6 +192,11 @@ def test_rows_that_exchange_what_people_call_them_are_told_apart(make: Make) -> 
 def fact_invoice_with_product(invoice: nw.LazyFrame, product: nw.LazyFrame) -> nw.LazyFrame:
     named = product.select(nw.col("id").alias("product_id"), nw.col("name").alias("product"))
     return invoice.join(named, on="product_id", how="left").select("id", "product", "total")
+
+
+@star_table(Dimension("dim_invoice", "", "id", described(id="int", product="text?")))
+def dim_invoice_with_product(invoice: nw.LazyFrame, product: nw.LazyFrame) -> nw.LazyFrame:
+    return fact_invoice_with_product.function(invoice, product).select("id", "product")  # type: ignore[no-any-return]
 
 
 @star_table(
@@ -124,7 +223,9 @@ def test_a_fact_made_anew_sees_a_later_table_as_its_first_batch_has_it(make: Mak
     flow = replace(
         flow,
         inputs=Inputs(
-            {"invoice": invoice, "product": product}, {"fact_invoice": fact_invoice_with_product}, {}
+            {"invoice": invoice, "product": product},
+            {"fact_invoice": fact_invoice_with_product, "dim_invoice": dim_invoice_with_product},
+            {},
         ),
     )
     changed(flow, "INSERT INTO invoice VALUES (3, 1, 3)")
@@ -140,6 +241,17 @@ def test_a_fact_made_anew_sees_a_later_table_as_its_first_batch_has_it(make: Mak
         (3, "later"),
     ]
     assert is_proven(flow)
+    for name in ("fact_invoice", "dim_invoice"):
+        assert then(flow, name, 1) == [(1, "late"), (2, None)]
+        assert then(flow, name, 3) == [(1, "late"), (2, None), (3, "late")]
+
+
+def then(flow: Direct, name: str, batch: int) -> list[tuple[Any, ...]]:
+    """What `etl history` shows of invoices after a batch."""
+    with flow.lake.open(flow.inputs) as bench:
+        manifest = at_batch(bench.builder.batches, batch)
+        with table_then(bench.builder, name, manifest, flow.data / "scratch") as rows:
+            return rows.project("id, product").fetchall()
 
 
 # -- numbers that are no numbers ---------------------------------------------------------------------------------

@@ -293,3 +293,26 @@ def test_a_table_that_no_run_has_read_yet_is_why_another_would_be_made_anew(
     rows: list[dict[str, str]] = told("plan", "--offline")["star"]  # type: ignore[assignment]
     why = next(row["why"] for row in rows if row["table"] == "dim_part")
     assert why == "it is made from maker now, of which the lake holds nothing yet"
+
+
+def test_what_a_run_would_ask_before_it_replays_is_asked_by_the_plan(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etl("run")
+    for number in (1, 2):
+        execute(_url(), f"UPDATE parts.sale SET pieces = pieces + {number} WHERE no = 3")
+        assert etl("run").exit_code == 0
+    edited = tmp_path / "my_parts"
+    shutil.copytree(project / "my_parts", edited, ignore=shutil.ignore_patterns("__pycache__"))
+    star = (edited / "star.py").read_text()
+    (edited / "star.py").write_text(star.replace('"sold_on", "pieces")', '"sold_on", nw.col("pieces"))'))
+    monkeypatch.setenv("ETL_PROJECT", str(edited))
+    monkeypatch.setenv("ETL_REPLAY_BATCHES", "2")
+    planned = etl("plan", "--offline")
+    asked = next(line for line in planned.stderr.splitlines() if "fact_sale was made by other code" in line)
+    assert planned.exit_code == 1
+    assert "--replay star/fact_sale" in asked
+    assert "fact_sale  left as it is  fact_sale was made by other code" in planned.stdout
+    run = etl("run")
+    assert run.exit_code == 1
+    assert asked.removeprefix("etl: ") in run.stderr

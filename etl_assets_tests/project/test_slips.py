@@ -1,5 +1,6 @@
 """What is misspelt in a project is refused when it loads, in one line with its place and what to write."""
 
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
@@ -110,7 +111,7 @@ SLIPS = {
     "a type of another database": (("star", '"text?"', '"datetime"'), "star", "text", r"'datetime': write 'timestamp'"),
     "a scale": (("tables", '"int"', '"numeric(5,-2)"'), "tables", "ITEM =", r"numeric\(5,-2\)"),
     "a dimension": (("star", '"dim_cat")', '"dim_kat")'), "star", "@fact", "refers to dim_kat, which is no dimension: write dim_cat"),
-    "a parameter": (("star", "(item: nw", "(itme: nw"), "star", "@fact", "its parameter 'itme' must name .* did you mean item"),
+    "a parameter": (("star", "(item: nw", "(itme: nw"), "star", "@fact", r"its parameter 'itme' must name [^,]*, star table or reference file; did you mean item\?$"),
     "a column": (("star", '"name", "cat_id", "made")', '"nmae", "cat_id", "made")'), "star", "@fact", "nmae|Did you mean"),
     "no record": (("star", '    record="item_record_id",\n', ""), "star", "@fact", 'write record="…_record_id"'),
     "a key": (("star", 'key="id",\n    record', 'key="ident",\n    record'), "star", "@fact", "the key 'ident' is not among its columns"),
@@ -122,7 +123,7 @@ SLIPS = {
     "a record that is a column": (("star", "item_record_id", "name"), "star", "@fact", "'name' is declared twice"),
     "a key that may be NULL": (("star", 'Column("id", "int"),\n        Column("name"', 'Column("id", "int?"),\n        Column("name"'), "star", "@fact", "no part of a key is NULL: take the . away"),
     "a column of a report": (("reports", "c.label, COUNT", "c.lable, COUNT"), "reports", "@report", "its query is wrong: .*lable"),
-    "a table of a report": (("reports", "star.dim_cat", "star.dim_kat"), "reports", "@report", r"can read only star\."),
+    "a table of a report": (("reports", "star.dim_cat", "star.dim_kat"), "reports", "@report", r"'star.dim_kat AS c', and can read star tables only; did you mean star.dim_cat\?$"),
     "a syntax": (("star", "return item.select(", "return item.select(("), "star", "", "never closed|invalid syntax"),
     "an import": (("star", "import narwhals as nw", "import narwals as nw"), "star", "import narwals", "No module named 'narwals'"),
     "a calendar of nothing": (("star", ', references="dim_date"', ""), "star", "calendar()", "nothing refers to this calendar"),
@@ -163,6 +164,24 @@ SLIPS = {
     "a limit of a report": (("reports", 'ReportColumn("items", "bigint")', 'ReportColumn("items", "bigint", at_least="0")'), "reports", "@report", "items: at_least='0' is no number$"),
     "a parameter too many": (("reports", "def items(", "def items(other: pd.DataFrame, "), "reports", "@report", "its function is given what the query answers: write one parameter$"),
     "a word of a report's query": (("reports", '"SELECT c.label', '"SELEC c.label'), "reports", "@report", r"its query is wrong: [^\x1b]*$"),
+    "a dimension that is no text": (("star", 'references="dim_cat"', "references=dim_cat"), "star", 'Column("cat_id"', "cat_id: write its dimension's name as a text: references=.dim_cat.$"),
+    "references that are a list": (("star", '@dimension(key="id"', '@dimension(references=["dim_cat"], key="id"'), "star", "@dimension", r"references= says nothing: write references=\{"),
+    "a key without an order": (("star", '@dimension(key="id"', '@dimension(key={"id", "label"}'), "star", "@dimension", "name the column, or the columns, of its key: key="),
+    "a key that is nothing": (("star", '@dimension(key="id"', "@dimension(key=None"), "star", "@dimension", "name the column, or the columns, of its key: key="),
+    "groups that are no names": (("star", '@dimension(key="id"', '@dimension(by=3, key="id"'), "star", "@dimension", "by= names no columns: write by="),
+    "facts that are no names": (("star", '@dimension(key="id"', '@dimension(versions_of=calendar, key="id"'), "star", "@dimension", "versions_of= names no facts: write versions_of="),
+    "parameters in one": (("star", "(cat: nw", "(*cat: nw"), "star", "@dimension", r"its parameters are given by name: write cat, without \* or /$"),
+    "a function of nothing": (("star", "(cat: nw.LazyFrame) -> nw.LazyFrame:", "():\n    cat = nw"), "star", "@dimension", "its function has no parameters: .*a reference file, NAME.csv beside the modules$"),
+    "an assertion": (("star", 'return cat.select(', 'assert not cat\n    return cat.select('), "star", "@dimension", r"dim_cat: its function fails: \w+ at star.py:\d+$"),
+    "a column that pandas does not give": (
+        ("star", 'cat.select("id", "label")', "cat.collect().to_pandas().rename(columns=str.upper)"), "star", "@dimension",
+        "does not give what is declared: id is missing; label is missing .it gives ID, LABEL.$",
+    ),
+    "a column that pandas gives twice": (
+        ("star", 'cat.select("id", "label")', "cat.collect().to_pandas().iloc[:, [0, 0, 1]]"), "star", "@dimension",
+        "id is there 2 times .it gives id, id, label.$",
+    ),
+    "a key of a table without an order": (("tables", '"text"})', '"text"}, key={"id", "label"})'), "tables", "CAT", r"cat: key= names no columns in an order: write key=\("),
     "a key of a table": (("tables", '"text"})', '"text"}, key=("ident",))'), "tables", "CAT", r"key columns \['ident'\] are not"),
 }  # fmt: skip
 
@@ -179,6 +198,52 @@ def test_a_slip_is_one_line_with_its_place_and_what_to_write(write: Write, slip:
     line = int(said.split(":")[1])
     if near:
         assert abs(line - line_of(folder / f"{module}.py", near)) <= 12, said
+
+
+REPORT_SLIPS = {
+    "a name": (("reports", "return made", "return pandas.concat([made])"), "its function fails: NameError: name 'pandas' is not defined"),
+    "a name of a module": (("reports", "return made", "return pd.concatenate([made])"), "its function fails: AttributeError: module 'pandas' has no attribute 'concatenate'"),
+    "nothing": (("reports", "return made", "made.head()"), "its function returns NoneType; return a DataFrame"),
+    "a column": (("reports", "AS items FROM", "AS number FROM"), "it has no items; its query gives label, number"),
+    "a sum of texts": (("reports", "COUNT(*)", "SUM(c.label)"), "its query is wrong: .*sum"),
+    "a float": (("reports", "COUNT(*)", "AVG(i.id)"), r"its query gives floating-point numbers for items: CAST\(… AS NUMERIC"),
+    "control totals": (
+        ("reports", "GROUP BY c.label\",", "GROUP BY c.label\", control=\"SELECT SUM(c.label) AS items FROM star.dim_cat AS c\","),
+        "the query of its control totals is wrong: .*sum",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("slip", REPORT_SLIPS)
+def test_a_slip_of_a_report_is_told_before_there_is_data(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slip: str
+) -> None:
+    edit, told = REPORT_SLIPS[slip]
+    write(edit)
+    use(monkeypatch, tmp_path / "data")
+    done = etl("check")
+    assert done.exit_code == 1, done.stdout
+    assert re.fullmatch(rf"etl_project/reports.py:\d+: items: {told}.*\n", done.stdout), done.stdout
+    # What another warehouse makes of a query is not known here.
+    monkeypatch.setenv("ETL_WAREHOUSE_URL", "postgresql://127.0.0.1/reports")
+    assert etl("check").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "needs",
+    [
+        'made.assign(label=made["label"].iloc[0])',
+        'made.pivot(index="label", columns="items", values="items").reset_index()',
+        'made.rename(columns={"items": "number"})',
+        "made.open",
+    ],
+)
+def test_what_a_report_lacks_for_want_of_rows_is_no_slip(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, needs: str
+) -> None:
+    write(("reports", "return made", f"return {needs}"))
+    use(monkeypatch, tmp_path / "data")
+    assert etl("check").exit_code == 0
 
 
 def test_reference_files_lie_beside_modules_and_nowhere_else(write: Write) -> None:
