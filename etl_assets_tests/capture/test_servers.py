@@ -6,8 +6,9 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
@@ -249,23 +250,37 @@ def test_where_there_is_no_room_for_the_locks_of_many_connections_one_does_the_w
         table = Table("t", "", {"id": "int"}, key=("id",))
         others = [Table(f"t{n}", "", {"id": "int"}, key=("id",)) for n in range(3)]
         execute(url, "CREATE TABLE t (id int) PARTITION BY RANGE (id)")
+        parts = count()
 
-        def add(first: int, last: int) -> None:
-            for n in range(first, last):
-                execute(
-                    url,
-                    f"CREATE TABLE t{n} PARTITION OF t FOR VALUES FROM ({n}) TO ({n + 1})",
-                    f"CREATE UNIQUE INDEX ON t{n} (id); INSERT INTO t{n} VALUES ({n})",
-                )
+        def add_parts_until_too_many_for(sessions: int) -> None:
+            while can_read(url, sessions):
+                for n in islice(parts, 20):
+                    execute(
+                        url,
+                        f"CREATE TABLE t{n} PARTITION OF t FOR VALUES FROM ({n}) TO ({n + 1})",
+                        f"CREATE UNIQUE INDEX ON t{n} (id); INSERT INTO t{n} VALUES ({n})",
+                    )
 
-        add(0, 160)
+        add_parts_until_too_many_for(4)
         lake.sync(table, *others)
         assert lake.is_exact(table, *others)
-        add(160, 400)
+        add_parts_until_too_many_for(1)
         with pytest.raises(SourceInterrupted, match="raise its max_locks_per_transaction"):
             lake.sync(table, *others)
         assert "raise its max_locks_per_transaction" in checked(url, table)["table t"][1]
         assert lake.latest().batch == 1
+
+
+def can_read(url: str, sessions: int) -> bool:
+    """Whether so many sessions can read the table t at once, its parts and their indexes locked."""
+    with ExitStack() as stack:
+        for _ in range(sessions):
+            cursor = stack.enter_context(closing(psycopg2.connect(url))).cursor()
+            try:
+                cursor.execute("LOCK TABLE t IN ACCESS SHARE MODE; SELECT FROM t LIMIT 0")
+            except psycopg2.errors.OutOfMemory:
+                return False
+    return True
 
 
 # -- ways to write a connection --------------------------------------------------------------------------------------
