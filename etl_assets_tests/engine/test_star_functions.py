@@ -143,6 +143,12 @@ def rolled_up(orders: nw.LazyFrame) -> Any:
     return nw.from_native(rolled)
 
 
+def own_query(employee: nw.LazyFrame) -> Any:
+    """The first of each team."""
+    query = "SELECT team, id FROM e QUALIFY row_number() OVER (PARTITION BY team ORDER BY id) = 1"
+    return nw.from_native(nw.to_native(employee).query("e", query))
+
+
 def full_join(orders: nw.LazyFrame, employee: nw.LazyFrame) -> nw.LazyFrame:
     joined = orders.join(employee, left_on="order_id", right_on="id", how="full")
     return joined.select(nw.coalesce("order_id", "id").alias("id"), "name")
@@ -314,6 +320,14 @@ SAID = (
         {"customer": INT, "orders": COUNT},
         ["customer"],
         "compared whole: several groupings at once",
+        "any",
+    ),
+    Case(
+        "A query of its own, in SQL",
+        own_query,
+        {"team": TEXT, "id": INT},
+        ["team"],
+        "compared whole: a query of its own (.query)",
         "any",
     ),
     Case(
