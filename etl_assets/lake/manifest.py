@@ -14,6 +14,7 @@ from etl_assets.lake.seal import is_intact
 FORMAT = 2
 FORMAT_WITH_CHECKPOINTS = 3
 """The same, in a lake some of whose batches are in checkpoints: who does not know of these must not read it."""
+_MOST_TABLES = 12  # that a sentence names
 MAIN = "source"
 """The source among a manifest's that the declared tables are read from."""
 
@@ -288,24 +289,25 @@ class Manifest(_Value):
 
 
 def in_words(manifest: Manifest, *, told: bool) -> str:
-    """A batch in a sentence: which, as of when, and how many rows of each table came (+), changed (~) and went (-); not `told`:
-    that nothing came since."""
+    """A batch in a sentence: which, as of when, and how many rows of each table came (+), changed (~) and went (-), of the tables
+    with most of them where there are many; not `told`: that nothing came since."""
     tables = [
-        " ".join(
-            [
-                name,
-                *(
-                    f"{sign}{rows:,}"
-                    for sign, rows in (("+", c.new), ("~", c.changed), ("-", c.deleted))
-                    if rows
-                ),
-            ]
-        )
+        " ".join([name, *(f"{sign}{rows:,}" for sign, rows in zip("+~-", _rows(c), strict=True) if rows)])
         for name, c in manifest.changed.items()
     ]
+    if len(tables) > _MOST_TABLES:
+        changes = list(manifest.changed.values())
+        most = sorted(range(len(tables)), key=lambda i: -sum(_rows(changes[i])))[:_MOST_TABLES]
+        rows = sum(sum(_rows(c)) for i, c in enumerate(changes) if i not in most)
+        tables = [tables[i] for i in sorted(most)]
+        tables.append(f"and {rows:,} rows of {len(changes) - len(most):,} more tables")
     moment = f"{manifest.server_time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     which = f"batch {number(manifest.batch)} as of {moment}"
     return f"{which}: {', '.join(tables) or 'no row changed'}" if told else f"nothing came since {which}"
+
+
+def _rows(changes: TableChanges) -> tuple[int, int, int]:
+    return changes.new, changes.changed, changes.deleted
 
 
 def parsed(content: bytes, where: str) -> Manifest:
