@@ -15,15 +15,15 @@ from etl_assets.init.catalog import CatalogColumn, ForeignKey
 from etl_assets.init.comparing import Comparison
 from etl_assets.init.declaring import Declared, Note, snake, unique
 from etl_assets.init.names import (
-    _LINKS,
-    _RESERVED,
-    _forms,
+    LINKS,
+    RESERVED,
     bare,
     day_of,
     is_named_after,
     nullable,
     several,
     shortened,
+    singulars,
     star_columns,
     stem_of,
 )
@@ -67,7 +67,7 @@ class _Designer:
         self.comparison = Comparison(self.tables, [key for keys in self.keys.values() for key in keys])
         self.called: dict[tuple[str, str], list[int]] = {}
         for oid, declared in self.tables.items():
-            for form in _forms(snake(declared.table.name)) if len(declared.key) == 1 else ():
+            for form in singulars(snake(declared.table.name)) if len(declared.key) == 1 else ():
                 self.called.setdefault((declared.table.schema, form), []).append(oid)
         self.likely = {oid: list(self._likely(declared)) for oid, declared in self.tables.items()}
         self.used: dict[int, list[int]] = {oid: [] for oid in self.tables}
@@ -123,7 +123,7 @@ class _Designer:
         oid = declared.table.oid
         covered = {name for key in self.keys[oid] for name in key.columns}
         for column in declared.columns:
-            if column.name in covered or not _LINKS.search(column.name):
+            if column.name in covered or not LINKS.search(column.name):
                 continue
             for target in self.called.get((declared.table.schema, stem_of(column.name)), ()):
                 other = self.tables[target]
@@ -264,7 +264,7 @@ class _Designer:
         ]
 
     def _has_name(self, declared: Declared) -> bool:
-        forms = _forms(snake(declared.table.name))
+        forms = singulars(snake(declared.table.name))
         return any(
             _NAME.fullmatch(snake(c.name)) or snake(c.name) in {f"{form}_name" for form in forms}
             for c in declared.columns
@@ -300,7 +300,7 @@ class _Designer:
     def _dimension(self, oid: int, lookups: set[int]) -> ProposedTable:
         declared = self.tables[oid]
         made = ProposedTable(self.names[oid], declared, self.why[oid])
-        names = self._own_columns(made, _RESERVED)
+        names = self._own_columns(made, RESERVED)
         self._join_lookups(made, oid, {c.name: c.name for c in declared.columns}, lookups, "", ())
         made.key = tuple(names[name] for name in declared.key)
         return made
@@ -347,7 +347,7 @@ class _Designer:
             taken = {*self._taken(made), *key.target_columns}
             columns: dict[str, str] = {}
             for column in payload:
-                wanted = star_columns([column.name], _RESERVED)[column.name]
+                wanted = star_columns([column.name], RESERVED)[column.name]
                 if wanted != called and not wanted.startswith(f"{called}_"):
                     wanted = f"{called}_{wanted}"
                 columns[column.name] = unique(shortened(wanted), {*taken, *columns.values()})
@@ -373,7 +373,7 @@ class _Designer:
             *(c.name for c in made.table.table.columns),
             *(c.name for c in made.columns),
             *(name for join in made.joins for name in join.columns.values()),
-            *_RESERVED,
+            *RESERVED,
             made.record,
         }
 
@@ -383,7 +383,7 @@ class _Designer:
         columns = {snake(c.name) for c in declared.columns}
         record = unique(shortened(f"{base}_record_id"), columns)
         made = ProposedTable(self.names[oid], declared, self.why[oid], record)
-        names = self._own_columns(made, {*_RESERVED, record})
+        names = self._own_columns(made, {*RESERVED, record})
         made.key = tuple(names[name] for name in declared.key)
         made.amounts = [names[c.name] for c in self._amounts(declared)]
         self._refer(made, self.keys[oid], names)
@@ -434,7 +434,7 @@ class _Designer:
         base = snake(header.name)
         columns: dict[str, str] = {}
         for column in chosen:
-            wanted = star_columns([column.name], _RESERVED)[column.name]
+            wanted = star_columns([column.name], RESERVED)[column.name]
             taken = {*self._taken(made), *columns.values(), *key.target_columns}
             if wanted.lower() in {name.lower() for name in taken}:
                 wanted = shortened(f"{base}_{wanted}")

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 
 from etl_assets.init.declaring import snake, unique
 
-_RESERVED = {"deleted", "batch"}  # columns that the platform adds
+RESERVED = {"deleted", "batch"}  # columns that the platform adds
 _LINE = re.compile(r"(line|item|detail|row|position|pos|entry|entrie|part)s?(en)?$")
 _SINGULAR = {"people": "person", "children": "child"}  # what no rule says
-_LINKS = re.compile(r"(?i)(_?(id|key|code|no|nr|fk|ref))$")
+LINKS = re.compile(r"(?i)(_?(id|key|code|no|nr|fk|ref))$")
 _LONGEST = 60  # bytes of a star column's name: PostgreSQL takes 63
 
 
@@ -21,7 +21,7 @@ def star_columns(names: Sequence[str], reserved: Iterable[str]) -> dict[str, str
         if not is_plain(wanted):
             wanted = re.sub(r"\W+", "_", wanted).strip("_")
             wanted = wanted if wanted and not wanted[0].isdigit() else f"column_{wanted}".rstrip("_")
-        if wanted.lower() in _RESERVED or wanted in reserved:
+        if wanted.lower() in RESERVED or wanted in reserved:
             wanted = f"source_{wanted}"
         found[name] = unique(shortened(wanted), taken)
         taken.add(found[name])
@@ -40,7 +40,7 @@ def shortened(name: str) -> str:
 
 def stem_of(column: str) -> str:
     """`customer` of `customer_id`."""
-    return _LINKS.sub("", snake(column)).strip("_")
+    return LINKS.sub("", snake(column)).strip("_")
 
 
 def day_of(moment: str) -> str:
@@ -50,7 +50,7 @@ def day_of(moment: str) -> str:
     return re.sub(r"_(at|ts|time|timestamp|datetime|on)$", "", moment) + "_date"
 
 
-def _forms(table: str) -> set[str]:
+def singulars(table: str) -> set[str]:
     """A table's name, and what it may be in the singular."""
     forms = {table}
     last = table.rpartition("_")[2]
@@ -67,7 +67,7 @@ def _forms(table: str) -> set[str]:
 
 def is_named_after(lines: str, header: str) -> bool:
     """Whether lines are called after their header: order_line, orderdetails of orders; order_detail of order_header."""
-    stems = {form for name in (header, header.removesuffix("_header")) for form in _forms(name)}
+    stems = {form for name in (header, header.removesuffix("_header")) for form in singulars(name)}
     return any(lines.startswith(stem) and _LINE.fullmatch(lines[len(stem) :].strip("_")) for stem in stems)
 
 
