@@ -11,8 +11,6 @@ from etl_assets.proof.verification import Verification
 from etl_assets.star.function import StarFunction
 from etl_assets.star.schema import Fact
 
-# Differences that are told in full.
-
 
 def applied(verification: Verification, definition: StarFunction, *, in_parts: bool = False) -> str:
     """A FROM clause with what a function gives for all rows of its inputs, computed once; `in_parts`: of it the rows

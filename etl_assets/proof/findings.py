@@ -11,8 +11,6 @@ from etl_assets.star.function import ContractError
 from etl_assets.warehouse.contract import WarehouseError
 
 # Differences that are told in full.
-
-# Differences that are told in full.
 TOLD = 3
 
 

@@ -115,9 +115,11 @@ class Verification:
         self._stack.close()
 
     def wanted(self, name: str) -> bool:
+        """Whether a table is to be compared."""
         return self.only is None or name in self.only
 
     def landed(self, name: str) -> LandedTable:
+        """A source table as of the batch, read from its landed files once. Raises `LakeError`."""
         if name not in self._landed:
             table = self.inputs.tables[name]
             landed = landed_table(table, self.manifest, self.batches, self.connection, self.folder)
@@ -156,6 +158,7 @@ class Verification:
         )
 
     def newest_star(self) -> StarFiles:
+        """The star as it is published now."""
         return StarFiles(self.builder.star.files, self.batches)
 
     def unless_gone(self, table: str, hop: str, compare: Callable[[], Finding]) -> Finding:
@@ -173,17 +176,20 @@ class Verification:
         return f"(FROM {self.everything(schema)} WHERE NOT deleted)"
 
     def everything(self, schema: StarTable) -> str:
-        paths = self.paths(self.builder.star, schema)
-        return duck.parquet(paths) if paths else view(self.inputs.empty(self.connection, schema.name))
+        """A FROM clause with all rows that the star has of a table."""
+        return self.everything_in(self.builder.star, schema)
 
     def everything_in(self, star: StarFiles, schema: StarTable) -> str:
+        """The same of another star."""
         paths = self.paths(star, schema)
         return duck.parquet(paths) if paths else view(self.inputs.empty(self.connection, schema.name))
 
     def paths(self, star: StarFiles, schema: StarTable) -> list[Path]:
+        """The files of a table, on this machine."""
         return [star.local(path) for path in star.paths(schema)]
 
     def in_parts(self, schema: StarTable, rows: str) -> str:
+        """Of rows those whose keys are compared."""
         return of_parts(schema, rows, self.parts)
 
     def compare(
@@ -207,6 +213,7 @@ class Verification:
         return duck.one(self.connection, digest_of(schema, rows, names))
 
     def size(self, schema: StarTable, rows: str, what: str = "all columns") -> str:
+        """What was compared, in words."""
         (count,) = duck.one(self.connection, f"SELECT count(*) FROM {rows}")
         parts = self.parts.get(schema.name)
         return f"{count:,} rows, {what}" + (f", {in_words(parts)}" if parts else "")

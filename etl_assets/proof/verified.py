@@ -11,8 +11,6 @@ from etl_assets.proof.findings import Finding
 from etl_assets.proof.parts import PARTS, Parts
 from etl_assets.proof.verification import Verification
 
-# Differences that are told in full.
-
 
 def record_verified(verification: Verification, findings: Sequence[Finding]) -> None:
     """Note in the lake which star tables were found equal as of a batch, and what code made them, beside those that were

@@ -15,8 +15,6 @@ from etl_assets.proof.findings import Finding, or_unreadable
 from etl_assets.proof.totals import amount
 from etl_assets.proof.verification import Verification
 
-# Differences that are told in full.
-
 
 def compare_files(verification: Verification) -> Iterator[Finding]:
     """Compare the manifests with each other, every landed file with the SHA-256 in its manifest, and what is kept of

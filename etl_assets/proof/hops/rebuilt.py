@@ -19,8 +19,6 @@ from etl_assets.warehouse.contract import WarehouseReader, noted_in
 from etl_assets.warehouse.duckdb import DuckDBWarehouse
 from etl_assets.warehouse.load import load_star
 
-# Differences that are told in full.
-
 
 def compare_rebuilt(verification: Verification, live: WarehouseReader) -> Iterator[Finding]:
     """Go through all batches again in a scratch place, and compare: content, deleted rows and surrogate keys. The

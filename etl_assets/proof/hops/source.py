@@ -25,8 +25,6 @@ from etl_assets.source.snapshot import take_snapshot
 from etl_assets.source.table import Table
 from etl_assets.star.schema import Column, Dimension, StarTable
 
-# Differences that are told in full.
-
 
 def compare_source(
     verification: Verification, url: str, tables: Sequence[Table], *, thorough: bool

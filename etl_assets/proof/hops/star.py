@@ -18,8 +18,6 @@ from etl_assets.star.lineage import carried_key
 from etl_assets.star.resource import OpenLake
 from etl_assets.star.schema import Fact
 
-# Differences that are told in full.
-
 
 def compare_star(verification: Verification) -> Iterator[Finding]:
     """Compare what the star shows with what its functions give."""

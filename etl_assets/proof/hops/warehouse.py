@@ -22,8 +22,6 @@ from etl_assets.warehouse.contract import HeldTable, Warehouse, WarehouseInUse, 
 from etl_assets.warehouse.dialect import BATCHES, SCHEMA
 from etl_assets.warehouse.duckdb import DuckDBReader
 
-# Differences that are told in full.
-
 # A warehouse that can't be read while it is loaded is looked at again.
 _AGAIN = 3
 
