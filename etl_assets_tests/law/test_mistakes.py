@@ -42,12 +42,12 @@ MISTAKES_IN_REACH = {
         "parts = list(self._collect(self.tree, anchor))[:1]",
     ),
     "of a group only the rows that changed are read": (
-        'FROM {self._picked(change, touched)} AS {_ROW}")\n        was = now',
-        'FROM {change.come or self._picked(change, touched)} AS {_ROW}")\n        was = now',
+        'FROM {self._picked(change, touched)} AS {ROW}")\n        was = now',
+        'FROM {change.come or self._picked(change, touched)} AS {ROW}")\n        was = now',
     ),
     "the rows as they were lack what left": (
-        "\"\n                f\"SELECT {names} FROM {change.gone} AS {_ROW} SEMI JOIN {table} AS {_VALUE} ON {_same(touched)}",
-        "\"\n                f\"SELECT {names} FROM {change.gone} AS {_ROW} WHERE false",
+        "\"\n                f\"SELECT {names} FROM {change.gone} AS {ROW} SEMI JOIN {table} AS {_VALUE} ON {_same(touched)}",
+        "\"\n                f\"SELECT {names} FROM {change.gone} AS {ROW} WHERE false",
     ),
     "what is looked up by a default is cut down to what is there": (
         'and (source.kind != "left" or isinstance(expression, exp.Column)):',
