@@ -36,10 +36,10 @@ signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 # Tests of what stands elsewhere: object stores, BigQuery, Sheets, warehouses in PostgreSQL, REST APIs, what steps and alerts
-# reach, the interface, deployments.
+# reach, servers beside servers, the interface, deployments.
 _PLACES = (
-    "apis", "automation/test_alerting.py", "automation/test_events.py", "exports/test_report_tables.py", "interface",
-    "lake/test_object_faults.py", "project/test_side_by_side.py", "resources", "source/demo", "steps",
+    "apis", "automation/test_alerting.py", "automation/test_events.py", "capture/test_servers.py",
+    "exports/test_report_tables.py", "interface", "lake/test_object_faults.py", "project/test_side_by_side.py", "resources", "source/demo", "steps",
     "test_addresses.py", "test_demo_cloud.py", "test_deployment.py", "test_doctor.py", "test_lakes.py", "test_permissions.py",
     "test_retire.py", "test_surroundings.py", "test_take_over.py", "test_warehouses.py", "test_wheel.py", "test_writers.py",
 )  # fmt: skip
