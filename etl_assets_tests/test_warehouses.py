@@ -831,6 +831,7 @@ FACT_STOP = Fact(
     record="stop_record_id",
 )
 TABLES = (DIM_PLACE, DIM_RIDER, DIM_DAY, FACT_TRIP, FACT_STOP)
+TABLES_BY_NAME = {table.name: table for table in TABLES}
 AWKWARD = ("a,b", 'a"b', '"', "\\", "\\n", "it's", "two\nlines", "", '1","2', "%s $name", "ü 🚲", " ")
 MAY, JUNE, JULY = dt.date(2024, 5, 1), dt.date(2024, 6, 1), dt.date(2024, 7, 1)
 
@@ -1017,6 +1018,27 @@ def test_a_fact_that_would_dangle_waits_and_the_rest_is_loaded(shelf: Callable[.
     fresh = replace(shelf(*TABLES), folder=here.folder, versions=here.versions)
     fresh.load()
     assert fresh.everything() == here.everything()
+
+
+def test_a_stand_in_stays_while_a_table_that_nobody_declares_any_more_may_refer_to_it(
+    shelf: Callable[..., Shelf],
+) -> None:
+    here = shelf(*TABLES)
+    start(here)
+    here.put("fact_trip", trip(3, "B", 1, rider="Bob", day=MAY), batch=2)
+    here.load()
+    assert here.stand_ins("dim_rider") == [("Bob", None, False)]
+    for gone in ({"fact_trip"}, {"fact_trip", "dim_rider"}):
+        less = replace(
+            here, tables={name: table for name, table in TABLES_BY_NAME.items() if name not in gone}
+        )
+        less.put("fact_stop", (1, 7, "Ulm", 2, MAY))
+        less.load("fact_stop")
+        assert here.stand_ins("dim_rider") == [("Bob", None, False)]
+    here.put("fact_trip", trip(1, "A", 1, rider="Ada", day=MAY))
+    here.put("fact_trip", trip(3, "B", 1, day=MAY), batch=2)
+    here.load()
+    assert here.stand_ins("dim_rider") == []
 
 
 def test_a_fact_that_waits_keeps_its_declaration_too(shelf: Callable[..., Shelf]) -> None:

@@ -1,5 +1,6 @@
 """Column lineage, computed from what a star function does to empty tables: it never has to be declared."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import duckdb
@@ -84,18 +85,27 @@ def _column_lineage(
         for name, relation in relations.items()
         for column in relation.columns
     }
-    return {
-        made[column.lower()]: Origin(_origins(node, read), _unchanged(node))
-        for column, node in nodes.items()
-        if column.lower() in made  # what a PIVOT gives stands as one *
-    }
+    try:
+        return {
+            made[column.lower()]: Origin(_origins(node, read), _unchanged(node))
+            for column, node in nodes.items()
+            if column.lower() in made  # what a PIVOT gives stands as one *
+        }
+    except KeyError:  # a name that sqlglot does not give back as it is
+        return {}
 
 
 def _origins(node: Node, read: Mapping[tuple[str, str], tuple[str, str]]) -> list[tuple[str, str]]:
     leaves = [leaf for leaf in node.walk() if not leaf.downstream and isinstance(leaf.expression, exp.Table)]
-    return sorted(
-        {read[leaf.expression.name.lower(), exp.to_column(leaf.name).name.lower()] for leaf in leaves}
-    )
+    return sorted({read[leaf.expression.name.lower(), _column_of(leaf).lower()] for leaf in leaves})
+
+
+def _column_of(leaf: Node) -> str:
+    """The column of a table that a leaf is, which is called `table.column`. Where the table is called like a word of SQL, that
+    can't be taken apart, and what stands behind it has its quotes still."""
+    name = exp.to_column(leaf.name).name
+    quoted = re.search(r'\."((?:[^"]|"")+)"$', leaf.name)
+    return quoted[1].replace('""', '"') if quoted and name.startswith('"') else name
 
 
 def _unchanged(node: Node) -> bool:

@@ -220,9 +220,8 @@ class _Load:
         for name, members in missing.items():
             statements += self._infer(self.tables[name], members, name in created)
         statements += self._note_inferred(references.lost, missing, created)
-        for name, members in references.idle(
-            self._count_inferred(), self.dialect.place(INFERRED.name)
-        ).items():
+        inferred = self.dialect.place(INFERRED.name)
+        for name, members in references.idle(self._count_inferred(), self._held(), inferred).items():
             statements += self._remove_inferred(self.tables[name], members)
         statements += self._note_loads()
         return [*statements, *session.settle(self.tables, created, emptied)]
@@ -413,6 +412,11 @@ class _Load:
         return hashlib.sha256(repr([content, self.batch]).encode()).hexdigest()[:16]
 
     # -- what it came to -----------------------------------------------------------------------------------------
+
+    def _held(self) -> list[str]:
+        """The tables that are loaded, declared or not."""
+        loads = self.dialect.place(LOADS.name)
+        return [name for (name,) in self.session.rows(f"SELECT DISTINCT table_name FROM {loads}")]
 
     def _count_inferred(self) -> dict[str, int]:
         found = self.session.rows(

@@ -112,19 +112,29 @@ class References:
         there = self.is_created(name) or name in self.plans or self.planner.is_declared(table)
         return there and not unfillable(table)
 
-    def idle(self, stand_ins: Collection[str], book: str) -> Mapping[str, str]:
+    def idle(self, stand_ins: Collection[str], held: Collection[str], book: str) -> Mapping[str, str]:
         """The stand-ins that nothing refers to after this load: dimension -> where their keys stand. `stand_ins` names the
         dimensions that have some, `book` lists them. Facts keep all versions: only where one is loaded anew, or a dimension
-        refers to another, may something refer to a member no longer."""
+        refers to another, may something refer to a member no longer. None are given as long as one of the tables that are
+        `held` is no longer declared, or not as it is held: what such a table refers to is not known here."""
+        if not stand_ins or not all(self._is_as_declared(name) for name in held):
+            return {}
         anew = any(plan.anew for plan in self.plans.values())
         queries: dict[str, str] = {}
         for name in stand_ins:
-            links = list(self._links(name)) if name in self.tables else []
+            if name not in self.tables:
+                continue
+            links = list(self._links(name))
             moved = any(t.name in self.plans and not isinstance(t, Fact) for t, _ in links)
             plan = self.plans.get(name)
             if (anew or moved) and not (plan and plan.anew) and not self.is_created(name):
                 queries |= self._unreferred(name, links, book)
         return {name: self.session.keep(f"idle_{name}", query) for name, query in self._some(queries).items()}
+
+    def _is_as_declared(self, name: str) -> bool:
+        """Whether a table is declared, and the warehouse will have it with these columns."""
+        table = self.tables.get(name)
+        return table is not None and (name in self.plans or self.planner.is_declared(table))
 
     def _unreferred(
         self, name: str, links: Sequence[tuple[StarTable, tuple[str, ...]]], book: str

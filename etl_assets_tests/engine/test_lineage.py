@@ -1,5 +1,6 @@
 """Where columns come from, and which facts a calendar spans."""
 
+import inspect
 import time
 from typing import Any
 
@@ -101,3 +102,18 @@ def test_names_are_told_as_they_are_declared() -> None:
         "Größe": [("Größen", "Größe")],
     }
     assert carried_key(dim_size, inputs, ["ID"]) == ["ID"]
+
+
+@pytest.mark.parametrize("table", ["select", "table", "order", "odd"])
+@pytest.mark.parametrize("column", ["id", "order", 'the "id"', "a.b"])
+def test_names_that_mean_something_in_sql_are_told_or_nothing_is(table: str, column: str) -> None:
+    def dim_odd(**frames: nw.LazyFrame) -> nw.LazyFrame:
+        return frames[table].select(nw.col(column).alias("id"))
+
+    parameter = inspect.Parameter(table, inspect.Parameter.KEYWORD_ONLY)
+    dim_odd.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
+    declared = dimension(key="id", description="One row is odd.", columns=[Column("id", "int")])(dim_odd)
+    inputs = Inputs({table: Table(table, "", {column: "int"})}, {"dim_odd": declared}, {})
+    origins = column_lineage(declared, inputs)
+    assert [origin.columns for origin in origins.values()] in ([[(table, column)]], [])
+    assert origins or table in ("select", "table", "order") or "." in column
