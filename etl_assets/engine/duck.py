@@ -120,6 +120,11 @@ def listing(names: Sequence[str], prefix: str = "") -> str:
     return ", ".join(prefix + identifier(name) for name in names)
 
 
+def type_name(type_: object) -> str:
+    """A type of a relation, or as a catalog prints it, by the name that is declared."""
+    return str(type_).replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
+
+
 # What parts the fields of a CSV file that somebody wrote.
 _DELIMITERS = ",;\t|"
 NOT_UTF_8 = "is not UTF-8: save it as such (in Excel as CSV UTF-8)"

@@ -13,6 +13,7 @@ import pyarrow as pa
 from etl_assets import faults
 from etl_assets.engine.duck import identifier
 from etl_assets.exports.contract import Report
+from etl_assets.later import Later
 from etl_assets.star.schema import Fact, StarTable
 from etl_assets.warehouse.dialect import SCHEMA, current
 from etl_assets.warehouse.duckdb import DuckDBReader
@@ -20,10 +21,7 @@ from etl_assets.warehouse.duckdb import DuckDBReader
 if TYPE_CHECKING:
     import pandas as pd
 else:
-    from etl_assets.later import Later
-
     pd = Later("pandas")
-
 
 _FLOATS = {"FLOAT", "DOUBLE"}
 

@@ -49,7 +49,7 @@ def _is_another(builder: Builder, definition: StarFunction, at: Manifest) -> boo
 def _contract(builder: Builder, definition: StarFunction, held: StarFile) -> Iterator[str]:
     """The columns that a file has otherwise than they are declared."""
     file = duck.read_parquet(builder.connection, [builder.star.local(held.path)])
-    has = {name: _named(str(type_)) for name, type_ in zip(file.columns, file.types, strict=True)}
+    has = {name: duck.type_name(type_) for name, type_ in zip(file.columns, file.types, strict=True)}
     declared = {one.name: one.type.duckdb for one in definition.schema.columns}
     for name in {**declared, **has}:
         if name not in has:
@@ -58,11 +58,6 @@ def _contract(builder: Builder, definition: StarFunction, held: StarFile) -> Ite
             yield f"{name} was {has[name]} and is {declared[name]}"
     if gone := [name for name in has if name not in declared]:
         yield f"{', '.join(gone)} is declared no longer"
-
-
-def _named(type_: str) -> str:
-    """A type of a file as a declared one is called."""
-    return "TIMESTAMPTZ" if type_ == "TIMESTAMP WITH TIME ZONE" else type_
 
 
 def _is_same_code(builder: Builder, definition: StarFunction) -> bool:

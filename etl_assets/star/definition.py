@@ -252,9 +252,8 @@ class Inputs:
             raise ContractError(f"{definition.name}: its function fails: {faults.told(error)}") from None
         self.queries[definition.name] = _query(frames, returned)
         self._check_promises(definition, connection)
-        given = dict(zip(made.columns, (str(type_) for type_ in made.types), strict=True))
+        given = dict(zip(made.columns, map(duck.type_name, made.types), strict=True))
         declared = {c.name: c.type.duckdb for c in definition.schema.declared}
-        declared = {n: "TIMESTAMP WITH TIME ZONE" if t == "TIMESTAMPTZ" else t for n, t in declared.items()}
         if given != declared:
             differ = [
                 f"{name} is {given.get(name, 'missing')} and should be {declared.get(name, 'left out')}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 from pydantic import Field
 
-from etl_assets.engine.duck import configure, literal
+from etl_assets.engine.duck import configure, literal, type_name
 from etl_assets.engine.scratch import own_folder
 from etl_assets.failpoints import reached
 from etl_assets.faults import Fault, without_values
@@ -264,10 +264,7 @@ class DuckDBReader(WarehouseReader):
             "current_database() AND table_schema = $schema AND table_name = $table ORDER BY ordinal_position",
             {"schema": self.schemas.called(schema), "table": table},
         )
-        return {
-            name: (kind.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ"), nullable == "YES")
-            for name, kind, nullable in found
-        }
+        return {name: (type_name(kind), nullable == "YES") for name, kind, nullable in found}
 
     def kind(self, schema: str, name: str) -> Kind | None:
         found = self.rows(

@@ -219,9 +219,9 @@ class _Load:
             self.own |= dict.fromkeys(range(before, len(statements)), name)
         for name, members in missing.items():
             statements += self._infer(self.tables[name], members, name in created)
-        statements += self._note_inferred(references.lost, missing, created)
-        inferred = self.dialect.place(INFERRED.name)
-        for name, members in references.idle(self._count_inferred(), self._held(), inferred).items():
+        noted = self._count_inferred()
+        statements += self._note_inferred(noted, references.lost, missing, created)
+        for name, members in references.idle(noted, self.dialect.place(INFERRED.name)).items():
             statements += self._remove_inferred(self.tables[name], members)
         statements += self._note_loads()
         return [*statements, *session.settle(self.tables, created, emptied)]
@@ -290,12 +290,16 @@ class _Load:
         ]
 
     def _note_inferred(
-        self, lost: Mapping[str, str], missing: Mapping[str, str], created: set[str]
+        self,
+        noted: Collection[str],
+        lost: Mapping[str, str],
+        missing: Mapping[str, str],
+        created: set[str],
     ) -> list[str]:
-        """Bring the book of stand-ins up to date."""
+        """Bring the book of stand-ins up to date; `noted` names the dimensions that it lists some of."""
         d, book = self.dialect, self.dialect.place(INFERRED.name)
         statements = []
-        for name in self._count_inferred():
+        for name in noted:
             mine = f"table_name = {d.literal(name)}"
             if name in created:
                 statements.append(f"DELETE FROM {book} WHERE {mine}")
@@ -412,11 +416,6 @@ class _Load:
         return hashlib.sha256(repr([content, self.batch]).encode()).hexdigest()[:16]
 
     # -- what it came to -----------------------------------------------------------------------------------------
-
-    def _held(self) -> list[str]:
-        """The tables that are loaded, declared or not."""
-        loads = self.dialect.place(LOADS.name)
-        return [name for (name,) in self.session.rows(f"SELECT DISTINCT table_name FROM {loads}")]
 
     def _count_inferred(self) -> dict[str, int]:
         found = self.session.rows(

@@ -112,12 +112,12 @@ class References:
         there = self.is_created(name) or name in self.plans or self.planner.is_declared(table)
         return there and not unfillable(table)
 
-    def idle(self, stand_ins: Collection[str], held: Collection[str], book: str) -> Mapping[str, str]:
+    def idle(self, stand_ins: Collection[str], book: str) -> Mapping[str, str]:
         """The stand-ins that nothing refers to after this load: dimension -> where their keys stand. `stand_ins` names the
         dimensions that have some, `book` lists them. Facts keep all versions: only where one is loaded anew, or a dimension
         refers to another, may something refer to a member no longer. None are given as long as one of the tables that are
-        `held` is no longer declared, or not as it is held: what such a table refers to is not known here."""
-        if not stand_ins or not all(self._is_as_declared(name) for name in held):
+        loaded is no longer declared, or not as it is loaded: what such a table refers to is not known here."""
+        if not stand_ins or not all(self._is_as_declared(name) for name in self.planner.known):
             return {}
         anew = any(plan.anew for plan in self.plans.values())
         queries: dict[str, str] = {}
