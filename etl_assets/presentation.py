@@ -11,15 +11,14 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.resource_annotation import get_resource_args
 
+from etl_assets.owners import OWNERS, SOURCE_OWNERS
+
 # Runs come when the source changes, and once a day if it does not (see automation/jobs.py): later than that is late,
 # a day later than that is wrong. An hour is for a run that waits or takes long.
 DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=25), fail_window=timedelta(hours=49))
 
 JOBS = ("etl", "derive", "raw", "star", "warehouse", "exports", "verify", "forget_old_runs")
 """The jobs of a project."""
-OWNERS = ("team:data-platform",)
-SOURCE_OWNERS = ("team:operations",)
-"""Whose things are where a project does not say."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 FLOORS: Sequence[frozenset[str]] = (
-    frozenset({"errors", "failpoints", "permissions", "addresses", "notices", "progress", "later", "cost"}),
+    frozenset(
+        {"errors", "failpoints", "permissions", "addresses", "notices", "progress", "later", "cost", "owners"}
+    ),
     frozenset({"plain", "faults", "pace", "presentation"}),
     frozenset({"preflight", "engine"}),
     frozenset({"clients"}),
@@ -43,8 +45,7 @@ DAGSTER_AS = {
     "clients/bigquery.py": "Dagster's own client is extended",
     "clients/alerts.py": "a place for alerts is a resource",
     "clients/secrets.py": "Dagster's own client is used",
-    "exports/contract.py": "the contract of a report is a Dagster type",
-    "exports/frame_type.py": "likewise",
+    "exports/frame_type.py": "the contract of a report is a Dagster type",
     "exports/publishing.py": "a place to publish is a resource",
     "exports/duckdb.py": "it is such a resource",
     "exports/postgres.py": "likewise",

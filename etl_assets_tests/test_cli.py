@@ -361,3 +361,13 @@ def test_a_run_that_finds_nothing_imports_neither_frames_nor_clients(source: str
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "nothing was made" in done.stdout
     assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+def test_a_check_of_a_project_imports_no_dagster(source: str) -> None:
+    script = (
+        "import sys\nfrom etl_assets.cli import main\nsys.argv = ['etl', 'check']\n"
+        "try: main()\nfinally: print('dagster' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "is right" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "False\n")

@@ -59,7 +59,7 @@ def report_asset(
         dagster_type=report_type(report, naming.name(report.name)),
         io_manager_key=naming.resource("reports"),
         metadata={
-            "dagster/column_schema": report.column_schema,
+            "dagster/column_schema": column_schema(report),
             "dagster/column_lineage": _column_lineage(report, query, naming),
             "query": dg.MetadataValue.md(f"```sql\n{report.query}\n```"),
         },
@@ -101,6 +101,26 @@ def report_asset(
         )
 
     return made
+
+
+def column_schema(report: Report) -> dg.TableSchema:
+    """A report's columns, as the UI shows them."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                column.name,
+                column.type.name,
+                description=column.description or None,
+                constraints=dg.TableColumnConstraints(
+                    nullable=column.type.nullable,
+                    unique=[column.name] == list(report.key),
+                    other=[f"at least {column.at_least}"] if column.at_least is not None else [],
+                ),
+            )
+            for column in report.columns
+        ],
+        dg.TableConstraints(other=[f"one row for each ({', '.join(report.key)})"]),
+    )
 
 
 def report_type(report: Report, name: str) -> dg.DagsterType:

@@ -16,8 +16,6 @@ from functools import cached_property
 from operator import add
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
 from etl_assets import faults
 from etl_assets.engine.code_version import code_version
 from etl_assets.engine.location import location
@@ -127,26 +125,6 @@ class Report:
     @cached_property
     def code_version(self) -> str:
         return code_version(self.shape, self.query, repr(self.control), repr(self.columns), repr(self.key))
-
-    @property
-    def column_schema(self) -> dg.TableSchema:
-        """The columns as the UI shows them."""
-        return dg.TableSchema(
-            columns=[
-                dg.TableColumn(
-                    column.name,
-                    column.type.name,
-                    description=column.description or None,
-                    constraints=dg.TableColumnConstraints(
-                        nullable=column.type.nullable,
-                        unique=[column.name] == list(self.key),
-                        other=[f"at least {column.at_least}"] if column.at_least is not None else [],
-                    ),
-                )
-                for column in self.columns
-            ],
-            constraints=dg.TableConstraints(other=[f"one row for each ({', '.join(self.key)})"]),
-        )
 
     def make(self, answer: pd.DataFrame) -> pd.DataFrame:
         """The report from what its query answered: the declared columns in their exact types (Arrow's), sorted.

@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import duckdb
+from pydantic import PrivateAttr
 
 from etl_assets import faults
 from etl_assets.cost import PROCESSOR, SECONDS, Cost
@@ -36,12 +37,22 @@ class DuckDBReportTables(ReportTables):
     """The reports' schema of the warehouse."""
 
     warehouse: dg.ResourceDependency[DuckDBWarehouse]
+    _keeping: ExitStack | None = PrivateAttr(default=None)
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """From the first report that is published on: before, the warehouse may be loaded, and others may wait for it."""
+        with ExitStack() as self._keeping:
+            try:
+                yield
+            finally:
+                self._keeping = None
 
     def publish(self, name: str, frame: "pd.DataFrame", description: str) -> PublishResult:
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
         schema = self.warehouse.schemas.reporting
         place = f"{identifier(schema)}.{identifier(name)}"
-        with _naming(schema, name), self.warehouse.connect() as connection:
+        with _naming(schema, name), self._connected() as connection:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
             unchanged = _described(connection, schema, name) == description and _content(
                 connection, place
@@ -56,6 +67,11 @@ class DuckDBReportTables(ReportTables):
                     connection.execute(f"COMMENT ON TABLE {place} IS {literal(description)}")
                 connection.unregister("unpublished")
         return PublishResult(f"{schema}.{name}", table.num_rows, table.nbytes, unchanged)
+
+    def _connected(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        if self._keeping is not None and not self.warehouse.is_kept_open:
+            self._keeping.enter_context(self.warehouse.kept_open())
+        return self.warehouse.connect()
 
     def read(self, name: str) -> "pd.DataFrame":
         schema = self.warehouse.schemas.reporting
@@ -93,6 +109,12 @@ class ReportIOManager(dg.ConfigurableIOManager):
     """Publishes the report that an asset made, and loads it for the assets that ask for it."""
 
     tables: dg.ResourceDependency[ReportTables]
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["ReportIOManager"]:
+        """The manager for a run."""
+        with self.tables.kept_open():
+            yield self
 
     def handle_output(self, context: dg.OutputContext, obj: "pd.DataFrame") -> None:
         """Publish a report, and say what was published. What it cost to make and to publish is said as one."""

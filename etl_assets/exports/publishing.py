@@ -1,7 +1,8 @@
 """Where reports can go, and what whoever takes them must promise. The takers themselves are resources."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,6 +48,11 @@ class ReportTables(dg.ConfigurableResource, ABC):
     @abstractmethod
     def read(self, name: str) -> "pd.DataFrame":
         """The table as it was published, with Arrow types; its rows in any order."""
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """While the block runs, many reports are published and read: what it costs to open the place may be spent once."""
+        yield
 
     def standing(self) -> str | None:
         """What identifies all that stands in the place: another text after any change of it. None where that can't be told

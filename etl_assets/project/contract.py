@@ -10,7 +10,7 @@ from etl_assets.engine.mistakes import refuse
 from etl_assets.errors import EtlError
 from etl_assets.exports.contract import Report
 from etl_assets.exports.lineage import ReportQuery
-from etl_assets.presentation import OWNERS, SOURCE_OWNERS
+from etl_assets.owners import OWNERS, SOURCE_OWNERS
 from etl_assets.source.table import Table
 from etl_assets.star.definition import Inputs
 from etl_assets.star.function import StarFunction

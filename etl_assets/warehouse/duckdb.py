@@ -64,6 +64,8 @@ _DAMAGE = re.compile(
 )
 _SYSTEM = {"information_schema", "pg_catalog"}
 _ALONE = Schemas()
+_KEPT_OPEN: dict[str, tuple[duckdb.DuckDBPyConnection, Path]] = {}
+"""What keeps a file open, by its path, and where that spills: DuckDB opens a file once in a process."""
 _KINDS: Mapping[str, Kind] = {"BASE TABLE": "table", "VIEW": "view"}
 
 
@@ -137,25 +139,65 @@ class DuckDBWarehouse(Warehouse):
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection that may write. One process at a time can hold one."""
+        with self._damage_set_aside():
+            if self.is_kept_open:
+                with self._another() as connection:
+                    yield connection
+            else:
+                with self._opened() as (connection, _):
+                    yield connection
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """While the block runs, the file stays open from one `connect` to the next: to open it takes longer the more tables it
+        has. Other processes wait that long. After a failure it is opened anew all the same."""
+        with self._damage_set_aside(), self._opened() as _KEPT_OPEN[self.path]:
+            try:
+                yield
+            finally:
+                _KEPT_OPEN.pop(self.path, None)
+
+    @property
+    def is_kept_open(self) -> bool:
+        """Whether this process keeps the file open."""
+        return self.path in _KEPT_OPEN
+
+    @contextmanager
+    def _another(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection beside the one that keeps the file open."""
+        kept, folder = _KEPT_OPEN[self.path]
+        try:
+            with kept.cursor() as connection:
+                if self._hides_a_schema:
+                    connection.execute(f"USE {_DATABASE}")
+                configure(connection, folder)
+                yield connection
+        except BaseException:
+            del _KEPT_OPEN[self.path]
+            kept.close()  # DuckDB may refuse whatever comes after it
+            raise
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+        """A connection that is first to the file in this process, and the folder that it spills to."""
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         Path(self.scratch).mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + self.wait_seconds
-        with self._damage_set_aside():
-            while True:
-                try:
-                    connection = self._open(read_only=False)
-                    break
-                except WarehouseInUse:
-                    if time.monotonic() >= deadline:
-                        raise
-                    time.sleep(0.2)
+        while True:
             try:
-                with own_folder(Path(self.scratch), "warehouse-") as folder:
-                    configure(connection, folder)
-                    yield connection
-            finally:
-                with suppress(duckdb.Error):  # that it can't be closed says no more than what made it so
-                    connection.close()
+                connection = self._open(read_only=False)
+                break
+            except WarehouseInUse:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.2)
+        try:
+            with own_folder(Path(self.scratch), "warehouse-") as folder:
+                configure(connection, folder)
+                yield connection, folder
+        finally:
+            with suppress(duckdb.Error):  # that it can't be closed says no more than what made it so
+                connection.close()
 
     @contextmanager
     def _damage_set_aside(self) -> Iterator[None]:
@@ -198,6 +240,10 @@ class DuckDBWarehouse(Warehouse):
 
     @contextmanager
     def glancing(self) -> Iterator[WarehouseReader]:
+        if self.is_kept_open:
+            with self.reading() as reader:
+                yield reader
+            return
         connection = self._open(read_only=True)
         try:
             configure(connection, Path(self.scratch))
@@ -223,12 +269,17 @@ class DuckDBWarehouse(Warehouse):
                         connection.execute(statement)
             yield session
 
-    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    @property
+    def _hides_a_schema(self) -> bool:
+        """Whether the file is called like a schema, as `star.duckdb` is: DuckDB would take what is meant for the other."""
         schemas = {*_SYSTEM, self.schemas.star, self.schemas.reporting}
+        return Path(self.path).name.partition(".")[0].lower() in schemas
+
+    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         try:
-            if Path(self.path).name.partition(".")[0].lower() not in schemas:
+            if not self._hides_a_schema:
                 return duckdb.connect(self.path, read_only=read_only)
-            # By a name of ours: DuckDB's own would be the file's, and `star.duckdb` would hide the schema.
+            # By a name of ours: DuckDB's own would be the file's.
             connection = duckdb.connect()
             how = " (READ_ONLY)" if read_only else ""
             connection.execute(f"ATTACH {literal(self.path)} AS {_DATABASE}{how}")

@@ -1,18 +1,25 @@
 """Reporting tables are replaced whole, in exact types, and only when they changed."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from etl_assets.exports import duckdb as report_tables
 from etl_assets.exports.duckdb import ReportTablesError, preview
+from etl_assets.faults import Fault
 from etl_assets.totesys.reports import sales_by_month
-from etl_assets.warehouse.contract import WarehouseInUse
+from etl_assets.warehouse.contract import WarehouseDamaged, WarehouseError, WarehouseInUse
+from etl_assets.warehouse.duckdb import DuckDBWarehouse
 from etl_assets_tests.exports.conftest import Star
 from etl_assets_tests.shipped import REPORTS
 
@@ -103,6 +110,68 @@ def test_a_reader_in_the_middle_of_a_publish_is_told_that_it_is_under_way(
     monkeypatch.setattr(report_tables, "literal", spying)
     star.tables.publish("cash", frame("2.00"), "new")
     assert ["\n" in one for one in told] == [False]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A name for each time that a warehouse's file is opened."""
+    times: list[str] = []
+    open_file = DuckDBWarehouse._open
+
+    def counting(self: DuckDBWarehouse, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        times.append(Path(self.path).name)
+        return open_file(self, read_only=read_only)
+
+    monkeypatch.setattr(DuckDBWarehouse, "_open", counting)
+    return times
+
+
+def elsewhere(path: str) -> str:
+    """What another process is told that opens a file."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import duckdb; duckdb.connect({path!r})"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", ["warehouse.duckdb", "star.duckdb"])
+def test_a_run_opens_the_file_once_for_all_that_comes_after_its_first_report(
+    star: Star, opened: list[str], name: str
+) -> None:
+    path = Path(star.warehouse.path).rename(star.folder / name)
+    moved = replace(star, warehouse=DuckDBWarehouse(path=str(path), scratch=star.warehouse.scratch))
+    moved.publish()
+    assert len(opened) == 3  # its query, its control totals, and from then on
+    assert elsewhere(str(path)) == ""  # and lets go of it
+
+
+def test_after_a_failure_the_file_is_opened_anew(star: Star, opened: list[str]) -> None:
+    with star.tables.kept_open(), star.warehouse.kept_open():
+        with pytest.raises(Fault), star.warehouse.connect() as connection:
+            connection.execute("SELECT * FROM nothing")
+        assert not star.warehouse.is_kept_open
+        star.tables.publish("cash", frame("1.00"), "")
+    assert len(opened) == 2
+    assert not star.warehouse.is_kept_open
+
+
+def test_a_glance_goes_by_what_is_kept_open(star: Star) -> None:
+    with star.warehouse.kept_open():
+        assert "lock" in elsewhere(star.warehouse.path)
+        with star.warehouse.glancing() as reader:
+            assert reader.rows("SELECT 1") == [(1,)]
+
+
+def test_damage_that_is_met_while_the_file_is_kept_open_sets_it_aside(star: Star) -> None:
+    with star.warehouse.kept_open():
+        with pytest.raises(WarehouseDamaged), star.warehouse.connect():
+            raise WarehouseError("Could not read enough bytes")
+        assert not Path(star.warehouse.path).exists()
+        with star.warehouse.connect() as connection:  # what is made anew is no part of what was set aside
+            connection.execute("CREATE TABLE made_anew (n INTEGER)")
+    with star.warehouse.connect() as connection:
+        assert connection.table("made_anew").fetchall() == []
 
 
 def test_columns_can_change_from_one_publish_to_the_next(star: Star) -> None:
