@@ -45,6 +45,7 @@ from etl_assets.warehouse import duckdb as duckdb_warehouse
 from etl_assets.warehouse import postgres as postgres_warehouse
 from etl_assets.warehouse.assets import batch_of
 from etl_assets.warehouse.contract import Loaded, WarehouseError, WarehouseInUse
+from etl_assets.warehouse.duckdb import DuckDBReader
 from etl_assets.warehouse.load import load_star
 from etl_assets.warehouse.postgres import PostgresWarehouse
 from etl_assets.warehouse.retire import InWarehouse, in_warehouse, retire
@@ -174,6 +175,25 @@ def test_a_run_without_change_changes_nothing(flow: Direct) -> None:
     assert flow.run() is None
     assert everything(flow) == before
     assert all(outcome.batches == () for outcome in load(flow).values())
+
+
+def test_a_load_asks_duckdb_for_columns_once_however_many_tables_there_are(
+    make: Callable[..., Direct], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = make("duckdb")
+    flow.run()
+    asked: list[str] = []
+    rows = DuckDBReader.rows
+
+    def counting(
+        self: DuckDBReader, sql: str, params: Mapping[str, Any] | None = None
+    ) -> list[tuple[Any, ...]]:
+        asked.append(sql)
+        return rows(self, sql, params)
+
+    monkeypatch.setattr(DuckDBReader, "rows", counting)
+    assert len(load(flow)) > 1
+    assert sum("information_schema.columns" in sql for sql in asked) == 1
 
 
 def test_rebuilding_the_star_from_nothing_gives_the_same(flow: Direct) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -38,6 +38,8 @@ class DuckDBReportTables(ReportTables):
 
     warehouse: dg.ResourceDependency[DuckDBWarehouse]
     _keeping: ExitStack | None = PrivateAttr(default=None)
+    _descriptions: dict[str, str] = PrivateAttr(default_factory=dict)
+    """The comments on the tables, as long as the warehouse is kept open and nobody else writes."""
 
     @contextmanager
     def kept_open(self) -> Iterator[None]:
@@ -54,9 +56,9 @@ class DuckDBReportTables(ReportTables):
         place = f"{identifier(schema)}.{identifier(name)}"
         with _naming(schema, name), self._connected() as connection:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
-            unchanged = _described(connection, schema, name) == description and _content(
-                connection, place
-            ).equals(table)
+            unchanged = self._descriptions.get(name) == description and _content(connection, place).equals(
+                table
+            )
             if not unchanged:
                 connection.register("unpublished", table)
                 with _transaction(connection):
@@ -66,17 +68,23 @@ class DuckDBReportTables(ReportTables):
                     )
                     connection.execute(f"COMMENT ON TABLE {place} IS {literal(description)}")
                 connection.unregister("unpublished")
+                self._descriptions[name] = description
         return PublishResult(f"{schema}.{name}", table.num_rows, table.nbytes, unchanged)
 
-    def _connected(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
-        if self._keeping is not None and not self.warehouse.is_kept_open:
+    @contextmanager
+    def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        known = self._keeping is not None and self.warehouse.is_kept_open
+        if self._keeping is not None and not known:
             self._keeping.enter_context(self.warehouse.kept_open())
-        return self.warehouse.connect()
+        with self.warehouse.connect() as connection:
+            if not known:
+                self._descriptions = _described(connection, self.warehouse.schemas.reporting)
+            yield connection
 
     def read(self, name: str) -> "pd.DataFrame":
         schema = self.warehouse.schemas.reporting
-        with _naming(schema, name), self.warehouse.connect() as connection:
-            if _described(connection, schema, name) is None:
+        with _naming(schema, name), self._connected() as connection:
+            if name not in self._descriptions:
                 raise ReportTablesError(f"there is no {schema}.{name} yet: materialize exports/{name} first")
             place = f"{identifier(schema)}.{identifier(name)}"
             frame: pd.DataFrame = _content(connection, place).to_pandas(types_mapper=pd.ArrowDtype)
@@ -148,14 +156,14 @@ def preview(frame: "pd.DataFrame") -> str:
     return markdown(list(frame.columns), [[None if cell is pd.NA else cell for cell in row] for row in rows])
 
 
-def _described(connection: duckdb.DuckDBPyConnection, schema: str, name: str) -> str | None:
-    """The comment on a reporting table; None if there is no such table."""
+def _described(connection: duckdb.DuckDBPyConnection, schema: str) -> dict[str, str]:
+    """The comments on the reporting tables, by table."""
     found = connection.execute(
-        "SELECT coalesce(comment, '') FROM duckdb_tables() "
-        "WHERE database_name = current_database() AND schema_name = $schema AND table_name = $name",
-        {"schema": schema, "name": name},
+        "SELECT table_name, coalesce(comment, '') FROM duckdb_tables() "
+        "WHERE database_name = current_database() AND schema_name = $schema",
+        {"schema": schema},
     ).fetchall()
-    return found[0][0] if found else None
+    return dict(found)
 
 
 def _content(connection: duckdb.DuckDBPyConnection, place: str) -> "pa.Table":

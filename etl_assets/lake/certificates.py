@@ -3,6 +3,7 @@ no certificate."""
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from etl_assets.lake.batches import Batches
@@ -30,9 +31,16 @@ def uncertified(files: Files, batches: Batches, tables: Sequence[str]) -> str | 
 def noted(files: Files, path: str) -> dict[str, Any] | None:
     """What a certificate, or a note of a verification, says; None if it says nothing, or is damaged."""
     try:
-        content = Checkpoints(files, FOLDER).content(path)
+        return _read(Checkpoints(files, FOLDER).content(path))
+    except LakeError:
+        return None
+
+
+@lru_cache(maxsize=2)  # each report asks, and of many tables it takes long to read
+def _read(content: bytes) -> dict[str, Any] | None:
+    try:
         told = json.loads(content) if is_intact(content) else None
-    except (ValueError, LakeError):
+    except ValueError:
         return None
     return told if isinstance(told, dict) and isinstance(told.get("tables"), dict) else None
 

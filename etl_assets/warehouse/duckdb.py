@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -310,12 +311,18 @@ class DuckDBReader(WarehouseReader):
         return frame
 
     def columns(self, schema: str, table: str) -> Mapping[str, tuple[str, bool]]:
-        found = self.rows(
-            "SELECT column_name, data_type, is_nullable FROM information_schema.columns WHERE table_catalog = "
-            "current_database() AND table_schema = $schema AND table_name = $table ORDER BY ordinal_position",
-            {"schema": self.schemas.called(schema), "table": table},
-        )
-        return {name: (type_name(kind), nullable == "YES") for name, kind, nullable in found}
+        return self.columns_by_table(schema).get(table, {})
+
+    def columns_by_table(self, schema: str) -> Mapping[str, Mapping[str, tuple[str, bool]]]:
+        """The columns of each table and view of a schema. DuckDB goes through all of them for one of them too."""
+        found: dict[str, dict[str, tuple[str, bool]]] = {}
+        for table, name, kind, nullable in self.rows(
+            "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns WHERE table_catalog = "
+            "current_database() AND table_schema = $schema ORDER BY table_name, ordinal_position",
+            {"schema": self.schemas.called(schema)},
+        ):
+            found.setdefault(table, {})[name] = (type_name(kind), nullable == "YES")
+        return found
 
     def kind(self, schema: str, name: str) -> Kind | None:
         found = self.rows(
@@ -345,8 +352,13 @@ class DuckDBLoadSession(LoadSession):
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql).fetchall()
 
+    @cached_property
+    def _had(self) -> Mapping[str, Mapping[str, tuple[str, bool]]]:
+        """The columns of each table when the load began: but for its books it makes and drops nothing before it commits."""
+        return self.reader.columns_by_table(SCHEMA)
+
     def columns(self, table: str) -> Mapping[str, tuple[str, bool]]:
-        return self.reader.columns(SCHEMA, table)
+        return self._had.get(table, {})
 
     def kind(self, name: str) -> Kind | None:
         return self.reader.kind(SCHEMA, name)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import dagster as dg
 import duckdb
@@ -137,12 +138,15 @@ def elsewhere(path: str) -> str:
 
 @pytest.mark.parametrize("name", ["warehouse.duckdb", "star.duckdb"])
 def test_a_run_opens_the_file_once_for_all_that_comes_after_its_first_report(
-    star: Star, opened: list[str], name: str
+    star: Star, opened: list[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    looking = Mock(side_effect=report_tables._described)
+    monkeypatch.setattr(report_tables, "_described", looking)
     path = Path(star.warehouse.path).rename(star.folder / name)
     moved = replace(star, warehouse=DuckDBWarehouse(path=str(path), scratch=star.warehouse.scratch))
     moved.publish()
     assert len(opened) == 3  # its query, its control totals, and from then on
+    assert looking.call_count == 1
     assert elsewhere(str(path)) == ""  # and lets go of it
 
 
