@@ -174,7 +174,7 @@ class DuckDBWarehouse(Warehouse):
                 configure(connection, folder)
                 yield connection
         except BaseException:
-            del _KEPT_OPEN[self.path]
+            _KEPT_OPEN.pop(self.path, None)
             kept.close()  # DuckDB may refuse whatever comes after it
             raise
 
