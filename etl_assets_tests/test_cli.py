@@ -342,7 +342,7 @@ def test_the_interface_is_served_on_this_machine_only() -> None:
 
 HEAVY = (
     "pandas", "numpy", "pyarrow", "xlsxwriter", "requests", "google.auth", "google.cloud", "boto3", "botocore",
-    "dagster_pandas", "dagster_aws", "dagster_gcp", "dagster_postgres", "cryptography",
+    "dagster_pandas", "dagster_aws", "dagster_gcp", "dagster_postgres", "cryptography", "httpx2", "streamable",
 )  # fmt: skip
 
 

@@ -12,14 +12,15 @@ from datetime import date, time
 from decimal import Decimal
 from enum import Enum
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
-
-import httpx2
 
 from etl_assets.apis.declaration import Api, Records
 from etl_assets.apis.errors import ApiError
 from etl_assets.apis.paging import dig, in_words
+
+if TYPE_CHECKING:
+    import httpx2
 
 # RFC 8288: an address in <>, and behind it parameters, of which those in quotes may have any sign. Some leave out the <>.
 _LINK = re.compile(
@@ -59,7 +60,7 @@ class Answer:
 
     body: bytes
     value: Any
-    url: httpx2.URL
+    url: "httpx2.URL"
     headers: Mapping[str, str]
     calls: tuple[float, ...]
 

@@ -18,7 +18,6 @@ from etl_assets import addresses
 from etl_assets.apis.declaration import Api
 from etl_assets.apis.due import due
 from etl_assets.apis.errors import CallFailed, NotYet
-from etl_assets.apis.fetching import Fetch
 from etl_assets.apis.loading import Load, Outcome, load_pages
 from etl_assets.apis.paging import Followed, in_words
 from etl_assets.apis.reading import layout_of
@@ -98,6 +97,8 @@ def _pages_asset(api: Api, naming: Naming) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         """Land the pages of a window that have not landed yet."""
         window = context.partition_key if context.has_partition_key else WHOLE
+        from etl_assets.apis.fetching import Fetch
+
         take = take_to_fetch(lake.files(), api.name, window, again=config.again)
         if take is None:
             context.log.info(f"all pages of {window} have landed and wait to be loaded: no call was made")

@@ -7,6 +7,7 @@ gets out of its quotes. So this follows the lexers of the databases, not their g
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 # An end that is missing reaches to the end.
 _SINGLE = r"'(?:[^']|'')*+(?:'|\Z)"
@@ -29,16 +30,20 @@ _EXECUTED = ("/*!", "/*M!")
 
 @dataclass(frozen=True)
 class LexicalRules:
-    """How a database reads SQL. `other`: what is no code; `nested`: a comment may hold comments."""
+    """How a database reads SQL. `other`: patterns of what is no code; `nested`: a comment may hold comments."""
 
     name: str
-    other: re.Pattern[str]
+    other: Sequence[str]
     nested: bool = False
+
+    @cached_property
+    def _other(self) -> re.Pattern[str]:
+        return re.compile("|".join(self.other), re.DOTALL)
 
     def others(self, sql: str) -> Iterator[tuple[int, int]]:
         """Where texts, quoted names and comments stand: from, to."""
         at = 0
-        while found := self.other.search(sql, at):
+        while found := self._other.search(sql, at):
             nests = self.nested and found[0].startswith("/*")
             at = _end_of_comment(sql, found.start()) if nests else found.end()
             yield found.start(), at
@@ -57,29 +62,23 @@ def _end_of_comment(sql: str, start: int) -> int:
     return len(sql)
 
 
-def _dialect(name: str, *others: str, nested: bool = False) -> LexicalRules:
-    return LexicalRules(name, re.compile("|".join(others), re.DOTALL), nested)
-
-
 def _postgres(single: str) -> LexicalRules:
-    return _dialect(
-        "PostgreSQL", _E_TEXT + _E_MORE, single, _DOUBLE, _DOLLAR, _LINE_TO_RETURN, _BLOCK, nested=True
-    )
+    others = (_E_TEXT + _E_MORE, single, _DOUBLE, _DOLLAR, _LINE_TO_RETURN, _BLOCK)
+    return LexicalRules("PostgreSQL", others, nested=True)
 
 
 def _mysql(single: str, double: str) -> LexicalRules:
-    return _dialect(
-        "MySQL", single, double, _BACKTICK, r"\#[^\n]*", r"--(?=[\x00-\x20\x7f]|\Z)[^\n]*", _BLOCK
-    )
+    others = (single, double, _BACKTICK, r"\#[^\n]*", r"--(?=[\x00-\x20\x7f]|\Z)[^\n]*", _BLOCK)
+    return LexicalRules("MySQL", others)
 
 
 POSTGRES = _postgres(_SINGLE)
 POSTGRES_BACKSLASHES = _postgres(_SINGLE_ESCAPED)
 """With `standard_conforming_strings` off."""
-DUCKDB = _dialect("DuckDB", _E_TEXT, _SINGLE, _DOUBLE, _DOLLAR, _LINE_TO_RETURN, _BLOCK)
-SQLITE = _dialect("SQLite", _SINGLE, _DOUBLE, _BACKTICK, r"\[[^\]]*(?:\]|\Z)", _LINE, _BLOCK)
-SQL_SERVER = _dialect(
-    "SQL Server", _SINGLE, _DOUBLE, r"\[(?:[^\]]|\]\])*+(?:\]|\Z)", _LINE, _BLOCK, nested=True
+DUCKDB = LexicalRules("DuckDB", (_E_TEXT, _SINGLE, _DOUBLE, _DOLLAR, _LINE_TO_RETURN, _BLOCK))
+SQLITE = LexicalRules("SQLite", (_SINGLE, _DOUBLE, _BACKTICK, r"\[[^\]]*(?:\]|\Z)", _LINE, _BLOCK))
+SQL_SERVER = LexicalRules(
+    "SQL Server", (_SINGLE, _DOUBLE, r"\[(?:[^\]]|\]\])*+(?:\]|\Z)", _LINE, _BLOCK), nested=True
 )
 MYSQL = _mysql(_SINGLE_ESCAPED, _DOUBLE_ESCAPED)
 _MYSQL_BY_MODE = {
