@@ -565,12 +565,14 @@ class _Derivation:
 
     def _base(self, definition: StarFunction, course: FactCourse, batch: Manifest) -> int:
         """The number after which a batch's versions are numbered."""
-        if self.builder.plain(definition, batch):
-            # The versions that the source's table had before, so that numbers depend on the batches alone.
-            state = self.builder.as_of(definition.inputs[0], batch).tables[definition.inputs[0]]
-            first = state.changed_in != batch.batch
-            return 0 if first or state.changes is None else state.versions - state.changes.versions
-        return course.highest()
+        highest = course.highest()
+        if not self.builder.plain(definition, batch):
+            return highest
+        # The versions that the source's table had before: fewer than there are numbers where one batch makes up for others that
+        # the table could not show.
+        state = self.builder.as_of(definition.inputs[0], batch).tables[definition.inputs[0]]
+        first = state.changed_in != batch.batch
+        return max(highest, 0 if first or state.changes is None else state.versions - state.changes.versions)
 
     def _stage(self, build: Build, rows: duckdb.DuckDBPyRelation, batch: Manifest) -> Staged:
         file = self.star.staging(build.definition.name, self.manifest.batch)
