@@ -223,6 +223,13 @@ class _Derivation:
         held = self.star.shown(self.inputs.star[name].schema)
         return held.batch if held else None
 
+    def _stays(self, build: Build) -> str | None:
+        """How a table is shown that can't show a batch, in words; None if it is not shown at all."""
+        if build.shows:
+            return f"stays at batch {number(build.shows)}"
+        shown = self._published(build.definition.name)
+        return f"stays as other code made it, at batch {number(shown)}" if shown else None
+
     # -- the way -------------------------------------------------------------------------------------------------
 
     def run(self) -> Iterator[Build]:
@@ -317,8 +324,8 @@ class _Derivation:
         if failure:
             course.stopped, course.last = True, None
             cause = cause or self._cause(definition, course.at, batch)
-            shown = build.shows and number(build.shows)
-            stays = f"it stays at batch {shown}" if shown else "there is no earlier version of it"
+            stays = self._stays(build)
+            stays = f"it {stays}" if stays else "there is no earlier version of it"
             build.failure = f"{name} can't show batch {number(batch.batch)}: {failure}; {cause}; {stays}"
             return
         course.at, course.stopped = batch, False
@@ -616,9 +623,9 @@ class _Derivation:
                     staged.file.discard()
             if len(kept) < len(build.staged):
                 build.staged, build.shows = kept, dimension.shows
+                stays = self._stays(dimension) or "can't be made"
                 build.failure = build.failure or (
-                    f"{definition.name} refers to {name}, which stays at batch {number(shows) if shows else 'none'}: it "
-                    "stays there too"
+                    f"{definition.name} refers to {name}, which {stays}: it stays as it is too"
                 )
 
     def _write_members(self, course: DimensionCourse, build: Build, at: Manifest) -> None:
