@@ -22,7 +22,7 @@ from etl_assets.star import build
 from etl_assets.star.assets import star_assets
 from etl_assets.star.definition import Inputs
 from etl_assets.star.files import StarFile, StarFiles
-from etl_assets.star.function import star_table
+from etl_assets.star.function import StarFunction, star_table
 from etl_assets.star.resource import StarIOManager
 from etl_assets.star.schema import Column, Dimension, Fact
 from etl_assets.warehouse.assets import warehouse_assets
@@ -122,7 +122,7 @@ def flow(database: Callable[[], str], tmp_path: Path) -> Direct:
 class Job:
     """The stages that hang together, as a deployment runs them."""
 
-    def __init__(self, flow: Direct, instance: dg.DagsterInstance) -> None:
+    def __init__(self, flow: Direct, instance: dg.DagsterInstance, inputs: Inputs = INPUTS) -> None:
         lake, warehouse = flow.lake, flow.warehouse
         (flow.data / "scratch").mkdir(exist_ok=True)
         self.instance = instance
@@ -130,10 +130,10 @@ class Job:
             assets=[
                 *source_assets(TABLES),
                 raw_assets(TABLES, "stuck"),
-                star_assets(INPUTS, differing),
-                warehouse_assets(INPUTS, "stuck"),
+                star_assets(inputs, differing),
+                warehouse_assets(inputs, "stuck"),
             ],
-            asset_checks=[certificate_checks(INPUTS)],
+            asset_checks=[certificate_checks(inputs)],
             jobs=[dg.define_asset_job("etl", selection=dg.AssetSelection.groups("raw", "star", "warehouse"))],
             resources={
                 "source": PostgresSource(
@@ -220,6 +220,42 @@ def test_a_table_that_cannot_be_shown_stays_and_the_rest_is_loaded_and_it_heals(
         assert result.success, failures(result)
         assert [row[0] for row in shown(flow, "fact_sale_current", "sale_id")] == [1, 2, 3]
         assert shown(flow, "dim_label", "label, items, deleted") == [("blue", 1, False), ("red", 1, False)]
+    assert [finding for finding in [*flow.verified(), *flow.rebuilt()] if not finding.equal] == []
+
+
+@star_table(fact_visit.schema)
+def fact_visit_of_nobody(visit: nw.LazyFrame) -> nw.LazyFrame:
+    """The guests that every visit must have are lacking, as of all batches."""
+    return visit.select(nw.col("id").alias("visit_id"), nw.lit(None).cast(nw.Int32).alias("guests"))
+
+
+def with_visits(*made: StarFunction) -> Inputs:
+    star = [*(one for name, one in INPUTS.star.items() if name != "fact_visit"), *made]
+    return Inputs(INPUTS.tables, {one.name: one for one in star}, {})
+
+
+@pytest.mark.parametrize("before", [INPUTS, with_visits()], ids=["made by other code", "never made"])
+def test_a_table_that_new_code_cannot_make_does_not_keep_the_others_from_being_loaded(
+    before: Inputs, flow: Direct
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert Job(flow, instance, before).run().success
+        in_source(
+            flow.url,
+            "INSERT INTO sale VALUES (3, 3, 5); INSERT INTO visit VALUES (2, 7); UPDATE item SET name = 'cap' WHERE id = 2",
+        )
+        result = Job(flow, instance, with_visits(fact_visit_of_nobody)).run()
+        assert not result.success
+        told = failures(result)
+        assert "fact_visit can't show batch" in told["derive_star"]
+        assert "load" not in told
+        held = loaded(flow)
+        assert (held["dim_item"], held["fact_sale"]) == (2, 2)
+        assert held.get("fact_visit") == (1 if before is INPUTS else None)
+        assert [row[0] for row in shown(flow, "fact_sale_current", "sale_id")] == [1, 2, 3]
+        assert ("cap",) in shown(flow, "dim_item", "name")
+        assert Job(flow, instance).run().success
+        assert shown(flow, "fact_visit_current", "visit_id, guests") == [(1, 4), (2, 7)]
     assert [finding for finding in [*flow.verified(), *flow.rebuilt()] if not finding.equal] == []
 
 

@@ -171,15 +171,14 @@ def _lineage(definition: StarFunction, inputs: Inputs, naming: Naming) -> dict[s
 def _made(
     build: Build, published: Published, naming: Naming
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-    """What became of a table. One that can't show the newest batch stays as it is published, and is not materialized."""
+    """What became of a table. One that can't show the newest batch stays as it is published, if it is; it is told of all the
+    same: what comes after, for other tables too, would be skipped otherwise."""
     key = star_key(build.definition.name, naming)
     yield _check_result(key, build)
-    if build.failure and build.shows is None:
-        return
     yield dg.MaterializeResult(
         asset_key=key,
         value=published,
-        data_version=dg.DataVersion(build.version if build.passed else f"{build.shows}:stays"),
+        data_version=dg.DataVersion(build.version if build.passed else f"{build.shows or 'none'}:stays"),
         metadata=_metadata(build, published.bench),
     )
 

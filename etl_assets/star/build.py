@@ -223,6 +223,13 @@ class _Derivation:
         held = self.star.shown(self.inputs.star[name].schema)
         return held.batch if held else None
 
+    def _stays(self, build: Build) -> str | None:
+        """How a table is shown that can't show a batch, in words; None if it is not shown at all."""
+        if build.shows:
+            return f"stays at batch {number(build.shows)}"
+        shown = self._published(build.definition.name)
+        return f"stays as other code made it, at batch {number(shown)}" if shown else None
+
     # -- the way -------------------------------------------------------------------------------------------------
 
     def run(self) -> Iterator[Build]:
@@ -317,8 +324,8 @@ class _Derivation:
         if failure:
             course.stopped, course.last = True, None
             cause = cause or self._cause(definition, course.at, batch)
-            shown = build.shows and number(build.shows)
-            stays = f"it stays at batch {shown}" if shown else "there is no earlier version of it"
+            stays = self._stays(build)
+            stays = f"it {stays}" if stays else "there is no earlier version of it"
             build.failure = f"{name} can't show batch {number(batch.batch)}: {failure}; {cause}; {stays}"
             return
         course.at, course.stopped = batch, False
@@ -565,12 +572,14 @@ class _Derivation:
 
     def _base(self, definition: StarFunction, course: FactCourse, batch: Manifest) -> int:
         """The number after which a batch's versions are numbered."""
-        if self.builder.plain(definition, batch):
-            # The versions that the source's table had before, so that numbers depend on the batches alone.
-            state = self.builder.as_of(definition.inputs[0], batch).tables[definition.inputs[0]]
-            first = state.changed_in != batch.batch
-            return 0 if first or state.changes is None else state.versions - state.changes.versions
-        return course.highest()
+        highest = course.highest()
+        if not self.builder.plain(definition, batch):
+            return highest
+        # The versions that the source's table had before: fewer than there are numbers where one batch makes up for others that
+        # the table could not show.
+        state = self.builder.as_of(definition.inputs[0], batch).tables[definition.inputs[0]]
+        first = state.changed_in != batch.batch
+        return max(highest, 0 if first or state.changes is None else state.versions - state.changes.versions)
 
     def _stage(self, build: Build, rows: duckdb.DuckDBPyRelation, batch: Manifest) -> Staged:
         file = self.star.staging(build.definition.name, self.manifest.batch)
@@ -614,9 +623,9 @@ class _Derivation:
                     staged.file.discard()
             if len(kept) < len(build.staged):
                 build.staged, build.shows = kept, dimension.shows
+                stays = self._stays(dimension) or "can't be made"
                 build.failure = build.failure or (
-                    f"{definition.name} refers to {name}, which stays at batch {number(shows) if shows else 'none'}: it "
-                    "stays there too"
+                    f"{definition.name} refers to {name}, which {stays}: it stays as it is too"
                 )
 
     def _write_members(self, course: DimensionCourse, build: Build, at: Manifest) -> None:

@@ -15,10 +15,15 @@ from etl_assets.engine.code_version import code_version
 from etl_assets_tests.modules import loaded
 
 MAIN = '''
+import datetime as dt
+import enum
+import re
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import lru_cache, partial
+import narwhals as nw
 import {package}.other as other
-from {package}.other import Shape, half
+from {package}.other import Shape, half, PRICED as price
 
 FACTOR = 3
 NAMES = ["a", "b"]
@@ -33,6 +38,17 @@ class Table:
 
 TABLE = Table(["one"])
 SHIFTED = partial(half, 8)
+RATES = {{"low": Decimal("1.10")}}
+SINCE: dt.date = dt.date(2024, 1, 1)
+WORDS = re.compile("a+")
+WORK = {{"turn": (lambda value: value * 16)}}
+STATES = {{}}
+STATES["open"] = enum.Enum("Kind", "NEW OLD")
+
+FIRST = other.Kind.NEW
+
+def raised(value, since=SINCE, *, least=Decimal("0.5")):
+    return value + since.year
 
 @lru_cache
 def doubled(value):
@@ -47,9 +63,21 @@ def used(value):
     def inner(x):
         return other.quarter(x) + doubled(x)
     kinds = [name for name in NAMES if name in ALLOWED]
+    kinds += [RATES, WORDS, WORK, STATES, FIRST, price, other.CHOSEN, raised(1)]
     return inner(value) + tripled(value) + half(value) + Shape().area() + LIMITS["low"] + TABLE.width() + SHIFTED()
 '''
 OTHER = """
+import enum
+import narwhals as nw
+
+class Kind(enum.Enum):
+    NEW = "new"
+
+TAX = nw.lit(21)
+PRICED = nw.col("price") + TAX
+CHOSEN = [nw.col("name")]
+CHOSEN.append(nw.col("day"))
+
 class Base:
     def scale(self):
         return 1
@@ -132,6 +160,16 @@ def test_what_changes_nothing_does_not_change_the_version(
         ("return half(value) / 2", "return half(value) / 4"),
         ("side = 2", "side = 3"),
         ("return 1\n", "return 2\n"),
+        ('Decimal("1.10")', 'Decimal("1.20")'),
+        ("dt.date(2024, 1, 1)", "dt.date(2025, 1, 1)"),
+        ('re.compile("a+")', 're.compile("b+")'),
+        ("value * 16", "value * 17"),
+        ('"NEW OLD"', '"OLD NEW"'),
+        ('NEW = "new"', 'NEW = "other"'),
+        ('least=Decimal("0.5")', 'least=Decimal("0.6")'),
+        ('nw.col("price")', 'nw.col("cost")'),
+        ("nw.lit(21)", "nw.lit(22)"),
+        ('nw.col("day")', 'nw.col("month")'),
     ],
     ids=lambda text: text.strip()[:30],
 )
@@ -139,6 +177,23 @@ def test_what_changes_the_outcome_changes_the_version(
     version: Callable[..., str], old: str, new: str
 ) -> None:
     assert version(old, new) != version()
+
+
+def test_what_a_function_was_given_when_it_was_made_counts(tmp_path: Path) -> None:
+    """What makes it stands somewhere beside it, and is not a value that can be written down."""
+    package = "package_of_a_test"
+    made = "def of(by):\n    def inner(value):\n        return value * by\n    return inner\n"
+
+    def version(place: str, rate: str) -> str:
+        folder = tmp_path / place
+        folder.mkdir()
+        text = f"from decimal import Decimal\n\n{made}\nused = of(Decimal({rate!r}))\n"
+        return code_version(loaded(f"{package}.main", text, folder).used)
+
+    try:
+        assert version("one", "1.5") == version("same", "1.5") != version("other", "2.5")
+    finally:
+        del sys.modules[f"{package}.main"]
 
 
 def test_two_processes_agree_on_it(tmp_path: Path) -> None:

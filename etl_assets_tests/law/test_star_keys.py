@@ -336,3 +336,45 @@ def test_a_key_that_is_no_column_and_a_fact_without_a_surrogate_key_are_refused(
         Dimension("dim_t", "", "key", described(id="int"))
     with pytest.raises(ValueError, match=r"^fact_t: [^\n]*record=[^\n]*$"):
         Fact("fact_t", "", "id", described(id="int"))
+
+
+# -- numbers of versions ------------------------------------------------------------------------------------------
+
+
+@star_table(
+    Fact("fact_visit", "", "id", described(id="int", guests="int", paid="boolean?"), record="visit_record_id")
+)
+def fact_visit(visit: nw.LazyFrame) -> nw.LazyFrame:
+    return visit.select("id", "guests", "paid")
+
+
+VISITS = """
+    CREATE TABLE visit (id int PRIMARY KEY, guests int, paid boolean);
+    INSERT INTO visit SELECT n, n, true FROM generate_series(1, 6) n;
+"""
+VISITED = (Table("visit", "", {"id": "int", "guests": "int?", "paid": "boolean?"}),)
+
+
+def each_version_has_its_number(flow: Direct) -> bool:
+    found = versions(flow, "fact_visit", "visit_record_id, batch")
+    assert len({number for number, _ in found}) == len(found)
+    assert [batch for _, batch in found] == sorted(batch for _, batch in found)
+    visits = "SELECT id, guests, paid FROM visit"
+    assert shown(flow, "fact_visit", "id, guests, paid") == asked(flow, visits)
+    assert is_proven(flow)
+    return True
+
+
+def test_versions_that_a_later_batch_makes_up_for_have_numbers_of_their_own(make: Make) -> None:
+    """The batch that heals lands one row and shows the five that could not be shown before."""
+    flow = make(VISITS, VISITED, fact_visit)
+    execute(
+        flow.url,
+        "UPDATE visit SET guests = NULL WHERE id = 1; UPDATE visit SET guests = 9 WHERE id BETWEEN 2 AND 5",
+    )
+    with pytest.raises(AssertionError, match="required_values_are_present"):
+        flow.run()
+    changed(flow, "UPDATE visit SET guests = 1 WHERE id = 1")
+    for guests in (7, 8):
+        changed(flow, f"UPDATE visit SET guests = {guests} WHERE id = 6")
+        assert each_version_has_its_number(flow)
