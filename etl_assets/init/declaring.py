@@ -23,8 +23,11 @@ _ISO_DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
 _ENOUGH = 3  # values that are dates, before a text is said to hold dates
 _MANY_ROWS, _MANY_BYTES = 50_000_000, 20 * 10**9
 _SECRET = re.compile(
-    r"(?i)passw(or)?d|passphrase|(^|_)pwd(_|$)|secret|(api|private)_?key|(access|auth|refresh)_?token"
+    r"(?i)passw(or)?d|passphrase|(^|_)pwd(_|$)|(^|_)(user|login)_?pass$|(^|_)pass_?(crypt|hash|salt)|secret|(api|private)_?key"
+    r"|(access|auth|refresh|reset|remember)_?token|^token$"
 )
+# When a password was changed, or how long a token lives, is none.
+_TELLING = ("text", "bytea", "json", "jsonb", "array", "xml")
 
 
 @dataclass(frozen=True)
@@ -305,7 +308,8 @@ def _risks(declared: Declared) -> Iterator[Note]:
     for column in declared.columns:
         if found := _risk(column, declared.types[column.name]):
             yield Note(f"{name}.{column.name}", *found)
-        if _SECRET.search(snake(column.name)) and column.name not in declared.key:
+        is_telling = declared.types[column.name].removesuffix("?") in _TELLING
+        if is_telling and _SECRET.search(snake(column.name)) and column.name not in declared.key:
             yield Note(
                 f"{name}.{column.name}",
                 "it is called like a secret, and would lie in the lake and the warehouse as it is",

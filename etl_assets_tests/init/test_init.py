@@ -251,6 +251,19 @@ def test_what_has_a_name_is_a_dimension_whatever_else_it_has(shop: str, tmp_path
     }
 
 
+def test_what_is_called_like_a_secret_is_told_where_it_can_be_one(shop: str) -> None:
+    secrets = ("user_pass", "pass_crypt", "password_hash", "reset_token", "token", "client_secret", "apiKey")
+    others = {
+        "password_changed_at": "timestamptz", "access_token_lifespan": "int", "has_password": "boolean", "passed": "text",
+        "passport": "text", "compass": "text", "token_count": "text",
+    }  # fmt: skip
+    columns = [*(f'"{name}" text' for name in secrets), *(f"{name} {kind}" for name, kind in others.items())]
+    execute(shop, f"CREATE TABLE member (id int PRIMARY KEY, {', '.join(columns)})")
+    told = etl("init", shop).output
+    found = {line.split(":")[0] for line in told.splitlines() if "called like a secret" in line}
+    assert found == {f"  member.{name}" for name in secrets}
+
+
 def test_an_update_shows_what_is_new_and_adds_it_only_when_told_to(shop: str, tmp_path: Path) -> None:
     assert etl("init", shop).exit_code == 0
     up_to_date = etl("init", shop, "--update")
