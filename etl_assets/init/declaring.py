@@ -18,8 +18,11 @@ _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 _ANY_NUMERIC, _ANY_SCALE = "numeric(38,9)", 9
 # The digits that integers have.
 _WIDTHS = {"smallint": "numeric(5,0)", "int": "numeric(10,0)", "bigint": "numeric(19,0)"}
+_FLOATS = {"real", "double precision"}
+_TIMES = {"date", "timestamp", "timestamptz", "time"}
 _DECIMAL = re.compile(r"numeric\((\d+),(-?\d+)\)")
 _ISO_DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
+_FEW = 0.05  # of the values looked at: a run stops at more misfits
 _ENOUGH = 3  # values that are dates, before a text is said to hold dates
 _MANY_ROWS, _MANY_BYTES = 50_000_000, 20 * 10**9
 _SECRET = re.compile(
@@ -242,6 +245,8 @@ def _type(column: CatalogColumn) -> str:
         return _ANY_NUMERIC if fits else "numeric"
     if bare == "time without time zone" and any(value.startswith("24:") for value in column.seen):
         return "text"
+    if _is_text(column):
+        return "text"
     if bare.startswith("interval"):
         return "interval"
     try:
@@ -274,6 +279,8 @@ def _align(types: dict[tuple[int, str], str], foreign_keys: Sequence[ForeignKey]
 
 def _widest(one: str, other: str) -> str | None:
     """The type that holds the values of both, None if there is none of their kind."""
+    if "text" in (one, other) and {one, other} & _TIMES:
+        return "text"  # for what no warehouse has
     if one in _WIDTHS and other in _WIDTHS:
         return max(one, other, key=list(_WIDTHS).index)
     first, second = (_DECIMAL.fullmatch(_WIDTHS.get(name, name)) for name in (one, other))
@@ -298,6 +305,14 @@ def _risks(declared: Declared) -> Iterator[Note]:
     if table.rows > _MANY_ROWS or table.bytes > _MANY_BYTES:
         yield Note(
             name, f"large: some {table.rows:,} rows, {table.bytes / 1e9:,.0f} GB", "the first run at night"
+        )
+    if table.heirs:
+        more = f" and {len(table.heirs) - 3} more" if len(table.heirs) > 3 else ""
+        yield Note(
+            name,
+            f"the rows of {', '.join(table.heirs[:3])}{more} are read as its own, and nothing keeps its key unique among them: "
+            "a run leaves it out as soon as a key occurs twice",
+            "nothing, if they share a sequence",
         )
     if declared.exclude:
         yield Note(
@@ -327,11 +342,22 @@ def _risk(column: CatalogColumn, declared: str) -> tuple[str, str] | None:
         )
     if column.type == "time without time zone" and declared.startswith("text"):
         return "it has times of 24:00, which no warehouse has, and is kept as text", "nothing"
-    if column.type.startswith(("date", "timestamp")) and any(_is_endless(value) for value in column.seen):
-        return (
-            "it has days that no warehouse has (infinity, or before the year 1): their rows go into quarantine",
-            f'"text{mark}" for it in tables.py',
+    if _is_day(column) or column.type in _FLOATS:
+        kind, without = (
+            ("days", "infinity, or beyond the years 1 to 9999")
+            if _is_day(column)
+            else ("values", "NaN, or infinity")
         )
+        if declared.startswith("text"):
+            return (
+                f"it has {kind} that no warehouse has ({without}), and is kept as text",
+                f"a view that has NULL for them, to have it as {column.type}",
+            )
+        if any(_strange(column)):
+            return (
+                f"it has {kind} that no warehouse has ({without}): their rows go into quarantine",
+                f'"text{mark}" for it in tables.py',
+            )
     if column.type == "numeric" and declared.startswith("numeric("):
         return (
             f"numeric without a precision is taken for {_ANY_NUMERIC}: what has more digits goes into quarantine",
@@ -350,5 +376,21 @@ def _risk(column: CatalogColumn, declared: str) -> tuple[str, str] | None:
     return None
 
 
-def _is_endless(value: str) -> bool:
-    return "infinity" in value or value.endswith("BC") or not re.match(r"\d{4}-", value)
+def _is_text(column: CatalogColumn) -> bool:
+    """Whether a day, an instant or a float is often none that a warehouse has. A day without end means something, and is
+    written again; others may be slips of the pen, which quarantine is for."""
+    strange = list(_strange(column))
+    is_endless = _is_day(column) and any("infinity" in value for value in strange)
+    return column.endless or is_endless or len(strange) > len(column.seen) * _FEW
+
+
+def _is_day(column: CatalogColumn) -> bool:
+    return column.kind == "base" and column.type.startswith(("date", "timestamp"))
+
+
+def _strange(column: CatalogColumn) -> Iterator[str]:
+    """Of the values looked at those that no warehouse has."""
+    if _is_day(column):
+        yield from (v for v in column.seen if v.endswith("BC") or not re.match(r"\d{4}-", v))
+    elif column.kind == "base" and column.type in _FLOATS:
+        yield from (v for v in column.seen if v.lstrip("-") in {"NaN", "Infinity"})

@@ -18,7 +18,7 @@ from etl_assets.source.connection import explained
 _ALIKE = re.compile(
     r'("char"|name|oid|money|inet|cidr|macaddr8?|time(\(\d\))? with time zone|bit( varying)?\(\d+\)|bit varying'
     r"|(smallint|integer|bigint|boolean|date|uuid|text|bytea|character varying(\(\d+\))?|timestamp(\(\d\))? with(out)? time zone)\[\]"
-    r"|numeric\(\d+,-?\d+\))"
+    r"|date|time(stamp)?(\(\d\))? without time zone|timestamp(\(\d\))? with time zone|numeric\(\d+,-?\d+\))"
 )
 _TEXT = re.compile(r"text|character varying(\(\d+\))?")
 _PADDED = re.compile(r"bpchar|character(\(\d+\))?")

@@ -264,6 +264,72 @@ def test_what_is_called_like_a_secret_is_told_where_it_can_be_one(shop: str) -> 
     assert found == {f"  member.{name}" for name in secrets}
 
 
+STRANGE = """
+    CREATE TABLE price (item text, since date, until date NOT NULL DEFAULT 'infinity', ended timestamptz DEFAULT NULL, seen timestamptz,
+        typed date, ended_day date GENERATED ALWAYS AS (coalesce(since, 'infinity')) STORED, days date[], value double precision, odd real,
+        plain double precision, PRIMARY KEY (item, since));
+    INSERT INTO price (item, since, until, ended, seen, typed, days, value, odd, plain) SELECT 'i' || n, date '2024-01-01' + n, CASE WHEN n > 20 THEN 'infinity'::date ELSE '2024-05-05' END, NULL,
+        CASE WHEN n = 2 THEN '-infinity'::timestamptz ELSE now() END, CASE WHEN n = 1 THEN '20204-01-01'::date ELSE '2024-01-01' END,
+        ARRAY['infinity'::date], CASE WHEN n % 4 = 0 THEN 'NaN'::float8 WHEN n % 4 = 1 THEN '-Infinity' ELSE n END,
+        CASE WHEN n = 1 THEN 'NaN'::real ELSE n END, n FROM generate_series(1, 40) n;
+    CREATE TABLE span (opened date, closed date PRIMARY KEY);
+    INSERT INTO span SELECT '2024-01-01', date '2024-01-01' + n FROM generate_series(1, 60) n; INSERT INTO span VALUES ('2024-01-01', 'infinity');
+    CREATE TABLE closing (id int PRIMARY KEY, span date REFERENCES span, amount numeric(9,2));
+    INSERT INTO closing SELECT n, CASE WHEN n > 5 THEN 'infinity'::date ELSE date '2024-01-01' + n END, n FROM generate_series(1, 10) n;
+"""
+
+
+def test_values_that_no_warehouse_has_are_kept_where_they_mean_something(
+    shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(shop, STRANGE)
+    told = etl("init", shop).output
+    made = project.read(tmp_path / "etl_project")
+    price = dict(made.tables["price"].columns)
+    assert {name: price[name] for name in ("since", "until", "ended", "seen", "typed", "ended_day", "days")} == {
+        "since": "date", "until": "text", "ended": "timestamptz?", "seen": "text?", "typed": "date?", "ended_day": "text?",
+        "days": "array?",
+    }  # fmt: skip
+    assert {name: price[name] for name in ("value", "odd", "plain")} == {
+        "value": "text?", "odd": "real?", "plain": "double?"
+    }  # fmt: skip
+    assert (
+        "price.odd: it has values that no warehouse has (NaN, or infinity): their rows go into quarantine"
+        in told
+    )
+    assert (
+        "price.typed: it has days that no warehouse has (infinity, or beyond the years 1 to 9999): their rows"
+        in told
+    )
+    assert "price.value: it has values that no warehouse has (NaN, or infinity), and is kept as text" in told
+    assert "price.days" not in told
+    # What refers to a day without end, which the first rows of its table did not show, is of its type.
+    assert (
+        made.tables["span"].columns["closed"]
+        == made.tables["closing"].columns["span"].removesuffix("?")
+        == "text"
+    )
+    assert made.star["fact_closing"].schema.links == {("span",): "dim_span"}
+    flow = Direct(shop, tmp_path / "data", made.inputs)
+    flow.run()
+    with flow.reading() as warehouse:
+        found = warehouse.execute("SELECT count(*) FROM star.dim_price WHERE NOT deleted").fetchall()
+    assert found == [(39,)]  # one slip of the pen has its row kept aside
+
+
+def test_rows_that_other_tables_inherit_are_told_to_have_no_key_among_them(shop: str) -> None:
+    execute(
+        shop,
+        "CREATE TABLE city (name text PRIMARY KEY, height int); CREATE TABLE capital (state text) INHERITS (city);"
+        "CREATE TABLE day (at date PRIMARY KEY) PARTITION BY RANGE (at); CREATE TABLE day_1 PARTITION OF day DEFAULT",
+    )
+    told = etl("init", shop).output
+    assert (
+        "city: the rows of capital are read as its own, and nothing keeps its key unique among them" in told
+    )
+    assert "the rows of day_1" not in told
+
+
 def test_an_update_shows_what_is_new_and_adds_it_only_when_told_to(shop: str, tmp_path: Path) -> None:
     assert etl("init", shop).exit_code == 0
     up_to_date = etl("init", shop, "--update")
