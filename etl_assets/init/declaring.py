@@ -15,7 +15,7 @@ _LONGEST = 48  # of a table's name that a star table's name is made of: PostgreS
 _ALL = "*"  # can't be declared: in a star function it means all columns
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 # Scale 9 with 29 digits before it is what BigQuery calls a NUMERIC; the others take more.
-_ANY_NUMERIC, _ANY_SCALE = "numeric(38,9)", 9
+ANY_NUMERIC, _ANY_SCALE = "numeric(38,9)", 9
 # The digits that integers have.
 _WIDTHS = {"smallint": "numeric(5,0)", "int": "numeric(10,0)", "bigint": "numeric(19,0)"}
 _FLOATS = {"real", "double precision"}
@@ -242,7 +242,7 @@ def _type(column: CatalogColumn) -> str:
     bare = re.sub(r"\(\d+(,\d+)?\)", "", column.type)
     if bare == "numeric":
         fits = all(re.fullmatch(rf"-?\d{{1,29}}(\.\d{{1,{_ANY_SCALE}}})?", value) for value in column.seen)
-        return _ANY_NUMERIC if fits else "numeric"
+        return ANY_NUMERIC if fits else "numeric"
     if bare == "time without time zone" and any(value.startswith("24:") for value in column.seen):
         return "text"
     if _is_text(column):
@@ -312,7 +312,7 @@ def _risks(declared: Declared) -> Iterator[Note]:
             name,
             f"the rows of {', '.join(table.heirs[:3])}{more} are read as its own, and nothing keeps its key unique among them: "
             "a run leaves it out as soon as a key occurs twice",
-            "nothing, if they share a sequence",
+            "nothing",
         )
     if declared.exclude:
         yield Note(
@@ -360,7 +360,7 @@ def _risk(column: CatalogColumn, declared: str) -> tuple[str, str] | None:
             )
     if column.type == "numeric" and declared.startswith("numeric("):
         return (
-            f"numeric without a precision is taken for {_ANY_NUMERIC}: what has more digits goes into quarantine",
+            f"numeric without a precision is taken for {ANY_NUMERIC}: what has more digits goes into quarantine",
             f'"numeric{mark}" for it in tables.py, to have it as text',
         )
     if column.type == "numeric":

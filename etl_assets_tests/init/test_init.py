@@ -317,6 +317,30 @@ def test_values_that_no_warehouse_has_are_kept_where_they_mean_something(
     assert found == [(39,)]  # one slip of the pen has its row kept aside
 
 
+def test_sums_of_many_digits_are_rounded_to_what_a_sheet_holds(shop: str, tmp_path: Path) -> None:
+    execute(
+        shop,
+        "CREATE TABLE entry (id int PRIMARY KEY, customer_id int REFERENCES customer, day date, amount numeric(38,10), fee numeric(9,2),"
+        " weight numeric); INSERT INTO entry SELECT n, 1, date '2024-01-01' + n, 123456.0123456789, n, n FROM generate_series(1, 90) n",
+    )
+    assert etl("init", shop).exit_code == 0
+    lint(tmp_path / "etl_project")
+    made = project.read(tmp_path / "etl_project")
+    entries = made.reports["entry_by_month"]
+    assert [(c.name, c.declared) for c in entries.columns][3:] == [
+        ("amount", "numeric(38,4)"), ("fee", "numeric(38,2)"), ("weight", "numeric(38,9)"),
+    ]  # fmt: skip
+    flow = Direct(shop, tmp_path / "data", made.inputs)
+    flow.run()
+    query, control = made.queries["entry_by_month"]
+    assert control
+    frame = entries.make(flow.warehouse.query(query.sql))
+    total = flow.warehouse.query(control.sql)
+    assert entries.differences(frame, total) == []
+    assert list(total.columns) == ["entries", "fee", "weight"]
+    assert [str(amount) for amount in frame["amount"]] == ["3703680.3704", "3580224.3580", "3827136.3827"]
+
+
 def test_rows_that_other_tables_inherit_are_told_to_have_no_key_among_them(shop: str) -> None:
     execute(
         shop,
