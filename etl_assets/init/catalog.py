@@ -9,6 +9,7 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
+from etl_assets.source.catalog import is_required
 from etl_assets.source.connection import explained
 
 # Tables once: partitions are rows of the table that they are parts of. What an extension brought is its own affair.
@@ -34,7 +35,7 @@ _TABLES = """
     ORDER BY n.nspname <> 'public', n.nspname, c.relname
 """
 # A domain counts as what it is over, to the bottom.
-_COLUMNS = """
+_COLUMNS = f"""
     WITH RECURSIVE columns AS (
         SELECT * FROM pg_attribute WHERE attrelid = ANY(%s::oid[]) AND attnum > 0 AND NOT attisdropped
     ), bottoms(type, oid, modifier) AS (
@@ -42,7 +43,7 @@ _COLUMNS = """
         WHERE t.typtype = 'd'
         UNION SELECT b.type, t.typbasetype, t.typtypmod FROM bottoms b JOIN pg_type t USING (oid) WHERE t.typtype = 'd'
     )
-    SELECT c.attrelid::bigint, c.attname::text, c.attnotnull, d.description,
+    SELECT c.attrelid::bigint, c.attname::text, {is_required("c")}, d.description,
            coalesce(format_type(b.oid, b.modifier), format_type(c.atttypid, c.atttypmod)),
            CASE WHEN t.typcategory = 'A' THEN 'array' WHEN t.typtype = 'e' THEN 'enum' WHEN t.typtype = 'b' THEN 'base'
                 ELSE 'other' END,
@@ -57,10 +58,10 @@ _COLUMNS = """
     ORDER BY c.attrelid, c.attnum
 """
 # Columns that an index only carries along are no part of its key.
-_KEYS = """
+_KEYS = f"""
     SELECT i.indrelid::bigint, i.indisprimary, k.names
     FROM pg_index i CROSS JOIN LATERAL (
-        SELECT array_agg(a.attname::text ORDER BY u.position) AS names, bool_and(a.attnotnull) AS required
+        SELECT array_agg(a.attname::text ORDER BY u.position) AS names, bool_and({is_required("a")}) AS required
         FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS u(attnum, position)
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.attnum
         WHERE u.position <= i.indnkeyatts
@@ -70,7 +71,8 @@ _KEYS = """
     ORDER BY i.indrelid, i.indisprimary DESC, i.indexrelid
 """
 # A table refers to another where all its partitions do: a key of some of them says nothing of the others' rows, nor does one that
-# was never validated say anything of the rows that were there. Columns by name, since their numbers may differ.
+# was never validated say anything of the rows that were there. A key with PERIOD leads to rows that together cover one's
+# own, and not to one. Columns by name, since their numbers may differ.
 _REFERENCES = """
     WITH keys AS (
         SELECT k.oid, k.conkey, k.conrelid::oid AS own_table, coalesce(pg_partition_root(k.conrelid)::oid, k.conrelid) AS root,
@@ -81,7 +83,7 @@ _REFERENCES = """
             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.own
             JOIN pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.other
         ) n
-        WHERE k.contype = 'f' AND k.convalidated
+        WHERE k.contype = 'f' AND k.convalidated AND to_jsonb(k) ->> 'conperiod' IS DISTINCT FROM 'true'
     )
     SELECT root::bigint, target::bigint, own, other FROM keys GROUP BY root, target, own, other
     HAVING bool_or(own_table = root)

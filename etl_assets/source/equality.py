@@ -32,7 +32,7 @@ _FOREIGN_KEYS = """
     JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.own
     JOIN pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.other
     JOIN pg_type t ON t.oid = b.atttypid LEFT JOIN pg_collation o ON o.oid = b.attcollation
-    WHERE k.contype = 'f' ORDER BY 1, 2, 3, 4
+    WHERE k.contype = 'f' AND to_jsonb(k) ->> 'conperiod' IS DISTINCT FROM 'true' ORDER BY 1, 2, 3, 4
 """
 
 

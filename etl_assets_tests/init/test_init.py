@@ -317,6 +317,45 @@ def test_values_that_no_warehouse_has_are_kept_where_they_mean_something(
     assert found == [(39,)]  # one slip of the pen has its row kept aside
 
 
+LATER = """
+    CREATE TABLE held (id int PRIMARY KEY, a text, k int); INSERT INTO held VALUES (1, NULL, NULL);
+    ALTER TABLE held ADD NOT NULL a NOT VALID, ADD NOT NULL k NOT VALID; CREATE UNIQUE INDEX ON held (k); INSERT INTO held VALUES (2, 'x', 2);
+    CREATE TABLE keyless (k int); INSERT INTO keyless VALUES (NULL); ALTER TABLE keyless ADD NOT NULL k NOT VALID;
+    CREATE UNIQUE INDEX ON keyless (k);
+    CREATE TABLE let (room int4range, valid daterange, rent numeric(9,2), PRIMARY KEY (room, valid WITHOUT OVERLAPS));
+    CREATE TABLE stay (id int PRIMARY KEY, room int4range, valid daterange, FOREIGN KEY (room, PERIOD valid) REFERENCES let (room, PERIOD valid));
+"""
+
+
+def test_what_may_be_null_in_older_rows_is_no_key_and_may_be_null(
+    shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(psycopg2.connect(shop)) as connection:
+        if connection.server_version < 180000:
+            pytest.skip("NOT NULL is valid for all rows before PostgreSQL 18")
+    execute(shop, LATER)
+    told = etl("init", shop).output
+    assert "  keyless: it has no key: no primary key, no unique index over columns that are NOT NULL" in told
+    made = project.read(tmp_path / "etl_project")
+    assert dict(made.tables["held"].columns) == {"id": "int", "a": "text?", "k": "int?"}
+    flow = Direct(shop, tmp_path / "data", made.inputs)
+    flow.run()
+    with flow.reading() as warehouse:
+        assert warehouse.execute("SELECT id, a, k FROM star.dim_held ORDER BY 1").fetchall() == [
+            (1, None, None), (2, "x", 2),
+        ]  # fmt: skip
+    # A project that says otherwise is told.
+    file = tmp_path / "etl_project" / "tables.py"
+    file.write_text(file.read_text().replace('"a": "text?"', '"a": "text"'))
+    monkeypatch.setenv("ETL_SOURCE_URL", shop)
+    doctor = etl("doctor").output
+    assert "a is text with NULL, declared text" in doctor
+    assert "let" in made.tables
+    assert (
+        "written differently" not in told + doctor
+    )  # a period is covered by rows of another table, and refers to none
+
+
 def test_sums_of_many_digits_are_rounded_to_what_a_sheet_holds(shop: str, tmp_path: Path) -> None:
     execute(
         shop,
