@@ -11,6 +11,13 @@ from etl_assets.init.catalog import WIDE_BYTES, Catalog, CatalogColumn, CatalogT
 
 # What a parameter can't be called in the modules that are written, and what ruff takes for a digit.
 _TAKEN = {"nw", "calendar", "dimension", "fact", "report", "joined", "l", "O", "I"}
+# How letters are spelled that are none of ASCII's with a mark, so that a table is called by more than a number.
+_LETTERS = (
+    "а=a б=b в=v г=g д=d е=e ж=zh з=z и=i к=k л=l м=m н=n о=o п=p р=r с=s т=t у=u ф=f х=kh ц=ts ч=ch ш=sh щ=shch ъ= ы=y ь= э=e "
+    "ю=yu я=ya і=i є=ye ґ=g ђ=dj ј=j љ=lj њ=nj ћ=c џ=dz α=a β=v γ=g δ=d ε=e ζ=z η=i θ=th ι=i κ=k λ=l μ=m ν=n ξ=x ο=o π=p ρ=r "
+    "σ=s ς=s τ=t υ=y φ=f χ=ch ψ=ps ω=o ß=ss æ=ae œ=oe ø=o ł=l đ=d ð=d þ=th ı=i"
+)
+_SPELLED = str.maketrans(dict(pair.split("=") for pair in _LETTERS.split()))
 _LONGEST = 48  # of a table's name that a star table's name is made of: PostgreSQL takes 63 bytes
 _ALL = "*"  # can't be declared: in a star function it means all columns
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
@@ -202,8 +209,8 @@ def can_name(name: str) -> bool:
 
 def slug(name: str, kind: str) -> str:
     """A name of ASCII letters, digits and underscores that says as much as it can of another."""
-    spelled = snake(name).replace("ß", "ss")
-    plain = unicodedata.normalize("NFKD", spelled).encode("ascii", "ignore").decode()
+    letters = unicodedata.normalize("NFKD", snake(name)).translate(_SPELLED)
+    plain = letters.encode("ascii", "ignore").decode()
     words = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:_LONGEST].strip("_")
     if not words or not words[0].isalpha() or keyword.iskeyword(words) or not can_name(words):
         return f"{kind}_{words}".rstrip("_")[:_LONGEST]

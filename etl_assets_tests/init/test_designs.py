@@ -1,4 +1,5 @@
-"""What `etl init` makes of schemas in the manner of applications that everybody has: what is a fact, its header, its day."""
+"""What `etl init` makes of schemas in the manner of applications that everybody has: what is a fact, its header, its day; and what
+tables are called."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -8,7 +9,7 @@ import psycopg2
 import pytest
 
 from etl_assets.init.catalog import read
-from etl_assets.init.declaring import declare
+from etl_assets.init.declaring import declare, slug
 from etl_assets.init.design import design
 from etl_assets_tests.init.samples import execute
 
@@ -63,7 +64,10 @@ MANNERS = [
             created_at timestamp);
         CREATE TABLE labels (id int PRIMARY KEY, account_id uuid REFERENCES accounts, colour text, deleted_at timestamp);
         """,
-        {"fact_invoices": ["invoices"], "fact_invoice_line_items": ["invoice_line_items", "invoices"]},
+        {
+            "fact_invoices": ["invoices"],
+            "fact_invoice_line_items": ["invoice_line_items", "invoices"],
+        },
         {"fact_invoices": "created_date", "fact_invoice_line_items": "invoices_created_date"},
         {
             "fact_invoices": "A fact: the header of invoice_line_items, with the day that it was made and amounts."
@@ -151,3 +155,14 @@ def test_facts_are_those_that_a_person_would_make(manner: Manner, database: Call
     } == manner.facts
     assert {name: facts[name].days[0] for name in manner.days} == manner.days
     assert {name: facts[name].why for name in manner.told} == manner.told
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("Заказы", "zakazy"), ("Строка заказа", "stroka_zakaza"), ("Объект", "obekt"), ("Ёлка", "elka"), ("Їжак", "izhak"),
+        ("Πελάτης", "pelatis"), ("Größe", "grosse"), ("łódź", "lodz"), ("børn", "born"), ("表2", "table_2"), ("class", "table_class"),
+    ],
+)  # fmt: skip
+def test_a_table_of_another_script_is_called_as_it_sounds(name: str, called: str) -> None:
+    assert slug(name, "table") == called
