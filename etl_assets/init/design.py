@@ -38,7 +38,7 @@ _AUDIT = re.compile(
 )
 _MADE = re.compile(r"(?i)creat|insert")
 _QUANTITY = re.compile(
-    r"(?i)(^|_)(qty|quantity|quantities|amount|units|count|number_of|num|total|points|cents)(_|$)"
+    r"(?i)(^|_)(qty|quantity|quantities|amount|units|count|number_of|num|total|points|cents|on_hand|hours|minutes|seconds|duration)(_|$)"
 )
 _UNSUMMED = re.compile(
     r"(?i)price|rate|ratio|percent|pct|share|score|latitude|longitude|(^|_)(lat|lng|lon)(_|$)"
@@ -168,9 +168,11 @@ class _Designer:
     def _is_document(self, oid: int, lines: Declared) -> bool:
         """Whether a table is what its lines make a document: an order that is called S00042 is no thing, but for its name."""
         declared = self.tables[oid]
-        totals = [c for c in self._amounts(declared) if _TOTAL.search(snake(c.name))]
         others = {key.target for key in self._events_links(oid)}
-        return bool(totals and len(others) > 1 and self._amounts(lines))
+        return bool(self._totals(declared) and len(others) > 1 and self._amounts(lines))
+
+    def _totals(self, declared: Declared) -> list[CatalogColumn]:
+        return [c for c in self._amounts(declared) if _TOTAL.search(snake(c.name))]
 
     def _is_identifying(self, key: ForeignKey, lines: Declared) -> bool:
         """Whether a foreign key is the part of a key that lines share. What a day tells apart are states, and no lines."""
@@ -237,7 +239,8 @@ class _Designer:
             has_happened = self._has_day(oid) and (amounts or len(users) == 1)
             is_measured = amounts and self._is_tied(oid)
             # Who is referred to by more than it refers to itself is what events are about.
-            is_event = len(links) >= max(2, len(users)) and (has_happened or is_measured)
+            least = 1 if has_happened and self._totals(declared) else 2
+            is_event = len(links) >= max(least, len(users)) and (has_happened or is_measured)
             is_event = (is_event and not self._has_name(declared)) or (amounts and oid in self.headers)
             verb = "refers" if len(users) == 1 else "refer"
             self.why[oid] = (

@@ -62,11 +62,18 @@ MANNERS = [
             created_at timestamp, updated_at timestamp, deleted_at timestamp);
         CREATE TABLE invoice_line_items (id uuid PRIMARY KEY, invoice_id uuid REFERENCES invoices, quantity numeric(9,2), unit_price_cents bigint,
             created_at timestamp);
+        CREATE TABLE payments (id uuid PRIMARY KEY, invoice_id uuid REFERENCES invoices, amount_cents bigint, captured_at timestamp);
+        CREATE TABLE refunds (id uuid PRIMARY KEY, payment_id uuid REFERENCES payments, amount_cents bigint, created_at timestamp);
+        CREATE TABLE rooms (id uuid PRIMARY KEY, account_id uuid REFERENCES accounts, opened_on date, limit_cents bigint);
+        CREATE TABLE nights (room_id uuid REFERENCES rooms, bed text, on_hand int, PRIMARY KEY (room_id, bed));
         CREATE TABLE labels (id int PRIMARY KEY, account_id uuid REFERENCES accounts, colour text, deleted_at timestamp);
         """,
         {
             "fact_invoices": ["invoices"],
             "fact_invoice_line_items": ["invoice_line_items", "invoices"],
+            "fact_payments": ["payments"],
+            "fact_refunds": ["refunds"],
+            "fact_nights": ["nights"],
         },
         {"fact_invoices": "created_date", "fact_invoice_line_items": "invoices_created_date"},
         {
