@@ -356,6 +356,31 @@ def test_what_may_be_null_in_older_rows_is_no_key_and_may_be_null(
     )  # a period is covered by rows of another table, and refers to none
 
 
+def test_names_with_what_stands_for_values_in_sql_can_be_followed(
+    shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(
+        shop,
+        'CREATE SCHEMA "100%"; CREATE TABLE "100%"."50% off" ("%s" int, "%(id)s" text, "a%" text, "{}" text, ":b" text, "$1" text, "?" text,'
+        " PRIMARY KEY (\"%s\", \"%(id)s\")); INSERT INTO \"100%\".\"50% off\" VALUES (1, 'x', 'seen', 'c', 'd', 'e', 'f')",
+    )
+    assert etl("init", shop, "--schema", "100%").exit_code == 0
+    monkeypatch.setenv("ETL_SOURCE_URL", shop)
+    ran = etl("run")
+    assert ran.exit_code == 0, ran.output
+    (name,) = project.read(tmp_path / "etl_project").tables
+    for command in (
+        ["explain", name, "1,x"],
+        ["verify", "--thorough", "--rebuild"],
+        ["doctor"],
+        ["plan"],
+        ["status"],
+    ):
+        done = etl(*command)
+        assert done.exit_code == 0, done.output
+        assert command[0] != "explain" or "  a%      seen" in done.output
+
+
 def test_sums_of_many_digits_are_rounded_to_what_a_sheet_holds(shop: str, tmp_path: Path) -> None:
     execute(
         shop,
