@@ -113,6 +113,18 @@ def test_a_wrong_host_is_one_line_and_exit_code_1_and_the_password_is_not_in_it(
     assert "s3cret" not in known.stdout
 
 
+def test_a_failed_run_says_why_it_left_a_table_out(source: str) -> None:
+    change(source, "ALTER TABLE payment DROP CONSTRAINT payment_pkey")
+    done = etl("run", "--select", "group:raw or group:star")
+    assert (done.exit_code, done.stdout) == (1, "")
+    *before, last = done.stderr.splitlines()
+    assert last.startswith(
+        "etl: fact_payment can't be made: the lake holds nothing of payment, which was left out"
+    )
+    why = "raw/payment: left out: table payment has no primary key: name its key columns in its declaration (key=)"
+    assert [line for line in before if line.startswith(why)]
+
+
 def test_a_failed_run_is_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ETL_SOURCE_URL", WRONG)
     done = etl("run", "--json", "--select", SMALL)

@@ -185,7 +185,7 @@ def _show(catalog: "Catalog", declaration: "Declaration", star: "Design") -> Non
     _show_notes("To look at", [*declaration.risks, *star.notes])
     if catalog.unsampled:
         output.say(
-            f"  {output.count(catalog.unsampled, 'table was', 'tables were')} not looked into: it took too long"
+            f"  {output.count(catalog.unsampled, 'table was', 'tables were')} not looked into: it took too long, or holds what is no text"
         )
 
 

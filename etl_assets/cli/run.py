@@ -111,6 +111,8 @@ def run(
         output.emit_json(as_object(outcome))
     elif outcome.success:
         show(outcome)
+    else:  # what failed may be for want of what was left out, and why that was is told here only
+        _show_notices(outcome, err=True)
     conclude(ctx, outcome)
 
 
@@ -208,18 +210,23 @@ def show(outcome: "RunOutcome") -> None:
             for stage, seconds in outcome.stage_seconds.items()
         ],
     )
-    noticed: dict[str, list[str]] = {}
-    for one in outcome.made:
-        if one.notice:
-            noticed.setdefault(one.notice, []).append(one.key)
-    for notice, keys in noticed.items():
-        output.say(f"{', '.join(keys)}: {notice}")
+    _show_notices(outcome)
     for check in outcome.failed_checks:
         output.say(f"check failed: {check}")
     output.say()
     if outcome.said:
         output.say(outcome.said)
     output.say(f"run {outcome.run_id}, {outcome.seconds:.2f} s")
+
+
+def _show_notices(outcome: "RunOutcome", *, err: bool = False) -> None:
+    """What a run did that is unusual, with the assets that it did it to."""
+    noticed: dict[str, list[str]] = {}
+    for one in outcome.made:
+        if one.notice:
+            noticed.setdefault(one.notice, []).append(one.key)
+    for notice, keys in noticed.items():
+        output.say(f"{', '.join(keys)}: {notice}", err=err)
 
 
 def as_object(outcome: "RunOutcome") -> dict[str, Any]:

@@ -9,6 +9,7 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
+from etl_assets.source.catalog import is_required
 from etl_assets.source.connection import explained
 
 # Tables once: partitions are rows of the table that they are parts of. What an extension brought is its own affair.
@@ -24,6 +25,8 @@ _TABLES = """
            quote_ident(n.nspname) || '.' || quote_ident(c.relname),
            (SELECT p.relname::text FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent WHERE i.inhrelid = c.oid
             ORDER BY i.inhseqno LIMIT 1),
+           ARRAY(SELECT p.relname::text FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
+                 WHERE i.inhparent = c.oid AND NOT p.relispartition ORDER BY 1),
            coalesce(s.rows, 0), coalesce(s.bytes, 0), coalesce(s.foreign_parts, false)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN sizes s ON s.oid = c.oid
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'
@@ -32,7 +35,7 @@ _TABLES = """
     ORDER BY n.nspname <> 'public', n.nspname, c.relname
 """
 # A domain counts as what it is over, to the bottom.
-_COLUMNS = """
+_COLUMNS = f"""
     WITH RECURSIVE columns AS (
         SELECT * FROM pg_attribute WHERE attrelid = ANY(%s::oid[]) AND attnum > 0 AND NOT attisdropped
     ), bottoms(type, oid, modifier) AS (
@@ -40,23 +43,25 @@ _COLUMNS = """
         WHERE t.typtype = 'd'
         UNION SELECT b.type, t.typbasetype, t.typtypmod FROM bottoms b JOIN pg_type t USING (oid) WHERE t.typtype = 'd'
     )
-    SELECT c.attrelid::bigint, c.attname::text, c.attnotnull, d.description,
+    SELECT c.attrelid::bigint, c.attname::text, {is_required("c")}, d.description,
            coalesce(format_type(b.oid, b.modifier), format_type(c.atttypid, c.atttypmod)),
            CASE WHEN t.typcategory = 'A' THEN 'array' WHEN t.typtype = 'e' THEN 'enum' WHEN t.typtype = 'b' THEN 'base'
                 ELSE 'other' END,
            t.typname = 'citext'
-           OR EXISTS (SELECT FROM pg_collation o WHERE o.oid = c.attcollation AND NOT o.collisdeterministic)
+           OR EXISTS (SELECT FROM pg_collation o WHERE o.oid = c.attcollation AND NOT o.collisdeterministic),
+           coalesce(pg_get_expr(f.adbin, f.adrelid) ILIKE '%%infinity%%', false)
     FROM columns c
     LEFT JOIN (bottoms b JOIN pg_type bt ON bt.oid = b.oid AND bt.typtype <> 'd') ON b.type = c.atttypid
     JOIN pg_type t ON t.oid = coalesce(b.oid, c.atttypid)
     LEFT JOIN pg_description d ON d.classoid = 'pg_class'::regclass AND d.objoid = c.attrelid AND d.objsubid = c.attnum
+    LEFT JOIN pg_attrdef f ON f.adrelid = c.attrelid AND f.adnum = c.attnum
     ORDER BY c.attrelid, c.attnum
 """
 # Columns that an index only carries along are no part of its key.
-_KEYS = """
+_KEYS = f"""
     SELECT i.indrelid::bigint, i.indisprimary, k.names
     FROM pg_index i CROSS JOIN LATERAL (
-        SELECT array_agg(a.attname::text ORDER BY u.position) AS names, bool_and(a.attnotnull) AS required
+        SELECT array_agg(a.attname::text ORDER BY u.position) AS names, bool_and({is_required("a")}) AS required
         FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS u(attnum, position)
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.attnum
         WHERE u.position <= i.indnkeyatts
@@ -66,7 +71,8 @@ _KEYS = """
     ORDER BY i.indrelid, i.indisprimary DESC, i.indexrelid
 """
 # A table refers to another where all its partitions do: a key of some of them says nothing of the others' rows, nor does one that
-# was never validated say anything of the rows that were there. Columns by name, since their numbers may differ.
+# was never validated say anything of the rows that were there. A key with PERIOD leads to rows that together cover one's
+# own, and not to one. Columns by name, since their numbers may differ.
 _REFERENCES = """
     WITH keys AS (
         SELECT k.oid, k.conkey, k.conrelid::oid AS own_table, coalesce(pg_partition_root(k.conrelid)::oid, k.conrelid) AS root,
@@ -77,7 +83,7 @@ _REFERENCES = """
             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.own
             JOIN pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.other
         ) n
-        WHERE k.contype = 'f' AND k.convalidated
+        WHERE k.contype = 'f' AND k.convalidated AND to_jsonb(k) ->> 'conperiod' IS DISTINCT FROM 'true'
     )
     SELECT root::bigint, target::bigint, own, other FROM keys GROUP BY root, target, own, other
     HAVING bool_or(own_table = root)
@@ -92,14 +98,14 @@ WIDE_BYTES = 4_000
 _SAMPLE_ROWS = 50
 _SAMPLE_TEXT = 40
 _SAMPLE_SECONDS = 3.0  # for all tables together
-_SAMPLED = {"text", "date", "numeric", "time without time zone"}
+_SAMPLED = {"text", "date", "numeric", "real", "double precision", "time without time zone"}
 
 
 @dataclass(frozen=True)
 class CatalogColumn:
     """A column as the catalog has it: `type` is that of the bottom of its domain, as `format_type` names it; `kind` is
     `array`, `enum`, `base` or `other`. `width`: its average bytes, where they are many. `folds`: texts that are spelled
-    differently may be equal. `seen`: values of a few rows."""
+    differently may be equal. `endless`: it is infinite where nothing else is said. `seen`: values of a few rows."""
 
     name: str
     type: str
@@ -108,6 +114,7 @@ class CatalogColumn:
     comment: str = ""
     width: int = 0
     folds: bool = False
+    endless: bool = False
     seen: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -115,7 +122,7 @@ class CatalogColumn:
 class CatalogTable:
     """A table, view or foreign table: `kind` is PostgreSQL's relkind. `quoted`: its name with its schema, for SQL.
     `keys`: the columns of its unique indexes that allow no NULL, those of the primary key first if it has one (`primary`).
-    `inherits`: the table whose rows are also its own."""
+    `inherits`: the table that its rows are rows of too; `heirs`: the tables whose rows are rows of it too."""
 
     oid: int
     schema: str
@@ -130,6 +137,7 @@ class CatalogTable:
     quoted_schema: str
     quoted: str
     inherits: str | None
+    heirs: Sequence[str]
     rows: int
     bytes: int
     foreign_parts: bool
@@ -207,10 +215,10 @@ def _described(connection: Connection, tables: Sequence[CatalogTable]) -> list[C
             keys.setdefault(oid, []).append((primary, tuple(names)))
         places = {table.oid: (table.schema, table.name) for table in tables}
         cursor.execute(_COLUMNS, (oids,))
-        for oid, name, required, comment, type_, kind, folds in cursor.fetchall():
+        for oid, name, required, comment, type_, kind, folds, endless in cursor.fetchall():
             width = wide.get((*places[oid], name), 0)
             columns.setdefault(oid, []).append(
-                CatalogColumn(name, type_, kind, required, comment or "", width, folds)
+                CatalogColumn(name, type_, kind, required, comment or "", width, folds, endless)
             )
     return [
         replace(

@@ -11,20 +11,33 @@ from etl_assets.init.catalog import WIDE_BYTES, Catalog, CatalogColumn, CatalogT
 
 # What a parameter can't be called in the modules that are written, and what ruff takes for a digit.
 _TAKEN = {"nw", "calendar", "dimension", "fact", "report", "joined", "l", "O", "I"}
+# How letters are spelled that are none of ASCII's with a mark, so that a table is called by more than a number.
+_LETTERS = (
+    "а=a б=b в=v г=g д=d е=e ж=zh з=z и=i к=k л=l м=m н=n о=o п=p р=r с=s т=t у=u ф=f х=kh ц=ts ч=ch ш=sh щ=shch ъ= ы=y ь= э=e "
+    "ю=yu я=ya і=i є=ye ґ=g ђ=dj ј=j љ=lj њ=nj ћ=c џ=dz α=a β=v γ=g δ=d ε=e ζ=z η=i θ=th ι=i κ=k λ=l μ=m ν=n ξ=x ο=o π=p ρ=r "
+    "σ=s ς=s τ=t υ=y φ=f χ=ch ψ=ps ω=o ß=ss æ=ae œ=oe ø=o ł=l đ=d ð=d þ=th ı=i"
+)
+_SPELLED = str.maketrans(dict(pair.split("=") for pair in _LETTERS.split()))
 _LONGEST = 48  # of a table's name that a star table's name is made of: PostgreSQL takes 63 bytes
 _ALL = "*"  # can't be declared: in a star function it means all columns
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 # Scale 9 with 29 digits before it is what BigQuery calls a NUMERIC; the others take more.
-_ANY_NUMERIC, _ANY_SCALE = "numeric(38,9)", 9
+ANY_NUMERIC, _ANY_SCALE = "numeric(38,9)", 9
 # The digits that integers have.
 _WIDTHS = {"smallint": "numeric(5,0)", "int": "numeric(10,0)", "bigint": "numeric(19,0)"}
+_FLOATS = {"real", "double precision"}
+_TIMES = {"date", "timestamp", "timestamptz", "time"}
 _DECIMAL = re.compile(r"numeric\((\d+),(-?\d+)\)")
 _ISO_DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
+_FEW = 0.05  # of the values looked at: a run stops at more misfits
 _ENOUGH = 3  # values that are dates, before a text is said to hold dates
 _MANY_ROWS, _MANY_BYTES = 50_000_000, 20 * 10**9
 _SECRET = re.compile(
-    r"(?i)passw(or)?d|passphrase|(^|_)pwd(_|$)|secret|(api|private)_?key|(access|auth|refresh)_?token"
+    r"(?i)passw(or)?d|passphrase|(^|_)pwd(_|$)|(^|_)(user|login)_?pass$|(^|_)pass_?(crypt|hash|salt)|secret|(api|private)_?key"
+    r"|(access|auth|refresh|reset|remember)_?token|^token$"
 )
+# When a password was changed, or how long a token lives, is none.
+_TELLING = ("text", "bytea", "json", "jsonb", "array", "xml")
 
 
 @dataclass(frozen=True)
@@ -196,8 +209,8 @@ def can_name(name: str) -> bool:
 
 def slug(name: str, kind: str) -> str:
     """A name of ASCII letters, digits and underscores that says as much as it can of another."""
-    spelled = snake(name).replace("ß", "ss")
-    plain = unicodedata.normalize("NFKD", spelled).encode("ascii", "ignore").decode()
+    letters = unicodedata.normalize("NFKD", snake(name)).translate(_SPELLED)
+    plain = letters.encode("ascii", "ignore").decode()
     words = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:_LONGEST].strip("_")
     if not words or not words[0].isalpha() or keyword.iskeyword(words) or not can_name(words):
         return f"{kind}_{words}".rstrip("_")[:_LONGEST]
@@ -236,8 +249,10 @@ def _type(column: CatalogColumn) -> str:
     bare = re.sub(r"\(\d+(,\d+)?\)", "", column.type)
     if bare == "numeric":
         fits = all(re.fullmatch(rf"-?\d{{1,29}}(\.\d{{1,{_ANY_SCALE}}})?", value) for value in column.seen)
-        return _ANY_NUMERIC if fits else "numeric"
+        return ANY_NUMERIC if fits else "numeric"
     if bare == "time without time zone" and any(value.startswith("24:") for value in column.seen):
+        return "text"
+    if _is_text(column):
         return "text"
     if bare.startswith("interval"):
         return "interval"
@@ -271,6 +286,8 @@ def _align(types: dict[tuple[int, str], str], foreign_keys: Sequence[ForeignKey]
 
 def _widest(one: str, other: str) -> str | None:
     """The type that holds the values of both, None if there is none of their kind."""
+    if "text" in (one, other) and {one, other} & _TIMES:
+        return "text"  # for what no warehouse has
     if one in _WIDTHS and other in _WIDTHS:
         return max(one, other, key=list(_WIDTHS).index)
     first, second = (_DECIMAL.fullmatch(_WIDTHS.get(name, name)) for name in (one, other))
@@ -296,6 +313,14 @@ def _risks(declared: Declared) -> Iterator[Note]:
         yield Note(
             name, f"large: some {table.rows:,} rows, {table.bytes / 1e9:,.0f} GB", "the first run at night"
         )
+    if table.heirs:
+        more = f" and {len(table.heirs) - 3} more" if len(table.heirs) > 3 else ""
+        yield Note(
+            name,
+            f"the rows of {', '.join(table.heirs[:3])}{more} are read as its own, and nothing keeps its key unique among them: "
+            "a run leaves it out as soon as a key occurs twice",
+            "nothing",
+        )
     if declared.exclude:
         yield Note(
             name,
@@ -305,7 +330,8 @@ def _risks(declared: Declared) -> Iterator[Note]:
     for column in declared.columns:
         if found := _risk(column, declared.types[column.name]):
             yield Note(f"{name}.{column.name}", *found)
-        if _SECRET.search(snake(column.name)) and column.name not in declared.key:
+        is_telling = declared.types[column.name].removesuffix("?") in _TELLING
+        if is_telling and _SECRET.search(snake(column.name)) and column.name not in declared.key:
             yield Note(
                 f"{name}.{column.name}",
                 "it is called like a secret, and would lie in the lake and the warehouse as it is",
@@ -323,14 +349,25 @@ def _risk(column: CatalogColumn, declared: str) -> tuple[str, str] | None:
         )
     if column.type == "time without time zone" and declared.startswith("text"):
         return "it has times of 24:00, which no warehouse has, and is kept as text", "nothing"
-    if column.type.startswith(("date", "timestamp")) and any(_is_endless(value) for value in column.seen):
-        return (
-            "it has days that no warehouse has (infinity, or before the year 1): their rows go into quarantine",
-            f'"text{mark}" for it in tables.py',
+    if _is_day(column) or column.type in _FLOATS:
+        kind, without = (
+            ("days", "infinity, or beyond the years 1 to 9999")
+            if _is_day(column)
+            else ("values", "NaN, or infinity")
         )
+        if declared.startswith("text"):
+            return (
+                f"it has {kind} that no warehouse has ({without}), and is kept as text",
+                f"a view that has NULL for them, to have it as {column.type}",
+            )
+        if any(_strange(column)):
+            return (
+                f"it has {kind} that no warehouse has ({without}): their rows go into quarantine",
+                f'"text{mark}" for it in tables.py',
+            )
     if column.type == "numeric" and declared.startswith("numeric("):
         return (
-            f"numeric without a precision is taken for {_ANY_NUMERIC}: what has more digits goes into quarantine",
+            f"numeric without a precision is taken for {ANY_NUMERIC}: what has more digits goes into quarantine",
             f'"numeric{mark}" for it in tables.py, to have it as text',
         )
     if column.type == "numeric":
@@ -346,5 +383,21 @@ def _risk(column: CatalogColumn, declared: str) -> tuple[str, str] | None:
     return None
 
 
-def _is_endless(value: str) -> bool:
-    return "infinity" in value or value.endswith("BC") or not re.match(r"\d{4}-", value)
+def _is_text(column: CatalogColumn) -> bool:
+    """Whether a day, an instant or a float is often none that a warehouse has. A day without end means something, and is
+    written again; others may be slips of the pen, which quarantine is for."""
+    strange = list(_strange(column))
+    is_endless = _is_day(column) and any("infinity" in value for value in strange)
+    return column.endless or is_endless or len(strange) > len(column.seen) * _FEW
+
+
+def _is_day(column: CatalogColumn) -> bool:
+    return column.kind == "base" and column.type.startswith(("date", "timestamp"))
+
+
+def _strange(column: CatalogColumn) -> Iterator[str]:
+    """Of the values looked at those that no warehouse has."""
+    if _is_day(column):
+        yield from (v for v in column.seen if v.endswith("BC") or not re.match(r"\d{4}-", v))
+    elif column.kind == "base" and column.type in _FLOATS:
+        yield from (v for v in column.seen if v.lstrip("-") in {"NaN", "Infinity"})

@@ -18,6 +18,7 @@ from etl_assets.init.names import (
     LINKS,
     RESERVED,
     bare,
+    counts_lines,
     day_of,
     is_named_after,
     nullable,
@@ -26,18 +27,26 @@ from etl_assets.init.names import (
     singulars,
     star_columns,
     stem_of,
+    without_prefix,
 )
 from etl_assets.init.proposal import CALENDAR, Design, LeftJoin, ProposedTable, StarColumn
 from etl_assets.source.equality import BLANKS
 
-_AUDIT = re.compile(r"(?i)creat|updat|modif|insert|last_?(chang|login|seen)|changed|synced|loaded")
+_AUDIT = re.compile(
+    r"(?i)creat|updat|modif|insert|(^|_)write_|written|last_?(chang|login|sign_?in|seen|used)|current_sign_in|changed|synced|loaded"
+    r"|(^|_)(deleted|discarded|archived)(_|$)"
+)
 _MADE = re.compile(r"(?i)creat|insert")
 _QUANTITY = re.compile(
-    r"(?i)(^|_)(qty|quantity|quantities|amount|units|count|number_of|num|total|points)(_|$)"
+    r"(?i)(^|_)(qty|quantity|quantities|amount|units|count|number_of|num|total|points|cents|on_hand|hours|minutes|seconds|duration)(_|$)"
 )
 _UNSUMMED = re.compile(
     r"(?i)price|rate|ratio|percent|pct|share|score|latitude|longitude|(^|_)(lat|lng|lon)(_|$)"
 )
+# What a document comes to: a thing has a price, and no total.
+_TOTAL = re.compile(r"(?i)(^|_)(amount|total|subtotal|sum)(_|$)")
+# Tables of days, as a source that is a warehouse itself has one.
+_DAYS = re.compile(r"((dim|d)_)?(date|calendar|day)s?(_dim)?")
 # What a person, a thing or a place is called by. Something that happened has no name.
 _NAME = re.compile(r"(first|last|full|sur)?_?name|title|titel|bezeichnung|nombre|nom|nome|label")
 _INTEGERS = {"smallint", "int", "bigint"}
@@ -125,7 +134,11 @@ class _Designer:
         for column in declared.columns:
             if column.name in covered or not LINKS.search(column.name):
                 continue
-            for target in self.called.get((declared.table.schema, stem_of(column.name)), ()):
+            stem, family = stem_of(column.name), snake(declared.table.name).partition("_")[0]
+            forms = (stem, f"{family}_{stem}")  # wp_postmeta.post_id is of wp_posts
+            for target in (
+                one for form in forms for one in self.called.get((declared.table.schema, form), ())
+            ):
                 other = self.tables[target]
                 (key,) = other.key
                 is_named = snake(key) == snake(column.name) or snake(key) in {"id", "key", "code", "no", "nr"}
@@ -139,23 +152,61 @@ class _Designer:
         keys = self.keys[lines.table.oid]
         if self._is_bridge(lines.table.oid):
             return None
-        able = [
-            key
-            for key in keys
-            if self._is_joined(key)
-            and self._moments(self.tables[key.target])
-            and not self._has_name(self.tables[key.target])
-        ]
+        able = [key for key in keys if self._is_joined(key) and self._happened(self.tables[key.target])]
         name = snake(lines.table.name)
-        named = [key for key in able if is_named_after(name, snake(self.tables[key.target].table.name))]
-        identifying = [
+        named = [
             key
             for key in able
-            if set(key.columns) < set(lines.key) and len(self.keys[key.target]) > 1 and self._amounts(lines)
+            if is_named_after(name, snake(self.tables[key.target].table.name))
+            and (not self._has_name(self.tables[key.target]) or self._is_document(key.target, lines))
         ]
+        identifying = [key for key in able if self._is_identifying(key, lines)]
         # Of several the one that the key begins with.
         identifying.sort(key=lambda key: lines.key[0] not in key.columns)
         return next(iter([*named, *identifying]), None)
+
+    def _is_document(self, oid: int, lines: Declared) -> bool:
+        """Whether a table is what its lines make a document: an order that is called S00042 is no thing, but for its name."""
+        declared = self.tables[oid]
+        others = {key.target for key in self._events_links(oid)}
+        return bool(self._totals(declared) and len(others) > 1 and self._amounts(lines))
+
+    def _totals(self, declared: Declared) -> list[CatalogColumn]:
+        return [c for c in self._amounts(declared) if _TOTAL.search(snake(c.name))]
+
+    def _is_identifying(self, key: ForeignKey, lines: Declared) -> bool:
+        """Whether a foreign key is the part of a key that lines share. What a day tells apart are states, and no lines."""
+        header = self.tables[key.target]
+        rest = [c for c in lines.columns if c.name in set(lines.key) - set(key.columns)]
+        if (
+            not rest
+            or not set(key.columns) < set(lines.key)
+            or self._has_name(header)
+            or not self._amounts(lines)
+        ):
+            return False
+        if any(bare(lines.types[c.name]) in _MOMENTS for c in rest):
+            return False
+        is_counted = [bare(lines.types[c.name]) in _INTEGERS and counts_lines(c.name) for c in rest] == [True]
+        return is_counted or len(self.keys[key.target]) > 1
+
+    def _happened(self, declared: Declared) -> list[CatalogColumn]:
+        """The days of an event: of what has amounts and no other day, the one on which its row was made."""
+        if (moments := self._moments(declared)) or not self._amounts(declared):
+            return moments
+        return [c for c in declared.columns if _is_audit(c, declared) and _MADE.search(c.name)][:1]
+
+    def _events_links(self, oid: int) -> list[ForeignKey]:
+        """What a table refers to, other than who wrote its row."""
+        return [key for key in self._links(oid) if not all(_AUDIT.search(name) for name in key.columns)]
+
+    def _has_day(self, oid: int) -> bool:
+        """Whether a table has a day, or refers to one in a table of days."""
+        return bool(self._moments(self.tables[oid])) or any(
+            _DAYS.fullmatch(snake(self.tables[key.target].table.name))
+            and self._moments(self.tables[key.target])
+            for key in self.keys[oid]
+        )
 
     def _is_bridge(self, oid: int) -> bool:
         return self._is_tied(oid) and not self._amounts(self.tables[oid])
@@ -169,30 +220,42 @@ class _Designer:
 
     def _is_fact(self, oid: int) -> bool:
         """Whether a table is a fact; why it is what it is is noted."""
-        declared, links = self.tables[oid], self._links(oid)
-        moments, amounts = self._moments(declared), self._amounts(declared)
+        declared, links = self.tables[oid], self._events_links(oid)
+        amounts = self._amounts(declared)
         users = [self.tables[one].shown for one in self.used[oid]]
         lines = [self.tables[one].shown for one, key in self.headers.items() if key.target == oid]
         others = list(dict.fromkeys(self.tables[key.target].shown for key in links))
         has = " and ".join(
-            [*(["a day"] if moments else []), *(["amounts"] if amounts else [])]
+            [*(["a day"] if self._has_day(oid) else []), *(["amounts"] if amounts else [])]
         )  # what tells an event
         refers = f"it refers to {several(others)}"
         if lines:
-            self.why[oid] = f"A fact: the header of {several(lines)}, with {has}."
+            day = "a day" if self._has_day(oid) else "the day that it was made"
+            self.why[oid] = (
+                f"A fact: the header of {several(lines)}, with {day}{' and amounts' if amounts else ''}."
+            )
             return True
         if users:
-            has_happened = moments and (amounts or len(users) == 1)
+            has_happened = self._has_day(oid) and (amounts or len(users) == 1)
             is_measured = amounts and self._is_tied(oid)
-            is_event = len(links) > 1 and (has_happened or is_measured) and not self._has_name(declared)
+            # Who is referred to by more than it refers to itself is what events are about.
+            least = 1 if has_happened and self._totals(declared) else 2
+            is_event = len(links) >= max(least, len(users)) and (has_happened or is_measured)
+            is_event = (is_event and not self._has_name(declared)) or (amounts and oid in self.headers)
+            verb = "refers" if len(users) == 1 else "refer"
             self.why[oid] = (
-                f"A fact: {refers}, and has {has}, though {several(users)} refers to it."
+                f"A fact: {refers}, and has {has}, though {several(users)} {verb} to it."
                 if is_event
-                else f"A dimension: {several(users)} {'refers' if len(users) == 1 else 'refer'} to it."
+                else f"A dimension: {several(users)} {verb} to it."
             )
             return bool(is_event)
         if self._is_bridge(oid):
-            self.why[oid] = f"A fact without amounts, a bridge: its key ties {several(others)} together."
+            tied = (
+                f"{several(others)} together"
+                if len(others) > 1
+                else f"rows of {several(others)} to one another"
+            )
+            self.why[oid] = f"A fact without amounts, a bridge: its key ties {tied}."
             return True
         if links and has:
             self.why[oid] = f"A fact: {refers}, and has {has}; nothing refers to it."
@@ -200,7 +263,7 @@ class _Designer:
         if len(links) > 1:
             self.why[oid] = f"A fact: {refers}; nothing refers to it."
             return True
-        if moments and amounts:
+        if self._has_day(oid) and amounts:
             self.why[oid] = f"A fact: it has {has}; nothing refers to it."
             return True
         self.why[oid] = "A dimension: it has no day beside an amount, and does not tie others together."
@@ -264,10 +327,15 @@ class _Designer:
         ]
 
     def _has_name(self, declared: Declared) -> bool:
-        forms = singulars(snake(declared.table.name))
-        return any(
-            _NAME.fullmatch(snake(c.name)) or snake(c.name) in {f"{form}_name" for form in forms}
-            for c in declared.columns
+        """Whether a table has a column of a name: name, title, product_name of products, promo_name of promotions."""
+        table = snake(declared.table.name)
+        names = without_prefix([c.name for c in declared.columns])
+        own = {f"{form}_name" for form in singulars(table)}
+        begun = [name.removesuffix("_name") for name in names if name.endswith("_name")]
+        return (
+            any(_NAME.fullmatch(name) for name in names)
+            or not own.isdisjoint(names)
+            or any(len(stem) > 2 and table.startswith(stem) for stem in begun)
         )
 
     def _all_keys(self, oid: int) -> list[ForeignKey]:
@@ -420,7 +488,7 @@ class _Designer:
         """Take what a header refers to, and its days, along to its lines; no amounts, which each line would repeat."""
         header = self.tables[key.target]
         links = {name for one in self.keys[key.target] for name in one.columns}
-        moments = [c.name for c in self._moments(header)]
+        moments = [c.name for c in self._happened(header)]
         chosen = [
             c
             for c in header.columns

@@ -6,7 +6,11 @@ from collections.abc import Iterable, Sequence
 from etl_assets.init.declaring import snake, unique
 
 RESERVED = {"deleted", "batch"}  # columns that the platform adds
-_LINE = re.compile(r"(line|item|detail|row|position|pos|entry|entrie|part)s?(en)?$")
+_LINE = re.compile(r"((line|item|detail|row|position|pos|entry|entrie|part)s?(en)?_?)+$")
+# What counts the lines of a header, beside it in their key: line, order_line_no, l_linenumber, seq, but no ticket_number.
+_COUNTS = re.compile(
+    r"((.*_)?(line|item|row|position)_?(no|nr|number|num|id)?|([a-z]{1,3}_)?(pos|seq|sequence|no|nr|number|num|idx|index))"
+)
 _SINGULAR = {"people": "person", "children": "child"}  # what no rule says
 LINKS = re.compile(r"(?i)(_?(id|key|code|no|nr|fk|ref))$")
 _LONGEST = 60  # bytes of a star column's name: PostgreSQL takes 63
@@ -69,6 +73,19 @@ def is_named_after(lines: str, header: str) -> bool:
     """Whether lines are called after their header: order_line, orderdetails of orders; order_detail of order_header."""
     stems = {form for name in (header, header.removesuffix("_header")) for form in singulars(name)}
     return any(lines.startswith(stem) and _LINE.fullmatch(lines[len(stem) :].strip("_")) for stem in stems)
+
+
+def without_prefix(columns: Sequence[str]) -> list[str]:
+    """Names of columns in lower case, without what all of them begin with, as in c_custkey, c_name, c_phone."""
+    names = [snake(name) for name in columns]
+    prefixes = {name.partition("_")[0] for name in names if "_" in name}
+    is_shared = len(names) > 1 and len(prefixes) == 1 and all("_" in name for name in names)
+    return [name.partition("_")[2] for name in names] if is_shared else names
+
+
+def counts_lines(column: str) -> bool:
+    """Whether a column numbers the lines of a header."""
+    return bool(_COUNTS.fullmatch(snake(column)))
 
 
 def bare(declared: str) -> str:

@@ -9,13 +9,15 @@ from urllib.parse import quote
 from psycopg2.extensions import parse_dsn
 
 from etl_assets.engine.types import Type
-from etl_assets.init.declaring import Declaration, Declared, Note, slug, snake, unique
+from etl_assets.init.declaring import ANY_NUMERIC, Declaration, Declared, Note, slug, snake, unique
 from etl_assets.init.design import described, summed
 from etl_assets.init.layout import WIDTH, call, chain, comment, docstring, literal, literals, prose, sentence
 from etl_assets.init.proposal import CALENDAR, Design, LeftJoin, ProposedTable, StarColumn
 
 _TITLE = 31  # characters of a report's title: it names a sheet of a workbook
 _MOST_GROUPS = 10_000  # that a report is grouped by
+# Of a sum whose column says that it has more: a sheet holds 15 digits, and refuses what has more.
+_SCALE = 4
 _NAME = 63  # of a report's name: it names a table of the warehouse
 # Of an address: what says where and how, and is no secret.
 _OPTIONS = ("sslmode", "channel_binding", "target_session_attrs", "connect_timeout", "gssencmode")
@@ -282,26 +284,39 @@ def _grouping(made: ProposedTable, sizes: Mapping[str, int]) -> _Grouping:
 def _report(made: ProposedTable, by: _Grouping, name: str, title: str) -> str:
     kinds = {c.name: Type(c.declared) for c in made.columns}
     counted = unique("entries", [*by.columns, *kinds])
-    sums: dict[str, tuple[str, str]] = {}
+    sums: dict[str, tuple[str, str, str]] = {}
+    exact: list[str] = []
     for amount in summed(made):
         called = unique(amount, [*by.columns, counted])
         whole = kinds[amount].name in {"smallint", "int", "bigint"}
-        scale = "" if whole else kinds[amount].name.partition(",")[2].rstrip(")")
+        scale = 0 if whole else int(kinds[amount].name.partition(",")[2].rstrip(")"))
         add = f"COALESCE(SUM(f.{identifier(amount)}), 0)"
-        sums[called] = (f"CAST({add} AS BIGINT)", "bigint") if whole else (add, f"numeric(38,{scale})")
+        told = f"The sum of {called}"
+        if whole:
+            sums[called] = (f"CAST({add} AS BIGINT)", "bigint", f"{told}.")
+        elif scale <= _SCALE or kinds[amount].name == ANY_NUMERIC:
+            sums[called] = (add, f"numeric(38,{scale})", f"{told}.")
+        else:
+            sums[called] = (
+                f"ROUND({add}, {_SCALE})",
+                f"numeric(38,{_SCALE})",
+                f"{told}, to {_SCALE} digits.",
+            )
+            continue
+        exact.append(called)
     columns = [
         call("ReportColumn(", [literal(n), literal(declared), literal(told)], 2)
         for n, (_, declared, told) in by.columns.items()
     ]
     columns.append(call("ReportColumn(", [literal(counted), '"bigint"', '"How many there are."'], 2))
     columns += [
-        call("ReportColumn(", [literal(n), literal(type_), literal(f"The sum of {n}.")], 2)
-        for n, (_, type_) in sums.items()
+        call("ReportColumn(", [literal(n), literal(type_), literal(told)], 2)
+        for n, (_, type_, told) in sums.items()
     ]
-    totals = [
-        f"COUNT(*) AS {identifier(counted)}",
-        *(f"{sql} AS {identifier(n)}" for n, (sql, _) in sums.items()),
-    ]
+    added = {n: f"{sql} AS {identifier(n)}" for n, (sql, _, _) in sums.items()}
+    totals = [f"COUNT(*) AS {identifier(counted)}", *added.values()]
+    # Sums that were rounded need not come to the sum of all, rounded.
+    controls = [totals[0], *(added[n] for n in exact)]
     groups = [
         sql if sql.endswith(f".{identifier(n)}") else f"{sql} AS {identifier(n)}"
         for n, (sql, _, _) in by.columns.items()
@@ -312,7 +327,7 @@ def _report(made: ProposedTable, by: _Grouping, name: str, title: str) -> str:
         query.append(by.joined)
     if by.what:
         query.append(f"GROUP BY {', '.join(sql for sql, _, _ in by.columns.values())}")
-    control = [f"SELECT {', '.join(totals)}", source]
+    control = [f"SELECT {', '.join(controls)}", source]
     key = f"key=[{', '.join(map(literal, by.columns))}]"
     if len(key) > 100:
         key = call("key=[", map(literal, by.columns), 1, open_=True)

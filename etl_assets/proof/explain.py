@@ -335,9 +335,9 @@ def source_row(url: str, table: Table, key: Sequence[str]) -> Row | None:
         # format() writes a value as COPY does; a cast to text drops blanks and spells out booleans.
         text = sql.SQL("CASE WHEN num_nonnulls({0}) > 0 THEN format('%%s', {0}) END")
         query = sql.SQL("SELECT {} FROM {} WHERE {}").format(
-            sql.SQL(", ").join(text.format(sql.Identifier(name)) for name in relation.names),
-            sql.Identifier(table.schema, table.source_name),
-            sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in relation.key),
+            sql.SQL(", ").join(text.format(_beside_values(name)) for name in relation.names),
+            _beside_values(table.schema, table.source_name),
+            sql.SQL(" AND ").join(sql.SQL("{} = %s").format(_beside_values(name)) for name in relation.key),
         )
         with connection.cursor() as cursor:
             cursor.execute("BEGIN READ ONLY")
@@ -348,6 +348,11 @@ def source_row(url: str, table: Table, key: Sequence[str]) -> Row | None:
                 return None
             row = cursor.fetchone()
         return dict(zip(relation.names, row, strict=True)) if row else None
+
+
+def _beside_values(*names: str) -> sql.Identifier:
+    """A name in a statement that is given values, in which a lone % would stand for one."""
+    return sql.Identifier(*(name.replace("%", "%%") for name in names))
 
 
 def quarantined(

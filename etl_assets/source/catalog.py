@@ -52,10 +52,21 @@ _ELSEWHERE = """
     WHERE relname = ANY(%s) AND relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname NOT IN ('pg_catalog', 'information_schema')
     ORDER BY 1, 2
 """
+
+
+def is_required(column: str) -> str:
+    """SQL: whether a column, by the alias of its row of pg_attribute, is NULL in no row. From PostgreSQL 18 on NOT NULL may have
+    been declared for new rows only (NOT VALID)."""
+    return (
+        f"({column}.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conrelid = {column}.attrelid "
+        f"AND n.contype = 'n' AND NOT n.convalidated AND {column}.attnum = ANY(n.conkey)))"
+    )
+
+
 # A domain counts as what it is over, to the bottom, since its values are written alike. How a value is written hangs on
 # the types that it is made of: labels of enums, attributes of composites, functions of types that the source brought
 # itself. Names of the catalog are written as the catalog has them now, and money as lc_monetary says.
-_COLUMNS = """
+_COLUMNS = f"""
     WITH RECURSIVE columns AS (
         SELECT * FROM pg_attribute WHERE attrelid = ANY(%s::oid[]) AND attnum > 0 AND NOT attisdropped
     ), bottoms(type, oid, modifier) AS (
@@ -82,7 +93,7 @@ _COLUMNS = """
         UNION ALL
         SELECT type, current_setting('lc_monetary') FROM parts WHERE oid = 'money'::regtype
     )
-    SELECT c.attrelid::bigint, c.attname::text, c.attnotnull,
+    SELECT c.attrelid::bigint, c.attname::text, {is_required("c")},
            regexp_replace(coalesce(format_type(b.oid, b.modifier), format_type(c.atttypid, c.atttypmod)), '^public[.]', ''),
            (SELECT bool_or(t.typname ~ '^(reg.+|aclitem)$' AND t.oid < 16384)
             FROM parts p JOIN pg_type t USING (oid) WHERE p.type = c.atttypid),

@@ -18,7 +18,7 @@ from etl_assets.source.connection import explained
 _ALIKE = re.compile(
     r'("char"|name|oid|money|inet|cidr|macaddr8?|time(\(\d\))? with time zone|bit( varying)?\(\d+\)|bit varying'
     r"|(smallint|integer|bigint|boolean|date|uuid|text|bytea|character varying(\(\d+\))?|timestamp(\(\d\))? with(out)? time zone)\[\]"
-    r"|numeric\(\d+,-?\d+\))"
+    r"|date|time(stamp)?(\(\d\))? without time zone|timestamp(\(\d\))? with time zone|numeric\(\d+,-?\d+\))"
 )
 _TEXT = re.compile(r"text|character varying(\(\d+\))?")
 _PADDED = re.compile(r"bpchar|character(\(\d+\))?")
@@ -32,7 +32,7 @@ _FOREIGN_KEYS = """
     JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.own
     JOIN pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = u.other
     JOIN pg_type t ON t.oid = b.atttypid LEFT JOIN pg_collation o ON o.oid = b.attcollation
-    WHERE k.contype = 'f' ORDER BY 1, 2, 3, 4
+    WHERE k.contype = 'f' AND to_jsonb(k) ->> 'conperiod' IS DISTINCT FROM 'true' ORDER BY 1, 2, 3, 4
 """
 
 

@@ -251,6 +251,173 @@ def test_what_has_a_name_is_a_dimension_whatever_else_it_has(shop: str, tmp_path
     }
 
 
+def test_what_is_called_like_a_secret_is_told_where_it_can_be_one(shop: str) -> None:
+    secrets = ("user_pass", "pass_crypt", "password_hash", "reset_token", "token", "client_secret", "apiKey")
+    others = {
+        "password_changed_at": "timestamptz", "access_token_lifespan": "int", "has_password": "boolean", "passed": "text",
+        "passport": "text", "compass": "text", "token_count": "text",
+    }  # fmt: skip
+    columns = [*(f'"{name}" text' for name in secrets), *(f"{name} {kind}" for name, kind in others.items())]
+    execute(shop, f"CREATE TABLE member (id int PRIMARY KEY, {', '.join(columns)})")
+    told = etl("init", shop).output
+    found = {line.split(":")[0] for line in told.splitlines() if "called like a secret" in line}
+    assert found == {f"  member.{name}" for name in secrets}
+
+
+STRANGE = """
+    CREATE TABLE price (item text, since date, until date NOT NULL DEFAULT 'infinity', ended timestamptz DEFAULT NULL, seen timestamptz,
+        typed date, ended_day date GENERATED ALWAYS AS (coalesce(since, 'infinity')) STORED, days date[], value double precision, odd real,
+        plain double precision, PRIMARY KEY (item, since));
+    INSERT INTO price (item, since, until, ended, seen, typed, days, value, odd, plain) SELECT 'i' || n, date '2024-01-01' + n, CASE WHEN n > 20 THEN 'infinity'::date ELSE '2024-05-05' END, NULL,
+        CASE WHEN n = 2 THEN '-infinity'::timestamptz ELSE now() END, CASE WHEN n = 1 THEN '20204-01-01'::date ELSE '2024-01-01' END,
+        ARRAY['infinity'::date], CASE WHEN n % 4 = 0 THEN 'NaN'::float8 WHEN n % 4 = 1 THEN '-Infinity' ELSE n END,
+        CASE WHEN n = 1 THEN 'NaN'::real ELSE n END, n FROM generate_series(1, 40) n;
+    CREATE TABLE span (opened date, closed date PRIMARY KEY);
+    INSERT INTO span SELECT '2024-01-01', date '2024-01-01' + n FROM generate_series(1, 60) n; INSERT INTO span VALUES ('2024-01-01', 'infinity');
+    CREATE TABLE closing (id int PRIMARY KEY, span date REFERENCES span, amount numeric(9,2));
+    INSERT INTO closing SELECT n, CASE WHEN n > 5 THEN 'infinity'::date ELSE date '2024-01-01' + n END, n FROM generate_series(1, 10) n;
+"""
+
+
+def test_values_that_no_warehouse_has_are_kept_where_they_mean_something(
+    shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(shop, STRANGE)
+    told = etl("init", shop).output
+    made = project.read(tmp_path / "etl_project")
+    price = dict(made.tables["price"].columns)
+    assert {name: price[name] for name in ("since", "until", "ended", "seen", "typed", "ended_day", "days")} == {
+        "since": "date", "until": "text", "ended": "timestamptz?", "seen": "text?", "typed": "date?", "ended_day": "text?",
+        "days": "array?",
+    }  # fmt: skip
+    assert {name: price[name] for name in ("value", "odd", "plain")} == {
+        "value": "text?", "odd": "real?", "plain": "double?"
+    }  # fmt: skip
+    assert (
+        "price.odd: it has values that no warehouse has (NaN, or infinity): their rows go into quarantine"
+        in told
+    )
+    assert (
+        "price.typed: it has days that no warehouse has (infinity, or beyond the years 1 to 9999): their rows"
+        in told
+    )
+    assert "price.value: it has values that no warehouse has (NaN, or infinity), and is kept as text" in told
+    assert "price.days" not in told
+    # What refers to a day without end, which the first rows of its table did not show, is of its type.
+    assert (
+        made.tables["span"].columns["closed"]
+        == made.tables["closing"].columns["span"].removesuffix("?")
+        == "text"
+    )
+    assert made.star["fact_closing"].schema.links == {("span",): "dim_span"}
+    flow = Direct(shop, tmp_path / "data", made.inputs)
+    flow.run()
+    with flow.reading() as warehouse:
+        found = warehouse.execute("SELECT count(*) FROM star.dim_price WHERE NOT deleted").fetchall()
+    assert found == [(39,)]  # one slip of the pen has its row kept aside
+
+
+LATER = """
+    CREATE TABLE held (id int PRIMARY KEY, a text, k int); INSERT INTO held VALUES (1, NULL, NULL);
+    ALTER TABLE held ADD NOT NULL a NOT VALID, ADD NOT NULL k NOT VALID; CREATE UNIQUE INDEX ON held (k); INSERT INTO held VALUES (2, 'x', 2);
+    CREATE TABLE keyless (k int); INSERT INTO keyless VALUES (NULL); ALTER TABLE keyless ADD NOT NULL k NOT VALID;
+    CREATE UNIQUE INDEX ON keyless (k);
+    CREATE TABLE let (room int4range, valid daterange, rent numeric(9,2), PRIMARY KEY (room, valid WITHOUT OVERLAPS));
+    CREATE TABLE stay (id int PRIMARY KEY, room int4range, valid daterange, FOREIGN KEY (room, PERIOD valid) REFERENCES let (room, PERIOD valid));
+"""
+
+
+def test_what_may_be_null_in_older_rows_is_no_key_and_may_be_null(
+    shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(psycopg2.connect(shop)) as connection:
+        if connection.server_version < 180000:
+            pytest.skip("NOT NULL is valid for all rows before PostgreSQL 18")
+    execute(shop, LATER)
+    told = etl("init", shop).output
+    assert "  keyless: it has no key: no primary key, no unique index over columns that are NOT NULL" in told
+    made = project.read(tmp_path / "etl_project")
+    assert dict(made.tables["held"].columns) == {"id": "int", "a": "text?", "k": "int?"}
+    flow = Direct(shop, tmp_path / "data", made.inputs)
+    flow.run()
+    with flow.reading() as warehouse:
+        assert warehouse.execute("SELECT id, a, k FROM star.dim_held ORDER BY 1").fetchall() == [
+            (1, None, None), (2, "x", 2),
+        ]  # fmt: skip
+    # A project that says otherwise is told.
+    file = tmp_path / "etl_project" / "tables.py"
+    file.write_text(file.read_text().replace('"a": "text?"', '"a": "text"'))
+    monkeypatch.setenv("ETL_SOURCE_URL", shop)
+    doctor = etl("doctor").output
+    assert "a is text with NULL, declared text" in doctor
+    assert "let" in made.tables
+    assert (
+        "written differently" not in told + doctor
+    )  # a period is covered by rows of another table, and refers to none
+
+
+def test_names_with_what_stands_for_values_in_sql_can_be_followed(
+    shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(
+        shop,
+        'CREATE SCHEMA "100%"; CREATE TABLE "100%"."50% off" ("%s" int, "%(id)s" text, "a%" text, "{}" text, ":b" text, "$1" text, "?" text,'
+        " PRIMARY KEY (\"%s\", \"%(id)s\")); INSERT INTO \"100%\".\"50% off\" VALUES (1, 'x', 'seen', 'c', 'd', 'e', 'f')",
+    )
+    assert etl("init", shop, "--schema", "100%").exit_code == 0
+    monkeypatch.setenv("ETL_SOURCE_URL", shop)
+    ran = etl("run")
+    assert ran.exit_code == 0, ran.output
+    (name,) = project.read(tmp_path / "etl_project").tables
+    for command in (
+        ["explain", name, "1,x"],
+        ["verify", "--thorough", "--rebuild"],
+        ["doctor"],
+        ["plan"],
+        ["status"],
+    ):
+        done = etl(*command)
+        assert done.exit_code == 0, done.output
+        assert command[0] != "explain" or "  a%      seen" in done.output
+
+
+def test_sums_of_many_digits_are_rounded_to_what_a_sheet_holds(shop: str, tmp_path: Path) -> None:
+    execute(
+        shop,
+        "CREATE TABLE entry (id int PRIMARY KEY, customer_id int REFERENCES customer, day date, amount numeric(38,10), fee numeric(9,2),"
+        " weight numeric); INSERT INTO entry SELECT n, 1, date '2024-01-01' + n, 123456.0123456789, n, n FROM generate_series(1, 90) n",
+    )
+    assert etl("init", shop).exit_code == 0
+    lint(tmp_path / "etl_project")
+    made = project.read(tmp_path / "etl_project")
+    entries = made.reports["entry_by_month"]
+    assert [(c.name, c.declared) for c in entries.columns][3:] == [
+        ("amount", "numeric(38,4)"), ("fee", "numeric(38,2)"), ("weight", "numeric(38,9)"),
+    ]  # fmt: skip
+    flow = Direct(shop, tmp_path / "data", made.inputs)
+    flow.run()
+    query, control = made.queries["entry_by_month"]
+    assert control
+    frame = entries.make(flow.warehouse.query(query.sql))
+    total = flow.warehouse.query(control.sql)
+    assert entries.differences(frame, total) == []
+    assert list(total.columns) == ["entries", "fee", "weight"]
+    assert [str(amount) for amount in frame["amount"]] == ["3703680.3704", "3580224.3580", "3827136.3827"]
+
+
+def test_rows_that_other_tables_inherit_are_told_to_have_no_key_among_them(shop: str) -> None:
+    execute(
+        shop,
+        "CREATE TABLE city (name text PRIMARY KEY, height int); CREATE TABLE capital (state text) INHERITS (city);"
+        "CREATE TABLE day (at date PRIMARY KEY) PARTITION BY RANGE (at); CREATE TABLE day_1 PARTITION OF day DEFAULT",
+    )
+    told = etl("init", shop).output
+    assert (
+        "city: the rows of capital are read as its own, and nothing keeps its key unique among them" in told
+    )
+    assert "the rows of day_1" not in told
+
+
 def test_an_update_shows_what_is_new_and_adds_it_only_when_told_to(shop: str, tmp_path: Path) -> None:
     assert etl("init", shop).exit_code == 0
     up_to_date = etl("init", shop, "--update")
