@@ -344,8 +344,12 @@ class _Derivation:
             names = ", ".join(map(shown_key, change.keys))
             keys = "; ".join(", ".join(map(str, row)) for row in some)
             found.append(f"{table} ({names}: {keys}, …)" if keys else table)
+        # A reference file counts as code: what it says is other only where a table is made for the first time, or anew.
+        files = [self.inputs.references[name].name for name in self.inputs.files(definition.name)]
+        found += files if at is None else []
+        where = "there" if files and at is None else "in the source"
         return (
-            f"behind it are rows that came with {', '.join(found)}: mend them in the source and run again, or let the "
+            f"behind it are rows that came with {', '.join(found)}: mend them {where} and run again, or let the "
             "function give one complete row for each key"
         )
 

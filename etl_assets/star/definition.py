@@ -144,6 +144,13 @@ class Inputs:
         found = [table for one in self.star[name].inputs for table in self.sources(one)]
         return list(dict.fromkeys(found))
 
+    def files(self, name: str) -> list[str]:
+        """The reference files that a star table is made from, by way of other star tables too, in declared order."""
+        if name in self.references:
+            return [name]
+        made_from = self.star[name].inputs if name in self.star else []
+        return list(dict.fromkeys(file for one in made_from for file in self.files(one)))
+
     def code_version(self, definition: StarFunction) -> str:
         """What a star table is made by: its function, and as what its source tables are typed for it."""
         typed = [types_version(self.tables[name].types) for name in definition.inputs if name in self.tables]

@@ -125,6 +125,27 @@ def test_a_dimension_of_a_reference_file_alone_is_there_from_the_first_batch_on(
     assert is_proven(flow)
 
 
+def test_a_reference_file_that_says_two_things_of_a_key_is_named(make: Make, tmp_path: Path) -> None:
+    flow = make(
+        f"{BRIDGE} CREATE TABLE note (id int PRIMARY KEY, kind text); INSERT INTO note VALUES (1, 'r'), (2, 'g')",
+        BRIDGED,
+        dim_item,
+    )
+    file = tmp_path / "colours.csv"
+    file.write_text("code,colour\nr,red\nr,rot\n")
+    tables = {one.name: one for one in (*BRIDGED, Table("note", "", {"id": "int", "kind": "text"}))}
+    star = {one.name: one for one in (dim_item, dim_colour)}
+    twice = replace(flow, inputs=Inputs(tables, star, {"colours": file}))
+    with pytest.raises(
+        AssertionError, match=r"behind it are rows that came with colours\.csv: mend them there"
+    ):
+        twice.run()
+    file.write_text("code,colour\nr,red\n")
+    changed(twice, "UPDATE item SET name = 'other' WHERE id = 1")
+    assert shown(twice, "dim_colour", "code, colour") == [("r", "red")]
+    assert is_proven(twice)
+
+
 # -- a reference to whatever there is -----------------------------------------------------------------------------
 
 
