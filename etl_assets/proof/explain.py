@@ -192,13 +192,16 @@ class Explainer:
     ) -> Story:
         """Look up everything. Without a `source_url` the source is not asked, without `warehouse` that isn't. `api`: the one
         whose record it is; it is not asked, its pages are looked through."""
+        source = source_row(source_url, self.table, key) if source_url and self.table else None
+        if source:  # as it is landed: to the source 1.5 may be 1.50, and k one of char(5)
+            key = [source[name] or part for name, part in zip(self.key, key, strict=True)]
         arrivals = list(self._arrivals(self.table.name, key)) if self.table else []
         wanted = {made.name: found for made in self.made if (found := self._named(made, key)) is not None}
         return Story(
             table=self.table.name if self.table else None,
             key=key,
             asked_source=source_url is not None and self.table is not None,
-            source=source_row(source_url, self.table, key) if source_url and self.table else None,
+            source=source,
             arrivals=arrivals,
             misfits=list(self._misfits(self.table.name, key)) if self.table else [],
             star=[v for name, value in wanted.items() for v in self._published(name, value)],
@@ -334,18 +337,28 @@ def source_row(url: str, table: Table, key: Sequence[str]) -> Row | None:
         relation = describe(connection, [table])[table.name]
         # format() writes a value as COPY does; a cast to text drops blanks and spells out booleans.
         text = sql.SQL("CASE WHEN num_nonnulls({0}) > 0 THEN format('%%s', {0}) END")
-        query = sql.SQL("SELECT {} FROM {} WHERE {}").format(
-            sql.SQL(", ").join(text.format(_beside_values(name)) for name in relation.names),
-            _beside_values(table.schema, table.source_name),
-            sql.SQL(" AND ").join(sql.SQL("{} = %s").format(_beside_values(name)) for name in relation.key),
-        )
+
+        def query(own: sql.SQL) -> sql.Composed:
+            return sql.SQL("SELECT {} FROM {} WHERE {}").format(
+                sql.SQL(", ").join(text.format(_beside_values(name)) for name in relation.names),
+                _beside_values(table.schema, table.source_name),
+                sql.SQL(" AND ").join(
+                    own.format(_beside_values(name)) + sql.SQL(" = %s") for name in relation.key
+                ),
+            )
+
         with connection.cursor() as cursor:
             cursor.execute("BEGIN READ ONLY")
             find_names(connection, as_role=not relation.by_version)
+            cursor.execute("SAVEPOINT asked")
             try:
-                cursor.execute(query, list(key))
+                cursor.execute(query(sql.SQL("{}")), list(key))
             except psycopg2.DataError:  # no value of the key's type
                 return None
+            except (psycopg2.errors.UndefinedFunction, psycopg2.errors.FeatureNotSupported):
+                # A type of which no unknown value is compared: a composite, or one whose operators an extension brought.
+                cursor.execute("ROLLBACK TO SAVEPOINT asked")
+                cursor.execute(query(text), list(key))
             row = cursor.fetchone()
         return dict(zip(relation.names, row, strict=True)) if row else None
 

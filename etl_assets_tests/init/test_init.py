@@ -381,6 +381,24 @@ def test_names_with_what_stands_for_values_in_sql_can_be_followed(
         assert command[0] != "explain" or "  a%      seen" in done.output
 
 
+def test_a_row_is_followed_by_its_key_as_anybody_writes_it(
+    shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(
+        shop,
+        "CREATE TYPE pair AS (x int, y text); CREATE TABLE paired (k pair PRIMARY KEY, seen text); CREATE TABLE padded (k char(5) PRIMARY KEY,"
+        " seen text); CREATE TABLE scaled (k numeric(9,4), l char(3), seen text, PRIMARY KEY (k, l)); INSERT INTO paired VALUES ((1, 'x'), 'a');"
+        "INSERT INTO padded VALUES ('ab', 'a'); INSERT INTO scaled VALUES (1.5, 'c', 'a')",
+    )
+    assert etl("init", shop).exit_code == 0
+    monkeypatch.setenv("ETL_SOURCE_URL", shop)
+    assert etl("run").exit_code == 0
+    for table, key in (("paired", "(1,x)"), ("padded", "ab"), ("scaled", "1.5,c"), ("dim_scaled", "1.5,c")):
+        done = etl("explain", table, key)
+        assert done.exit_code == 0, done.output
+        assert "source  has it, as it was landed last" in done.output, done.output
+
+
 def test_sums_of_many_digits_are_rounded_to_what_a_sheet_holds(shop: str, tmp_path: Path) -> None:
     execute(
         shop,
