@@ -387,8 +387,8 @@ def _is_text(column: CatalogColumn) -> bool:
     """Whether a day, an instant or a float is often none that a warehouse has. A day without end means something, and is
     written again; others may be slips of the pen, which quarantine is for."""
     strange = list(_strange(column))
-    is_endless = _is_day(column) and any("infinity" in value for value in strange)
-    return column.endless or is_endless or len(strange) > len(column.seen) * _FEW
+    is_endless = _is_day(column) and (column.endless or any("infinity" in value for value in strange))
+    return is_endless or len(strange) > len(column.seen) * _FEW
 
 
 def _is_day(column: CatalogColumn) -> bool:
