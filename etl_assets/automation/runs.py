@@ -9,11 +9,10 @@ from typing import Any
 import dagster as dg
 
 from etl_assets.automation.history import FLOW, UNCHANGED_SINCE
-from etl_assets.automation.staleness import CODE_VERSION
 from etl_assets.errors import EtlError
 from etl_assets.presentation import PLAIN, Naming, stage
 from etl_assets.raw.assets import reads_all
-from etl_assets.source.assets import DATA_VERSION, FILES
+from etl_assets.source.assets import CODE_VERSION, DATA_VERSION, FILES
 from etl_assets.source.assets import GROUP as SOURCE
 
 _LAST_STAGE = "exports"

@@ -25,14 +25,13 @@ from pydantic import ValidationError
 
 import etl_assets
 from etl_assets.automation.history import FLOW, UNCHANGED_SINCE, UNDERWAY
-from etl_assets.automation.staleness import CODE_VERSION
 from etl_assets.exports.publishing import ReportTables, Workbook
 from etl_assets.lake.certificates import certificate_path, noted
 from etl_assets.presentation import Naming
 from etl_assets.project import place
 from etl_assets.raw.assets import POSITION_TAG, reads_all
 from etl_assets.settings import Settings
-from etl_assets.source.assets import DATA_VERSION
+from etl_assets.source.assets import CODE_VERSION, DATA_VERSION
 from etl_assets.source.files import models
 from etl_assets.source.position import Position
 from etl_assets.source.resource import PostgresSource

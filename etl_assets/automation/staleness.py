@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
-from etl_assets.source.assets import DATA_VERSION
+from etl_assets.source.assets import CODE_VERSION, DATA_VERSION
 
 if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 
-CODE_VERSION = "dagster/code_version"
 _INPUT_VERSION = "dagster/input_data_version/"
 # What Dagster notes as the version of an external asset that nothing was ever reported of, ...
 _EXTERNAL = "INITIAL"

@@ -13,6 +13,7 @@ from etl_assets.source.table import Table
 
 GROUP = "source"
 DATA_VERSION = "dagster/data_version"
+CODE_VERSION = "dagster/code_version"
 FILES = "files"
 """The metadata of an observed group of files that says what is in it: path -> SHA-256."""
 

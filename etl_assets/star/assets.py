@@ -15,7 +15,7 @@ from etl_assets.lake.names import folder_of, number
 from etl_assets.notices import NOTICE
 from etl_assets.presentation import PLAIN, Naming
 from etl_assets.raw.assets import raw_key
-from etl_assets.source.assets import source_key
+from etl_assets.source.assets import CODE_VERSION, source_key
 from etl_assets.star.definition import Inputs
 from etl_assets.star.function import ContractError, StarFunction
 from etl_assets.star.lineage import column_lineage
@@ -172,14 +172,21 @@ def _made(
     build: Build, published: Published, naming: Naming
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
     """What became of a table. One that can't show the newest batch stays as it is published, if it is; it is told of all the
-    same: what comes after, for other tables too, would be skipped otherwise."""
-    key = star_key(build.definition.name, naming)
+    same: what comes after, for other tables too, would be skipped otherwise. What other code made keeps its version, and is stale
+    for its code."""
+    key, version, tags = star_key(build.definition.name, naming), build.version, {}
+    if not build.passed and build.shows:
+        version = f"{build.shows}:stays"
+    elif not build.passed:
+        shown = published.bench.star.shown(build.definition.schema)
+        version, tags = shown.version if shown else "none:stays", {CODE_VERSION: "not made"}
     yield _check_result(key, build)
     yield dg.MaterializeResult(
         asset_key=key,
         value=published,
-        data_version=dg.DataVersion(build.version if build.passed else f"{build.shows or 'none'}:stays"),
+        data_version=dg.DataVersion(version),
         metadata=_metadata(build, published.bench),
+        tags=tags,
     )
 
 
