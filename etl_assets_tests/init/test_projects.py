@@ -30,7 +30,7 @@ STARS = {
     "camel_case": "fact_class fact_invoice fact_invoice_line fact_order_details fact_playlist_track; dim_customer dim_date "
     "dim_order_details_2 dim_playlist dim_track",
     "no_foreign_keys": "fact_movements fact_rates; dim_accounts dim_clients dim_date",
-    "other_language": "fact_auftrag fact_table; dim_date dim_kunde dim_wahrung",
+    "other_language": "fact_auftrag fact_zakaz; dim_date dim_kunde dim_wahrung",
 }
 
 
