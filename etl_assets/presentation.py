@@ -21,6 +21,20 @@ JOBS = ("etl", "derive", "raw", "star", "warehouse", "exports", "verify", "forge
 """The jobs of a project."""
 
 
+def column(
+    name: str,
+    type_name: str,
+    description: str = "",
+    *,
+    nullable: bool,
+    unique: bool = False,
+    other: str = "",
+) -> dg.TableColumn:
+    """A column of a table as the UI shows it; `other` says what else holds of its values."""
+    constraints = dg.TableColumnConstraints(nullable, unique, [other] if other else [])
+    return dg.TableColumn(name, type_name, description or None, constraints)
+
+
 @dataclass(frozen=True)
 class Naming:
     """What the parts of a project are called in one Dagster. Behind a `prefix` they clash with those of no other project."""

@@ -96,9 +96,11 @@ def _pages_asset(api: Api, naming: Naming) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: FetchConfig, lake: RawLake, apis: Apis
     ) -> dg.MaterializeResult:
         """Land the pages of a window that have not landed yet."""
-        window = context.partition_key if context.has_partition_key else WHOLE
-        from etl_assets.apis.fetching import Fetch
+        from etl_assets.apis.fetching import (
+            Fetch,
+        )  # with the client of HTTP, which a project without APIs never needs
 
+        window = context.partition_key if context.has_partition_key else WHOLE
         take = take_to_fetch(lake.files(), api.name, window, again=config.again)
         if take is None:
             context.log.info(f"all pages of {window} have landed and wait to be loaded: no call was made")

@@ -234,7 +234,7 @@ def _of_file(file: str | None) -> ast.Module:
     return _of_text("".join(linecache.getlines(file)) if file else "")
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)  # modules of a project, for each function that asks
 def _of_text(text: str) -> ast.Module:
     try:
         return _without_docstrings(ast.parse(text))

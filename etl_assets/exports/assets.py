@@ -11,7 +11,7 @@ from etl_assets.exports.contract import Report, content_version, workbook_name
 from etl_assets.exports.lineage import ReportQuery
 from etl_assets.exports.publishing import ReportsWarehouse, Sheet, Workbook
 from etl_assets.lake.certificates import uncertified
-from etl_assets.presentation import PLAIN, Naming
+from etl_assets.presentation import PLAIN, Naming, column
 from etl_assets.star.resource import Lake
 from etl_assets.warehouse.assets import warehouse_key
 
@@ -107,17 +107,15 @@ def column_schema(report: Report) -> dg.TableSchema:
     """A report's columns, as the UI shows them."""
     return dg.TableSchema(
         [
-            dg.TableColumn(
-                column.name,
-                column.type.name,
-                description=column.description or None,
-                constraints=dg.TableColumnConstraints(
-                    nullable=column.type.nullable,
-                    unique=[column.name] == list(report.key),
-                    other=[f"at least {column.at_least}"] if column.at_least is not None else [],
-                ),
+            column(
+                one.name,
+                one.type.name,
+                one.description,
+                nullable=one.type.nullable,
+                unique=[one.name] == list(report.key),
+                other=f"at least {one.at_least}" if one.at_least is not None else "",
             )
-            for column in report.columns
+            for one in report.columns
         ],
         dg.TableConstraints(other=[f"one row for each ({', '.join(report.key)})"]),
     )

@@ -43,7 +43,7 @@ class DuckDBReportTables(ReportTables):
 
     @contextmanager
     def kept_open(self) -> Iterator[None]:
-        """From the first report that is published on: before, the warehouse may be loaded, and others may wait for it."""
+        """From the first report that is published or read on: before, the warehouse may be loaded, and others may wait for it."""
         with ExitStack() as self._keeping:
             try:
                 yield

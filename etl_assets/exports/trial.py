@@ -3,7 +3,7 @@
 A function may need rows that are not there, and give other columns then. So only what no rows can mend is told.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +29,8 @@ def _given_back(answer: Any) -> Any:
     return answer
 
 
-def tried(reports: Iterable[Report], star: Mapping[str, StarTable]) -> Iterator[tuple[Report, str]]:
+def tried(reports: Collection[Report], star: Mapping[str, StarTable]) -> Iterator[tuple[Report, str]]:
     """What is wrong with reports over a star in DuckDB, in a line each."""
-    reports = list(reports)
     with duckdb.connect() as connection:
         connection.execute(";".join(_empty(star.values(), "".join(f"{r.query}{r.control}" for r in reports))))
         for report in reports:

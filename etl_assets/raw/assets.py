@@ -20,7 +20,7 @@ from etl_assets.lake.manifest import Manifest, TableState, in_words
 from etl_assets.lake.names import number
 from etl_assets.lake.resource import RawLake
 from etl_assets.notices import NOTICE
-from etl_assets.presentation import DAILY, PLAIN, Naming
+from etl_assets.presentation import DAILY, PLAIN, Naming, column
 from etl_assets.progress import observer
 from etl_assets.raw.copying import Progress
 from etl_assets.raw.landing import take_batch
@@ -361,17 +361,16 @@ def _lineage(table: Table, naming: Naming) -> dg.TableColumnLineage:
 def _columns(table: Table, state: TableState) -> dg.TableSchema:
     return dg.TableSchema(
         [
-            dg.TableColumn(
-                column.name,
-                column.type,
-                description=f"The star takes it for: {table.types[column.name].name}."
-                if column.name in table.columns
+            column(
+                one.name,
+                one.type,
+                f"The star takes it for: {table.types[one.name].name}."
+                if one.name in table.columns
                 else "Landed, not used by the star.",
-                constraints=dg.TableColumnConstraints(
-                    nullable=column.nullable, unique=(column.name,) == state.key
-                ),
+                nullable=one.nullable,
+                unique=(one.name,) == state.key,
             )
-            for column in state.columns
+            for one in state.columns
         ]
     )
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import dagster as dg
 
 from etl_assets.engine.code_version import code_version
-from etl_assets.presentation import PLAIN, Naming
+from etl_assets.presentation import PLAIN, Naming, column
 from etl_assets.source.files import ObservedFiles
 from etl_assets.source.table import Table
 
@@ -102,8 +102,5 @@ def data_version(materialization: dg.AssetMaterialization) -> str:
 def declared_schema(table: Table) -> dg.TableSchema:
     """The columns that the star uses. What else the table has is known when it was read, and shown in `raw`."""
     return dg.TableSchema(
-        [
-            dg.TableColumn(name, type_.name, constraints=dg.TableColumnConstraints(nullable=type_.nullable))
-            for name, type_ in table.types.items()
-        ]
+        [column(name, type_.name, nullable=type_.nullable) for name, type_ in table.types.items()]
     )

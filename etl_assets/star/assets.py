@@ -13,7 +13,7 @@ from etl_assets.engine import duck
 from etl_assets.engine.preview import markdown
 from etl_assets.lake.names import folder_of, number
 from etl_assets.notices import NOTICE
-from etl_assets.presentation import PLAIN, Naming
+from etl_assets.presentation import PLAIN, Naming, column
 from etl_assets.raw.assets import raw_key
 from etl_assets.source.assets import CODE_VERSION, source_key
 from etl_assets.star.definition import Inputs
@@ -174,10 +174,12 @@ def _made(
     """What became of a table. One that can't show the newest batch stays as it is published, if it is; it is told of all the
     same: what comes after, for other tables too, would be skipped otherwise. What other code made keeps its version, and is stale
     for its code."""
-    key, version, tags = star_key(build.definition.name, naming), build.version, {}
-    if not build.passed and build.shows:
+    key, tags = star_key(build.definition.name, naming), {}
+    if build.passed:
+        version = build.version
+    elif build.shows:
         version = f"{build.shows}:stays"
-    elif not build.passed:
+    else:
         shown = published.bench.star.shown(build.definition.schema)
         version, tags = shown.version if shown else "none:stays", {CODE_VERSION: "not made"}
     yield _check_result(key, build)
@@ -263,16 +265,14 @@ def column_schema(schema: StarTable) -> dg.TableSchema:
     """A declared table's columns, as the UI shows them."""
     return dg.TableSchema(
         [
-            dg.TableColumn(
-                column.name,
-                column.type.name,
-                description=column.description or None,
-                constraints=dg.TableColumnConstraints(
-                    nullable=column.type.nullable,
-                    unique=(column.name,) == schema.primary_key,
-                    other=[f"references {column.references}"] if column.references else [],
-                ),
+            column(
+                one.name,
+                one.type.name,
+                one.description,
+                nullable=one.type.nullable,
+                unique=(one.name,) == schema.primary_key,
+                other=f"references {one.references}" if one.references else "",
             )
-            for column in schema.columns
+            for one in schema.columns
         ]
     )

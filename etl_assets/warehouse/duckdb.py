@@ -311,15 +311,17 @@ class DuckDBReader(WarehouseReader):
         return frame
 
     def columns(self, schema: str, table: str) -> Mapping[str, tuple[str, bool]]:
-        return self.columns_by_table(schema).get(table, {})
+        return self.columns_by_table(schema, table).get(table, {})
 
-    def columns_by_table(self, schema: str) -> Mapping[str, Mapping[str, tuple[str, bool]]]:
-        """The columns of each table and view of a schema. DuckDB goes through all of them for one of them too."""
+    def columns_by_table(
+        self, schema: str, only: str | None = None
+    ) -> Mapping[str, Mapping[str, tuple[str, bool]]]:
+        """The columns of each table and view of a schema, or of one. DuckDB goes through all of them for one of them too."""
         found: dict[str, dict[str, tuple[str, bool]]] = {}
         for table, name, kind, nullable in self.rows(
             "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns WHERE table_catalog = "
-            "current_database() AND table_schema = $schema ORDER BY table_name, ordinal_position",
-            {"schema": self.schemas.called(schema)},
+            "current_database() AND table_schema = $schema AND ($only IS NULL OR table_name = $only) ORDER BY ordinal_position",
+            {"schema": self.schemas.called(schema), "only": only},
         ):
             found.setdefault(table, {})[name] = (type_name(kind), nullable == "YES")
         return found
