@@ -18,8 +18,6 @@ from etl_assets_tests.law.play import Broken, play
 from etl_assets_tests.law.test_law import unguarded
 from etl_assets_tests.law.test_reach import examine
 
-pytestmark = pytest.mark.slow
-
 # Models, or samples, among which one has to show a mistake.
 ENOUGH = 100
 
@@ -46,7 +44,7 @@ MISTAKES_IN_REACH = {
         'FROM {change.come or self._picked(change, touched)} AS {ROW}")\n        was = now',
     ),
     "the rows as they were lack what left": (
-        "\"\n                f\"SELECT {names} FROM {change.gone} AS {ROW} SEMI JOIN {table} AS {_VALUE} ON {_same(touched)}",
+        "\"\n                f\"SELECT {names} FROM {change.gone} AS {ROW} SEMI JOIN {table} AS {VALUE} ON {same_values(touched)}",
         "\"\n                f\"SELECT {names} FROM {change.gone} AS {ROW} WHERE false",
     ),
     "what is looked up by a default is cut down to what is there": (
@@ -85,6 +83,12 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
+@pytest.mark.parametrize("mistake", MISTAKES_IN_REACH)
+def test_a_mistake_can_still_be_put_into_the_code(mistake: str) -> None:
+    mistaken(reach, *MISTAKES_IN_REACH[mistake])
+
+
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("mistake", MISTAKES_IN_REACH)
 def test_a_mistake_in_what_a_change_reaches_is_found(
@@ -95,6 +99,7 @@ def test_a_mistake_in_what_a_change_reaches_is_found(
     assert found(lambda seed: examine(seed, connection))
 
 
+@pytest.mark.slow
 def test_a_mistake_in_which_versions_are_joined_is_found(
     connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +120,7 @@ MISTAKES_IN_TABLES: Mapping[str, AbstractContextManager[object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize("mistake", MISTAKES_IN_TABLES)
 def test_a_mistake_in_what_a_table_shows_is_found(mistake: str, tmp_path: Path) -> None:
